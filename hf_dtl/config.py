@@ -1,0 +1,136 @@
+"""Options that every unlearning method shares."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import TrainingArguments
+
+from hf_dtl.errors import ConfigError
+from hf_dtl.streams import Chunking
+
+
+@dataclass
+class UnlearningConfig(TrainingArguments):
+    """`transformers.TrainingArguments` with what disposal and retention add to it.
+
+    The loss of a step is L_retain + forget_weight * L_forget. `per_device_train_batch_size` counts forget images; as
+    many retain images come with them unless `per_device_retain_batch_size` says otherwise.
+
+    Parameters that control the disposal:
+        forget_weight, max_forget_grad_norm, num_chunks, chunking, forget_task.
+    Parameters that control the retention:
+        retain_inputs, temperature, target_ce_weight, per_device_retain_batch_size, retain_task.
+
+    Raises:
+        ConfigError: a value out of range, or fp16, DeepSpeed, FSDP, `torch.compile` or `push_to_hub`, with what to use
+            instead.
+    """
+
+    forget_weight: float = field(
+        default=1.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
+    )
+    max_forget_grad_norm: float = field(
+        default=1.0,
+        metadata={
+            "help": "Bound on the norm of the disposal gradient, before its weight and before retention is added; "
+            "disposal losses are unbounded below. 0 switches the bound off."
+        },
+    )
+    num_chunks: int = field(
+        default=4,
+        metadata={"help": "Chunks that the forget images of one optimizer step form, over all processes together."},
+    )
+    chunking: Chunking = field(
+        default="class",
+        metadata={
+            "help": "How chunks are formed: 'class' (each chunk holds its own classes) or 'random' (each chunk is "
+            "drawn from all forget data)."
+        },
+    )
+    retain_inputs: Literal["target", "source", "both"] = field(
+        default="both",
+        metadata={"help": "Images on which the frozen original model is distilled: 'target', 'source' or 'both'."},
+    )
+    temperature: float = field(default=2.0, metadata={"help": "Temperature of the distillation, > 0."})
+    target_ce_weight: float = field(
+        default=0.0, metadata={"help": "Weight of an additional cross-entropy on the retain images' labels, >= 0."}
+    )
+    per_device_retain_batch_size: int | None = field(
+        default=None, metadata={"help": "Retain images a step and device; default: per_device_train_batch_size."}
+    )
+    forget_task: str = field(default="source", metadata={"help": "Head whose task is disposed of; it stays frozen."})
+    retain_task: str = field(default="target", metadata={"help": "Head whose task is kept and exported."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay False: the image columns are read by this library."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Not needed: parameters without a gradient are frozen beforehand."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._refuse_unsupported()
+        self._check_ranges()
+        if self.activation_checkpointing:
+            # The reentrant kind cannot be differentiated through `torch.autograd.grad`.
+            self.activation_checkpointing_kwargs = dict(self.activation_checkpointing_kwargs or {})
+            self.activation_checkpointing_kwargs["use_reentrant"] = False
+        self.remove_unused_columns = False
+        self.label_names = ["labels"]
+
+    def _refuse_unsupported(self) -> None:
+        for wanted, name, reason, remedy in (
+            (self.fp16, "fp16", "its gradient scaler does not see `torch.autograd.grad`", "use bf16=True"),
+            (self.deepspeed, "deepspeed", "it hides gradients from the disposal step", "use DDP (accelerate launch)"),
+            (self.fsdp, "fsdp", "it has not been verified", "use DDP (accelerate launch)"),
+            (self.torch_compile, "torch_compile", "it cannot be differentiated twice", "leave it off"),
+            (self.auto_find_batch_size, "auto_find_batch_size", "it would change the chunks", "set the batch size"),
+            (
+                self.push_to_hub,
+                "push_to_hub",
+                "checkpoints hold the head of the task to be forgotten",
+                "save_model() writes a folder without it, which can be uploaded",
+            ),
+        ):
+            if wanted:
+                raise ConfigError(f"{name} is not supported: {reason}. Instead: {remedy}.")
+
+    def _check_ranges(self) -> None:
+        for name, low, strict in (
+            ("forget_weight", 0, False),
+            ("max_forget_grad_norm", 0, False),
+            ("num_chunks", 1, False),
+            ("temperature", 0, True),
+            ("target_ce_weight", 0, False),
+            ("per_device_retain_batch_size", 1, False),
+        ):
+            value = getattr(self, name)
+            if value is not None and not (value > low or (value == low and not strict)):
+                raise ConfigError(f"{name}={value} must be {'>' if strict else '>='} {low}.")
+        for name, allowed in (("chunking", ("class", "random")), ("retain_inputs", ("target", "source", "both"))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
+        forget_images = self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
+        parts = self.world_size * self.gradient_accumulation_steps
+        if self.num_chunks % parts or forget_images % self.num_chunks:
+            raise ConfigError(
+                f"num_chunks={self.num_chunks} must be a multiple of processes x accumulation steps ({parts}) and "
+                f"divide the {forget_images} forget images of an optimizer step (per_device_train_batch_size x "
+                "processes x accumulation steps). Change num_chunks or the batch size."
+            )
+
+    @property
+    def cells_per_batch(self) -> int:
+        """Chunks of one process in one micro-batch."""
+        return self.num_chunks // (self.world_size * self.gradient_accumulation_steps)
+
+    @property
+    def chunk_size(self) -> int:
+        """Forget images a chunk."""
+        return self.per_device_train_batch_size // self.cells_per_batch
+
+    @property
+    def retain_chunk_size(self) -> int:
+        """Retain images that come with one chunk, at least one."""
+        images = self.per_device_retain_batch_size or self.per_device_train_batch_size
+        return max(1, images // self.cells_per_batch)

@@ -1,0 +1,141 @@
+"""Find the image and the label column of a data set, and bring both into one form."""
+
+from collections.abc import Mapping
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_dtl.errors import DataError
+
+Splits = Mapping[str, datasets.Dataset]
+
+
+def find_image_column(features: datasets.Features, wanted: str | None, where: str) -> str:
+    """Return the column that holds the images: the one wanted, or the only Image, or the only column of bytes.
+
+    Raises:
+        DataError: the column does not exist or holds no images, or there is none or more than one to choose from.
+    """
+    if wanted is not None:
+        _require(features, wanted, where, "image")
+        if not (_is_image(features[wanted]) or _is_encoded(features[wanted]) or _is_string(features[wanted])):
+            raise DataError(f"{where}: the column '{wanted}' holds no images but {features[wanted]}.")
+        return wanted
+    images = [name for name, feature in features.items() if _is_image(feature)]
+    candidates = images or [name for name, feature in features.items() if _is_encoded(feature)]
+    if len(candidates) != 1:
+        found = f"several columns of images: {', '.join(candidates)}" if candidates else "no column of images"
+        raise DataError(f"{where} has {found}. Say which with image_column. Columns there: {', '.join(features)}.")
+    return candidates[0]
+
+
+def find_label_column(features: datasets.Features, wanted: str | None, where: str) -> str:
+    """Return the column that holds the class: the one wanted, or `label` or `labels`, or the only ClassLabel.
+
+    Raises:
+        DataError: the column does not exist or holds no classes, or none can be told.
+    """
+    if wanted is not None:
+        _require(features, wanted, where, "label")
+        column = wanted
+    else:
+        class_labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+        column = next((name for name in ("label", "labels") if name in features), None) or (
+            class_labels[0] if len(class_labels) == 1 else ""
+        )
+        if not column:
+            found = f"several: {', '.join(class_labels)}" if class_labels else "none"
+            raise DataError(
+                f"{where}: the label column cannot be told ({found}). Say which with label_column. Columns there: "
+                f"{', '.join(features)}. In an image folder, each class needs a subfolder."
+            )
+    feature = features[column]
+    if not (isinstance(feature, datasets.ClassLabel) or _is_string(feature) or _is_integer(feature)):
+        raise DataError(
+            f"{where}: the column '{column}' holds {feature}; a label is one ClassLabel, string or integer an image."
+        )
+    return column
+
+
+def class_ids(splits: Splits, column: str, where: str) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Return the class names of all splits and the position of each row's class in them, -1 where it has none.
+
+    A ClassLabel keeps its names; strings are sorted, integers put in numeric order.
+
+    Args:
+        splits: split name → data set with `column`.
+        column: a ClassLabel, string or integer column.
+        where: the data set, for messages.
+
+    Returns:
+        Names, and split name → (N,) int64 in -1..len(names)-1.
+    """
+    stored = {name: _arrow_column(split, column) for name, split in splits.items()}
+    feature = next(iter(splits.values())).features[column]
+    if any(split.features[column] != feature for split in splits.values()):
+        raise DataError(
+            f"{where}: the column '{column}' has other classes or another type in one split than in another."
+        )
+    if isinstance(feature, datasets.ClassLabel):
+        return tuple(feature.names), {name: array.fill_null(-1).to_numpy() for name, array in stored.items()}
+    values = sorted(
+        {value for array in stored.values() for value in pc.unique(array).to_pylist() if value is not None}
+    )
+    table = pa.array(values, type=next(iter(stored.values())).type)
+    ids = {
+        name: pc.index_in(array, value_set=table, skip_nulls=True).fill_null(-1).to_numpy().astype(np.int64)
+        for name, array in stored.items()
+    }
+    return tuple(str(value) for value in values), ids
+
+
+def image_and_label(
+    split: datasets.Dataset, image_column: str, labels: np.ndarray, names: tuple[str, ...]
+) -> datasets.Dataset:
+    """Return the images of a split, decoded on access, beside new labels; neither images nor files are copied.
+
+    Args:
+        split: data set with `image_column`.
+        image_column: an Image column, or one of encoded bytes or file names.
+        labels: (N,) int64 in -1..len(names)-1.
+        names: class names.
+    """
+    images = split.select_columns([image_column]).with_format(None)
+    if image_column != "image":
+        images = images.rename_column(image_column, "image")
+    try:
+        images = images.cast_column("image", datasets.Image())
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"The column '{image_column}' cannot be read as images: {error}.") from error
+    features = datasets.Features({"label": datasets.ClassLabel(names=list(names))})
+    column = datasets.Dataset(pa.table({"label": labels}, schema=features.arrow_schema))
+    return datasets.concatenate_datasets([images, column], axis=1)
+
+
+def _arrow_column(split: datasets.Dataset, column: str) -> pa.ChunkedArray:
+    return split.select_columns([column]).with_format("arrow")[:][column]
+
+
+def _require(features: datasets.Features, column: str, where: str, kind: str) -> None:
+    if column not in features:
+        raise DataError(f"{where} has no {kind} column '{column}'. Columns there: {', '.join(features)}.")
+
+
+def _is_image(feature: object) -> bool:
+    return isinstance(feature, datasets.Image)
+
+
+def _is_encoded(feature: object) -> bool:
+    if isinstance(feature, dict):
+        return "bytes" in feature
+    return isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary")
+
+
+def _is_string(feature: object) -> bool:
+    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+
+
+def _is_integer(feature: object) -> bool:
+    return isinstance(feature, datasets.Value) and feature.dtype.lstrip("u").startswith("int")

@@ -1,0 +1,143 @@
+"""Encoded images as tensors that a model takes: processed once, or one by one where memory is short."""
+
+from collections.abc import Sequence
+
+import datasets
+import torch
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+from transformers import BaseImageProcessor
+
+from hf_dtl.data.decoding import ImageReader, batches
+from hf_dtl.errors import DataError
+
+BATCH = 256
+PROGRESS_FROM = 2000
+
+Item = dict[str, torch.Tensor | int]
+
+
+class ImageTensors(Dataset[Item]):
+    """Processed images in one tensor.
+
+    Args:
+        pixel_values: (N, C, H, W) float32.
+        labels: (N,) int64.
+
+    Example:
+        >>> images = ImageTensors(torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 0]))
+        >>> images.subset([1])[0]["labels"]
+        1
+    """
+
+    def __init__(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> None:
+        self.pixel_values = pixel_values
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Item:
+        return {"pixel_values": self.pixel_values[index], "labels": int(self.labels[index])}
+
+    def subset(self, indices: Sequence[int]) -> "ImageTensors":
+        """Return the images at `indices`, copied."""
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        return ImageTensors(self.pixel_values[rows], self.labels[rows])
+
+
+class LazyImages(Dataset[Item]):
+    """Images decoded and processed each time they are asked for, for data sets larger than memory.
+
+    Args:
+        dataset: columns `image` and `label`; only the headers of the images are checked at once.
+        processor: image processor of the model.
+        num_channels: 1 or 3, as the model takes.
+        desc: name of the images, for messages.
+
+    Raises:
+        DataError: at once for an image with a broken header, else for a broken image when it is asked for.
+    """
+
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        processor: BaseImageProcessor,
+        *,
+        num_channels: int,
+        desc: str | None = None,
+    ) -> None:
+        self._reader = ImageReader(dataset, processor, num_channels, desc or "images")
+        faults: list[str] = []
+        for rows in batches(len(dataset), BATCH):
+            faults += self._reader.check_header(rows)
+        self._reader.refuse(faults)
+        images, faults = self._reader.decode([0])
+        self._reader.refuse(faults)
+        self._shape = self._reader.process(images).shape[1:]
+        self.labels = self._reader.labels()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Item:
+        position = range(len(self))[index]
+        images, faults = self._reader.decode([position])
+        self._reader.refuse(faults)
+        return {"pixel_values": self._reader.process(images, self._shape)[0], "labels": int(self.labels[position])}
+
+    def subset(self, indices: Sequence[int]) -> "LazyImages":
+        """Return the images at `indices`, still lazy."""
+        reader = self._reader
+        return LazyImages(
+            reader.dataset.select(indices), reader.processor, num_channels=reader.num_channels, desc=reader.where
+        )
+
+
+def load_images(
+    dataset: datasets.Dataset,
+    processor: BaseImageProcessor,
+    *,
+    num_channels: int,
+    memory_limit_gib: float = 4.0,
+    desc: str | None = None,
+) -> ImageTensors | LazyImages:
+    """Decode and process every image once, into one tensor; above the memory limit, when it is asked for.
+
+    Grey, palette, RGBA, CMYK and 16-bit images become RGB where the model takes 3 channels.
+
+    Args:
+        dataset: columns `image` and `label`, as in `TaskData`.
+        processor: image processor of the model; all its outputs must have one shape.
+        num_channels: 1 or 3, as the model takes (`config.num_channels`).
+        memory_limit_gib: largest tensor to keep, in GiB.
+        desc: name of the images in the progress bar and in messages, such as `"source train"`.
+
+    Returns:
+        A dataset of `{"pixel_values": (C, H, W) float32, "labels": int}`, with `labels` (N,) int64 and `subset`.
+
+    Raises:
+        DataError: images are corrupt, too large, coloured for a 1-channel model, or come out in several shapes. Above
+            the memory limit only the headers are checked here, the rest when an image is asked for.
+    """
+    where = desc or "images"
+    if not len(dataset):
+        raise DataError(f"{where}: there is no image.")
+    reader = ImageReader(dataset, processor, num_channels, where)
+    pixel_values = torch.empty(0)
+    shape: torch.Size | None = None
+    faults: list[str] = []
+    with tqdm(total=len(dataset), desc=where, unit="image", disable=len(dataset) <= PROGRESS_FROM) as progress:
+        for rows in batches(len(dataset), BATCH):
+            images, found = reader.decode(rows)
+            faults += found
+            if images and shape is None:
+                shape = reader.process(images[:1]).shape[1:]
+                if len(dataset) * shape.numel() * 4 > memory_limit_gib * 2**30:
+                    return LazyImages(dataset, processor, num_channels=num_channels, desc=desc)
+                pixel_values = torch.empty((len(dataset), *shape))
+            if not faults:
+                pixel_values[rows.start : rows.stop] = reader.process(images, shape)
+            progress.update(len(rows))
+    reader.refuse(faults)
+    return ImageTensors(pixel_values, reader.labels())

@@ -1,0 +1,272 @@
+"""Load one classification task: chosen classes of a data set as disjoint train, validation and test splits."""
+
+import hashlib
+import logging
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+from datasets import ReadInstruction
+
+from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, image_and_label
+from hf_dtl.data.selection import DatasetSpec, select_classes
+from hf_dtl.data.sources import open_splits, source_key
+from hf_dtl.errors import DataError
+
+TEST_SPLITS = ("test",)
+VALIDATION_SPLITS = ("validation", "valid", "val")
+TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.1
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """One task: images of chosen classes in three splits that share no image.
+
+    Args:
+        name: the data set and selection as a user writes them, a path cut to its last part: safe to publish.
+        labels: class names; position = value of the column `label`.
+        train: data set with exactly the columns `image` (Image, decoded on access) and `label` (ClassLabel).
+        validation: as `train`, to choose learning rates and when to stop.
+        test: as `train`, for reported numbers only.
+        duplicates_removed: exact copies of an image that were dropped.
+        source_key: digest that is equal for two tasks of the same data set.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    train: datasets.Dataset
+    validation: datasets.Dataset
+    test: datasets.Dataset
+    duplicates_removed: int
+    source_key: str
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a data set that make a split; `rows` indexes `dataset`, `labels` belongs to `rows`."""
+
+    dataset: datasets.Dataset
+    rows: np.ndarray
+    labels: np.ndarray
+
+    def keep(self, mask: np.ndarray) -> "_Part":
+        return _Part(self.dataset, self.rows[mask], self.labels[mask])
+
+
+def load_task(
+    spec: str | DatasetSpec,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    images_per_class: int | None = None,
+    seed: int = 0,
+) -> TaskData:
+    """Load chosen classes of a data set as three splits that share no image.
+
+    The split of the specification (default `train`) gives the training images. The test split is the data set's
+    `test`, else its `validation`, else 20 % of each class is held out; the validation split is the data set's own
+    where it is not the test split, else 10 % of each class. What is held out never depends on `seed`. Exact duplicates
+    (equal encoded bytes) are dropped first: a held-out split keeps its copy, the training split loses it.
+
+    Args:
+        spec: the data, such as `"mnist[0,1,2]"`; see `DatasetSpec`.
+        image_column: column of images; None means the only one.
+        label_column: column of classes; None means `label`, `labels` or the only ClassLabel.
+        images_per_class: draw so many training images of each class; None means all. A larger draw with the same
+            seed contains a smaller one.
+        seed: of that draw alone.
+
+    Returns:
+        The task, its labels numbered in the order of the specification.
+
+    Raises:
+        DataError: the data, a column, class or split cannot be used; nothing was decoded or trained yet.
+
+    Example:
+        >>> task = load_task("mnist[6,7,8,9]", images_per_class=50)
+        >>> task.labels, len(task.train), task.train.column_names
+        (('6', '7', '8', '9'), 200, ['image', 'label'])
+    """
+    if isinstance(spec, str):
+        spec = DatasetSpec.parse(spec)
+    if images_per_class is not None and images_per_class < 1:
+        raise DataError(f"images_per_class is {images_per_class}; it must be at least 1, or None for all images.")
+    where = f"'{spec.name}'"
+    splits = open_splits(spec)
+    train_rows = _train_rows(spec, splits)
+    test_name, validation_name = _held_out_names(splits, exclude=set(train_rows))
+    used = {name: splits[name] for name in (*train_rows, test_name, validation_name) if name is not None}
+    features = next(iter(used.values())).features
+    image_column = find_image_column(features, image_column, where)
+    label_column = find_label_column(features, label_column, where)
+    _require_columns(used, image_column, label_column, where)
+
+    names, ids = class_ids(used, label_column, where)
+    chosen = select_classes(spec.classes, names, where)
+    labels = tuple(names[position] for position in chosen)
+    # One extra entry at the end, so that the id -1 (no label) is mapped to -1 (not selected) too.
+    renumber = np.full(len(names) + 1, -1, dtype=np.int64)
+    renumber[list(chosen)] = np.arange(len(chosen))
+    whole = {name: image_and_label(used[name], image_column, renumber[ids[name]], labels) for name in used}
+
+    parts = {"train": _gather(whole, train_rows)}
+    for role, name in (("test", test_name), ("validation", validation_name)):
+        if name is not None and (ids[name] >= 0).any():
+            parts[role] = _gather(whole, {name: np.arange(len(whole[name]))})
+        elif name is not None:
+            logger.warning("%s: the split '%s' has no labels and is not used.", where, name)
+    if "test" not in parts and "validation" in parts:
+        parts["test"] = parts.pop("validation")
+
+    removed = _remove_duplicates(parts, where)
+    if removed:
+        logger.warning("%s: %d exact duplicates removed before splitting.", where, removed)
+    for role, fraction in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
+        if role not in parts:
+            held_out = _draw(parts["train"], labels, fraction=fraction, seed=0)
+            parts[role], parts["train"] = parts["train"].keep(held_out), parts["train"].keep(~held_out)
+    _check_counts(parts, labels, images_per_class, where)
+    if images_per_class is not None:
+        parts["train"] = parts["train"].keep(_draw(parts["train"], labels, count=images_per_class, seed=seed))
+    selected = {role: part.dataset.select(part.rows) for role, part in parts.items()}
+    return TaskData(str(spec.public()), labels, **selected, duplicates_removed=removed, source_key=source_key(spec))
+
+
+def check_disjoint(source: TaskData, target: TaskData) -> None:
+    """Refuse a source and a target task that share classes.
+
+    In one data set a class is shared when its name is. Between data sets, names are compared without regard to case,
+    and pure numbers are not compared: class "3" of two data sets says nothing.
+
+    Raises:
+        DataError: naming the classes shared.
+    """
+    if source.source_key == target.source_key:
+        shared = [label for label in source.labels if label in target.labels]
+    else:
+        known = {label.casefold() for label in target.labels}
+        shared = [label for label in source.labels if label.casefold() in known and not label.isdecimal()]
+    if shared:
+        raise DataError(
+            f"The source task '{source.name}' and the target task '{target.name}' share the classes "
+            f"{', '.join(shared)}. What is forgotten cannot also be retained: leave them out of one of the two."
+        )
+
+
+def _train_rows(spec: DatasetSpec, splits: Mapping[str, datasets.Dataset]) -> dict[str, np.ndarray]:
+    """Rows of each split that the split expression names, in the order of the data set."""
+    expression = spec.split or ("train" if "train" in splits or len(splits) != 1 else next(iter(splits)))
+    wanted = [part.partition("[")[0] for part in expression.split("+")]
+    for name in wanted:
+        if name not in splits:
+            raise DataError(f"'{spec.name}' has no split '{name}'. Splits there: {', '.join(splits)}.")
+    try:
+        ranges = ReadInstruction.from_spec(expression).to_absolute({name: len(splits[name]) for name in wanted})
+    except (ValueError, AssertionError) as error:
+        raise DataError(f"'{spec}': the split '{expression}' cannot be taken: {error}.") from error
+    rows: dict[str, np.ndarray] = {name: np.arange(0) for name in wanted}
+    for piece in ranges:
+        rows[piece.splitname] = np.union1d(rows[piece.splitname], np.arange(piece.from_, piece.to))
+    return rows
+
+
+def _held_out_names(splits: Mapping[str, datasets.Dataset], exclude: set[str]) -> tuple[str | None, str | None]:
+    test = next((name for name in TEST_SPLITS if name in splits and name not in exclude), None)
+    validation = next((name for name in VALIDATION_SPLITS if name in splits and name not in exclude), None)
+    return test, validation
+
+
+def _require_columns(splits: Mapping[str, datasets.Dataset], image_column: str, label_column: str, where: str) -> None:
+    for name, split in splits.items():
+        for column in (image_column, label_column):
+            if column not in split.features:
+                raise DataError(
+                    f"{where}: the split '{name}' has no column '{column}'. "
+                    f"Columns there: {', '.join(split.features)}."
+                )
+
+
+def _gather(whole: Mapping[str, datasets.Dataset], rows: Mapping[str, np.ndarray]) -> _Part:
+    """Rows of one or several splits that belong to a selected class."""
+    pieces = [whole[name] for name in rows]
+    offsets = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
+    dataset = pieces[0] if len(pieces) == 1 else datasets.concatenate_datasets(pieces)
+    index = np.concatenate([kept + offset for kept, offset in zip(rows.values(), offsets, strict=True)])
+    labels = dataset.select_columns(["label"]).with_format("numpy")[:]["label"][index]
+    return _Part(dataset, index, labels).keep(labels >= 0)
+
+
+def _remove_duplicates(parts: dict[str, _Part], where: str) -> int:
+    """Keep the first of equal images, looking at held-out splits before the training split; return how many went."""
+    seen: set[bytes] = set()
+    removed = 0
+    for role in ("test", "validation", "train"):
+        if role not in parts:
+            continue
+        mask = np.ones(len(parts[role].rows), dtype=bool)
+        for position, digest in enumerate(_digests(parts[role], where)):
+            mask[position] = digest not in seen
+            seen.add(digest)
+        removed += int((~mask).sum())
+        parts[role] = parts[role].keep(mask)
+    return removed
+
+
+def _digests(part: _Part, where: str) -> list[bytes]:
+    """Digest of each image as stored, without decoding it."""
+    encoded = part.dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+    digests: list[bytes] = []
+    for batch in encoded.select(part.rows).with_format("arrow").iter(1000):
+        images = batch.column("image").combine_chunks()
+        for content, path in zip(images.field("bytes"), images.field("path"), strict=True):
+            if content.is_valid:
+                data = content.as_buffer()
+            else:
+                row = part.rows[len(digests)]
+                if not path.is_valid:
+                    raise DataError(f"{where}: row {row} has no image. Remove the row.")
+                try:
+                    data = Path(path.as_py()).read_bytes()
+                except OSError as error:
+                    raise DataError(f"{where}: the image of row {row} cannot be read: {error}.") from error
+            digests.append(hashlib.blake2b(data, digest_size=16).digest())
+    return digests
+
+
+def _draw(
+    part: _Part, labels: tuple[str, ...], *, seed: int, fraction: float | None = None, count: int | None = None
+) -> np.ndarray:
+    """Mask of a random `count` or `fraction` of each class; a fraction takes at least one and leaves at least one."""
+    mask = np.zeros(len(part.rows), dtype=bool)
+    for label, name in enumerate(labels):
+        rows = np.flatnonzero(part.labels == label)
+        if fraction is not None:
+            count = max(min(max(1, round(fraction * len(rows))), len(rows) - 1), 0)
+        # Seeded by the name too: the draw of a class does not depend on which others are selected.
+        order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(rows))
+        mask[rows[order[:count]]] = True
+    return mask
+
+
+def _check_counts(parts: dict[str, _Part], labels: tuple[str, ...], images_per_class: int | None, where: str) -> None:
+    counts = {role: np.bincount(part.labels, minlength=len(labels)) for role, part in parts.items()}
+    for role in ("train", "test", "validation"):
+        if not counts[role].any():
+            raise DataError(f"{where}: the {role} split is empty after selection. Use more images or other classes.")
+    needed = images_per_class or 1
+    for label, count in zip(labels, counts["train"], strict=True):
+        if count < needed:
+            remedy = f"images_per_class at most {count}, " if count else ""
+            raise DataError(
+                f"{where}: the class '{label}' has {count} training images, {needed} are needed. "
+                f"Use {remedy}a larger split, or other classes."
+            )
+    for role in ("test", "validation"):
+        missing = [label for label, count in zip(labels, counts[role], strict=True) if not count]
+        if missing:
+            logger.warning("%s: the %s split has no image of: %s.", where, role, ", ".join(missing))

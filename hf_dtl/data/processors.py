@@ -1,0 +1,143 @@
+"""Image processors for models that have none, and a check that a processor and a model fit together."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from torch.utils.data import Dataset
+from transformers import (
+    AutoImageProcessor,
+    BaseImageProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+    ViTImageProcessorPil,
+)
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from hf_dtl.errors import ModelError
+
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+logger = logging.getLogger(__name__)
+
+
+def embedded_processor(size: int = 28) -> ViTImageProcessorPil:
+    """Return the processor of the embedded 28×28 data for a 3-channel model: pixel values in -1..1.
+
+    Args:
+        size: height and width to resize to, in pixels.
+    """
+    return _vit_processor((size, size), [0.5] * 3, [0.5] * 3)
+
+
+def default_processor(config: PretrainedConfig, size: int | tuple[int, int] | None = None) -> ViTImageProcessorPil:
+    """Return a processor for a model that comes without one: ImageNet's mean and deviation, the model's image size.
+
+    Args:
+        config: of the model; `image_size` (default 224) and `num_channels` (default 3) are read.
+        size: pixels (one number, or height and width) in place of the model's image size.
+    """
+    size = size or getattr(config, "image_size", None) or 224
+    height, width = (size, size) if isinstance(size, int) else size
+    if getattr(config, "num_channels", 3) == 1:
+        return _vit_processor((height, width), [0.5], [0.5])
+    return _vit_processor((height, width), list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD))
+
+
+def load_processor(name_or_path: str | Path, config: PretrainedConfig) -> BaseImageProcessor:
+    """Load the image processor of a model, or make a default one where the model surely has none.
+
+    Args:
+        name_or_path: Hub id or folder of the model.
+        config: of the model, for the default.
+
+    Raises:
+        ModelError: the model has a processor that cannot be read, or the Hub could not be asked whether it has one:
+            a wrong guess of mean and deviation would spoil the results unseen.
+    """
+    try:
+        return AutoImageProcessor.from_pretrained(name_or_path)
+    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        if _has_processor(str(name_or_path)):
+            raise ModelError(f"The image processor of '{name_or_path}' cannot be loaded: {error}") from error
+    processor = default_processor(config)
+    size = processor.size
+    logger.warning(
+        "'%s' has no image processor file: images are resized to %d×%d and normalised with %s.",
+        name_or_path,
+        size["height"],
+        size["width"],
+        "ImageNet's mean and deviation" if len(processor.image_mean) == 3 else "mean and deviation 0.5",
+    )
+    return processor
+
+
+def check_forward(model: PreTrainedModel, images: Dataset) -> None:
+    """Run one image through a model, without gradient and in evaluation mode, to find a misfit before any training.
+
+    Args:
+        model: takes `pixel_values`; its modes of training are left as they were.
+        images: as `load_images` returns them; the first one is used.
+
+    Raises:
+        ModelError: the model cannot take an image of that shape, or its output is not finite.
+    """
+    pixels: torch.Tensor = images[0]["pixel_values"]
+    device = next(model.parameters()).device
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            output: Any = model(pixel_values=pixels[None].to(device))
+    except Exception as error:  # whatever a model raises for a shape it cannot take
+        raise ModelError(f"{_misfit(model, pixels)} It failed with: {type(error).__name__}: {error}") from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not torch.isfinite(output[0]).all():
+        raise ModelError(f"{_misfit(model, pixels)} Its output is not finite: the weights or images are broken.")
+
+
+def _vit_processor(size: tuple[int, int], mean: list[float], deviation: list[float]) -> ViTImageProcessorPil:
+    # do_convert_rgb is saved with the processor, so that grey images work in anybody's pipeline too.
+    return ViTImageProcessorPil(
+        size={"height": size[0], "width": size[1]},
+        image_mean=mean,
+        image_std=deviation,
+        do_convert_rgb=len(mean) == 3,
+    )
+
+
+def _has_processor(name: str) -> bool:
+    if Path(name).is_dir():
+        return any((Path(name) / file).exists() for file in PROCESSOR_FILES)
+    for file in PROCESSOR_FILES:
+        try:
+            hf_hub_download(name, file)
+        except LocalEntryNotFoundError as error:
+            raise ModelError(
+                f"The Hub cannot be asked for the image processor of '{name}': {error} "
+                "Check the network, or give a folder."
+            ) from error
+        except EntryNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise ModelError(f"The image processor of '{name}' cannot be found: {error}") from error
+        return True
+    return False
+
+
+def _misfit(model: PreTrainedModel, pixels: torch.Tensor) -> str:
+    wants = ", ".join(
+        f"{key} {value}"
+        for key in ("image_size", "num_channels")
+        if (value := getattr(model.config, key, None)) is not None
+    )
+    return (
+        f"{type(model).__name__} cannot use images of the shape {tuple(pixels.shape)} (channels, height, width) that "
+        f"the image processor makes; its configuration wants {wants or 'no stated shape'}. Choose another processor "
+        "or image size (--image_size)."
+    )

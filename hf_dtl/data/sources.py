@@ -1,0 +1,106 @@
+"""Where data comes from: the embedded sets, local files and folders, or the Hugging Face Hub."""
+
+import hashlib
+import logging
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet as pq
+
+from hf_dtl.data.selection import DatasetSpec
+from hf_dtl.errors import DataError
+
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+EMBEDDED_NAMES = ("mnist", "fashion_mnist")
+EMBEDDED_SPLITS = ("train", "validation", "test")
+
+logger = logging.getLogger(__name__)
+
+
+def open_splits(spec: DatasetSpec) -> dict[str, datasets.Dataset]:
+    """Open every split of the data set that a specification names, without decoding an image.
+
+    An embedded name comes first, then a path that exists, then the Hub. No code from a data set is ever run.
+
+    Args:
+        spec: what to open; its split and classes are not applied.
+
+    Returns:
+        Split name → data set, with the columns as stored.
+
+    Raises:
+        DataError: the data set is unknown, unreachable or broken; the message says what was tried.
+    """
+    path = Path(spec.name).expanduser()
+    embedded = spec.name in EMBEDDED_NAMES
+    if spec.revision is not None and (embedded or path.exists()):
+        raise DataError(f"'{spec}': a revision is for Hub data sets; leave out '@{spec.revision}'.")
+    if embedded:
+        return {split: _open_embedded(EMBEDDED_FOLDER, spec.name, split) for split in EMBEDDED_SPLITS}
+    try:
+        if path.exists():
+            found = _open_path(path)
+        elif spec.is_path:
+            raise DataError(f"'{spec.name}': there is no such file or folder. Check the path ({path.absolute()}).")
+        else:
+            found = datasets.load_dataset(spec.name, revision=spec.revision)
+    except DataError:
+        raise
+    except Exception as error:  # every failure of a foreign reader is a fault of the data for the user
+        raise _unreadable(spec, path, error) from error
+    if isinstance(found, datasets.Dataset):
+        found = {"train": found}
+    return {str(name): split for name, split in found.items()}
+
+
+def source_key(spec: DatasetSpec) -> str:
+    """Return a short digest that tells data sets apart without giving away a path."""
+    path = Path(spec.name).expanduser()
+    local = spec.name not in EMBEDDED_NAMES and path.exists()
+    return hashlib.sha256((str(path.resolve()) if local else spec.name).encode()).hexdigest()[:16]
+
+
+@cache
+def _open_embedded(folder: Path, name: str, split: str) -> datasets.Dataset:
+    path, listing = folder / name / f"{split}.parquet", folder / "SHA256SUMS"
+    try:
+        expected = {file: digest for digest, file in (line.split() for line in listing.read_text().splitlines())}
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise DataError(f"The embedded data is incomplete ({error}). Install hf_dtl again.") from error
+    if hashlib.sha256(content).hexdigest() != expected.get(f"{name}/{split}.parquet"):
+        raise DataError(
+            f"The embedded file {name}/{split}.parquet is corrupt: its checksum differs. Install hf_dtl again."
+        )
+    # Read in memory: 3 MB at most, and nothing is written to the user's cache.
+    return datasets.Dataset(pq.read_table(path))
+
+
+def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:
+    if path.is_file():
+        if path.suffix != ".parquet":
+            raise DataError(f"'{path}' is a file but not a .parquet file; give a parquet file or a folder.")
+        return datasets.load_dataset("parquet", data_files={"train": str(path)})
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        return datasets.load_from_disk(str(path))
+    return datasets.load_dataset(str(path.absolute()))
+
+
+def _unreadable(spec: DatasetSpec, path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:400] or type(error).__name__
+    if path.exists():
+        return DataError(
+            f"'{spec.name}' cannot be read as a data set: {reason}. It must be a parquet file, a folder of parquet "
+            "files or of images in one subfolder a class, or a folder written by save_to_disk."
+        )
+    close = get_close_matches(spec.name, EMBEDDED_NAMES, n=1, cutoff=0.5)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    offline = " HF_HUB_OFFLINE is set: unset it to use the Hub." if datasets.config.HF_HUB_OFFLINE else ""
+    return DataError(
+        f"'{spec.name}' was not found.{hint} It is not embedded ({', '.join(EMBEDDED_NAMES)}), no file or folder has "
+        f"that name, and the Hub gave no such data set: {reason}.{offline} Check the spelling and the network; a "
+        "gated or private data set needs `hf auth login`; one with several configurations must be saved with "
+        "save_to_disk first."
+    )

@@ -1,0 +1,65 @@
+"""Losses of disposal and retention, as pure functions of logits."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Knowledge distillation, T^2 KL(softmax(teacher/T) || softmax(student/T)), averaged over the batch.
+
+    Args:
+        student: logits (batch, labels) that are trained.
+        teacher: logits (batch, labels) of the frozen model; no gradient flows into them.
+        temperature: T > 0; larger values weigh the smaller logits more.
+
+    Returns:
+        A scalar >= 0, zero when both softmax outputs agree.
+
+    Source:
+        Hinton, Vinyals, Dean, arXiv 1503.02531. Its use as the retention term of DTL is a reconstruction of
+        arXiv 2308.09971.
+    """
+    log_p = F.log_softmax(student.float() / temperature, dim=-1)
+    log_q = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
+    return temperature**2 * F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
+
+
+def negative_cross_entropy(logits: Tensor, labels: Tensor, cap: float = 10.0) -> Tensor:
+    """Capped negative cross-entropy, -mean(min(CE, cap)): an image stops pushing once its loss reached the cap.
+
+    Args:
+        logits: (batch, labels).
+        labels: (batch,), the true classes.
+        cap: largest cross-entropy of one image, in nats.
+
+    Returns:
+        A scalar in [-cap, 0].
+    """
+    return -F.cross_entropy(logits.float(), labels, reduction="none").clamp_max(cap).mean()
+
+
+def uniform_fooling(logits: Tensor) -> Tensor:
+    """Cross-entropy to the uniform distribution, CE(f(x), 1/C), averaged over the batch.
+
+    Args:
+        logits: (batch, labels).
+
+    Returns:
+        A scalar >= log(labels), reached by uniform outputs.
+    """
+    return -F.log_softmax(logits.float(), dim=-1).mean(dim=-1).mean()
+
+
+def random_fooling(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Cross-entropy to targets drawn uniformly for every image, CE(f(x), y~).
+
+    Args:
+        logits: (batch, labels).
+        generator: of the targets, on the CPU; None for the global one.
+
+    Returns:
+        A scalar >= 0.
+    """
+    targets = torch.randint(logits.shape[-1], logits.shape[:-1], generator=generator)
+    return F.cross_entropy(logits.float(), targets.to(logits.device))

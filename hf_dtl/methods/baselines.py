@@ -1,0 +1,53 @@
+"""The disposal losses that arXiv 2308.09971 compares with (standard readings), each as L_retain + lambda L."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from hf_dtl.config import UnlearningConfig
+from hf_dtl.errors import ConfigError
+from hf_dtl.functional import negative_cross_entropy, random_fooling, uniform_fooling
+from hf_dtl.trainer import UnlearningTrainer
+
+
+@dataclass
+class NegativeCrossEntropyConfig(UnlearningConfig):
+    """Options of negative cross-entropy: those of `UnlearningConfig`, and cap."""
+
+    cap: float = field(default=10.0, metadata={"help": "An image stops pushing at this cross-entropy, in nats, > 0."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.cap > 0:
+            raise ConfigError(f"cap={self.cap} must be > 0.")
+
+
+class NegativeCrossEntropyTrainer(UnlearningTrainer):
+    """Gradient ascent on the source loss: -CE(f(x), y), capped."""
+
+    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return negative_cross_entropy(logits, labels, self.args.cap)
+
+
+@dataclass
+class RandomFoolingConfig(UnlearningConfig):
+    """Options of random-target fooling: those of `UnlearningConfig`."""
+
+
+class RandomFoolingTrainer(UnlearningTrainer):
+    """Train the source head toward targets drawn uniformly anew every time: CE(f(x), y~)."""
+
+    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return random_fooling(logits)
+
+
+@dataclass
+class UniformFoolingConfig(UnlearningConfig):
+    """Options of uniform fooling: those of `UnlearningConfig`."""
+
+
+class UniformFoolingTrainer(UnlearningTrainer):
+    """Train the source head toward the uniform distribution: CE(f(x), 1/C)."""
+
+    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return uniform_fooling(logits)

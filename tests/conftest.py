@@ -1,0 +1,14 @@
+"""Network-free tests in a home of their own; set before anything imports the Hub client."""
+
+import os
+import tempfile
+
+_HOME = tempfile.mkdtemp(prefix="hf_dtl_tests_")
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HOME": _HOME,
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "Agg",
+}

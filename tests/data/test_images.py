@@ -1,0 +1,184 @@
+"""Decoding, channels, memory and the messages on images that cannot be used."""
+
+import io
+import pickle
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_dtl.data import ImageTensors, LazyImages, embedded_processor, images, load_images, load_task
+from hf_dtl.data.decoding import to_channels
+from hf_dtl.data.processors import default_processor
+from hf_dtl.errors import DataError
+
+
+class Config:
+    image_size, num_channels = 8, 1
+
+
+def encode(image: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def dataset(contents: list[bytes], paths: list[str | None] | None = None) -> datasets.Dataset:
+    paths = paths or [None] * len(contents)
+    return datasets.Dataset.from_dict(
+        {
+            "image": [{"bytes": content, "path": path} for content, path in zip(contents, paths, strict=True)],
+            "label": [number % 2 for number in range(len(contents))],
+        },
+        features=datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}),
+    )
+
+
+def test_tensors_are_the_pixels_rescaled_to_minus_one_to_one():
+    task = load_task("mnist[0,1]", images_per_class=150)
+    result = load_images(task.train, embedded_processor(), num_channels=3)
+    assert isinstance(result, ImageTensors) and len(result) == 300
+    pixels = np.stack([np.asarray(image) for image in task.train["image"]])
+    expected = torch.from_numpy(pixels / 127.5 - 1).float()[:, None].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(result.pixel_values, expected)
+    assert result.labels.dtype == torch.int64 and result.labels.tolist() == task.train["label"][:]
+    assert result[7]["labels"] == task.train["label"][7] and torch.equal(
+        result[7]["pixel_values"], result.pixel_values[7]
+    )
+    part = result.subset([299, 0])
+    assert torch.equal(part.pixel_values, result.pixel_values[[299, 0]]) and part.labels.tolist() == [
+        task.train["label"][299],
+        task.train["label"][0],
+    ]
+
+
+def test_lazy_images_give_the_same_items_also_in_workers():
+    train = load_task("mnist[0,1]", images_per_class=5).train
+    eager = load_images(train, embedded_processor(), num_channels=3)
+    lazy = load_images(train, embedded_processor(), num_channels=3, memory_limit_gib=0)
+    assert isinstance(lazy, LazyImages)
+    bytes_needed = eager.pixel_values.nbytes
+    exact = load_images(train, embedded_processor(), num_channels=3, memory_limit_gib=bytes_needed / 2**30)
+    assert isinstance(exact, ImageTensors), "the limit itself is still kept in memory"
+    for candidate in (lazy, pickle.loads(pickle.dumps(lazy)), pickle.loads(pickle.dumps(eager))):
+        assert torch.equal(candidate.labels, eager.labels)
+        assert all(torch.equal(candidate[row]["pixel_values"], eager[row]["pixel_values"]) for row in range(10))
+    assert torch.equal(lazy.subset([9, 3])[1]["pixel_values"], eager[3]["pixel_values"])
+    loader = torch.utils.data.DataLoader(lazy, batch_size=10, num_workers=1)
+    torch.testing.assert_close(next(iter(loader))["pixel_values"], eager.pixel_values)
+    with pytest.raises(IndexError):
+        lazy[10]
+
+
+def test_several_batches_keep_the_order(monkeypatch):
+    train = load_task("mnist[0,1]", images_per_class=5).train
+    expected = load_images(train, embedded_processor(), num_channels=3).pixel_values
+    monkeypatch.setattr(images, "BATCH", 3)
+    assert torch.equal(load_images(train, embedded_processor(), num_channels=3).pixel_values, expected)
+
+
+GREY = noise(6, 6)
+COLOUR = noise(6, 6, 3, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.fromarray(GREY), np.stack([GREY] * 3, -1)),
+        (Image.fromarray(COLOUR), COLOUR),
+        (Image.fromarray(np.dstack([COLOUR, GREY])), COLOUR),
+        (Image.fromarray(np.dstack([GREY, GREY])), np.stack([GREY] * 3, -1)),
+        (Image.fromarray(COLOUR).convert("P", palette=Image.Palette.ADAPTIVE, colors=256), COLOUR),
+        (Image.fromarray(GREY.astype(np.uint16) * 256 + 7), np.stack([GREY] * 3, -1)),
+        (Image.fromarray(255 - np.dstack([COLOUR, np.full((6, 6), 255, np.uint8)]), "CMYK"), COLOUR),
+        (Image.fromarray(GREY > 127), np.stack([np.where(GREY > 127, 255, 0)] * 3, -1)),
+    ],
+    ids=["grey", "rgb", "rgba", "grey+alpha", "palette", "16-bit", "cmyk", "1-bit"],
+)
+def test_every_mode_becomes_rgb(image, expected):
+    kind = "TIFF" if image.mode == "CMYK" else "PNG"
+    result = load_images(dataset([encode(image, kind)]), embedded_processor(6), num_channels=3)
+    pixels = (result.pixel_values[0].permute(1, 2, 0).numpy() + 1) * 127.5
+    np.testing.assert_allclose(pixels, expected, atol=1e-3)
+
+
+def test_one_channel_takes_grey_and_refuses_colour():
+    processor = default_processor(Config())
+    grey_as_rgb = Image.fromarray(np.stack([noise(8, 8)] * 3, -1))
+    result = load_images(dataset([encode(grey_as_rgb)]), processor, num_channels=1)
+    torch.testing.assert_close(result.pixel_values[0, 0], torch.from_numpy(noise(8, 8) / 127.5 - 1).float())
+    mixed = dataset([encode(grey_as_rgb), encode(Image.fromarray(noise(8, 8, 3)))], [None, "red.png"])
+    with pytest.raises(DataError, match="row 1, class 'dog', red.png: it is in colour.*takes 1 channel; convert"):
+        load_images(mixed, processor, num_channels=1)
+    with pytest.raises(ValueError, match="32-bit"):
+        to_channels(Image.fromarray(np.ones((2, 2), np.float32)), 3)
+
+
+def test_exif_rotation_is_applied():
+    image, exif = Image.fromarray(COLOUR[:4]), Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", exif=exif)
+    result = load_images(dataset([buffer.getvalue()]), embedded_processor(6), num_channels=3)
+    upright = load_images(
+        dataset([encode(Image.fromarray(np.rot90(COLOUR[:4], -1).copy()))]), embedded_processor(6), num_channels=3
+    )
+    assert torch.equal(result.pixel_values, upright.pixel_values)
+
+
+def test_corrupt_images_are_named_with_row_class_and_reason():
+    good = encode(Image.fromarray(noise(8, 8, 3)))
+    contents = [b"nonsense", good, good[: len(good) // 2], b"", *[b"nonsense"] * 4, good]
+    paths = [f"{number}.png" for number in range(9)]
+    with pytest.raises(DataError) as error:
+        load_images(dataset(contents, paths), embedded_processor(), num_channels=3, desc="source train")
+    message = str(error.value)
+    assert message.startswith(
+        "source train: 7 of 9 images cannot be used:\n  row 0, class 'cat', 0.png: cannot identify"
+    )
+    assert "row 2, class 'cat', 2.png: " in message and "and 2 more" in message and "1.png" not in message
+    assert "remove them" in message and "BytesIO" not in message
+    selection = dataset(contents).select([1, 8, 5])
+    with pytest.raises(DataError, match=r"1 of 3 images.*\n  row 2 \(row 5 of the file\), class 'dog'"):
+        load_images(selection, embedded_processor(), num_channels=3)
+
+
+def test_lazy_images_report_broken_headers_at_once_and_broken_pixels_on_access():
+    good = encode(Image.fromarray(noise(8, 8, 3)))
+    with pytest.raises(DataError, match="row 1.*cannot identify"):
+        load_images(dataset([good, b"nonsense"]), embedded_processor(), num_channels=3, memory_limit_gib=0)
+    lazy = LazyImages(dataset([good, good[:-40]]), embedded_processor(), num_channels=3)
+    assert lazy[0]["labels"] == 0
+    with pytest.raises(DataError, match="row 1, class 'dog'"):
+        lazy[1]
+
+
+def test_decompression_bomb_is_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(DataError, match="decompression bomb"):
+        load_images(dataset([encode(Image.fromarray(noise(8, 8)))]), embedded_processor(), num_channels=3)
+
+
+def test_processor_that_does_not_fit_is_refused():
+    sizes = dataset([encode(Image.fromarray(noise(8, size, 3))) for size in (8, 9)])
+    loose = embedded_processor()
+    loose.do_resize = False
+    with pytest.raises(DataError, match=r"several shapes.*\(3, 8, 8\), \(3, 8, 9\).*resizes all"):
+        load_images(sizes, loose, num_channels=3)
+    grey = dataset([encode(Image.fromarray(noise(8, 8)))])
+    with pytest.raises(DataError, match=r"in the shape \(3, 28, 28\).*takes 1 channel"):
+        load_images(grey, embedded_processor(), num_channels=1)
+    three = embedded_processor()
+    three.do_convert_rgb = False
+    with pytest.raises(DataError, match="cannot process L images|takes 1 channel"):
+        load_images(grey, three, num_channels=1)
+    with pytest.raises(DataError, match="takes 4 channels"):
+        load_images(grey, three, num_channels=4)
+    with pytest.raises(DataError, match="there is no image"):
+        load_images(grey.select([]), three, num_channels=1)

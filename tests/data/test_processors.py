@@ -1,0 +1,101 @@
+"""Processors for models without one, and the check that one image passes through the model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification, pipeline
+
+from hf_dtl.data import (
+    ImageTensors,
+    check_forward,
+    default_processor,
+    embedded_processor,
+    load_images,
+    load_processor,
+    load_task,
+)
+from hf_dtl.errors import ModelError
+
+DINOV2 = Path(__file__).resolve().parents[2].parent / "shared" / "models" / "dinov2-small-focus"
+IMAGENET_MEAN, IMAGENET_DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def vit(**options) -> ViTForImageClassification:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return ViTForImageClassification(ViTConfig(image_size=28, patch_size=7, **sizes, **options))
+
+
+def test_embedded_processor_survives_saving_and_serves_a_pipeline(tmp_path):
+    model, processor = vit().eval(), embedded_processor()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert load_processor(tmp_path, model.config).to_dict() == processor.to_dict()
+    row = load_task("mnist[0,1]", images_per_class=1).train
+    pixels = load_images(row, processor, num_channels=3)[0]["pixel_values"]
+    again = AutoImageProcessor.from_pretrained(tmp_path)(row[0]["image"], return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(again[0], pixels)
+    answer = pipeline("image-classification", model=str(tmp_path))(row[0]["image"])
+    with torch.no_grad():
+        expected = model(pixel_values=pixels[None]).logits.softmax(-1).max().item()
+    assert answer[0]["score"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_default_processor_follows_the_model():
+    processor = default_processor(ViTConfig(image_size=56))
+    image = np.random.default_rng(0).integers(0, 256, (56, 56, 3), dtype=np.uint8)
+    result = processor(Image.fromarray(image))["pixel_values"][0]
+    expected = (image / 255 - IMAGENET_MEAN) / IMAGENET_DEVIATION
+    np.testing.assert_allclose(result, expected.transpose(2, 0, 1), atol=1e-5)
+    assert default_processor(ViTConfig(), size=(20, 30))(Image.fromarray(image))["pixel_values"][0].shape == (
+        3,
+        20,
+        30,
+    )
+    grey = default_processor(ViTConfig(image_size=56, num_channels=1))(Image.fromarray(image[..., 0]))
+    np.testing.assert_allclose(grey["pixel_values"][0][0], image[..., 0] / 127.5 - 1, atol=1e-5)
+
+
+def test_a_folder_without_processor_gets_the_default_and_says_so(tmp_path, caplog):
+    model = vit()
+    model.save_pretrained(tmp_path)
+    assert load_processor(str(tmp_path), model.config).image_mean == pytest.approx(IMAGENET_MEAN)
+    assert "no image processor file" in caplog.text and "28×28" in caplog.text
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_processor(str(tmp_path), model.config)
+    with pytest.raises(ModelError, match="Hub cannot be asked for the image processor of 'nobody/nothing'"):
+        load_processor("nobody/nothing", model.config)
+
+
+@pytest.mark.skipif(not DINOV2.is_dir(), reason="the shared DINOv2 folder is not on this machine")
+def test_dinov2_without_processor_file():
+    from transformers import AutoConfig
+
+    processor = load_processor(DINOV2, AutoConfig.from_pretrained(DINOV2))
+    assert processor.size["height"] == 518 and processor.image_std == pytest.approx(IMAGENET_DEVIATION)
+
+
+def test_check_forward_passes_and_leaves_every_mode_as_it_was():
+    model = vit().train()
+    model.vit.eval()
+    before = [module.training for module in model.modules()]
+    check_forward(model, ImageTensors(torch.zeros(2, 3, 28, 28), torch.tensor([0, 1])))
+    assert [module.training for module in model.modules()] == before
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_check_forward_explains_a_misfit():
+    for shape in ((3, 32, 32), (1, 28, 28)):
+        images = ImageTensors(torch.zeros(1, *shape), torch.tensor([0]))
+        with pytest.raises(ModelError, match=r"image_size 28, num_channels 3.*--image_size") as error:
+            check_forward(vit(), images)
+        assert str(shape) in str(error.value)
+    broken = vit().train()
+    with torch.no_grad():
+        broken.classifier.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="not finite"):
+        check_forward(broken, ImageTensors(torch.zeros(1, 3, 28, 28), torch.tensor([0])))
+    assert broken.training

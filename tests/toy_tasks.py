@@ -1,0 +1,52 @@
+"""Small real-image tasks and models, cheap enough for a few training steps in a test."""
+
+import copy
+from functools import cache
+
+import torch
+from architectures import CONFIGS
+from transformers import AutoModelForImageClassification
+
+from hf_dtl.data import ImageTensors, embedded_processor, load_images, load_task
+from hf_dtl.heads import MultiHeadClassifier
+
+
+@cache
+def images(spec: str, per_class: int = 20, size: int = 16) -> ImageTensors:
+    """Training images of an embedded task, resized to `size`."""
+    task = load_task(spec, images_per_class=per_class)
+    return load_images(task.train, embedded_processor(size=size), num_channels=3)
+
+
+def source() -> ImageTensors:
+    return images("mnist[0,1,2,3,4,5]")
+
+
+def target() -> ImageTensors:
+    return images("mnist[6,7,8,9]", 10)
+
+
+def two_headed(name: str = "vit") -> MultiHeadClassifier:
+    """A random model of an architecture with a source head (6 classes) and a target head (4)."""
+    torch.manual_seed(0)
+    config = copy.deepcopy(CONFIGS[name]())
+    config.num_labels = 6
+    model = MultiHeadClassifier(AutoModelForImageClassification.from_config(config), task="source")
+    model.add_head("target", ["6", "7", "8", "9"])
+    return model
+
+
+OPTIONS = {
+    "use_cpu": True,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "max_steps": 3,
+    "per_device_train_batch_size": 16,
+    # Adam turns the rounding noise of gradients that are zero in theory into full steps; SGD lets paths be compared.
+    "optim": "sgd",
+    "learning_rate": 0.5,
+    "lr_scheduler_type": "constant",
+    "seed": 3,
+}
