@@ -1,0 +1,40 @@
+# make demo   the main job: pre-train, adapt, dispose, attack, report (a few minutes on two CPU cores)
+# make test   every check; a browser test is skipped where there is no browser
+# Both make their own environment in .venv; a repeated call starts at once.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
+OUTPUT ?= outputs/demo
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(OFFLINE) $(RUN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		scripts/dtl_finetune.py --output_dir $(OUTPUT) $(ARGS)
+
+test: $(VENV)/.installed-test lint
+	$(OFFLINE) OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadfile -q $(ARGS)
+
+lint: $(VENV)/.installed-test
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+# torch comes first: a range, or another package that asks for torch, would pull a build with gigabytes of GPU libraries
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hf_dtl needs Python 3.11 or newer; try: make PYTHON=python3.11")'
+	@echo "Installing into $(VENV) (about two minutes, once) ..."
+	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) "$$(grep '^torch==' constraints.txt)"
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@$(INSTALL) --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,335 @@
+"""The main job of disposable transfer learning: pre-train, adapt, dispose, and prepare what is audited."""
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import Dataset as TorchDataset
+from transformers import AutoModelForImageClassification, PreTrainedModel, TrainingArguments, ViTConfig
+
+from hf_dtl.audit import AttackConfig, AttackedTask, scratch_model
+from hf_dtl.audit.piggyback import draw_images
+from hf_dtl.data import (
+    ImageTensors,
+    TaskData,
+    check_disjoint,
+    check_forward,
+    default_processor,
+    embedded_processor,
+    load_images,
+    load_processor,
+    load_task,
+)
+from hf_dtl.errors import ConfigError, ModelError
+from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.methods.by_name import MethodChoice, parse_methods
+from hf_dtl.stages import Run
+from hf_dtl.training import fine_tune, fit_head, run_trainer, stage_arguments
+
+SPLITS = ("train", "validation", "test")
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with a help text for the command line."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class DTLOptions:
+    """Options of the main job.
+
+    Parameters that control the data:
+        source_dataset, target_dataset, novel_dataset, source_label_column, target_label_column, novel_label_column,
+        image_column, source_images_per_class, target_images_per_class, max_eval_images.
+    Parameters that control the model and its training:
+        model_name_or_path, revision, image_size, batch_size, pretrain_epochs, pretrain_learning_rate, adapt_epochs,
+        adapt_learning_rate, retrain_epochs.
+    Parameters that control disposal and audit:
+        methods, dispose_steps, dispose_batch_size, dispose_learning_rate, forget_weight, budgets, audit_seeds.
+    Parameters that control the run:
+        output_dir, seed, use_cpu, bf16, save_steps.
+    """
+
+    output_dir: str = option("outputs/dtl", "Folder of the run; continued when it holds an unfinished part of it.")
+    seed: int = option(0, "Seed of training and of the draw of target images.")
+    source_dataset: str = option("mnist[0,1,2,3,4,5]", "Task to dispose of: NAME[:SPLIT][CLASS,CLASS,...].")
+    target_dataset: str = option("mnist[6,7,8,9]", "Task to keep, written likewise.")
+    novel_dataset: str = option("fashion_mnist", "Task that nobody trained, for the second axis of the audit.")
+    image_column: str | None = option(None, "Column of images; default: the only one.")
+    source_label_column: str | None = option(None, "Column of source classes; default: label.")
+    target_label_column: str | None = option(None, "Column of target classes; default: label.")
+    novel_label_column: str | None = option(None, "Column of novel classes; default: label.")
+    source_images_per_class: int | None = option(None, "Source training images a class; default: all.")
+    target_images_per_class: int = option(50, "Target training images a class; few, so that transfer matters.")
+    max_eval_images: int | None = option(None, "Cap on the images of each validation and test split; default: all.")
+    model_name_or_path: str | None = option(
+        None, "Pre-trained Hub or local image classifier; default: a small ViT, pre-trained here on the source task."
+    )
+    revision: str = option("main", "Revision of that model.")
+    image_size: int | None = option(None, "Resize images to this many pixels instead of what the model asks for.")
+    batch_size: int = option(64, "Images a training step, over all processes.")
+    pretrain_epochs: float | None = option(
+        None, "Passes over the source data; default: 8, or 0 for a given model. 0 skips the stage."
+    )
+    pretrain_learning_rate: float = option(1e-3, "Peak learning rate of pre-training.")
+    adapt_epochs: float = option(40, "Passes over the target data in adaptation.")
+    adapt_learning_rate: float = option(5e-4, "Peak learning rate of adaptation.")
+    retrain_epochs: float = option(100, "Passes over the target data of the retrained reference.")
+    methods: str = option(
+        "gradient_collision",
+        "Disposal methods, separated by commas, each with options of its config: NAME[:OPTION=VALUE]... "
+        "(gradient_collision, negative_ce, random_fooling, uniform_fooling).",
+    )
+    dispose_steps: int = option(150, "Steps of disposal.")
+    dispose_batch_size: int = option(32, "Source images, and target images, a step of disposal.")
+    dispose_learning_rate: float = option(5e-4, "Learning rate of disposal.")
+    forget_weight: float = option(1.0, "Weight (lambda) of the disposal loss against retention.")
+    budgets: str = option("5,20", "Images a class that the attacker gets, separated by commas.")
+    audit_seeds: str = option("0,1,2", "Seeds of the attacks, separated by commas.")
+    use_cpu: bool = option(False, "Train on the CPU even if there is a GPU.")
+    bf16: bool = option(False, "Train under bfloat16 autocast.")
+    save_steps: int = option(50, "Steps between the checkpoints that an interrupted stage continues from.")
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the results of the shared stages; methods may be added to a finished run."""
+        return {k: v for k, v in asdict(self).items() if k not in ("output_dir", "methods", "save_steps")}
+
+
+def integers(text: str, name: str) -> tuple[int, ...]:
+    """Read a comma-separated list of numbers."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--{name} {text!r} must be whole numbers separated by commas, for example 5,20.") from None
+
+
+class DTLJob:
+    """Everything is loaded and checked before the output folder is touched; the stages then run in order.
+
+    Args:
+        options: see `DTLOptions`.
+
+    Raises:
+        ConfigError, DataError, ModelError, OutputError: bad input, before any training.
+    """
+
+    def __init__(self, options: DTLOptions):
+        self.options = options
+        self.choices = parse_methods(options.methods)
+        launch = TrainingArguments(**stage_arguments(Path(options.output_dir), use_cpu=options.use_cpu))
+        self.state = launch.distributed_state
+        built_in, chosen = options.model_name_or_path is None, "OMP_NUM_THREADS" in os.environ
+        if self.state.device.type == "cpu" and built_in and not chosen:
+            # A network this small gains nothing from threads, and loses a lot where other work shares the cores.
+            torch.set_num_threads(1)
+        self._check_batch("batch_size")
+        self._check_batch("dispose_batch_size")
+        for choice in self.choices:
+            self._disposal_config(choice, Path(options.output_dir))
+        self.attacks = AttackConfig(
+            budgets=integers(options.budgets, "budgets"), seeds=integers(options.audit_seeds, "audit_seeds")
+        )
+        self._load_tasks()
+        self.model = self._load_model()
+        self.images = {
+            name: {split: self._images(task, split) for split in SPLITS} for name, task in self.tasks.items()
+        }
+        check_forward(self.model, self.images["source"]["train"])
+        self.run = Run(options.output_dir, options.settings(), self.state)
+
+    # Checks and loading ---------------------------------------------------------------------------------------
+
+    def _check_batch(self, name: str) -> None:
+        size, processes = getattr(self.options, name), self.state.num_processes
+        if size < 1 or size % processes:
+            raise ConfigError(f"--{name} {size} must be a positive multiple of the {processes} processes.")
+
+    def _load_tasks(self) -> None:
+        o = self.options
+        load = partial(load_task, image_column=o.image_column, seed=o.seed)
+        self.tasks: dict[str, TaskData] = {
+            "source": load(
+                o.source_dataset, label_column=o.source_label_column, images_per_class=o.source_images_per_class
+            ),
+            "target": load(
+                o.target_dataset, label_column=o.target_label_column, images_per_class=o.target_images_per_class
+            ),
+            "novel": load(o.novel_dataset, label_column=o.novel_label_column),
+        }
+        check_disjoint(self.tasks["source"], self.tasks["target"])
+        for name in ("source", "novel"):
+            task = self.tasks[name]
+            labels = torch.as_tensor(task.train["label"])
+            draw_images(labels, len(task.labels), max(self.attacks.budgets), seed=0)
+
+    def _load_model(self) -> PreTrainedModel:
+        """The model before any stage, with a head for the source task, and its processor."""
+        o, labels = self.options, self.tasks["source"].labels
+        if o.model_name_or_path is None:
+            size = o.image_size or 28
+            config = ViTConfig(
+                hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192,
+                image_size=size, patch_size=7, num_labels=len(labels),
+            )  # fmt: skip
+            if size % 7:
+                raise ConfigError(f"--image_size {size} must be a multiple of the built-in model's patch size, 7.")
+            self.processor = embedded_processor(size)
+            torch.manual_seed(o.seed)
+            return AutoModelForImageClassification.from_config(config)
+        try:
+            model = AutoModelForImageClassification.from_pretrained(
+                o.model_name_or_path, revision=o.revision, dtype=torch.float32, use_safetensors=True
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise ModelError(
+                f"The model {o.model_name_or_path!r} cannot be loaded: {error}\nGive a Hub id or a folder of an image "
+                "classifier with safetensors weights; the Hub needs a network and HF_HUB_OFFLINE unset."
+            ) from error
+        self.processor = (
+            default_processor(model.config, o.image_size)
+            if o.image_size
+            else load_processor(o.model_name_or_path, model.config)
+        )
+        return _with_new_head(model, labels, o.seed)
+
+    def _images(self, task: TaskData, split: str) -> TorchDataset:
+        dataset: Dataset = getattr(task, split)
+        cap = self.options.max_eval_images
+        if split != "train" and cap is not None and cap < len(dataset):
+            dataset = dataset.shuffle(seed=0).select(range(cap))
+        channels = getattr(self.model.config, "num_channels", 3)
+        # the audit keeps held-out splits in memory; training data above the limit are decoded on the fly
+        limit = {} if split == "train" else {"memory_limit_gib": float("inf")}
+        return load_images(dataset, self.processor, num_channels=channels, desc=f"{task.name} {split}", **limit)
+
+    def _training(self, **options: Any) -> dict[str, Any]:
+        o = self.options
+        return {
+            "per_device_train_batch_size": o.batch_size // self.state.num_processes,
+            "seed": o.seed,
+            "use_cpu": o.use_cpu,
+            "bf16": o.bf16,
+            "save_steps": o.save_steps,
+            **options,
+        }
+
+    def _disposal_config(self, choice: MethodChoice, work: Path):
+        o = self.options
+        common = self._training(
+            per_device_train_batch_size=o.dispose_batch_size // self.state.num_processes,
+            max_steps=o.dispose_steps,
+            learning_rate=o.dispose_learning_rate,
+            forget_weight=o.forget_weight,
+            warmup_steps=0.1,
+        )
+        return choice.config(**stage_arguments(work, **common))
+
+    # Stages ---------------------------------------------------------------------------------------------------
+
+    def pretrain(self) -> PreTrainedModel:
+        """A model that knows the source task: the given one, or one trained on the source data."""
+        o = self.options
+        epochs = o.pretrain_epochs if o.pretrain_epochs is not None else (8 if o.model_name_or_path is None else 0)
+        if epochs == 0:
+            return self.model
+        training = self._training(num_train_epochs=epochs, learning_rate=o.pretrain_learning_rate)
+        return self._trained("pretrain", self.model, "source", training)
+
+    def adapt(self, pretrained: PreTrainedModel) -> tuple[PreTrainedModel, MultiHeadClassifier]:
+        """The TL model: as a plain target model (`undisposed`), and with a refitted source head for the disposal."""
+        o = self.options
+        start = _with_new_head(pretrained, self.tasks["target"].labels, o.seed)
+        training = self._training(num_train_epochs=o.adapt_epochs, learning_rate=o.adapt_learning_rate)
+        undisposed = self._trained("adapt", start, "target", training)
+
+        def refit(work: Path) -> None:
+            if self.state.is_main_process:
+                model = MultiHeadClassifier(copy.deepcopy(undisposed), task="target")
+                model.add_head("source", self.tasks["source"].labels)
+                fit_head(model, "source", self.images["source"]["train"], device=self.state.device)
+                model.cpu().save(work)
+
+        return undisposed, MultiHeadClassifier.load(self.run.stage("source_head", refit))
+
+    def references(self, undisposed: PreTrainedModel) -> dict[str, PreTrainedModel]:
+        """`scratch` (random weights) and `retrained` (trained on the target task alone)."""
+        o = self.options
+        scratch = scratch_model(undisposed, seed=o.seed)
+        training = self._training(num_train_epochs=o.retrain_epochs, learning_rate=o.pretrain_learning_rate)
+        retrained = self._trained("retrained", copy.deepcopy(scratch), "target", training)
+        return {"scratch": scratch, "retrained": retrained}
+
+    def dispose(self, choice: MethodChoice, tl_model: MultiHeadClassifier) -> PreTrainedModel:
+        """The scrubbed target model; the stage keeps what was logged while it was made."""
+
+        def work(folder: Path) -> None:
+            trainer = choice.trainer_class(
+                model=copy.deepcopy(tl_model),
+                args=self._disposal_config(choice, folder),
+                forget_dataset=self.images["source"]["train"],
+                retain_dataset=self.images["target"]["train"],
+                processing_class=self.processor,
+            )
+            shown = ("disposal_value", "mean_cosine", "source_loss", "retain_loss")
+            run_trainer(trainer, folder, f"dispose: {choice.text}", shown)
+            trainer.save_model(folder)
+            if self.state.is_main_process:
+                logs = [entry for entry in trainer.state.log_history if "disposal_value" in entry]
+                (folder / "log.json").write_text(json.dumps(logs))
+
+        return _load(self.run.stage(f"dispose/{choice.folder}", work))
+
+    def _trained(self, name: str, model: PreTrainedModel, task: str, training: Mapping[str, Any]) -> PreTrainedModel:
+        def work(folder: Path) -> None:
+            trained = fine_tune(model, self.images[task]["train"], folder, name, **training)
+            if self.state.is_main_process:
+                trained.save_pretrained(folder)
+                self.processor.save_pretrained(folder)
+
+        return _load(self.run.stage(name, work))
+
+    # What the audit gets --------------------------------------------------------------------------------------
+
+    def axes(self) -> dict[str, AttackedTask]:
+        """The attacked tasks: a subset of the source data, and the novel downstream task."""
+        return {
+            name: AttackedTask(
+                name=self.tasks[name].name,
+                axis=axis,
+                labels=self.tasks[name].labels,
+                train=_in_memory(self.images[name]["train"], 20 * max(self.attacks.budgets)),
+                validation=self.images[name]["validation"],
+                test=self.images[name]["test"],
+            )
+            for name, axis in (("source", "source_subset"), ("novel", "novel_downstream"))
+        }
+
+
+def _with_new_head(model: PreTrainedModel, labels: tuple[str, ...], seed: int) -> PreTrainedModel:
+    """The same backbone under a new, seeded head, as a plain model; the old head is dropped."""
+    split = MultiHeadClassifier(model, task="old")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        split.add_head("new", labels)
+    return split.export("new")
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True).eval()
+
+
+def _in_memory(images: TorchDataset, per_class: int) -> ImageTensors:
+    """The images themselves, or a fixed draw of a data set that is too large to keep decoded."""
+    if isinstance(images, ImageTensors):
+        return images
+    labels, generator = images.labels, torch.Generator().manual_seed(0)
+    members = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
+    chosen = torch.cat([m[torch.randperm(len(m), generator=generator)[:per_class]] for m in members])
+    return ImageTensors(torch.stack([images[int(i)]["pixel_values"] for i in chosen]), labels[chosen])

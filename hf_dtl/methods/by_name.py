@@ -1,0 +1,103 @@
+"""Methods as a command line names them, `gradient_collision:chunking=random`: a name and options of its config."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from hf_dtl.config import UnlearningConfig
+from hf_dtl.errors import ConfigError
+from hf_dtl.methods.baselines import (
+    NegativeCrossEntropyConfig,
+    NegativeCrossEntropyTrainer,
+    RandomFoolingConfig,
+    RandomFoolingTrainer,
+    UniformFoolingConfig,
+    UniformFoolingTrainer,
+)
+from hf_dtl.methods.gradient_collision import GradientCollisionConfig, GradientCollisionTrainer
+from hf_dtl.trainer import UnlearningTrainer
+
+METHODS: dict[str, tuple[type[UnlearningConfig], type[UnlearningTrainer]]] = {
+    "gradient_collision": (GradientCollisionConfig, GradientCollisionTrainer),
+    "negative_ce": (NegativeCrossEntropyConfig, NegativeCrossEntropyTrainer),
+    "random_fooling": (RandomFoolingConfig, RandomFoolingTrainer),
+    "uniform_fooling": (UniformFoolingConfig, UniformFoolingTrainer),
+}
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """A method with options of its own.
+
+    `text` is how it was asked for, `folder` the same as a file name.
+    """
+
+    text: str
+    config_class: type[UnlearningConfig]
+    trainer_class: type[UnlearningTrainer]
+    options: dict[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """The choice as a file name."""
+        return self.text.replace(":", "-").replace("=", "_")
+
+    def config(self, **common: Any) -> UnlearningConfig:
+        """The method's config; its own options win over the common ones."""
+        return self.config_class(**common | self.options)
+
+
+def parse_method(text: str) -> MethodChoice:
+    """Read `NAME[:OPTION=VALUE]...`, the options being fields of the method's config.
+
+    Raises:
+        ConfigError: an unknown method or option, or a value of the wrong type.
+
+    Example:
+        >>> parse_method("gradient_collision:chunking=random").options
+        {'chunking': 'random'}
+    """
+    name, *pairs = text.strip().split(":")
+    if name not in METHODS:
+        raise ConfigError(f"Unknown method {name!r}; the methods are: {', '.join(METHODS)}.")
+    config_class, trainer_class = METHODS[name]
+    fields = {f.name: f for f in dataclasses.fields(config_class)}
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in fields:
+            raise ConfigError(
+                f"{name} has no option {key!r} in {text!r}; write {name}:OPTION=VALUE with one of: "
+                f"{', '.join(_own_fields(config_class))}, or any of transformers.TrainingArguments."
+            )
+        options[key] = _value(name, fields[key], value)
+    return MethodChoice(text.strip(), config_class, trainer_class, options)
+
+
+def _own_fields(config_class: type[UnlearningConfig]) -> list[str]:
+    """Names of the fields that the method's config and `UnlearningConfig` add to TrainingArguments."""
+    inherited = {f.name for f in dataclasses.fields(UnlearningConfig.__mro__[1])}
+    return [f.name for f in dataclasses.fields(config_class) if f.name not in inherited]
+
+
+def _value(name: str, field: dataclasses.Field, text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    wanted = type(field.default)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted in (bool, int, float) and type(value) is not wanted:
+        raise ConfigError(f"{name}:{field.name}={text} must be a {wanted.__name__}.")
+    return value
+
+
+def parse_methods(text: str) -> list[MethodChoice]:
+    """Read a comma-separated list of methods; each may be named once."""
+    choices = [parse_method(part) for part in text.split(",") if part.strip()]
+    texts = [choice.text for choice in choices]
+    if not choices or len(set(texts)) < len(texts):
+        raise ConfigError(f"--methods {text!r} must name one or several different methods: {', '.join(METHODS)}.")
+    return choices

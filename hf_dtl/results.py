@@ -1,0 +1,148 @@
+"""Audit the main job's models, and write its output folder: models, reports, card and plots."""
+
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from hf_dtl.audit import (
+    LeakageReport,
+    accuracy,
+    comparison_markdown,
+    markdown_table,
+    plot_comparison,
+    plot_piggyback,
+    run_audit,
+)
+from hf_dtl.dtl import DTLJob
+from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.hub import leakage_card
+from hf_dtl.methods.by_name import MethodChoice
+from hf_dtl.stages import replace_folder, write_atomically
+
+REPORT = "leakage_report.json"
+
+
+@dataclass(frozen=True)
+class Scrubbed:
+    """One method's result."""
+
+    choice: MethodChoice
+    model: PreTrainedModel
+    report: LeakageReport
+
+
+def audit(
+    job: DTLJob,
+    choice: MethodChoice,
+    scrubbed: PreTrainedModel,
+    undisposed: PreTrainedModel,
+    references: Mapping[str, PreTrainedModel],
+    tl_model: MultiHeadClassifier,
+) -> LeakageReport:
+    """Attack the scrubbed model and its references; attacks that were finished before are not repeated.
+
+    Source accuracy is read out with one and the same head, fitted on the undisposed model and frozen in the disposal.
+    """
+    device = job.state.device
+    models = {"undisposed": undisposed, "scrubbed": scrubbed, **references}
+    records = run_audit(
+        {name: model.to(device) for name, model in models.items()},
+        job.axes(),
+        job.attacks,
+        store=job.run.folder / "attacks.jsonl",
+        progress=True,
+    )
+    target, source = job.images["target"]["test"], job.images["source"]["test"]
+    tl_model = tl_model.eval().to(device)
+    before = tl_model.export("source").to(device)
+    after = _with_head(scrubbed, tl_model, "source").to(device)
+    return LeakageReport(
+        method=choice.text,
+        seed=job.options.seed,
+        target_accuracy={"undisposed": accuracy(undisposed, target), "scrubbed": accuracy(scrubbed, target)},
+        source_accuracy={"undisposed": accuracy(before, source), "scrubbed": accuracy(after, source)},
+        piggyback=tuple(records),
+        settings=_settings(job, choice),
+        machine={
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        chance={task.name: 1 / len(task.labels) for task in (job.tasks["source"], job.tasks["novel"])},
+    )
+
+
+def _with_head(model: PreTrainedModel, heads: MultiHeadClassifier, task: str) -> PreTrainedModel:
+    """The backbone of `model` under a head of another model."""
+    split = MultiHeadClassifier(model, task="own")
+    try:
+        split.add_head(task, heads.labels[task])
+        split.heads[task].load_state_dict(heads.heads[task].state_dict())
+        return split.export(task)
+    finally:
+        model.set_submodule(split.classifier_path, split.heads["own"])
+
+
+def _settings(job: DTLJob, choice: MethodChoice) -> dict[str, Any]:
+    options = job.options.settings()
+    for name, task in job.tasks.items():
+        options[f"{name}_dataset"] = task.name
+    config = job._disposal_config(choice, Path())
+    names = ("num_chunks", "chunking", "normalize", "create", "retain_inputs", "temperature", "target_ce_weight")
+    names += ("forget_weight", "max_forget_grad_norm", "learning_rate", "max_steps", "cap")
+    options["disposal"] = {name: getattr(config, name) for name in names if name in config.to_dict()}
+    options["images"] = {n: {s: len(images) for s, images in task.items()} for n, task in job.images.items()}
+    return options
+
+
+def write_method(job: DTLJob, result: Scrubbed, folder: Path) -> None:
+    """Write what one method leaves to be published, and the report beside it, each in one step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / ".scrubbed.partial"
+    shutil.rmtree(new, ignore_errors=True)
+    result.model.cpu().save_pretrained(new)
+    job.processor.save_pretrained(new)
+    plots = plot_piggyback(result.report, new / "plots" / "piggyback")
+    base = job.options.model_name_or_path
+    card = leakage_card(
+        result.report,
+        base_model=base if base and not Path(base).exists() else None,
+        model_labels=job.tasks["target"].labels,
+        plots=[f"plots/{plot.name}" for plot in plots if plot.suffix == ".png"],
+    )
+    card.save(new / "README.md")
+    result.report.save(new / REPORT)
+    shutil.rmtree(folder / "plots", ignore_errors=True)
+    shutil.copytree(new / "plots", folder / "plots")
+    replace_folder(new, folder / "scrubbed")
+    result.report.save(folder / REPORT)
+
+
+def write_outputs(job: DTLJob, results: Sequence[Scrubbed], undisposed: PreTrainedModel) -> None:
+    """Write the output folder: the first method at its top, the others under `methods/`.
+
+    The report is written last: where it stands, everything beside it is complete.
+    """
+    output = job.run.folder
+    new = output / ".undisposed.partial"
+    shutil.rmtree(new, ignore_errors=True)
+    undisposed.cpu().save_pretrained(new)
+    job.processor.save_pretrained(new)
+    replace_folder(new, output / "undisposed")
+    for result in results[1:]:
+        write_method(job, result, output / "methods" / result.choice.folder)
+    write_method(job, results[0], output)
+    reports = [result.report for result in results]
+    if len(reports) > 1:
+        plot_comparison(reports, output / "plots" / "comparison")
+        write_atomically(output / "comparison.md", comparison_markdown(reports))
+    write_atomically(output / "tables.md", "\n".join(markdown_table(report) for report in reports))

@@ -1,0 +1,61 @@
+"""Dispose of a source task, attack what is left, and save the scrubbed model with its leakage report.
+
+    accelerate launch scripts/dtl_finetune.py
+    accelerate launch scripts/dtl_finetune.py --methods gradient_collision,negative_ce,uniform_fooling
+    accelerate launch scripts/dtl_finetune.py --model_name_or_path google/vit-base-patch16-224 \
+        --source_dataset "cifar10[cat,dog]" --target_dataset "./my_photos" --novel_dataset "cifar100[0-9]"
+
+Two processes on a machine without a GPU:
+
+    accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no \
+        scripts/dtl_finetune.py --use_cpu True
+
+Without arguments it runs on embedded data, offline: MNIST digits 0-5 are the source task, 6-9 the target task. Start
+it again with the same options to continue an interrupted run.
+"""
+
+import sys
+
+import torch
+import transformers
+from rich.console import Console
+from transformers import HfArgumentParser
+
+from hf_dtl.audit import comparison_table, table
+from hf_dtl.dtl import DTLJob, DTLOptions
+from hf_dtl.errors import DTLError
+from hf_dtl.results import Scrubbed, audit, write_outputs
+
+
+def main(options: DTLOptions) -> None:
+    transformers.logging.set_verbosity_warning()
+    job = DTLJob(options)
+    pretrained = job.pretrain()
+    undisposed, tl_model = job.adapt(pretrained)
+    references = job.references(undisposed)
+    scrubbed = [(choice, job.dispose(choice, tl_model)) for choice in job.choices]
+    if job.state.is_main_process:
+        results = [
+            Scrubbed(choice, model, audit(job, choice, model, undisposed, references, tl_model))
+            for choice, model in scrubbed
+        ]
+        write_outputs(job, results, undisposed)
+        console = Console()
+        for result in results:
+            console.print(*table(result.report))
+        if len(results) > 1:
+            console.print(comparison_table([result.report for result in results]))
+        console.print(f"Scrubbed model, card, report and plots: {job.run.folder}", highlight=False)
+    job.state.wait_for_everyone()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    (arguments,) = HfArgumentParser(DTLOptions).parse_args_into_dataclasses()
+    try:
+        main(arguments)
+    except DTLError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. Start the same command again to continue.")

@@ -1,0 +1,225 @@
+"""The main job as a user runs it: as a process, interrupted, continued, and fed with wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+from hf_dtl.audit import LeakageReport
+from hf_dtl.data import embedded_processor, load_images, load_task
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "dtl_finetune.py"
+QUICK = {
+    "use_cpu": True,
+    "pretrain_epochs": 0.5,
+    "source_images_per_class": 192,  # whole batches on one and on two processes
+    "target_images_per_class": 16,
+    "adapt_epochs": 10,
+    "retrain_epochs": 2,
+    "dispose_steps": 8,
+    "save_steps": 2,
+    "budgets": "1,2",
+    "audit_seeds": "0",
+    "max_eval_images": 80,
+    "novel_dataset": "fashion_mnist[0,1,2]",
+}
+
+
+def command(output, **options):
+    words = [str(SCRIPT), "--output_dir", str(output)]
+    for name, value in (QUICK | options).items():
+        words += [f"--{name}", str(value)]
+    return words
+
+
+def start(output, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *command(output, **options)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process, timeout=300):
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def run(output, **options):
+    return finish(start(output, **options))
+
+
+def launch(output, *launcher, **options):
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *launcher, *command(output, **options)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+METHODS = "gradient_collision,uniform_fooling:forget_weight=0.5"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    code, out, err = launch(
+        output, "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        methods=METHODS,
+    )  # fmt: skip
+    assert code == 0, err[-4000:]
+    return output, out
+
+
+def test_ends_with_the_table_and_the_files(undisturbed):
+    output, printed = undisturbed
+    for word in ("target accuracy", "source accuracy", "undisposed", "scrubbed", "scratch", "retrained", "leakage"):
+        assert word in printed
+    assert "Methods compared" in printed
+    report = LeakageReport.load(output / "leakage_report.json")
+    assert report.method == "gradient_collision" and report.seed == 0
+    models = {(r.model, r.axis, r.attack, r.budget, r.seed) for r in report.piggyback}
+    assert len(models) == 4 * 2 * 2 * 2 == len(report.piggyback)
+    other = LeakageReport.load(output / "methods" / "uniform_fooling-forget_weight_0.5" / "leakage_report.json")
+    assert other.settings["disposal"]["forget_weight"] == 0.5
+    shared = [{r for r in x.piggyback if r.model != "scrubbed"} for x in (report, other)]
+    assert shared[0] == shared[1], "the references are attacked once"
+    for plot in ("piggyback.png", "piggyback.svg", "comparison.png"):
+        assert (output / "plots" / plot).stat().st_size > 5000
+    assert not [p for p in output.rglob("*") if ".partial" in p.name or p.name.endswith(".old")]
+
+
+def test_models_load_plainly_and_reproduce_the_reported_accuracy(undisturbed):
+    output, _ = undisturbed
+    report = LeakageReport.load(output / "leakage_report.json")
+    task = load_task("mnist[6,7,8,9]")
+    test = load_images(task.test.shuffle(seed=0).select(range(80)), embedded_processor(), num_channels=3)
+    for name in ("undisposed", "scrubbed"):
+        model = AutoModelForImageClassification.from_pretrained(output / name).eval()
+        assert list(model.config.id2label.values()) == ["6", "7", "8", "9"]
+        with torch.no_grad():
+            right = (model(test.pixel_values).logits.argmax(-1) == test.labels).double().mean().item()
+        assert right == pytest.approx(report.target_accuracy[name])
+        AutoImageProcessor.from_pretrained(output / name)
+    answer = pipeline("image-classification", model=str(output / "scrubbed"))(task.test[0]["image"])
+    assert {a["label"] for a in answer} == {"6", "7", "8", "9"}
+
+
+def test_what_is_published_holds_nothing_private(undisturbed):
+    output, _ = undisturbed
+    files = {str(p.relative_to(output / "scrubbed")) for p in (output / "scrubbed").rglob("*") if p.is_file()}
+    assert files == {
+        "README.md", "config.json", "leakage_report.json", "model.safetensors", "preprocessor_config.json",
+        "plots/piggyback.png", "plots/piggyback.svg",
+    }  # fmt: skip
+    for name in ("README.md", "config.json", "leakage_report.json", "preprocessor_config.json"):
+        text = (output / "scrubbed" / name).read_text()
+        assert str(output.parent) not in text and str(Path.home()) not in text and os.uname().nodename not in text
+    card = (output / "scrubbed" / "README.md").read_text()
+    assert "pipeline_tag: image-classification" in card and "plots/piggyback.png" in card
+
+
+def wait_for(process, condition, timeout=120):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if process.poll() is not None:
+            pytest.fail(f"ended before it could be interrupted: {process.communicate()[1][-3000:]}")
+        assert time.monotonic() < deadline, "never reached the point of interruption"
+        time.sleep(0.005)
+
+
+def test_killed_at_any_stage_it_ends_with_the_same_report(undisturbed, tmp_path):
+    """SIGKILL in the middle of pre-training, disposal and audit; each next start continues where the last was cut."""
+    expected, output = undisturbed[0], tmp_path / "out"
+    stages = output / "stages"
+
+    def attacks():
+        store = output / "attacks.jsonl"
+        return store.read_text().count("\n") if store.exists() else 0
+
+    points = {
+        "pretrain": lambda: any((stages / "pretrain.partial" / "checkpoints").glob("checkpoint-*")),
+        "dispose": lambda: any((stages / "dispose" / "gradient_collision.partial").glob("checkpoints/checkpoint-*")),
+        "audit": lambda: attacks() >= 5,
+    }
+    for name, reached in points.items():
+        process = start(output, methods=METHODS)
+        wait_for(process, reached)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (output / "leakage_report.json").exists(), f"killed in {name}, but it looks finished"
+    stored = attacks()
+    before = {p: p.stat().st_mtime_ns for p in stages.rglob("model.safetensors")}
+    code, _, err = run(output, methods=METHODS)
+    assert code == 0, err[-3000:]
+    for name in ("pretrain", "adapt", "dispose: "):
+        assert f"{name}:" not in err, "a finished stage ran again"
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert attacks() == 4 * 8 + 8 and stored < 40
+    for file in ("leakage_report.json", "comparison.md", "scrubbed/README.md"):
+        assert (output / file).read_bytes() == (expected / file).read_bytes(), file
+
+
+def test_two_processes_end_like_one(undisturbed, tmp_path):
+    output = tmp_path / "out"
+    code, out, err = launch(
+        output, "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+        "--dynamo_backend", "no", methods="gradient_collision",
+    )  # fmt: skip
+    assert code == 0, err[-4000:]
+    assert out.count("target accuracy") == 1, "only one process prints"
+    one, two = (LeakageReport.load(folder / "leakage_report.json") for folder in (undisturbed[0], output))
+    for task in ("target_accuracy", "source_accuracy"):
+        for name in ("undisposed", "scrubbed"):
+            assert getattr(two, task)[name] == pytest.approx(getattr(one, task)[name], abs=0.03)
+
+
+def test_another_run_in_the_folder_and_a_repeated_one(undisturbed):
+    output, _ = undisturbed
+    before = (output / "leakage_report.json").read_bytes()
+    code, _, err = run(output, seed=1)
+    assert code == 1 and "OutputError" in err and "seed: 0 there, 1 now" in err
+    assert "Traceback" not in err
+    assert (output / "leakage_report.json").read_bytes() == before
+
+
+WRONG = {
+    "method": ({"methods": "gradient_colision"}, "ConfigError: Unknown method 'gradient_colision'"),
+    "data": ({"source_dataset": "mnits[0,1]"}, "DataError"),
+    "class": ({"target_dataset": "mnist[6,seven]"}, "seven"),
+    "overlap": ({"target_dataset": "mnist[5,6,7]"}, "share the classes 5"),
+    "column": ({"source_label_column": "digit"}, "digit"),
+    "few": ({"target_images_per_class": 5000}, "5000"),
+    "budget": ({"budgets": "5,5000"}, "5000"),
+    "budgets": ({"budgets": "five"}, "--budgets 'five' must be whole numbers"),
+    "model": ({"model_name_or_path": "no/such-model"}, "ModelError: The model 'no/such-model' cannot be loaded"),
+    "size": ({"image_size": 30}, "must be a multiple of the built-in model's patch size"),
+    "batch": ({"dispose_batch_size": 30}, "num_chunks=4 must"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_refused_before_anything_is_written(case, tmp_path, capsys):
+    """In this process, for speed; the messages reach the user through the script's one handler (tested above)."""
+    from hf_dtl.dtl import DTLJob, DTLOptions
+    from hf_dtl.errors import DTLError
+
+    options, message = WRONG[case]
+    with pytest.raises(DTLError) as error:
+        DTLJob(DTLOptions(output_dir=str(tmp_path / "out"), **QUICK | options))
+    assert message in f"{type(error.value).__name__}: {error.value}"
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_that_change_results_are_recorded(undisturbed):
+    recorded = json.loads((undisturbed[0] / "run.json").read_text())
+    assert recorded["seed"] == 0 and recorded["dispose_steps"] == 8
+    assert "output_dir" not in recorded and "methods" not in recorded

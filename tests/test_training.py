@@ -1,0 +1,39 @@
+import torch
+from sklearn.linear_model import LogisticRegression
+from toy_tasks import images, two_headed
+
+from hf_dtl.data import ImageTensors
+from hf_dtl.training import fit_head
+
+CPU = torch.device("cpu")
+
+
+def accuracy(model, data, task):
+    with torch.no_grad():
+        return (model.eval()(data.pixel_values, task=task).argmax(-1) == data.labels).double().mean().item()
+
+
+def test_fitted_head_equals_logistic_regression_on_standardised_features():
+    model, data = two_headed("resnet"), images("mnist[0,1,2,3,4,5]")
+    before = [p.clone() for n, p in model.named_parameters() if not n.startswith("heads.source")]
+    fit_head(model, "source", data, device=CPU)
+    with torch.no_grad():
+        x = model.eval().features(data.pixel_values).double()
+        logits = model(data.pixel_values, task="source")
+    deviation = x.std(0, correction=0)
+    x = (x - x.mean(0)) / torch.where(deviation > 0, deviation, 1)  # a random ReLU network has dead features
+    oracle = LogisticRegression(max_iter=1000).fit(x.numpy(), data.labels.numpy())
+    expected = torch.from_numpy(oracle.predict_proba(x.numpy()))
+    assert torch.allclose(logits.double().softmax(-1), expected, atol=1e-3)
+    after = [p for n, p in model.named_parameters() if not n.startswith("heads.source")]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)), "only that head changes"
+
+
+def test_two_classes_and_a_limit():
+    data = images("mnist[0,1]")
+    model = two_headed()
+    model.add_head("pair", ["0", "1"])
+    fit_head(model, "pair", data, device=CPU, limit=30)
+    assert accuracy(model, data, "pair") > 0.8
+    flipped = ImageTensors(data.pixel_values, 1 - data.labels)
+    assert accuracy(model, flipped, "pair") < 0.2
