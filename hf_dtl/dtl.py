@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoModelForImageClassification, PreTrainedModel, TrainingArguments, ViTConfig
 
 from hf_dtl.audit import AttackConfig, AttackedTask, scratch_model
-from hf_dtl.audit.piggyback import draw_images
+from hf_dtl.audit.task import draw_images
 from hf_dtl.data import (
     ImageTensors,
     TaskData,
@@ -52,7 +52,8 @@ class DTLOptions:
         model_name_or_path, revision, image_size, batch_size, pretrain_epochs, pretrain_learning_rate, adapt_epochs,
         adapt_learning_rate, retrain_epochs.
     Parameters that control disposal and audit:
-        methods, dispose_steps, dispose_batch_size, dispose_learning_rate, forget_weight, budgets, audit_seeds.
+        methods, dispose_steps, dispose_batch_size, dispose_learning_rate, forget_weight, budgets, audit_seeds,
+        attack_learning_rates.
     Parameters that control the run:
         output_dir, seed, use_cpu, bf16, save_steps.
     """
@@ -93,6 +94,9 @@ class DTLOptions:
     forget_weight: float = option(1.0, "Weight (lambda) of the disposal loss against retention.")
     budgets: str = option("5,20", "Images a class that the attacker gets, separated by commas.")
     audit_seeds: str = option("0,1,2", "Seeds of the attacks, separated by commas.")
+    attack_learning_rates: str | None = option(
+        None, "Learning rates that full fine-tuning attacks choose from; default: what suits the model."
+    )
     use_cpu: bool = option(False, "Train on the CPU even if there is a GPU.")
     bf16: bool = option(False, "Train under bfloat16 autocast.")
     save_steps: int = option(50, "Steps between the checkpoints that an interrupted stage continues from.")
@@ -102,12 +106,13 @@ class DTLOptions:
         return {k: v for k, v in asdict(self).items() if k not in ("output_dir", "methods", "save_steps")}
 
 
-def integers(text: str, name: str) -> tuple[int, ...]:
+def numbers(text: str, name: str, kind: type) -> tuple:
     """Read a comma-separated list of numbers."""
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"--{name} {text!r} must be whole numbers separated by commas, for example 5,20.") from None
+        what, example = ("whole numbers", "5,20") if kind is int else ("numbers", "1e-4,1e-3")
+        raise ConfigError(f"--{name} {text!r} must be {what} separated by commas, for example {example}.") from None
 
 
 class DTLJob:
@@ -133,9 +138,7 @@ class DTLJob:
         self._check_batch("dispose_batch_size")
         for choice in self.choices:
             self._disposal_config(choice, Path(options.output_dir))
-        self.attacks = AttackConfig(
-            budgets=integers(options.budgets, "budgets"), seeds=integers(options.audit_seeds, "audit_seeds")
-        )
+        self.attacks = self._attacks()
         self._load_tasks()
         self.model = self._load_model()
         self.images = {
@@ -150,6 +153,16 @@ class DTLJob:
         size, processes = getattr(self.options, name), self.state.num_processes
         if size < 1 or size % processes:
             raise ConfigError(f"--{name} {size} must be a positive multiple of the {processes} processes.")
+
+    def _attacks(self) -> AttackConfig:
+        o = self.options
+        chosen: dict[str, Any] = {}
+        if o.attack_learning_rates is not None or o.model_name_or_path is not None:
+            text = o.attack_learning_rates or "3e-5,1e-4,3e-4,1e-3"  # larger networks need smaller steps
+            chosen["full_learning_rates"] = numbers(text, "attack_learning_rates", float)
+        return AttackConfig(
+            budgets=numbers(o.budgets, "budgets", int), seeds=numbers(o.audit_seeds, "audit_seeds", int), **chosen
+        )
 
     def _load_tasks(self) -> None:
         o = self.options

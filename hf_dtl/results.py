@@ -1,5 +1,6 @@
 """Audit the main job's models, and write its output folder: models, reports, card and plots."""
 
+import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from hf_dtl.audit import (
     plot_piggyback,
     run_audit,
 )
+from hf_dtl.disposal_plot import plot_disposal
 from hf_dtl.dtl import DTLJob
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.hub import leakage_card
@@ -123,6 +125,8 @@ def write_method(job: DTLJob, result: Scrubbed, folder: Path) -> None:
     result.report.save(new / REPORT)
     shutil.rmtree(folder / "plots", ignore_errors=True)
     shutil.copytree(new / "plots", folder / "plots")
+    log = job.run.folder / "stages" / "dispose" / result.choice.folder / "log.json"
+    plot_disposal(json.loads(log.read_text()), f"Disposal by {result.choice.text}", folder / "plots" / "disposal.png")
     replace_folder(new, folder / "scrubbed")
     result.report.save(folder / REPORT)
 

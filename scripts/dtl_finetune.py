@@ -28,7 +28,7 @@ from hf_dtl.results import Scrubbed, audit, write_outputs
 
 
 def main(options: DTLOptions) -> None:
-    transformers.logging.set_verbosity_warning()
+    transformers.logging.set_verbosity_error()
     job = DTLJob(options)
     pretrained = job.pretrain()
     undisposed, tl_model = job.adapt(pretrained)
@@ -40,7 +40,8 @@ def main(options: DTLOptions) -> None:
             for choice, model in scrubbed
         ]
         write_outputs(job, results, undisposed)
-        console = Console()
+        # Rich's guess of 80 columns for a file or pipe would break the tables
+        console = Console() if sys.stdout.isatty() else Console(width=110)
         for result in results:
             console.print(*table(result.report))
         if len(results) > 1:

@@ -1,0 +1,245 @@
+"""The leakage report: what was measured, as a file that is checked when it is read."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hf_dtl.audit.leakage import AxisLeakage, Ratio, leakage_by_axis
+from hf_dtl.audit.store import PiggybackRecord
+from hf_dtl.errors import DataError
+
+SCHEMA_VERSION = 1
+_LOCAL_FOLDERS = re.compile(
+    r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*"
+)
+_COMPUTED = {"schema_version", "leakage", "target_destroyed"}
+
+
+def library_version() -> str:
+    """Version of the installed library, `unknown` when it runs from a folder."""
+    try:
+        return version("hf_dtl")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def without_folders(value: Any) -> Any:
+    """Cut every local path in a JSON value to its last part, so that a published file names no private folder.
+
+    Example:
+        >>> without_folders({"source": "/home/ann/photos[cat,T-shirt/top]", "model": "org/name"})
+        {'source': 'photos[cat,T-shirt/top]', 'model': 'org/name'}
+    """
+    if isinstance(value, str):
+        return _LOCAL_FOLDERS.sub(r"\g<before>", value)
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): without_folders(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_folders(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """Everything the audit of one scrubbed model measured; `leakage` follows from the attacks and is not an input.
+
+    Args:
+        method: name of the disposal method.
+        seed: seed of the run.
+        target_accuracy: accuracy on the task to keep, with the keys `undisposed` and `scrubbed`, in 0..1.
+        source_accuracy: the same of the task to forget. Low values prove nothing; see `leakage`.
+        piggyback: every finished attack.
+        settings: what was done (method's options, data set selections, counts of images). Folders of local paths
+            are cut off, because the report is published.
+        machine: what the numbers depend on (versions, threads); nothing that identifies a machine.
+        chance: accuracy of guessing, by name of the attacked data set.
+        target_margin: drop of target accuracy above which the target counts as destroyed.
+        version: version of the library that made the report.
+
+    Raises:
+        DataError: a value is missing, of the wrong type or out of its range.
+    """
+
+    method: str
+    seed: int
+    target_accuracy: dict[str, float]
+    source_accuracy: dict[str, float]
+    piggyback: tuple[PiggybackRecord, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    chance: dict[str, float] = field(default_factory=dict)
+    target_margin: float = 0.05
+    library_version: str = field(default_factory=library_version)
+
+    def __post_init__(self) -> None:
+        for name in ("method", "library_version"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise DataError(f"`{name}` of a leakage report must be a text, got {getattr(self, name)!r}.")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise DataError(f"`seed` of a leakage report must be an integer, got {self.seed!r}.")
+        for name in ("target_accuracy", "source_accuracy", "chance", "settings", "machine"):
+            if not isinstance(getattr(self, name), dict):
+                raise DataError(f"`{name}` of a leakage report must be an object, got {getattr(self, name)!r}.")
+        for name in ("target_accuracy", "source_accuracy"):
+            if set(getattr(self, name)) != {"undisposed", "scrubbed"}:
+                raise DataError(
+                    f"`{name}` needs the keys undisposed and scrubbed, got {', '.join(getattr(self, name)) or 'none'}."
+                )
+        shares = {"target_margin": self.target_margin}
+        for name in ("target_accuracy", "source_accuracy", "chance"):
+            shares |= {f"{name}.{key}": value for key, value in getattr(self, name).items()}
+        for name, value in shares.items():
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+                raise DataError(f"`{name}` of a leakage report must be in 0..1, got {value!r}.")
+        if not self.piggyback or not all(isinstance(record, PiggybackRecord) for record in self.piggyback):
+            raise DataError("A leakage report needs at least one finished attack in `piggyback`.")
+        object.__setattr__(self, "piggyback", tuple(self.piggyback))
+        object.__setattr__(self, "settings", without_folders(self.settings))
+        object.__setattr__(self, "machine", without_folders(self.machine))
+        _ = self.axes
+
+    @cached_property
+    def axes(self) -> dict[str, AxisLeakage]:
+        """Leakage by axis, computed from the attacks."""
+        return leakage_by_axis(self.piggyback)
+
+    @property
+    def leakage(self) -> Ratio:
+        """The headline: leakage over the scratch model on the source subset."""
+        return self.axes["source_subset"].over_scratch if "source_subset" in self.axes else _NOT_ATTACKED
+
+    @property
+    def leakage_over_retrained(self) -> Ratio:
+        """The same with the model that was trained on the target task alone as the floor."""
+        return self.axes["source_subset"].over_retrained if "source_subset" in self.axes else _NOT_ATTACKED
+
+    @property
+    def target_destroyed(self) -> bool:
+        """Whether target accuracy fell by more than the margin: low leakage is then no merit."""
+        return self.target_accuracy["undisposed"] - self.target_accuracy["scrubbed"] > self.target_margin
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the report as JSON values, in the order of the schema."""
+        strongest = None
+        if "source_subset" in self.axes:
+            attack = self.axes["source_subset"].strongest_attack
+            strongest = {"attack": attack.attack, "budget": attack.budget, "accuracy": attack.mean}
+        headline = {**asdict(self.leakage), "strongest_attack": strongest, "floor": "scratch"}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "library_version": self.library_version,
+            "method": self.method,
+            "seed": self.seed,
+            "target_accuracy": self.target_accuracy,
+            "source_accuracy": self.source_accuracy,
+            "leakage": {**headline, "axes": {axis: asdict(value) for axis, value in self.axes.items()}},
+            "target_destroyed": self.target_destroyed,
+            "target_margin": self.target_margin,
+            "chance": self.chance,
+            "settings": self.settings,
+            "machine": self.machine,
+            "piggyback": [asdict(record) for record in self.piggyback],
+        }
+
+    def to_json(self) -> str:
+        """Give the report as JSON text.
+
+        Raises:
+            DataError: a setting cannot be written as JSON.
+        """
+        try:
+            return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise DataError(f"The report's settings cannot be written as JSON: {error}.") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> "LeakageReport":
+        """Read a report and check it: schema, types, ranges, and that its leakage follows from its attacks.
+
+        Raises:
+            DataError: the text is not such a report; the message says what is wrong.
+        """
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"The leakage report is not JSON: {error}.") from error
+        if not isinstance(content, dict):
+            raise DataError("The leakage report must be a JSON object.")
+        if content.get("schema_version") != SCHEMA_VERSION:
+            raise DataError(
+                f"The report has schema_version {content.get('schema_version')!r}, this library reads "
+                f"{SCHEMA_VERSION}. Read it with the library version {content.get('library_version')!r}."
+            )
+        optional = {"settings", "machine", "chance", "target_margin", "target_destroyed"}
+        required = {*cls.__dataclass_fields__, *_COMPUTED} - optional
+        missing, unknown = required - content.keys(), content.keys() - required - optional
+        if missing or unknown:
+            raise DataError(
+                f"The leakage report lacks {', '.join(sorted(missing)) or 'nothing'} and has the unknown keys "
+                f"{', '.join(sorted(unknown)) or 'none'}."
+            )
+        if not isinstance(content["piggyback"], list):
+            raise DataError("`piggyback` of a leakage report must be a list.")
+        records = tuple(PiggybackRecord.from_dict(entry) for entry in content["piggyback"])
+        values = {key: value for key, value in content.items() if key not in {*_COMPUTED, "piggyback"}}
+        report = cls(piggyback=records, **values)
+        report._check_claims(content)
+        return report
+
+    def _check_claims(self, content: dict[str, Any]) -> None:
+        """Compare the numbers written in the file with those that follow from its attacks."""
+        claim = content["leakage"]
+        if not isinstance(claim, dict):
+            raise DataError(f"`leakage` of a leakage report must be an object, got {claim!r}.")
+        for name in ("mean", "deviation"):
+            own, claimed = getattr(self.leakage, name), claim.get(name)
+            if isinstance(own, float) and isinstance(claimed, (int, float)):
+                agree = math.isclose(own, claimed, abs_tol=1e-6)
+            else:
+                agree = own is None and claimed is None
+            if not agree:
+                raise DataError(
+                    f"The report says leakage {name} {claimed!r}, but its attacks give {own!r}. "
+                    "It was changed by hand or cut; run the audit again."
+                )
+        if content.get("target_destroyed", self.target_destroyed) is not self.target_destroyed:
+            raise DataError("`target_destroyed` of the report does not follow from its target accuracies.")
+
+    def save(self, path: str | Path) -> None:
+        """Write the report to `path` in one step: a reader sees the old file or the new one, never a part."""
+        path = Path(path)
+        text = self.to_json()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LeakageReport":
+        """Read and check the report at `path`; see `from_json`.
+
+        Raises:
+            DataError: there is no such file, or it is not a report.
+        """
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"There is no readable leakage report at {path}: {error}.") from error
+
+
+_NOT_ATTACKED = Ratio(None, None, "the scrubbed model was not attacked on the source subset", None, None)

@@ -1,0 +1,149 @@
+"""Finished attacks on disk: one JSON line each, so that an interrupted audit continues where it was."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hf_dtl.errors import DataError, OutputError
+
+ModelName = Literal["undisposed", "scrubbed", "scratch", "retrained"]
+Axis = Literal["source_subset", "novel_downstream"]
+
+
+@dataclass(frozen=True)
+class PiggybackRecord:
+    """One finished attack, as it stands in the list `piggyback` of a leakage report.
+
+    Args:
+        model: which of the four models was attacked: undisposed, scrubbed, scratch or retrained.
+        dataset: name of the attacked data set.
+        axis: `source_subset` (the task that was to be forgotten) or `novel_downstream` (a task that nobody trained).
+        attack: name of the attack.
+        budget: training images a class.
+        seed: seed of the images drawn and of the new head.
+        learning_rate: the attacker's choice, made on the validation split.
+        accuracy: PL accuracy on the test split, in 0..1.
+        validation_accuracy: accuracy on the validation split, in 0..1.
+        diverged: no learning rate gave finite values; the accuracies are those of guessing.
+
+    Raises:
+        DataError: a value has the wrong type or is out of its range.
+    """
+
+    model: str
+    dataset: str
+    axis: str
+    attack: str
+    budget: int
+    seed: int
+    learning_rate: float
+    accuracy: float
+    validation_accuracy: float
+    diverged: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("model", ModelName), ("axis", Axis)):
+            if getattr(self, name) not in allowed.__args__:  # type: ignore[attr-defined]
+                raise DataError(
+                    f"A piggyback record has the {name} {getattr(self, name)!r}; "
+                    f"it must be one of {', '.join(allowed.__args__)}."  # type: ignore[attr-defined]
+                )
+        for name in ("dataset", "attack"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise DataError(f"`{name}` of a piggyback record must be a text, got {getattr(self, name)!r}.")
+        for name, lowest in (("budget", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+                raise DataError(f"`{name}` of a piggyback record must be an integer from {lowest}, got {value!r}.")
+        for name, highest in (("learning_rate", math.inf), ("accuracy", 1.0), ("validation_accuracy", 1.0)):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or not 0 <= value <= highest:
+                raise DataError(f"`{name}` of a piggyback record must be in 0..{highest}, got {value!r}.")
+        if not isinstance(self.diverged, bool):
+            raise DataError(f"`diverged` of a piggyback record must be true or false, got {self.diverged!r}.")
+
+    @classmethod
+    def from_dict(cls, entry: object) -> "PiggybackRecord":
+        """Read one entry of the list `piggyback`; unknown or missing keys are a DataError."""
+        if not isinstance(entry, dict):
+            raise DataError(f"A piggyback record must be an object, got {entry!r}.")
+        known = {f.name for f in fields(cls)}
+        wrong = sorted(map(str, entry.keys() - known)) + sorted(known - entry.keys() - {"diverged"})
+        if wrong:
+            raise DataError(f"A piggyback record has unknown or missing keys: {', '.join(wrong)}.")
+        return cls(**entry)
+
+
+def fingerprint(parts: Iterable[object]) -> str:
+    """Hash tensors and JSON values to 32 hexadecimal digits; equal content gives equal text on every machine."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            digest.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+class AttackStore:
+    """A file of finished attacks, keyed by the fingerprint of everything that decides their result.
+
+    Args:
+        path: the JSON-lines file; made when the first attack is stored. None keeps the attacks in memory only.
+
+    Raises:
+        OutputError: the file holds something else than finished attacks. A last line that was cut off by an
+            interruption is no error: it is dropped, and that attack is run again.
+    """
+
+    def __init__(self, path: str | Path | None = None):
+        self.path = Path(path) if path is not None else None
+        self._records: dict[str, PiggybackRecord] = {}
+        if self.path is not None and self.path.exists():
+            self._read(self.path)
+
+    def _read(self, path: Path) -> None:
+        content = path.read_bytes()
+        complete = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(complete.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                key = str(entry.pop("fingerprint"))
+                self._records[key] = PiggybackRecord.from_dict(entry)
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise OutputError(
+                    f"Line {number} of {path} is not a finished attack ({error}). "
+                    "Give another file, or delete this one to run every attack again."
+                ) from error
+        if len(complete) < len(content):
+            with path.open("r+b") as file:
+                file.truncate(len(complete))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def get(self, key: str) -> PiggybackRecord | None:
+        """The finished attack of this fingerprint, or None."""
+        return self._records.get(key)
+
+    def add(self, key: str, record: PiggybackRecord) -> None:
+        """Keep a finished attack; it is on the disk when this returns."""
+        self._records[key] = record
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"fingerprint": key, **asdict(record)}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
