@@ -68,8 +68,8 @@ class UnlearningConfig(TrainingArguments):
     )
 
     def __post_init__(self):
-        super().__post_init__()
         self._refuse_unsupported()
+        super().__post_init__()
         self._check_ranges()
         if self.activation_checkpointing:
             # The reentrant kind cannot be differentiated through `torch.autograd.grad`.

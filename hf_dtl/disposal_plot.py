@@ -43,7 +43,7 @@ def plot_disposal(logs: Sequence[Mapping[str, float]], title: str, path: str | P
         panel.grid(alpha=0.3)
         if name == "mean_cosine":
             panel.axhline(0, color="black", linewidth=0.8)
-        if name == "disposal_value" and max(abs(value) for _, value in points) > 100:
+        if name == "disposal_value" and min(value for _, value in points) < -1000:
             panel.set_yscale("symlog", linthresh=1)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, metadata={"Software": None})

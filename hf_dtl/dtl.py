@@ -228,6 +228,7 @@ class DTLJob:
             "per_device_train_batch_size": o.batch_size // self.state.num_processes,
             "seed": o.seed,
             "use_cpu": o.use_cpu,
+            "dataloader_pin_memory": self.state.device.type == "cuda",
             "bf16": o.bf16,
             "save_steps": o.save_steps,
             **options,
@@ -240,6 +241,7 @@ class DTLJob:
             max_steps=o.dispose_steps,
             learning_rate=o.dispose_learning_rate,
             forget_weight=o.forget_weight,
+            num_chunks=-(-4 // self.state.num_processes) * self.state.num_processes,
             warmup_steps=0.1,
         )
         return choice.config(**stage_arguments(work, **common))

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from hf_dtl.audit import (
     run_audit,
 )
 from hf_dtl.disposal_plot import plot_disposal
-from hf_dtl.dtl import DTLJob
+from hf_dtl.dtl import DTLJob, DTLOptions
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.hub import leakage_card
 from hf_dtl.methods.by_name import MethodChoice
@@ -101,9 +102,20 @@ def _settings(job: DTLJob, choice: MethodChoice) -> dict[str, Any]:
     config = job._disposal_config(choice, Path())
     names = ("num_chunks", "chunking", "normalize", "create", "retain_inputs", "temperature", "target_ce_weight")
     names += ("forget_weight", "max_forget_grad_norm", "learning_rate", "max_steps", "cap")
+    options["command"] = _command(job, choice)
     options["disposal"] = {name: getattr(config, name) for name in names if name in config.to_dict()}
     options["images"] = {n: {s: len(images) for s, images in task.items()} for n, task in job.images.items()}
     return options
+
+
+def _command(job: DTLJob, choice: MethodChoice) -> str:
+    """The command that repeats the run, with the options that differ from their defaults."""
+    defaults, chosen = DTLOptions().settings(), job.options.settings() | {"methods": choice.text}
+    words = ["accelerate", "launch", "scripts/dtl_finetune.py"]
+    for name, value in chosen.items():
+        if value != defaults.get(name):
+            words += [f"--{name}", shlex.quote(str(value))]
+    return " ".join(words)
 
 
 def write_method(job: DTLJob, result: Scrubbed, folder: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import datasets
 import torch
 import torch.distributed
 from accelerate.utils import DynamoBackend
@@ -80,7 +81,7 @@ class UnlearningTrainer(Trainer):
         self._check(model, args)
         num_channels = getattr(model.backbone.config, "num_channels", 3)
         forget, retain = (
-            load_images(d, processing_class, num_channels=num_channels) if hasattr(d, "column_names") else d
+            load_images(d, processing_class, num_channels=num_channels) if isinstance(d, datasets.Dataset) else d
             for d in (forget_dataset, retain_dataset)
         )
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch

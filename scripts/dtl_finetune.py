@@ -29,6 +29,7 @@ from hf_dtl.results import Scrubbed, audit, write_outputs
 
 def main(options: DTLOptions) -> None:
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()  # of reading and writing weights
     job = DTLJob(options)
     pretrained = job.pretrain()
     undisposed, tl_model = job.adapt(pretrained)
@@ -41,7 +42,7 @@ def main(options: DTLOptions) -> None:
         ]
         write_outputs(job, results, undisposed)
         # Rich's guess of 80 columns for a file or pipe would break the tables
-        console = Console() if sys.stdout.isatty() else Console(width=110)
+        console = Console() if sys.stdout.isatty() else Console(width=120)
         for result in results:
             console.print(*table(result.report))
         if len(results) > 1:

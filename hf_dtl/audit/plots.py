@@ -146,6 +146,11 @@ def plot_comparison(reports: Sequence[LeakageReport], path: str | Path) -> list[
     panel.set_ylabel("target accuracy on the test split")
     figure.suptitle("What is kept against what is left", fontsize=12)
     panel.margins(0.1)
+    # At least the margin that counts as destroyed, so that differences of one image do not look large.
+    margin = max(report.target_margin for report in reports)
+    low, high = panel.get_ylim()
+    panel.set_ylim(min(low, before - 1.2 * margin), max(high, before + 0.2 * margin))
+    panel.axhspan(before - margin, before, color="0.96", zorder=0)
     panel.set_axisbelow(True)
     panel.grid(color="0.93", linewidth=0.8)
     panel.spines[["top", "right"]].set_visible(False)

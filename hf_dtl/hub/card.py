@@ -144,6 +144,7 @@ def leakage_card(
         eval_results=_results(report),
     )
     settings = _flat(report.settings)
+    command = settings.pop("command", None)
     return ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
@@ -155,6 +156,7 @@ def leakage_card(
         tables=markdown_table(report),
         plots=[Path(plot).name if Path(plot).is_absolute() else Path(plot).as_posix() for plot in plots],
         settings=settings,
+        command=command,
         seed=report.seed,
         attacks=sorted({record.attack for record in report.piggyback}),
         budgets=sorted({record.budget for record in report.piggyback}),

@@ -1,0 +1,67 @@
+"""What the README says is run: its snippet, its commands' options, its files, and its table."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from toy_tasks import two_headed
+from transformers import HfArgumentParser
+
+from hf_dtl.data import DatasetSpec, embedded_processor
+from hf_dtl.dtl import DTLOptions
+from hf_dtl.methods.by_name import parse_methods
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "scripts" / "results" / "main_job"
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_python_snippet_runs(tmp_path, monkeypatch):
+    (snippet,) = blocks("python")
+    folder = tmp_path / "outputs" / "demo" / "undisposed"
+    two_headed().export("target").save_pretrained(folder)
+    embedded_processor(size=16).save_pretrained(folder)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert {f.name for f in (tmp_path / "scrubbed").iterdir()} >= {"config.json", "model.safetensors"}
+
+
+def commands():
+    text = "\n".join(blocks("bash") + [(ROOT / "scripts" / "dtl_finetune.py").read_text().split('"""')[1]])
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if "scripts/dtl_finetune.py" in line]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command):
+    words = shlex.split(command)
+    position = words.index("scripts/dtl_finetune.py")
+    assert words[:2] == ["accelerate", "launch"]
+    (options,) = HfArgumentParser(DTLOptions).parse_args_into_dataclasses(words[position + 1 :])
+    assert parse_methods(options.methods)
+    for spec in (options.source_dataset, options.target_dataset, options.novel_dataset):
+        DatasetSpec.parse(spec)
+
+
+def test_make_targets_exist():
+    for target in ("demo", "test"):
+        assert f"make {target}" in README
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_files_that_are_linked_exist():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_the_table_is_the_one_that_the_command_wrote():
+    assert (RESULTS / "comparison.md").read_text(encoding="utf-8").strip() in README
