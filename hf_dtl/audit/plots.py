@@ -150,7 +150,7 @@ def plot_comparison(reports: Sequence[LeakageReport], path: str | Path) -> list[
     margin = max(report.target_margin for report in reports)
     low, high = panel.get_ylim()
     panel.set_ylim(min(low, before - 1.2 * margin), max(high, before + 0.2 * margin))
-    panel.axhspan(before - margin, before, color="0.96", zorder=0)
+    panel.axhspan(before - margin, before, color="0.95", zorder=0, label=f"drop of up to {margin:g}: not destroyed")
     panel.set_axisbelow(True)
     panel.grid(color="0.93", linewidth=0.8)
     panel.spines[["top", "right"]].set_visible(False)
