@@ -4,8 +4,8 @@
 
 `collision`: one evaluation of the gradient collision loss and its gradients on a ViT-Ti shape (5.5 M parameters):
 naive (every chunk's graph alive, all pairs, double backward) against this library's two back ends, relative to one
-ordinary gradient of the same images. CPU seconds are the process's own; memory is the growth of the peak resident size. Every
-variant runs in a process of its own.
+ordinary gradient of the same images. CPU seconds are the process's own; memory is the growth of the peak resident
+size. Every variant runs in a process of its own.
 """
 
 import argparse
