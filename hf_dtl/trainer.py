@@ -108,6 +108,7 @@ class UnlearningTrainer(Trainer):
             self.model.use_eager_attention()
         self._freeze_unused()
         self._pending: list[dict[str, Any]] = []
+        self._source_losses: dict[int, Tensor] = {}
         self._metrics: dict[str, list[Tensor]] = defaultdict(list)
 
     # What a method defines ------------------------------------------------------------------------------------
@@ -229,7 +230,8 @@ class UnlearningTrainer(Trainer):
         with torch.random.fork_rng(devices=[pixel_values.device] if pixel_values.is_cuda else []):
             torch.manual_seed(self.args.seed * 1_000_003 + cell)
             logits = self.model(pixel_values, task=self.forget_task)
-            self._metrics["source_loss"].append(F.cross_entropy(logits.detach().float(), labels))
+            # a method may evaluate a chunk several times, also at shifted weights: the first is the loss to show
+            self._source_losses.setdefault(cell, F.cross_entropy(logits.detach().float(), labels))
             return self.forget_loss(logits, labels)
 
     def _dispose(self) -> Tensor:
@@ -240,6 +242,7 @@ class UnlearningTrainer(Trainer):
             for x, y, cell in zip(batch["pixel_values"], batch["labels"], batch["cell"], strict=True)
         ]
         self._pending.clear()
+        self._source_losses.clear()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         value, gradients, metrics = self.disposal(losses, parameters)
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -253,6 +256,7 @@ class UnlearningTrainer(Trainer):
         total = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         self._stop_if_not_finite({"disposal value": value, "disposal gradient": norm, "gradient": total})
         metrics = {"disposal_value": value, "disposal_grad_norm": norm, **metrics}
+        metrics["source_loss"] = torch.stack(list(self._source_losses.values())).mean()
         for name, metric in metrics.items():
             self._metrics[name].append(metric.detach())
         return value.detach()
