@@ -41,7 +41,7 @@ def main(options: DTLOptions) -> None:
             for choice, model in scrubbed
         ]
         write_outputs(job, results, undisposed)
-        # Rich's guess of 80 columns for a file or pipe would break the tables
+        # for a file or pipe Rich would take 80 columns and break the tables
         console = Console() if sys.stdout.isatty() else Console(width=120)
         for result in results:
             console.print(*table(result.report))

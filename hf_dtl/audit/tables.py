@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from hf_dtl.audit.leakage import PLAccuracy, Ratio
 from hf_dtl.audit.report import LeakageReport
@@ -25,10 +26,10 @@ class Cells:
 
     def rich(self) -> Table:
         """Give the table for a terminal of 100 columns."""
-        notes = "\n".join(self.notes) or None
+        # As `Text`: in a plain string, Rich would take class names in brackets for markup and swallow them.
         table = Table(
-            title=self.title,
-            caption=notes,
+            title=Text(self.title),
+            caption=Text("\n".join(self.notes)) if self.notes else None,
             caption_justify="left",
             box=SIMPLE_HEAD,
             show_edge=False,
@@ -40,7 +41,7 @@ class Cells:
             heading = column.replace(" ", "\n", 1) if i else column
             table.add_column(heading, justify="right" if i else "left", no_wrap=whole, overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         return table
 
     def markdown(self) -> str:

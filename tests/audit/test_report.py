@@ -221,6 +221,11 @@ def test_tables_show_the_four_models_with_deviation_and_fit_100_columns():
     assert max(map(len, text.splitlines())) <= 100 and "…" not in text
 
 
+def test_class_names_in_brackets_are_printed_not_taken_for_markup():
+    found = replace(report(), piggyback=tuple(records(HAND, dataset="cifar10[cat,dog]")))
+    assert "cifar10[cat,dog]" in printed(*table(found))
+
+
 def test_methods_side_by_side():
     several = [
         report(),
