@@ -1,6 +1,7 @@
 """The main job of disposable transfer learning: pre-train, adapt, dispose, and prepare what is audited."""
 
 import copy
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -101,9 +102,20 @@ class DTLOptions:
     bf16: bool = option(False, "Train under bfloat16 autocast.")
     save_steps: int = option(50, "Steps between the checkpoints that an interrupted stage continues from.")
 
-    def settings(self) -> dict[str, Any]:
-        """What decides the results of the shared stages; methods may be added to a finished run."""
+    def recorded(self) -> dict[str, Any]:
+        """Every option that decides a result, for the report."""
         return {k: v for k, v in asdict(self).items() if k not in ("output_dir", "methods", "save_steps")}
+
+    def disposal(self) -> dict[str, Any]:
+        """Options of the disposal: a run may be continued with others."""
+        names = ("dispose_steps", "dispose_batch_size", "dispose_learning_rate", "forget_weight")
+        return {name: getattr(self, name) for name in names}
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the stages that all methods share: a run is one choice of these."""
+        audit = ("budgets", "audit_seeds", "attack_learning_rates", "novel_dataset", "novel_label_column")
+        apart = {*audit, "max_eval_images", *self.disposal()}
+        return {k: v for k, v in self.recorded().items() if k not in apart}
 
 
 def numbers(text: str, name: str, kind: type) -> tuple:
@@ -299,7 +311,12 @@ class DTLJob:
                 logs = [entry for entry in trainer.state.log_history if "disposal_value" in entry]
                 (folder / "log.json").write_text(json.dumps(logs))
 
-        return _load(self.run.stage(f"dispose/{choice.folder}", work))
+        return _load(self.run.stage(self.disposal_stage(choice), work))
+
+    def disposal_stage(self, choice: MethodChoice) -> str:
+        """Name of a method's stage: other options of the disposal make another one."""
+        text = json.dumps([self.options.disposal(), choice.options], sort_keys=True)
+        return f"dispose/{choice.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
     def _trained(self, name: str, model: PreTrainedModel, task: str, training: Mapping[str, Any]) -> PreTrainedModel:
         def work(folder: Path) -> None:

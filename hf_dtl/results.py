@@ -96,7 +96,7 @@ def _with_head(model: PreTrainedModel, heads: MultiHeadClassifier, task: str) ->
 
 
 def _settings(job: DTLJob, choice: MethodChoice) -> dict[str, Any]:
-    options = job.options.settings()
+    options = job.options.recorded()
     for name, task in job.tasks.items():
         options[f"{name}_dataset"] = task.name
     config = job._disposal_config(choice, Path())
@@ -110,7 +110,7 @@ def _settings(job: DTLJob, choice: MethodChoice) -> dict[str, Any]:
 
 def _command(job: DTLJob, choice: MethodChoice) -> str:
     """The command that repeats the run, with the options that differ from their defaults."""
-    defaults, chosen = DTLOptions().settings(), job.options.settings() | {"methods": choice.text}
+    defaults, chosen = DTLOptions().recorded(), job.options.recorded() | {"methods": choice.text}
     words = ["accelerate", "launch", "scripts/dtl_finetune.py"]
     for name, value in chosen.items():
         if value != defaults.get(name):
@@ -137,7 +137,7 @@ def write_method(job: DTLJob, result: Scrubbed, folder: Path) -> None:
     result.report.save(new / REPORT)
     shutil.rmtree(folder / "plots", ignore_errors=True)
     shutil.copytree(new / "plots", folder / "plots")
-    log = job.run.folder / "stages" / "dispose" / result.choice.folder / "log.json"
+    log = job.run.folder / "stages" / job.disposal_stage(result.choice) / "log.json"
     plot_disposal(json.loads(log.read_text()), f"Disposal by {result.choice.text}", folder / "plots" / "disposal.png")
     replace_folder(new, folder / "scrubbed")
     result.report.save(folder / REPORT)

@@ -33,6 +33,7 @@ class MethodChoice:
     `text` is how it was asked for, `folder` the same as a file name.
     """
 
+    name: str
     text: str
     config_class: type[UnlearningConfig]
     trainer_class: type[UnlearningTrainer]
@@ -72,7 +73,7 @@ def parse_method(text: str) -> MethodChoice:
                 f"{', '.join(_own_fields(config_class))}, or any of transformers.TrainingArguments."
             )
         options[key] = _value(name, fields[key], value)
-    return MethodChoice(text.strip(), config_class, trainer_class, options)
+    return MethodChoice(name, text.strip(), config_class, trainer_class, options)
 
 
 def _own_fields(config_class: type[UnlearningConfig]) -> list[str]:

@@ -146,7 +146,7 @@ def test_killed_at_any_stage_it_ends_with_the_same_report(undisturbed, tmp_path)
 
     points = {
         "pretrain": lambda: any((stages / "pretrain.partial" / "checkpoints").glob("checkpoint-*")),
-        "dispose": lambda: any((stages / "dispose" / "gradient_collision.partial").glob("checkpoints/checkpoint-*")),
+        "dispose": lambda: any((stages / "dispose").glob("gradient_collision-*.partial/checkpoints/checkpoint-*")),
         "audit": lambda: attacks() >= 5,
     }
     for name, reached in points.items():
@@ -221,5 +221,15 @@ def test_wrong_input_is_refused_before_anything_is_written(case, tmp_path, capsy
 
 def test_settings_that_change_results_are_recorded(undisturbed):
     recorded = json.loads((undisturbed[0] / "run.json").read_text())
-    assert recorded["seed"] == 0 and recorded["dispose_steps"] == 8
-    assert "output_dir" not in recorded and "methods" not in recorded
+    assert recorded["seed"] == 0 and recorded["adapt_epochs"] == 10
+    assert not {"output_dir", "methods", "dispose_steps", "budgets"} & recorded.keys()
+
+
+def test_other_options_of_the_disposal_continue_the_run_in_a_stage_of_their_own(undisturbed):
+    from hf_dtl.dtl import DTLJob, DTLOptions
+
+    output, _ = undisturbed
+    (done,) = (output / "stages" / "dispose").glob("gradient_collision-*")
+    for change, same in (({}, True), ({"dispose_learning_rate": 1e-4}, False), ({"forget_weight": 2.0}, False)):
+        job = DTLJob(DTLOptions(output_dir=str(output), **QUICK | change))
+        assert (job.run.folder / "stages" / job.disposal_stage(job.choices[0]) == done) is same
