@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from hf_dtl.errors import ConfigError
-from hf_dtl.streams import Chunking
+from hf_dtl.streams import Chunking, PairedStreams
 
 
 @dataclass
@@ -118,6 +119,18 @@ class UnlearningConfig(TrainingArguments):
                 f"divide the {forget_images} forget images of an optimizer step (per_device_train_batch_size x "
                 "processes x accumulation steps). Change num_chunks or the batch size."
             )
+
+    def streams(self, forget: Dataset, retain: Dataset) -> PairedStreams:
+        """The forget and retain streams of these options; see `PairedStreams` for what it refuses."""
+        return PairedStreams(
+            forget,
+            retain,
+            num_chunks=self.num_chunks,
+            chunk_size=self.chunk_size,
+            retain_chunk_size=self.retain_chunk_size,
+            chunking=self.chunking,
+            seed=self.seed,
+        )
 
     @property
     def cells_per_batch(self) -> int:

@@ -148,15 +148,17 @@ class DTLJob:
             torch.set_num_threads(1)
         self._check_batch("batch_size")
         self._check_batch("dispose_batch_size")
-        for choice in self.choices:
-            self._disposal_config(choice, Path(options.output_dir))
         self.attacks = self._attacks()
         self._load_tasks()
+        configs = [self._disposal_config(choice, Path(options.output_dir)) for choice in self.choices]
         self.model = self._load_model()
         self.images = {
             name: {split: self._images(task, split) for split in SPLITS} for name, task in self.tasks.items()
         }
-        check_forward(self.model, self.images["source"]["train"])
+        for config in configs:
+            config.streams(self.images["source"]["train"], self.images["target"]["train"])
+        for images in self.images.values():
+            check_forward(self.model, images["train"])
         self.run = Run(options.output_dir, options.settings(), self.state)
 
     # Checks and loading ---------------------------------------------------------------------------------------
@@ -246,6 +248,13 @@ class DTLJob:
             **options,
         }
 
+    def _num_chunks(self) -> int:
+        """Up to four chunks, where classes, batch and processes allow it; the config checks what a user asks for."""
+        o, processes = self.options, self.state.num_processes
+        most = min(4, len(self.tasks["source"].labels))
+        fitting = [n for n in range(most, 1, -1) if n % processes == 0 and o.dispose_batch_size % n == 0]
+        return fitting[0] if fitting else max(2, processes)
+
     def _disposal_config(self, choice: MethodChoice, work: Path):
         o = self.options
         common = self._training(
@@ -253,7 +262,7 @@ class DTLJob:
             max_steps=o.dispose_steps,
             learning_rate=o.dispose_learning_rate,
             forget_weight=o.forget_weight,
-            num_chunks=-(-4 // self.state.num_processes) * self.state.num_processes,
+            num_chunks=self._num_chunks(),
             warmup_steps=0.1,
         )
         return choice.config(**stage_arguments(work, **common))

@@ -61,7 +61,6 @@ class UnlearningTrainer(Trainer):
 
     loss_is_scaled_for_ga = False
     needs_double_backward = False
-    min_chunks = 1
 
     def __init__(
         self,
@@ -85,19 +84,10 @@ class UnlearningTrainer(Trainer):
             for d in (forget_dataset, retain_dataset)
         )
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
-        streams = PairedStreams(
-            forget,
-            retain,
-            num_chunks=args.num_chunks,
-            chunk_size=args.chunk_size,
-            retain_chunk_size=args.retain_chunk_size,
-            chunking=args.chunking,
-            seed=args.seed,
-        )
         super().__init__(
             model=model,
             args=args,
-            train_dataset=streams,
+            train_dataset=args.streams(forget, retain),
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             **kwargs,
@@ -133,8 +123,6 @@ class UnlearningTrainer(Trainer):
                 f"retain_inputs={args.retain_inputs!r} would distil the forgotten images into the only head. "
                 "Use retain_inputs='target' for a model with one head."
             )
-        if args.num_chunks < self.min_chunks:
-            raise ConfigError(f"{type(self).__name__} needs num_chunks >= {self.min_chunks}, got {args.num_chunks}.")
 
     def _refuse_launcher_settings(self) -> None:
         """The launcher's configuration can ask for what the config refuses."""

@@ -49,6 +49,8 @@ class GradientCollisionConfig(UnlearningConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.num_chunks < 2:
+            raise ConfigError(f"A collision needs num_chunks >= 2, got {self.num_chunks}.")
         if self.create not in ("exact", "finite_difference"):
             raise ConfigError(f"create={self.create!r} is unknown; use 'exact' or 'finite_difference'.")
         if self.finite_difference_step is not None and not self.finite_difference_step > 0:
@@ -66,8 +68,6 @@ class GradientCollisionTrainer(UnlearningTrainer):
         trainer.train()
         trainer.save_model("scrubbed")
     """
-
-    min_chunks = 2
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

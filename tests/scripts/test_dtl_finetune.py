@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_tasks import two_headed
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from hf_dtl.audit import LeakageReport
@@ -202,7 +203,9 @@ WRONG = {
     "budgets": ({"budgets": "five"}, "--budgets 'five' must be whole numbers"),
     "model": ({"model_name_or_path": "no/such-model"}, "ModelError: The model 'no/such-model' cannot be loaded"),
     "size": ({"image_size": 30}, "must be a multiple of the built-in model's patch size"),
-    "batch": ({"dispose_batch_size": 30}, "num_chunks=4 must"),
+    "batch": ({"dispose_batch_size": 31}, "num_chunks=2 must"),
+    "chunks": ({"methods": "gradient_collision:num_chunks=8"}, "6 classes for num_chunks=8"),
+    "size of the model": ({"model_name_or_path": "FIXED", "image_size": 24}, "24"),
 }
 
 
@@ -213,10 +216,22 @@ def test_wrong_input_is_refused_before_anything_is_written(case, tmp_path, capsy
     from hf_dtl.errors import DTLError
 
     options, message = WRONG[case]
+    if options.get("model_name_or_path") == "FIXED":
+        options = options | {"model_name_or_path": str(tmp_path / "model")}
+        two_headed().export("target").save_pretrained(tmp_path / "model")
     with pytest.raises(DTLError) as error:
         DTLJob(DTLOptions(output_dir=str(tmp_path / "out"), **QUICK | options))
     assert message in f"{type(error.value).__name__}: {error.value}"
     assert not (tmp_path / "out").exists()
+
+
+def test_chunks_fit_few_classes(tmp_path):
+    from hf_dtl.dtl import DTLJob, DTLOptions
+
+    for source, chunks in (("mnist[0,1]", 2), ("mnist[0,1,2]", 2), ("mnist[0,1,2,3]", 4)):
+        options = QUICK | {"output_dir": str(tmp_path / source), "source_dataset": source}
+        job = DTLJob(DTLOptions(**options))
+        assert job._disposal_config(job.choices[0], tmp_path).num_chunks == chunks
 
 
 def test_settings_that_change_results_are_recorded(undisturbed):
