@@ -1,5 +1,6 @@
 """Options that every unlearning method shares."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -95,6 +96,23 @@ class UnlearningConfig(TrainingArguments):
         ):
             if wanted:
                 raise ConfigError(f"{name} is not supported: {reason}. Instead: {remedy}.")
+
+        # `accelerate launch` hands its configuration over in the environment.
+        for variable, allowed, remedy in (
+            ("ACCELERATE_MIXED_PRECISION", ("no", "bf16"), "use --mixed_precision bf16 or no"),
+            (
+                "ACCELERATE_DYNAMO_BACKEND",
+                ("no",),
+                "use --dynamo_backend no: compiled code cannot be differentiated twice",
+            ),
+            ("ACCELERATE_USE_DEEPSPEED", ("false",), "use plain DDP (--multi_gpu)"),
+            ("ACCELERATE_USE_FSDP", ("false",), "use plain DDP (--multi_gpu)"),
+        ):
+            value = os.environ.get(variable, allowed[0]).lower()
+            if value not in allowed:
+                raise ConfigError(
+                    f"The launcher asks for {variable}={value}, which is not supported. Instead: {remedy}."
+                )
 
     def _check_ranges(self) -> None:
         for name, low, strict in (

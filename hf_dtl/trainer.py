@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import datasets
 import torch
 import torch.distributed
-from accelerate.utils import DynamoBackend
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -78,11 +77,7 @@ class UnlearningTrainer(Trainer):
             model = MultiHeadClassifier(model, task=self.retain_task)
             self.forget_task = self.retain_task
         self._check(model, args)
-        num_channels = getattr(model.backbone.config, "num_channels", 3)
-        forget, retain = (
-            load_images(d, processing_class, num_channels=num_channels) if isinstance(d, datasets.Dataset) else d
-            for d in (forget_dataset, retain_dataset)
-        )
+        forget, retain = (_items(d, model, processing_class) for d in (forget_dataset, retain_dataset))
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
         super().__init__(
             model=model,
@@ -92,7 +87,6 @@ class UnlearningTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
-        self._refuse_launcher_settings()
         self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         if self.needs_double_backward:
             self.model.use_eager_attention()
@@ -123,15 +117,6 @@ class UnlearningTrainer(Trainer):
                 f"retain_inputs={args.retain_inputs!r} would distil the forgotten images into the only head. "
                 "Use retain_inputs='target' for a model with one head."
             )
-
-    def _refuse_launcher_settings(self) -> None:
-        """The launcher's configuration can ask for what the config refuses."""
-        if self.accelerator.mixed_precision == "fp16":
-            raise ConfigError("The launcher asks for fp16, which is not supported. Use --mixed_precision bf16 or no.")
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            raise ConfigError("The launcher asks for DeepSpeed or FSDP, which are not supported. Use plain DDP.")
-        if self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
-            raise ConfigError("The launcher asks for torch.compile, which is not supported. Use --dynamo_backend no.")
 
     def _freeze_unused(self) -> None:
         """Freeze what gets no gradient from the retained task (other heads, mask tokens): DDP waits for every one."""
@@ -297,6 +282,18 @@ class UnlearningTrainer(Trainer):
             "push_to_hub would upload checkpoints with the forgotten task's head. Upload what save_model(folder) "
             "writes."
         )
+
+
+def _items(dataset: Dataset, model: MultiHeadClassifier, processing_class) -> Dataset:
+    """Decode and process a `datasets.Dataset` of images; leave other data sets as they are."""
+    if not isinstance(dataset, datasets.Dataset):
+        return dataset
+    if processing_class is None:
+        raise ConfigError(
+            "A `datasets.Dataset` of images needs the model's image processor: give processing_class=..., for example "
+            "`AutoImageProcessor.from_pretrained(...)`, or data sets of {'pixel_values', 'labels'} items."
+        )
+    return load_images(dataset, processing_class, num_channels=getattr(model.backbone.config, "num_channels", 3))
 
 
 def _sum_over_processes(tensor: Tensor) -> Tensor:

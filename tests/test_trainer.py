@@ -278,6 +278,27 @@ def test_bad_options(tmp_path, options, message):
         trainer(tmp_path, **options)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ACCELERATE_MIXED_PRECISION", "fp16"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR"),
+        ("ACCELERATE_USE_DEEPSPEED", "true"),
+        ("ACCELERATE_USE_FSDP", "true"),
+    ],
+)
+def test_what_the_launcher_asks_for_is_refused_too(tmp_path, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=f"{variable}={value.lower()}, which is not supported. Instead: use"):
+        UnlearningConfig(str(tmp_path), **OPTIONS)
+
+
+def test_raw_images_need_a_processor(tmp_path):
+    task = load_task("mnist[0,1,2,3,4,5]", images_per_class=2)
+    with pytest.raises(ConfigError, match="processing_class"):
+        UnlearningTrainer(two_headed(), UnlearningConfig(str(tmp_path), **OPTIONS), task.train, target())
+
+
 def test_missing_task_and_base_class(tmp_path):
     with pytest.raises(ModelError, match="no task 'aim'; its tasks are: source, target"):
         trainer(tmp_path, retain_task="aim")
