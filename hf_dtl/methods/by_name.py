@@ -5,24 +5,16 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from hf_dtl import methods
 from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
-from hf_dtl.methods.baselines import (
-    NegativeCrossEntropyConfig,
-    NegativeCrossEntropyTrainer,
-    RandomFoolingConfig,
-    RandomFoolingTrainer,
-    UniformFoolingConfig,
-    UniformFoolingTrainer,
-)
-from hf_dtl.methods.gradient_collision import GradientCollisionConfig, GradientCollisionTrainer
 from hf_dtl.trainer import UnlearningTrainer
 
 METHODS: dict[str, tuple[type[UnlearningConfig], type[UnlearningTrainer]]] = {
-    "gradient_collision": (GradientCollisionConfig, GradientCollisionTrainer),
-    "negative_ce": (NegativeCrossEntropyConfig, NegativeCrossEntropyTrainer),
-    "random_fooling": (RandomFoolingConfig, RandomFoolingTrainer),
-    "uniform_fooling": (UniformFoolingConfig, UniformFoolingTrainer),
+    "gradient_collision": (methods.GradientCollisionConfig, methods.GradientCollisionTrainer),
+    "negative_ce": (methods.NegativeCrossEntropyConfig, methods.NegativeCrossEntropyTrainer),
+    "random_fooling": (methods.RandomFoolingConfig, methods.RandomFoolingTrainer),
+    "uniform_fooling": (methods.UniformFoolingConfig, methods.UniformFoolingTrainer),
 }
 
 
