@@ -87,7 +87,7 @@ def _notes(report: LeakageReport) -> tuple[str, ...]:
         if ratio.undefined is not None:
             notes.append(f"Leakage over {floor} is undefined: {ratio.undefined}.")
         elif ratio.mean is not None and ratio.mean > 1:
-            notes.append(f"Leakage over {floor} above 1: relearned even better than the undisposed model.")
+            notes.append(f"Leakage over {floor} above 1: relearned at least as well as the undisposed model.")
         elif ratio.mean is not None and ratio.mean < 0:
             notes.append(f"Leakage over {floor} below 0: relearned worse than the {floor} model.")
     return tuple(notes)

@@ -51,7 +51,7 @@ def _leakage_sentence(ratio: Ratio) -> str:
     number = with_deviation(ratio.mean, ratio.deviation)
     highest = ratio.mean + (ratio.deviation or 0.0)
     if ratio.mean > 1:
-        return f"This method did not remove the source task: it is relearned even better than before ({number})."
+        return f"This method did not remove the source task: it is relearned at least as well as before ({number})."
     if highest > PART_REMOVED:
         return f"This method did not remove the source task: leakage {number}, where 1 leaks all and 0 nothing."
     if highest > MOST_REMOVED:

@@ -50,7 +50,7 @@ def test_no_local_path_gets_into_the_card():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"scrubbed": (0.82, 0.92)}, "did not remove the source task: it is relearned even better"),
+        ({"scrubbed": (0.82, 0.92)}, "did not remove the source task: it is relearned at least as well"),
         ({"scrubbed": (0.78, 0.88)}, "did not remove the source task"),
         ({"scrubbed": (0.69, 0.79)}, "did not remove the source task"),  # 0.725, but above 0.75 with its deviation
         ({"scrubbed": (0.60, 0.75)}, "removed a part"),
