@@ -11,6 +11,15 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, 
 from hf_dtl.functional import average_loss, gradient_collision
 
 
+@pytest.fixture(autouse=True)
+def float64_attention():
+    """The "eager" attention of transformers computes its softmax in float32, even for a float64 model: torch's own
+    unfused kernel stays in float64 and can be differentiated twice. The choice is global, so it is made outside the
+    threads."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
 def vit():
     config = ViTConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=8, patch_size=4,
@@ -32,10 +41,7 @@ def problem(build, chunks, dtype=torch.float64, seed=0):
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def loss(x, y):
-        # The "eager" attention of transformers computes its softmax in float32, even for a float64 model: torch's own
-        # unfused kernel stays in float64 and can be differentiated twice.
-        with sdpa_kernel(SDPBackend.MATH):
-            return F.cross_entropy(model(x).logits, y)
+        return F.cross_entropy(model(x).logits, y)
 
     return [partial(loss, x, y) for x, y in zip(images, labels, strict=True)], parameters
 
