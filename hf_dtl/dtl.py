@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ class DTLJob:
         self._check_batch("dispose_batch_size")
         self.attacks = self._attacks()
         self._load_tasks()
-        configs = [self._disposal_config(choice, Path(options.output_dir)) for choice in self.choices]
+        configs = [self.disposal_config(choice, Path(options.output_dir)) for choice in self.choices]
         self.model = self._load_model()
         self.images = {
             name: {split: self._images(task, split) for split in SPLITS} for name, task in self.tasks.items()
@@ -255,7 +255,7 @@ class DTLJob:
         fitting = [n for n in range(most, 1, -1) if n % processes == 0 and o.dispose_batch_size % n == 0]
         return fitting[0] if fitting else max(2, processes)
 
-    def _disposal_config(self, choice: MethodChoice, work: Path):
+    def disposal_config(self, choice: MethodChoice, work: Path):
         o = self.options
         common = self._training(
             per_device_train_batch_size=o.dispose_batch_size // self.state.num_processes,
@@ -308,7 +308,7 @@ class DTLJob:
         def work(folder: Path) -> None:
             trainer = choice.trainer_class(
                 model=copy.deepcopy(tl_model),
-                args=self._disposal_config(choice, folder),
+                args=self.disposal_config(choice, folder),
                 forget_dataset=self.images["source"]["train"],
                 retain_dataset=self.images["target"]["train"],
                 processing_class=self.processor,
@@ -338,6 +338,7 @@ class DTLJob:
 
     # What the audit gets --------------------------------------------------------------------------------------
 
+    @cached_property
     def axes(self) -> dict[str, AttackedTask]:
         """The attacked tasks: a subset of the source data, and the novel downstream task."""
         return {

@@ -1,5 +1,6 @@
 """Audit the main job's models, and write its output folder: models, reports, card and plots."""
 
+import copy
 import json
 import platform
 import shlex
@@ -57,7 +58,7 @@ def audit(
     models = {"undisposed": undisposed, "scrubbed": scrubbed, **references}
     records = run_audit(
         {name: model.to(device) for name, model in models.items()},
-        job.axes(),
+        job.axes,
         job.attacks,
         store=job.run.folder / "attacks.jsonl",
         progress=True,
@@ -86,20 +87,17 @@ def audit(
 
 def _with_head(model: PreTrainedModel, heads: MultiHeadClassifier, task: str) -> PreTrainedModel:
     """The backbone of `model` under a head of another model."""
-    split = MultiHeadClassifier(model, task="own")
-    try:
-        split.add_head(task, heads.labels[task])
-        split.heads[task].load_state_dict(heads.heads[task].state_dict())
-        return split.export(task)
-    finally:
-        model.set_submodule(split.classifier_path, split.heads["own"])
+    split = MultiHeadClassifier(copy.deepcopy(model), task="own")
+    split.add_head(task, heads.labels[task])
+    split.heads[task].load_state_dict(heads.heads[task].state_dict())
+    return split.export(task)
 
 
 def _settings(job: DTLJob, choice: MethodChoice) -> dict[str, Any]:
     options = job.options.recorded()
     for name, task in job.tasks.items():
         options[f"{name}_dataset"] = task.name
-    config = job._disposal_config(choice, Path())
+    config = job.disposal_config(choice, Path())
     names = ("num_chunks", "chunking", "normalize", "create", "retain_inputs", "temperature", "target_ce_weight")
     names += ("forget_weight", "max_forget_grad_norm", "learning_rate", "max_steps", "cap")
     options["command"] = _command(job, choice)
@@ -118,47 +116,61 @@ def _command(job: DTLJob, choice: MethodChoice) -> str:
     return " ".join(words)
 
 
-def write_method(job: DTLJob, result: Scrubbed, folder: Path) -> None:
-    """Write what one method leaves to be published, and the report beside it, each in one step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    new = folder / ".scrubbed.partial"
+def _fresh(folder: Path) -> Path:
+    """An empty folder beside `folder`, to be filled and then put in its place."""
+    new = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(new, ignore_errors=True)
-    result.model.cpu().save_pretrained(new)
-    job.processor.save_pretrained(new)
-    plots = plot_piggyback(result.report, new / "plots" / "piggyback")
+    new.mkdir(parents=True)
+    return new
+
+
+def _save_model(job: DTLJob, model: PreTrainedModel, folder: Path) -> None:
+    model.cpu().save_pretrained(folder)
+    job.processor.save_pretrained(folder)
+
+
+def write_method(job: DTLJob, result: Scrubbed, folder: Path, compared: Sequence[LeakageReport] = ()) -> None:
+    """Write what one method leaves to be published, the plots and the report beside it, each in one step."""
+    plots = _fresh(folder / "plots")
+    pictures = plot_piggyback(result.report, plots / "piggyback")
+    log = job.run.folder / "stages" / job.disposal_stage(result.choice) / "log.json"
+    plot_disposal(json.loads(log.read_text()), f"Disposal by {result.choice.text}", plots / "disposal.png")
+    if len(compared) > 1:
+        plot_comparison(compared, plots / "comparison")
+
+    scrubbed = _fresh(folder / "scrubbed")
+    _save_model(job, result.model, scrubbed)
+    (scrubbed / "plots").mkdir()
+    for picture in pictures:
+        shutil.copy(picture, scrubbed / "plots")
     base = job.options.model_name_or_path
     card = leakage_card(
         result.report,
         base_model=base if base and not Path(base).exists() else None,
         model_labels=job.tasks["target"].labels,
-        plots=[f"plots/{plot.name}" for plot in plots if plot.suffix == ".png"],
+        plots=[f"plots/{picture.name}" for picture in pictures if picture.suffix == ".png"],
     )
-    card.save(new / "README.md")
-    result.report.save(new / REPORT)
-    shutil.rmtree(folder / "plots", ignore_errors=True)
-    shutil.copytree(new / "plots", folder / "plots")
-    log = job.run.folder / "stages" / job.disposal_stage(result.choice) / "log.json"
-    plot_disposal(json.loads(log.read_text()), f"Disposal by {result.choice.text}", folder / "plots" / "disposal.png")
-    replace_folder(new, folder / "scrubbed")
+    card.save(scrubbed / "README.md")
+    result.report.save(scrubbed / REPORT)
+
+    replace_folder(plots, folder / "plots")
+    replace_folder(scrubbed, folder / "scrubbed")
     result.report.save(folder / REPORT)
 
 
 def write_outputs(job: DTLJob, results: Sequence[Scrubbed], undisposed: PreTrainedModel) -> None:
     """Write the output folder: the first method at its top, the others under `methods/`.
 
-    The report is written last: where it stands, everything beside it is complete.
+    The first method's report is written last: where a first run's report stands, everything beside it is complete.
     """
     output = job.run.folder
-    new = output / ".undisposed.partial"
-    shutil.rmtree(new, ignore_errors=True)
-    undisposed.cpu().save_pretrained(new)
-    job.processor.save_pretrained(new)
+    new = _fresh(output / "undisposed")
+    _save_model(job, undisposed, new)
     replace_folder(new, output / "undisposed")
     for result in results[1:]:
         write_method(job, result, output / "methods" / result.choice.folder)
-    write_method(job, results[0], output)
     reports = [result.report for result in results]
     if len(reports) > 1:
-        plot_comparison(reports, output / "plots" / "comparison")
         write_atomically(output / "comparison.md", comparison_markdown(reports))
     write_atomically(output / "tables.md", "\n".join(markdown_table(report) for report in reports))
+    write_method(job, results[0], output, compared=reports)

@@ -92,8 +92,8 @@ def fine_tune(model: PreTrainedModel, train: Dataset, work: Path, name: str, **o
     Returns:
         The trained model on the CPU, in evaluation mode.
     """
-    args = TrainingArguments(**stage_arguments(work, lr_scheduler_type="cosine", warmup_steps=0.1, **options))
-    args.remove_unused_columns = False
+    options = {"lr_scheduler_type": "cosine", "warmup_steps": 0.1, "remove_unused_columns": False, **options}
+    args = TrainingArguments(**stage_arguments(work, **options))
     trainer = _ClassifierTrainer(model=model, args=args, train_dataset=train)
     run_trainer(trainer, work, name)
     return trainer.accelerator.unwrap_model(trainer.model).eval().cpu()

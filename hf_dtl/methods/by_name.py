@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ class MethodChoice:
     @property
     def folder(self) -> str:
         """The choice as a file name."""
-        return self.text.replace(":", "-").replace("=", "_")
+        return re.sub(r"[^\w.-]", "_", self.text.replace(":", "-"))
 
     def config(self, **common: Any) -> UnlearningConfig:
         """The method's config; its own options win over the common ones."""
@@ -63,6 +64,10 @@ def parse_method(text: str) -> MethodChoice:
             raise ConfigError(
                 f"{name} has no option {key!r} in {text!r}; write {name}:OPTION=VALUE with one of: "
                 f"{', '.join(_own_fields(config_class))}, or any of transformers.TrainingArguments."
+            )
+        if key == "output_dir":
+            raise ConfigError(
+                f"{name}:output_dir cannot be set: a method writes to its own folder of the run's output."
             )
         options[key] = _value(name, fields[key], value)
     return MethodChoice(name, text.strip(), config_class, trainer_class, options)

@@ -12,6 +12,10 @@ def test_options_reach_the_config_with_their_types(tmp_path):
     assert choice.folder == "gradient_collision-chunking_random-normalize_true-forget_weight_3-learning_rate_1e-3"
 
 
+def test_the_folder_of_a_choice_never_leaves_its_parent():
+    assert parse_method("negative_ce:run_name=../../x").folder == "negative_ce-run_name_.._.._x"
+
+
 def test_every_method_builds_and_lists_are_read_in_order(tmp_path):
     choices = parse_methods(", ".join(METHODS))
     assert [c.text for c in choices] == list(METHODS)
@@ -28,6 +32,7 @@ def test_every_method_builds_and_lists_are_read_in_order(tmp_path):
         ("negative_ce:cap", "no option 'cap' in"),
         ("negative_ce:cap=high", "negative_ce:cap=high must be a float"),
         ("gradient_collision:normalize=1", "must be a bool"),
+        ("negative_ce:output_dir=elsewhere", "output_dir cannot be set"),
         ("", "must name one or several"),
         ("negative_ce,negative_ce", "different methods"),
     ],

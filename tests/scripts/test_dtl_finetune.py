@@ -231,7 +231,7 @@ def test_chunks_fit_few_classes(tmp_path):
     for source, chunks in (("mnist[0,1]", 2), ("mnist[0,1,2]", 2), ("mnist[0,1,2,3]", 4)):
         options = QUICK | {"output_dir": str(tmp_path / source), "source_dataset": source}
         job = DTLJob(DTLOptions(**options))
-        assert job._disposal_config(job.choices[0], tmp_path).num_chunks == chunks
+        assert job.disposal_config(job.choices[0], tmp_path).num_chunks == chunks
 
 
 def test_settings_that_change_results_are_recorded(undisturbed):
