@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel, Train
 
 from hf_dtl.audit import AttackConfig, AttackedTask, scratch_model
 from hf_dtl.audit.task import draw_images
+from hf_dtl.audit_options import attack_names
 from hf_dtl.data import (
     ImageTensors,
     TaskData,
@@ -28,18 +29,15 @@ from hf_dtl.data import (
     load_processor,
     load_task,
 )
-from hf_dtl.errors import ConfigError, ModelError
+from hf_dtl.errors import ConfigError
 from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.loading_models import load_classifier
 from hf_dtl.methods.by_name import MethodChoice, parse_methods
+from hf_dtl.options import numbers, option
 from hf_dtl.stages import Run
 from hf_dtl.training import fine_tune, fit_head, run_trainer, stage_arguments
 
 SPLITS = ("train", "validation", "test")
-
-
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with a help text for the command line."""
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass
@@ -53,8 +51,8 @@ class DTLOptions:
         model_name_or_path, revision, image_size, batch_size, pretrain_epochs, pretrain_learning_rate, adapt_epochs,
         adapt_learning_rate, retrain_epochs.
     Parameters that control disposal and audit:
-        methods, dispose_steps, dispose_batch_size, dispose_learning_rate, forget_weight, budgets, audit_seeds,
-        attack_learning_rates.
+        methods, dispose_steps, dispose_batch_size, dispose_learning_rate, forget_weight, attacks, budgets,
+        audit_seeds, attack_learning_rates, successive_halving.
     Parameters that control the run:
         output_dir, seed, use_cpu, bf16, save_steps.
     """
@@ -93,11 +91,16 @@ class DTLOptions:
     dispose_batch_size: int = option(32, "Source images, and target images, a step of disposal.")
     dispose_learning_rate: float = option(5e-4, "Learning rate of disposal.")
     forget_weight: float = option(1.0, "Weight (lambda) of the disposal loss against retention.")
+    attacks: str = option(
+        "linear_probe,full,head_then_full",
+        "Attacks, separated by commas: names, grid, adaptive or all; those that do not apply are left out.",
+    )
     budgets: str = option("5,20", "Images a class that the attacker gets, separated by commas.")
     audit_seeds: str = option("0,1,2", "Seeds of the attacks, separated by commas.")
     attack_learning_rates: str | None = option(
         None, "Learning rates that full fine-tuning attacks choose from; default: what suits the model."
     )
+    successive_halving: bool = option(False, "Give up hopeless learning rates of an attack early.")
     use_cpu: bool = option(False, "Train on the CPU even if there is a GPU.")
     bf16: bool = option(False, "Train under bfloat16 autocast.")
     save_steps: int = option(50, "Steps between the checkpoints that an interrupted stage continues from.")
@@ -113,18 +116,10 @@ class DTLOptions:
 
     def settings(self) -> dict[str, Any]:
         """What decides the stages that all methods share: a run is one choice of these."""
-        audit = ("budgets", "audit_seeds", "attack_learning_rates", "novel_dataset", "novel_label_column")
+        audit = ("attacks", "budgets", "audit_seeds", "attack_learning_rates", "successive_halving")
+        audit += ("novel_dataset", "novel_label_column")
         apart = {*audit, "max_eval_images", *self.disposal()}
         return {k: v for k, v in self.recorded().items() if k not in apart}
-
-
-def numbers(text: str, name: str, kind: type) -> tuple:
-    """Read a comma-separated list of numbers."""
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        what, example = ("whole numbers", "5,20") if kind is int else ("numbers", "1e-4,1e-3")
-        raise ConfigError(f"--{name} {text!r} must be {what} separated by commas, for example {example}.") from None
 
 
 class DTLJob:
@@ -175,7 +170,11 @@ class DTLJob:
             text = o.attack_learning_rates or "3e-5,1e-4,3e-4,1e-3"  # larger networks need smaller steps
             chosen["full_learning_rates"] = numbers(text, "attack_learning_rates", float)
         return AttackConfig(
-            budgets=numbers(o.budgets, "budgets", int), seeds=numbers(o.audit_seeds, "audit_seeds", int), **chosen
+            attacks=attack_names(o.attacks),
+            budgets=numbers(o.budgets, "budgets", int),
+            seeds=numbers(o.audit_seeds, "audit_seeds", int),
+            successive_halving=o.successive_halving,
+            **chosen,
         )
 
     def _load_tasks(self) -> None:
@@ -210,15 +209,7 @@ class DTLJob:
             self.processor = embedded_processor(size)
             torch.manual_seed(o.seed)
             return AutoModelForImageClassification.from_config(config)
-        try:
-            model = AutoModelForImageClassification.from_pretrained(
-                o.model_name_or_path, revision=o.revision, dtype=torch.float32, use_safetensors=True
-            )
-        except (OSError, ValueError, ImportError) as error:
-            raise ModelError(
-                f"The model {o.model_name_or_path!r} cannot be loaded: {error}\nGive a Hub id or a folder of an image "
-                "classifier with safetensors weights; the Hub needs a network and HF_HUB_OFFLINE unset."
-            ) from error
+        model = load_classifier(o.model_name_or_path, o.revision, new_head=True)
         self.processor = (
             default_processor(model.config, o.image_size)
             if o.image_size
@@ -349,6 +340,7 @@ class DTLJob:
                 train=_in_memory(self.images[name]["train"], 20 * max(self.attacks.budgets)),
                 validation=self.images[name]["validation"],
                 test=self.images[name]["test"],
+                retain=_in_memory(self.images["target"]["train"], self.attacks.retain_images_per_class),
             )
             for name, axis in (("source", "source_subset"), ("novel", "novel_downstream"))
         }

@@ -6,7 +6,7 @@ import platform
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hf_dtl.audit import (
     accuracy,
     comparison_markdown,
     markdown_table,
+    plot_attacks,
     plot_comparison,
     plot_piggyback,
     run_audit,
@@ -52,6 +53,7 @@ def audit(
 ) -> LeakageReport:
     """Attack the scrubbed model and its references; attacks that were finished before are not repeated.
 
+    Every process runs its share of the attacks, so all must call this, and all get the report.
     Source accuracy is read out with one and the same head, fitted on the undisposed model and frozen in the disposal.
     """
     device = job.state.device
@@ -101,6 +103,7 @@ def _settings(job: DTLJob, choice: MethodChoice) -> dict[str, Any]:
     names = ("num_chunks", "chunking", "normalize", "create", "retain_inputs", "temperature", "target_ce_weight")
     names += ("forget_weight", "max_forget_grad_norm", "learning_rate", "max_steps", "cap")
     options["command"] = _command(job, choice)
+    options["audit"] = asdict(job.attacks)
     options["disposal"] = {name: getattr(config, name) for name in names if name in config.to_dict()}
     options["images"] = {n: {s: len(images) for s, images in task.items()} for n, task in job.images.items()}
     return options
@@ -132,7 +135,7 @@ def _save_model(job: DTLJob, model: PreTrainedModel, folder: Path) -> None:
 def write_method(job: DTLJob, result: Scrubbed, folder: Path, compared: Sequence[LeakageReport] = ()) -> None:
     """Write what one method leaves to be published, the plots and the report beside it, each in one step."""
     plots = _fresh(folder / "plots")
-    pictures = plot_piggyback(result.report, plots / "piggyback")
+    pictures = plot_piggyback(result.report, plots / "piggyback") + plot_attacks(result.report, plots / "attacks")
     log = job.run.folder / "stages" / job.disposal_stage(result.choice) / "log.json"
     plot_disposal(json.loads(log.read_text()), f"Disposal by {result.choice.text}", plots / "disposal.png")
     if len(compared) > 1:

@@ -63,7 +63,7 @@ def stage_arguments(work: Path, **options: Any) -> dict[str, Any]:
         "save_steps": 100,
         "save_total_limit": 1,
         "logging_steps": 10,
-        "ddp_timeout": 7 * 24 * 3600,  # other processes wait while the first one audits
+        "ddp_timeout": 7 * 24 * 3600,  # a process waits for the others' share of the audit
         **options,
     }
 

@@ -1,6 +1,7 @@
 """Measure what the library's fast paths cost, as ratios within one run.
 
     OMP_NUM_THREADS=1 python scripts/benchmark.py collision
+    OMP_NUM_THREADS=1 python scripts/benchmark.py audit
 
 `collision`: one evaluation of the gradient collision loss and its gradients on a ViT-Ti shape (5.5 M parameters):
 naive (every chunk's graph alive, all pairs, double backward) against this library's two back ends, relative to one
@@ -10,21 +11,25 @@ size. Every variant runs in a process of its own.
 
 import argparse
 import itertools
+import json
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import torch
+import transformers
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import AutoModelForImageClassification, ResNetConfig, ViTConfig, ViTForImageClassification
 
 from hf_dtl.functional import gradient_collision
 
 IMAGES, CHUNKS, REPEATS, SIZE = 32, (2, 4, 8), 3, 112
+BUDGETS = (1, 5, 20)
 
 
 def problem(chunks):
@@ -97,12 +102,103 @@ def collision():
     Console(width=100).print(table, f"torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 
+def audited_task():
+    """MNIST 0-5 as the attacked task."""
+    from hf_dtl.audit import AttackedTask
+    from hf_dtl.data import embedded_processor, load_images, load_task
+
+    task, processor = load_task("mnist[0,1,2,3,4,5]"), embedded_processor(28)
+    splits = [load_images(getattr(task, s), processor, num_channels=3) for s in ("train", "validation", "test")]
+    return AttackedTask("mnist[0-5]", "source_subset", task.labels, *splits)
+
+
+def attacked_model(name, labels):
+    torch.manual_seed(0)
+    if name == "vit":
+        config = ViTConfig(
+            hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192, image_size=28,
+            patch_size=7,
+        )  # fmt: skip
+    else:
+        config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
+    config.id2label = dict(enumerate(labels))
+    return AutoModelForImageClassification.from_config(config)
+
+
+def measure_audit(name, variant, output):
+    """CPU and wall-clock seconds of one variant in this process, and its results."""
+    from accelerate import PartialState
+
+    from hf_dtl.audit import AttackConfig, run_audit
+    from hf_dtl.audit.piggyback import Attacker
+
+    transformers.logging.set_verbosity_error()
+    state = PartialState(cpu=True) if variant == "two processes" else None
+    task = audited_task()
+    model = attacked_model(name, task.labels)
+    options = {"max_stack": 1} if variant == "plain loop" else {}
+    config = AttackConfig(budgets=BUDGETS, successive_halving=variant == "halving", **options)
+    Attacker(model, task, AttackConfig(linear_probe_steps=1)).run("linear_probe", 1, 0)
+    start, wall = time.process_time(), time.perf_counter()
+    if variant == "plain loop":
+        units = itertools.product(config.attacks, config.budgets, config.seeds)
+        records = [Attacker(model, task, config).run(*unit) for unit in units]
+    else:
+        records = run_audit({"scrubbed": model}, {"task": task}, config, progress=False)
+    seconds = time.process_time() - start
+    found = {f"{r.attack}/{r.budget}/{r.seed}": [r.validation_accuracy, r.accuracy, r.learning_rate] for r in records}
+    if state is not None:
+        everyone = [None] * state.num_processes
+        torch.distributed.all_gather_object(everyone, seconds)
+        seconds = sum(everyone)
+    if state is None or state.is_main_process:
+        with open(output, "w") as file:
+            json.dump([seconds, time.perf_counter() - wall, found], file)
+    if state is not None:
+        state.destroy_process_group()
+
+
+def audit():
+    table = Table(
+        title=f"Default audit of one model on one task, {', '.join(map(str, BUDGETS))} images a class, 3 seeds"
+    )
+    columns = ("network", "variant", "CPU", "ratio", "wall", "ratio", "same choice", "mean |difference|", "largest")
+    for column in columns:
+        table.add_column(column, justify="right" if column not in ("network", "variant") else "left")
+    for name in ("vit", "resnet"):
+        plain = None
+        for variant in ("plain loop", "together", "halving", "two processes"):
+            with tempfile.TemporaryDirectory() as folder:
+                output = f"{folder}/result.json"
+                command = [sys.executable]
+                if variant == "two processes":
+                    command += ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+                command += [__file__, "measure_audit", name, variant, output]
+                subprocess.run(command, check=True, capture_output=True, text=True)
+                with open(output) as file:
+                    seconds, wall, found = json.load(file)
+            plain = plain or (seconds, wall, found)
+            gaps = [abs(found[key][1] - value[1]) for key, value in plain[2].items()]
+            same = sum(found[key][2] == value[2] for key, value in plain[2].items())
+            table.add_row(
+                name, variant, f"{seconds:.0f} s", f"{plain[0] / seconds:.1f}x", f"{wall:.0f} s",
+                f"{plain[1] / wall:.1f}x", f"{same} of {len(gaps)}", f"{statistics.fmean(gaps):.4f}",
+                f"{max(gaps):.4f}",
+            )  # fmt: skip
+    note = "Differences are of test accuracy, against the plain loop."
+    Console(width=120).print(table, note, f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["collision", "measure"])
+    parser.add_argument("what", choices=["collision", "audit", "measure", "measure_audit"])
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.what == "collision":
         collision()
+    elif arguments.what == "audit":
+        audit()
+    elif arguments.what == "measure_audit":
+        measure_audit(*arguments.rest)
     else:
         measure(arguments.rest[0], int(arguments.rest[1]))

@@ -35,11 +35,11 @@ def main(options: DTLOptions) -> None:
     undisposed, tl_model = job.adapt(pretrained)
     references = job.references(undisposed)
     scrubbed = [(choice, job.dispose(choice, tl_model)) for choice in job.choices]
+    results = [
+        Scrubbed(choice, model, audit(job, choice, model, undisposed, references, tl_model))
+        for choice, model in scrubbed
+    ]
     if job.state.is_main_process:
-        results = [
-            Scrubbed(choice, model, audit(job, choice, model, undisposed, references, tl_model))
-            for choice, model in scrubbed
-        ]
         write_outputs(job, results, undisposed)
         # for a file or pipe Rich would take 80 columns and break the tables
         console = Console() if sys.stdout.isatty() else Console(width=120)

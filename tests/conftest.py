@@ -11,4 +11,5 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
+    "GRADIO_ANALYTICS_ENABLED": "False",
 }

@@ -9,6 +9,7 @@ import pytest
 from toy_tasks import two_headed
 from transformers import HfArgumentParser
 
+from hf_dtl.audit_options import AuditOptions
 from hf_dtl.data import DatasetSpec, embedded_processor
 from hf_dtl.dtl import DTLOptions
 from hf_dtl.methods.by_name import parse_methods
@@ -23,22 +24,33 @@ def blocks(language):
 
 
 def test_python_snippet_runs(tmp_path, monkeypatch):
-    (snippet,) = blocks("python")
+    snippet, metric = blocks("python")
     folder = tmp_path / "outputs" / "demo" / "undisposed"
     two_headed().export("target").save_pretrained(folder)
     embedded_processor(size=16).save_pretrained(folder)
     monkeypatch.chdir(tmp_path)
+    exec(compile(metric, "README.md", "exec"), {})
     exec(compile(snippet, "README.md", "exec"), {})
     assert {f.name for f in (tmp_path / "scrubbed").iterdir()} >= {"config.json", "model.safetensors"}
 
 
-def commands():
-    text = "\n".join(blocks("bash") + [(ROOT / "scripts" / "dtl_finetune.py").read_text().split('"""')[1]])
+def commands(script):
+    text = "\n".join(blocks("bash") + [(ROOT / "scripts" / script).read_text().split('"""')[1]])
     lines = text.replace("\\\n", " ").splitlines()
-    return [line.strip() for line in lines if "scripts/dtl_finetune.py" in line]
+    return [line.strip() for line in lines if f"scripts/{script}" in line]
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", commands("audit.py"))
+def test_audit_commands_are_understood(command):
+    words = shlex.split(command)
+    position = words.index("scripts/audit.py")
+    assert words[:2] == ["accelerate", "launch"] or words[0] == "python"
+    (options,) = HfArgumentParser(AuditOptions).parse_args_into_dataclasses(words[position + 1 :])
+    for spec in options.datasets.values():
+        DatasetSpec.parse(spec)
+
+
+@pytest.mark.parametrize("command", commands("dtl_finetune.py"))
 def test_commands_are_understood(command):
     words = shlex.split(command)
     position = words.index("scripts/dtl_finetune.py")
@@ -60,7 +72,9 @@ def test_files_that_are_linked_exist():
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
     assert links
     for link in links:
-        assert (ROOT / link).exists(), link
+        path, _, heading = link.partition("#")
+        assert (ROOT / path).exists(), link
+        assert not heading or f"## {heading.replace('-', ' ')}\n" in README.lower(), link
 
 
 def test_the_table_is_the_one_that_the_command_wrote():

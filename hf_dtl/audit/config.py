@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any
 
+from hf_dtl.audit.recipes import GRID, RECIPES, Attack
 from hf_dtl.errors import ConfigError
 
-Attack = Literal["linear_probe", "full"]
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
@@ -14,64 +17,110 @@ class AttackConfig:
     """What the attacker may do: attacks × budgets × seeds, with a choice of learning rate for each of them.
 
     Parameters that control what is run:
-        attacks: `linear_probe` (a new linear head on frozen features) and `full` (a new head, every weight trained).
+        attacks: names from `hf_dtl.audit.recipes`; default: the grid {new head, published head} × {linear probe, full
+            fine-tuning, head then full, LoRA}. The adaptive ones are in `ADAPTIVE`. An attack that does not apply to a
+            model (its head has other classes, or there are no retain images) is left out for that model.
         budgets: images a class that the attacker may train on.
         seeds: each draws other images and another head; the deviation of the result is over seeds.
 
     Parameters that control the attacks:
-        linear_probe_learning_rates, full_learning_rates: the attacker tries all of them and keeps the one with the
-            best validation accuracy, anew for every model, budget and seed. The defaults suit small networks (0.3 M
-            parameters); for a ViT-S or larger add 1e-4 and 3e-5, so that the attacker is not the weak part.
+        linear_probe_learning_rates, full_learning_rates, lora_learning_rates: the attacker tries all of them and keeps
+            the one with the best validation accuracy, anew for every model, attack, budget and seed. The defaults suit
+            small networks (0.3 M parameters); see `for_model`.
         linear_probe_steps: steps of AdamW on all training images at once.
-        full_passes, full_min_steps: length of the full attack, in passes over its images, and the fewest steps. The
-            learning rate rises over the first tenth of the steps, stays, and falls to zero over the last 30 %.
-        batch_size: most images a step of the full attack; the batches of a pass are of equal size.
-        weight_decay: decoupled weight decay of both attacks.
-        max_gradient_norm: bound on the gradient's norm in the full attack, so that steep weights are no defence.
-        eval_batch_size: images a forward pass of an evaluation; does not change any number.
+        full_passes, full_min_steps: length of the full and LoRA attacks, in passes over their images, and the fewest
+            steps. The learning rate rises over the first tenth of the steps, stays, and falls to zero over the last
+            30 %.
+        batch_size: most images a step of these attacks; the batches of a pass are of equal size.
+        weight_decay: decoupled weight decay of all attacks.
+        max_gradient_norm: bound on the gradient's norm in full and LoRA attacks, so that steep weights are no defence.
+        lora_rank: rank of the adapters; they are scaled by 2 (alpha is twice the rank).
+        retain_images_per_class: most retain images a class in `retain_then_full`.
+
+    Parameters that control the cost:
+        successive_halving: give up the worse half of the learning rates after a quarter of the steps, and again after
+            half of them. It changes the result (a rate that is slow at first is lost), so the report says it was used.
+        max_stack: fine-tunings that run together; None chooses by the size of the network, 1 runs one after another.
+        eval_batch_size: images a forward pass of an evaluation.
 
     Raises:
         ConfigError: a value is empty, unknown or not positive.
     """
 
-    attacks: tuple[Attack, ...] = field(default=("linear_probe", "full"), metadata={"help": "Attacks to run."})
-    budgets: tuple[int, ...] = field(default=(5, 20), metadata={"help": "Training images a class."})
-    seeds: tuple[int, ...] = field(default=(0, 1, 2), metadata={"help": "Seeds of the images and of the new head."})
-    linear_probe_learning_rates: tuple[float, ...] = field(
-        default=(1e-3, 1e-2, 1e-1), metadata={"help": "Learning rates that the linear probe chooses from."}
+    attacks: tuple[Attack, ...] = _option(GRID, "Attacks to run.")
+    budgets: tuple[int, ...] = _option((1, 5, 20, 100), "Training images a class.")
+    seeds: tuple[int, ...] = _option((0, 1, 2), "Seeds of the images and of the new head.")
+    linear_probe_learning_rates: tuple[float, ...] = _option(
+        (1e-3, 1e-2, 1e-1), "Learning rates that the linear probe chooses from."
     )
-    full_learning_rates: tuple[float, ...] = field(
-        default=(6e-4, 2e-3), metadata={"help": "Learning rates that full fine-tuning chooses from."}
-    )
-    linear_probe_steps: int = field(default=200, metadata={"help": "Full-batch steps of the linear probe."})
-    full_passes: int = field(default=16, metadata={"help": "Passes over the images in full fine-tuning."})
-    full_min_steps: int = field(default=48, metadata={"help": "Fewest steps of full fine-tuning."})
-    batch_size: int = field(default=20, metadata={"help": "Images a step of full fine-tuning."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Decoupled weight decay of both attacks."})
-    max_gradient_norm: float = field(default=1.0, metadata={"help": "Bound on the gradient norm of the full attack."})
-    eval_batch_size: int = field(default=200, metadata={"help": "Images a forward pass of an evaluation."})
+    full_learning_rates: tuple[float, ...] = _option((6e-4, 2e-3), "Learning rates of full fine-tuning.")
+    lora_learning_rates: tuple[float, ...] = _option((2e-3, 1e-2), "Learning rates of LoRA.")
+    linear_probe_steps: int = _option(200, "Full-batch steps of the linear probe.")
+    full_passes: int = _option(16, "Passes over the images in full fine-tuning and LoRA.")
+    full_min_steps: int = _option(48, "Fewest steps of full fine-tuning and LoRA.")
+    batch_size: int = _option(20, "Images a step of full fine-tuning and LoRA.")
+    weight_decay: float = _option(0.01, "Decoupled weight decay of all attacks.")
+    max_gradient_norm: float = _option(1.0, "Bound on the gradient norm of full fine-tuning and LoRA.")
+    lora_rank: int = _option(8, "Rank of LoRA's adapters.")
+    retain_images_per_class: int = _option(50, "Most retain images a class that the attacker fine-tunes on first.")
+    successive_halving: bool = _option(False, "Give up hopeless learning rates early.")
+    max_stack: int | None = _option(None, "Fine-tunings that run together; 1 runs one after another.")
+    eval_batch_size: int = _option(200, "Images a forward pass of an evaluation.")
 
     def __post_init__(self) -> None:
-        unknown = set(self.attacks) - set(get_args(Attack))
+        unknown = set(self.attacks) - RECIPES.keys()
         if unknown:
-            raise ConfigError(
-                f"Unknown attacks {', '.join(sorted(unknown))}; there are: {', '.join(get_args(Attack))}."
-            )
-        for name in ("attacks", "budgets", "seeds", "linear_probe_learning_rates", "full_learning_rates"):
+            raise ConfigError(f"Unknown attacks {', '.join(sorted(unknown))}; there are: {', '.join(RECIPES)}.")
+        rates = tuple(f"{kind}_learning_rates" for kind in ("linear_probe", "full", "lora"))
+        for name in ("attacks", "budgets", "seeds", *rates):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ConfigError(f"`{name}` must hold at least one value and none twice, got {values}.")
-        positive = ("budgets", "linear_probe_learning_rates", "full_learning_rates", "linear_probe_steps")
-        for name in (*positive, "full_passes", "full_min_steps", "batch_size", "max_gradient_norm", "eval_batch_size"):
+        steps = ("linear_probe_steps", "full_passes", "full_min_steps", "batch_size", "eval_batch_size")
+        positive = ("budgets", *rates, *steps, "max_gradient_norm", "lora_rank", "retain_images_per_class")
+        for name in (*positive, "max_stack"):
             values = getattr(self, name)
             for value in values if isinstance(values, tuple) else (values,):
-                if not value > 0:
+                if value is not None and not value > 0:
                     raise ConfigError(f"`{name}` must be positive, got {value}.")
+        if min(self.seeds) < 0:
+            raise ConfigError(f"`seeds` must not be negative, got {min(self.seeds)}.")
 
-    def full_steps(self, images: int) -> int:
-        """Steps of the full attack on `images` training images."""
-        return max(self.full_min_steps, self.full_passes * math.ceil(images / self.batch_size))
+    @classmethod
+    def for_model(cls, parameters: int, **options: Any) -> "AttackConfig":
+        """The defaults with learning rates for a network of `parameters` parameters; `options` come first.
 
-    def learning_rates(self, attack: Attack) -> tuple[float, ...]:
+        Above 2 M parameters full fine-tuning chooses from 3e-5 to 1e-3 and LoRA from 3e-4 to 1e-2.
+        """
+        if parameters > 2_000_000:
+            options.setdefault("full_learning_rates", (3e-5, 1e-4, 3e-4, 1e-3))
+            options.setdefault("lora_learning_rates", (3e-4, 2e-3, 1e-2))
+        return cls(**options)
+
+    def steps(self, attack: str, images: int) -> int:
+        """Steps of `attack` on `images` training images."""
+        recipe = RECIPES[attack]
+        if recipe.trains == "linear_probe":
+            return self.linear_probe_steps
+        return recipe.length * max(self.full_min_steps, self.full_passes * math.ceil(images / self.batch_size))
+
+    def learning_rates(self, attack: str) -> tuple[float, ...]:
         """Learning rates that `attack` chooses from, the smallest first."""
-        return tuple(sorted(getattr(self, f"{attack}_learning_rates")))
+        recipe = RECIPES[attack]
+        own: tuple[float, ...] = getattr(self, f"{recipe.trains}_learning_rates")
+        return tuple(sorted(rate * recipe.learning_rate_factor for rate in own))
+
+    def numbers(self, attack: str) -> list[Any]:
+        """Every setting that decides the result of `attack`."""
+        recipe = RECIPES[attack]
+        names: tuple[str, ...] = ("full_passes", "full_min_steps", "batch_size", "max_gradient_norm")
+        if recipe.trains == "linear_probe":
+            names = ("linear_probe_steps",)
+        if recipe.head_first:
+            names += ("linear_probe_steps", "linear_probe_learning_rates")
+        if recipe.trains == "lora":
+            names += ("lora_rank",)
+        if recipe.retain == "first":
+            names += ("retain_images_per_class",)
+        used: list[Any] = [self.learning_rates(attack), self.weight_decay, self.successive_halving]
+        return used + [getattr(self, name) for name in names]

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hf_dtl.audit.bootstrap import CONFIDENCE
 from hf_dtl.audit.leakage import AxisLeakage, Ratio, leakage_by_axis
 from hf_dtl.audit.store import PiggybackRecord
 from hf_dtl.errors import DataError
@@ -20,6 +22,11 @@ _LOCAL_FOLDERS = re.compile(
     r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*"
 )
 _COMPUTED = {"schema_version", "leakage", "target_destroyed"}
+# Not in every file of this schema: files without them are read with their defaults.
+_OPTIONAL = {"settings", "machine", "chance", "target_margin", "target_destroyed", "membership"}
+MEMBERSHIP_SHARES = (
+    "auc", "balanced_accuracy", "tpr_at_1_percent_fpr", "forget_member_rate", "held_out_member_rate",
+)  # fmt: skip
 
 
 def library_version() -> str:
@@ -48,6 +55,22 @@ def without_folders(value: Any) -> Any:
     return value
 
 
+def _check_membership(rows: object) -> None:
+    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Mapping) for row in rows):
+        raise DataError(f"`membership` of a leakage report must be a list of objects, got {rows!r}.")
+    for row in rows:
+        for name in ("model", "attack"):
+            if not isinstance(row.get(name), str) or not row[name]:
+                raise DataError(f"A row of `membership` needs the text `{name}`, got {row!r}.")
+        for name, value in row.items():
+            share = name in MEMBERSHIP_SHARES
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if value is None or (number and (not share or 0 <= value <= 1)) or (isinstance(value, str) and not share):
+                continue
+            wanted = "in 0..1" if share else "a text, a finite number"
+            raise DataError(f"`{name}` in a row of `membership` must be {wanted} or null, got {value!r}.")
+
+
 @dataclass(frozen=True)
 class LeakageReport:
     """Everything the audit of one scrubbed model measured; `leakage` follows from the attacks and is not an input.
@@ -55,15 +78,21 @@ class LeakageReport:
     Args:
         method: name of the disposal method.
         seed: seed of the run.
-        target_accuracy: accuracy on the task to keep, with the keys `undisposed` and `scrubbed`, in 0..1.
-        source_accuracy: the same of the task to forget. Low values prove nothing; see `leakage`.
+        target_accuracy: accuracy on the task to keep, with the keys `undisposed` and `scrubbed`, in 0..1; None where
+            it was not measured. Whether the target is destroyed is then not known, and every table says so.
+        source_accuracy: the same of the task to forget; None where there is no head to measure it with. Low values
+            prove nothing; see `leakage`.
         piggyback: every finished attack.
         settings: what was done (method's options, data set selections, counts of images). Folders of local paths
             are cut off, because the report is published.
         machine: what the numbers depend on (versions, threads); nothing that identifies a machine.
         chance: accuracy of guessing, by name of the attacked data set.
-        target_margin: drop of target accuracy above which the target counts as destroyed.
-        version: version of the library that made the report.
+        target_margin: drop of target accuracy above which the target counts as destroyed, in 0..1.
+        library_version: version of the library that made the report.
+        membership: membership inference against the forget data, one object an attack on a model, such as
+            `asdict(MembershipResult)`: the texts `model` and `attack`, and any of `auc`, `balanced_accuracy`,
+            `tpr_at_1_percent_fpr`, `forget_member_rate` and `held_out_member_rate` in 0..1 or None; other keys hold
+            texts and numbers.
 
     Raises:
         DataError: a value is missing, of the wrong type or out of its range.
@@ -71,14 +100,15 @@ class LeakageReport:
 
     method: str
     seed: int
-    target_accuracy: dict[str, float]
-    source_accuracy: dict[str, float]
+    target_accuracy: dict[str, float | None]
+    source_accuracy: dict[str, float | None]
     piggyback: tuple[PiggybackRecord, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
     target_margin: float = 0.05
     library_version: str = field(default_factory=library_version)
+    membership: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("method", "library_version"):
@@ -94,9 +124,9 @@ class LeakageReport:
                 raise DataError(
                     f"`{name}` needs the keys undisposed and scrubbed, got {', '.join(getattr(self, name)) or 'none'}."
                 )
-        shares = {"target_margin": self.target_margin}
-        for name in ("target_accuracy", "source_accuracy", "chance"):
-            shares |= {f"{name}.{key}": value for key, value in getattr(self, name).items()}
+        shares = {"target_margin": self.target_margin, **{f"chance.{key}": v for key, v in self.chance.items()}}
+        for name in ("target_accuracy", "source_accuracy"):
+            shares |= {f"{name}.{key}": v for key, v in getattr(self, name).items() if v is not None}
         for name, value in shares.items():
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
                 raise DataError(f"`{name}` of a leakage report must be in 0..1, got {value!r}.")
@@ -105,6 +135,8 @@ class LeakageReport:
         object.__setattr__(self, "piggyback", tuple(self.piggyback))
         object.__setattr__(self, "settings", without_folders(self.settings))
         object.__setattr__(self, "machine", without_folders(self.machine))
+        _check_membership(self.membership)
+        object.__setattr__(self, "membership", without_folders(self.membership))
         _ = self.axes
 
     @cached_property
@@ -123,9 +155,28 @@ class LeakageReport:
         return self.axes["source_subset"].over_retrained if "source_subset" in self.axes else _NOT_ATTACKED
 
     @property
-    def target_destroyed(self) -> bool:
-        """Whether target accuracy fell by more than the margin: low leakage is then no merit."""
-        return self.target_accuracy["undisposed"] - self.target_accuracy["scrubbed"] > self.target_margin
+    def target_destroyed(self) -> bool | None:
+        """Whether target accuracy fell by more than the margin: low leakage is then no merit. None: not measured."""
+        before, after = self.target_accuracy["undisposed"], self.target_accuracy["scrubbed"]
+        return None if before is None or after is None else before - after > self.target_margin
+
+    @property
+    def successive_halving(self) -> bool:
+        """Whether the attacker dropped hopeless learning rates early; it may then have missed the best one."""
+        audit = self.settings.get("audit")
+        return isinstance(audit, Mapping) and audit.get("successive_halving") is True
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds of the attacks."""
+        return len({record.seed for record in self.piggyback})
+
+    @property
+    def diverged(self) -> dict[tuple[str, str, str], int]:
+        """Attacks in which no learning rate gave finite values, counted by axis, attack and model: guessing."""
+        return dict(
+            Counter((record.axis, record.attack, record.model) for record in self.piggyback if record.diverged)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as JSON values, in the order of the schema."""
@@ -133,7 +184,12 @@ class LeakageReport:
         if "source_subset" in self.axes:
             attack = self.axes["source_subset"].strongest_attack
             strongest = {"attack": attack.attack, "budget": attack.budget, "accuracy": attack.mean}
-        headline = {**asdict(self.leakage), "strongest_attack": strongest, "floor": "scratch"}
+        headline = {
+            **asdict(self.leakage),
+            "confidence": CONFIDENCE,
+            "strongest_attack": strongest,
+            "floor": "scratch",
+        }
         return {
             "schema_version": SCHEMA_VERSION,
             "library_version": self.library_version,
@@ -147,6 +203,7 @@ class LeakageReport:
             "chance": self.chance,
             "settings": self.settings,
             "machine": self.machine,
+            "membership": self.membership,
             "piggyback": [asdict(record) for record in self.piggyback],
         }
 
@@ -179,9 +236,8 @@ class LeakageReport:
                 f"The report has schema_version {content.get('schema_version')!r}, this library reads "
                 f"{SCHEMA_VERSION}. Read it with the library version {content.get('library_version')!r}."
             )
-        optional = {"settings", "machine", "chance", "target_margin", "target_destroyed"}
-        required = {*cls.__dataclass_fields__, *_COMPUTED} - optional
-        missing, unknown = required - content.keys(), content.keys() - required - optional
+        required = {*cls.__dataclass_fields__, *_COMPUTED} - _OPTIONAL
+        missing, unknown = required - content.keys(), content.keys() - required - _OPTIONAL
         if missing or unknown:
             raise DataError(
                 f"The leakage report lacks {', '.join(sorted(missing)) or 'nothing'} and has the unknown keys "
@@ -200,7 +256,8 @@ class LeakageReport:
         claim = content["leakage"]
         if not isinstance(claim, dict):
             raise DataError(f"`leakage` of a leakage report must be an object, got {claim!r}.")
-        for name in ("mean", "deviation"):
+        written = ("low", "high") if {"low", "high"} & claim.keys() else ()  # the first files had no interval
+        for name in ("mean", "deviation", *written):
             own, claimed = getattr(self.leakage, name), claim.get(name)
             if isinstance(own, float) and isinstance(claimed, (int, float)):
                 agree = math.isclose(own, claimed, abs_tol=1e-6)

@@ -4,15 +4,17 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.distributed
 from torch import Tensor
 
-from hf_dtl.errors import DataError, OutputError
+from hf_dtl.errors import DataError, DTLError, OutputError
 
 ModelName = Literal["undisposed", "scrubbed", "scratch", "retrained"]
 Axis = Literal["source_subset", "novel_downstream"]
@@ -99,6 +101,10 @@ def fingerprint(parts: Iterable[object]) -> str:
 class AttackStore:
     """A file of finished attacks, keyed by the fingerprint of everything that decides their result.
 
+    With several processes the first one reads the file and tells the others; while they work, each of them writes a
+    file of its own beside it (`NAME.process1`, ...), and at the end the first one takes them in. Files that an
+    interrupted run left are taken in at the next start.
+
     Args:
         path: the JSON-lines file; made when the first attack is stored. None keeps the attacks in memory only.
 
@@ -108,10 +114,67 @@ class AttackStore:
     """
 
     def __init__(self, path: str | Path | None = None):
+        group = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.process = torch.distributed.get_rank() if group else 0
+        self.processes = torch.distributed.get_world_size() if group else 1
         self.path = Path(path) if path is not None else None
         self._records: dict[str, PiggybackRecord] = {}
-        if self.path is not None and self.path.exists():
-            self._read(self.path)
+        self._new: dict[str, PiggybackRecord] = {}
+        error: OutputError | None = None
+        if self.process == 0 and self.path is not None:
+            try:
+                self._open(self.path)
+            except OutputError as caught:
+                error = caught
+        if self.processes > 1:
+            told: list[Any] = [(self._records, error)]
+            torch.distributed.broadcast_object_list(told, src=0)
+            self._records, error = told[0]
+            if self.process > 0 and self.path is not None:
+                self.path = self.path.with_name(f"{self.path.name}.process{self.process}")
+        if error is not None:
+            raise error
+
+    def _open(self, path: Path) -> None:
+        if path.exists():
+            self._read(path)
+        for part in sorted(path.parent.glob(f"{path.name}.process*")) if path.parent.is_dir() else ():
+            known = set(self._records)
+            self._read(part)
+            for key in self._records.keys() - known:
+                self._write(key, self._records[key])
+            part.unlink()
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Work of all processes: at its end every process has what every other one added.
+
+        Raises:
+            Exception: of another process, as its own error on this one; what was finished is kept.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as caught:
+            if self.processes == 1:
+                raise
+            error = caught
+        if self.processes == 1:
+            return
+        parts: list[Any] = [None] * self.processes
+        torch.distributed.all_gather_object(parts, (self._new, error if error is None else _portable(error)))
+        for process, (records, _) in enumerate(parts):
+            for key, record in records.items():
+                if key not in self._records:
+                    self._records[key] = record
+                    if self.process == 0 and process > 0 and self.path is not None:
+                        self._write(key, record)
+        torch.distributed.barrier()  # the first process has written everything before the others' files go
+        if self.process > 0 and self.path is not None:
+            self.path.unlink(missing_ok=True)
+        failed = error or next((caught for _, caught in parts if caught is not None), None)
+        if failed is not None:
+            raise failed
 
     def _read(self, path: Path) -> None:
         content = path.read_bytes()
@@ -139,11 +202,19 @@ class AttackStore:
 
     def add(self, key: str, record: PiggybackRecord) -> None:
         """Keep a finished attack; it is on the disk when this returns."""
-        self._records[key] = record
-        if self.path is None:
-            return
+        self._records[key] = self._new[key] = record
+        if self.path is not None:
+            self._write(key, record)
+
+    def _write(self, key: str, record: PiggybackRecord) -> None:
+        assert self.path is not None
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"fingerprint": key, **asdict(record)}) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself where it is one of ours, else its text: another process may not be able to read it."""
+    return error if isinstance(error, DTLError) else RuntimeError(f"{type(error).__name__}: {error}")

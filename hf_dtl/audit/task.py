@@ -21,6 +21,7 @@ class AttackedTask:
         labels: names of the classes; their number is what the attack needs.
         train, validation, test: the attacker's images; the learning rate is chosen on validation, accuracy is
             measured on test.
+        retain: images of what the published model was to keep, numbered as its own head; for attacks that use them.
     """
 
     name: str
@@ -29,6 +30,7 @@ class AttackedTask:
     train: LabelledImages
     validation: LabelledImages
     test: LabelledImages
+    retain: LabelledImages | None = None
 
     def __post_init__(self) -> None:
         if self.axis not in get_args(Axis):
@@ -67,7 +69,29 @@ def draw_images(labels: Tensor, num_classes: int, budget: int, seed: int) -> Ten
     return torch.cat(drawn)
 
 
-def check_task(train: LabelledImages, validation: LabelledImages, test: LabelledImages, num_classes: int) -> None:
+def draw_up_to(labels: Tensor, per_class: int, seed: int) -> Tensor:
+    """Draw up to `per_class` images of every class that is there; a class with fewer gives all.
+
+    Args:
+        labels: (images,) classes.
+        per_class: most images a class.
+        seed: seed of the draw.
+
+    Returns:
+        (drawn,) positions in `labels`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    members = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
+    return torch.cat([m[torch.randperm(len(m), generator=generator)[:per_class]] for m in members])
+
+
+def check_task(task: AttackedTask) -> None:
+    """Refuse a task that cannot be attacked.
+
+    Raises:
+        DataError: one class only, an empty split, labels out of range, or images and labels that differ in number.
+    """
+    train, validation, test, num_classes = task.train, task.validation, task.test, len(task.labels)
     if num_classes < 2:
         raise DataError(f"An attacked task needs at least 2 classes, got {num_classes}: one class is always right.")
     for name, split in (("train", train), ("validation", validation), ("test", test)):

@@ -9,16 +9,32 @@ from hf_dtl.functional.collision import (
     gradient_collision,
 )
 from hf_dtl.functional.losses import distillation, negative_cross_entropy, random_fooling, uniform_fooling
+from hf_dtl.functional.metrics import (
+    average_gap,
+    js_divergence,
+    relearn_time,
+    slc_auc,
+    tug_of_war,
+    unlearning_impact_score,
+    zrf_score,
+)
 
 __all__ = [
     "Average",
     "Collision",
+    "average_gap",
     "average_loss",
     "calibrate_step",
     "default_step",
     "distillation",
     "gradient_collision",
+    "js_divergence",
     "negative_cross_entropy",
     "random_fooling",
+    "relearn_time",
+    "slc_auc",
+    "tug_of_war",
     "uniform_fooling",
+    "unlearning_impact_score",
+    "zrf_score",
 ]

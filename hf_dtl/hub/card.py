@@ -8,15 +8,20 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_dtl.audit.leakage import Ratio
 from hf_dtl.audit.report import LeakageReport, without_folders
-from hf_dtl.audit.tables import AXIS_TITLES, markdown_table, with_deviation
+from hf_dtl.audit.tables import AXIS_TITLES, halving_note, markdown_table, with_interval
 from hf_dtl.errors import DataError
 
 TEMPLATE = Path(__file__).parent / "templates" / "leakage_card.md.jinja"
 TAGS = ("hf_dtl", "unlearning", "disposable-transfer-learning", "image-classification")
 TASK_TYPE = "image-classification"
 
-# Upper ends of the leakage (mean + deviation over seeds) that a sentence of the verdict may speak for.
+# Upper ends of the leakage (of interval and mean + deviation, the worse) that a sentence of the verdict speaks for.
 MOST_REMOVED, PART_REMOVED = 0.25, 0.75
+ALTERNATIVE_TEXTS = {
+    "piggyback": "PL accuracy over budgets: undisposed, scrubbed, scratch and retrained model",
+    "attacks": "Leakage attack by attack, with bootstrap intervals",
+    "comparison": "Target accuracy against leakage, one point a method",
+}
 
 
 def verdict(report: LeakageReport) -> str:
@@ -26,40 +31,47 @@ def verdict(report: LeakageReport) -> str:
         report: the report.
 
     Returns:
-        One or two sentences.
+        A few sentences. Where the target task is destroyed they begin with that, and praise nothing.
     """
-    ratio = report.leakage
-    said = [_leakage_sentence(ratio)]
+    ratio, target = report.leakage, report.target_accuracy
     if report.target_destroyed:
-        target = report.target_accuracy
-        said.append(
-            f"The target task was damaged: its accuracy fell from {target['undisposed']:.3f} to "
-            f"{target['scrubbed']:.3f}, so the leakage is no merit."
-        )
+        said = [
+            f"The target task was destroyed: its accuracy fell from {target['undisposed']:.3f} to "
+            f"{target['scrubbed']:.3f}, so a low leakage is no merit.",
+            _leakage_sentence(ratio, praise=False),
+        ]
+    elif report.target_destroyed is None:
+        said = [
+            _leakage_sentence(ratio, praise=False),
+            "Target accuracy was not measured, so it is not known whether this model still does its task.",
+        ]
+    else:
+        said = [_leakage_sentence(ratio, praise=True)]
     retrained = report.leakage_over_retrained
-    if ratio.mean is not None and retrained.mean is not None and retrained.mean + (retrained.deviation or 0.0) > 0.1:
+    if ratio.mean is not None and retrained.mean is not None and retrained.least_favourable > 0.1:
+        still = "is still" if retrained.low is not None and retrained.low > 0 else "may still be"
         said.append(
-            "It is still relearned better than a model trained on the target task alone "
-            f"(leakage over that model: {with_deviation(retrained.mean, retrained.deviation)})."
+            f"It {still} relearned better than a model trained on the target task alone "
+            f"(leakage over that model: {with_interval(retrained)})."
         )
+    elif ratio.mean is not None and retrained.gap is None:
+        said.append("It was not compared with a model trained on the target task alone.")
     return " ".join(said)
 
 
-def _leakage_sentence(ratio: Ratio) -> str:
+def _leakage_sentence(ratio: Ratio, *, praise: bool) -> str:
     if ratio.mean is None:
         return f"The leakage is undefined, so nothing is shown about removal: {ratio.undefined}."
-    number = with_deviation(ratio.mean, ratio.deviation)
-    highest = ratio.mean + (ratio.deviation or 0.0)
+    number = f"leakage {with_interval(ratio)}, where 1 leaks all and 0 nothing"
     if ratio.mean > 1:
         return f"This method did not remove the source task: it is relearned at least as well as before ({number})."
-    if highest > PART_REMOVED:
-        return f"This method did not remove the source task: leakage {number}, where 1 leaks all and 0 nothing."
-    if highest > MOST_REMOVED:
-        return f"This method removed a part of the source task: leakage {number}, where 1 leaks all and 0 nothing."
-    return (
-        f"The attacks tried here recovered little of the source task: leakage {number}, where 1 leaks all and 0 "
-        "nothing. A stronger attack may recover more."
-    )
+    if ratio.least_favourable > PART_REMOVED:
+        return f"This method did not remove the source task: {number}."
+    if not praise:
+        return f"The attacks tried here gave the {number}. A stronger attack may recover more."
+    if ratio.least_favourable > MOST_REMOVED:
+        return f"This method removed a part of the source task: {number}."
+    return f"The attacks tried here recovered little of the source task: {number}. A stronger attack may recover more."
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -75,19 +87,21 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _results(report: LeakageReport) -> list[EvalResult]:
     """Write target and PL accuracy as model-index entries; configuration and split keep them apart."""
-    data = report.settings.get("target_dataset", "target task")
-    results = [
-        EvalResult(
-            task_type=TASK_TYPE,
-            dataset_type="target",
-            dataset_name=str(data),
-            dataset_config="target",
-            dataset_split="test",
-            metric_type="accuracy",
-            metric_name="target accuracy",
-            metric_value=round(report.target_accuracy["scrubbed"], 6),
+    data, target = report.settings.get("target_dataset", "target task"), report.target_accuracy["scrubbed"]
+    results = []
+    if target is not None:
+        results.append(
+            EvalResult(
+                task_type=TASK_TYPE,
+                dataset_type="target",
+                dataset_name=str(data),
+                dataset_config="target",
+                dataset_split="test",
+                metric_type="accuracy",
+                metric_name="target accuracy" + (" (destroyed)" if report.target_destroyed else ""),
+                metric_value=round(target, 6),
+            )
         )
-    ]
     for axis, found in report.axes.items():
         for point in found.pl_accuracy:
             if point.model == "scrubbed":
@@ -135,6 +149,7 @@ def leakage_card(
     if not labels:
         raise DataError("The card needs the labels of the published model, got none.")
     local = base_model is None or without_folders(base_model) != base_model or base_model.count("/") > 1
+    pictures = [Path(plot) for plot in plots]
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
@@ -144,7 +159,7 @@ def leakage_card(
         eval_results=_results(report),
     )
     settings = _flat(report.settings)
-    command = settings.pop("command", None)
+    command, notes = settings.pop("command", None), settings.pop("notes", [])
     return ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
@@ -154,13 +169,17 @@ def leakage_card(
         target=settings.get("target_dataset"),
         labels=[str(label) for label in labels],
         tables=markdown_table(report),
-        plots=[Path(plot).name if Path(plot).is_absolute() else Path(plot).as_posix() for plot in plots],
+        plots=[(ALTERNATIVE_TEXTS.get(p.stem, p.stem), p.name if p.is_absolute() else p.as_posix()) for p in pictures],
         settings=settings,
         command=command,
         seed=report.seed,
-        attacks=sorted({record.attack for record in report.piggyback}),
+        attacks=list(dict.fromkeys(record.attack for record in report.piggyback)),
         budgets=sorted({record.budget for record in report.piggyback}),
-        seeds=len({record.seed for record in report.piggyback}),
+        seeds=report.seeds,
+        halving=halving_note([report]),
+        notes=[notes] if isinstance(notes, str) else notes,
+        destroyed=report.target_destroyed,
+        reconstruction="collision" in report.method,
         library_version=report.library_version,
         machine=report.machine,
     )

@@ -1,24 +1,106 @@
-import pytest
-from audit_toys import records, report
-from matplotlib import image
+from itertools import combinations
 
-from hf_dtl.audit import plot_comparison, plot_piggyback, plots
+import pytest
+from audit_toys import ATTACKS, LONG_NAMES, large_report, records, report
+from matplotlib import image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+
+from hf_dtl.audit import plot_attacks, plot_comparison, plot_piggyback
+from hf_dtl.audit.plots.attacks import draw_attacks
+from hf_dtl.audit.plots.look import COLOURS, MARKERS, STYLES, wrapped
+from hf_dtl.audit.plots.methods import draw_comparison
+from hf_dtl.audit.plots.piggyback import draw_piggyback
 from hf_dtl.errors import DataError
 
+ONE_AXIS = report(piggyback=tuple(r for r in report().piggyback if r.axis == "source_subset"))
+ONE_SEED = report("one_seed", piggyback=tuple(r for r in large_report().piggyback if r.seed == 0 and r.budget == 20))
+UNMEASURED = large_report("unmeasured:alpha=0.9", 0.3, target=(None, None))
+DESTROYED = large_report("noise_then_distil:alpha=0.9,steps=600,and=more", 0.1, target=(0.893, 0.4))
+UNDEFINED = large_report("undefined", gap=0.001)
+NOISY = large_report("noisy", 0.6, gap=0.08, noise=0.05)
+METHODS = (
+    *("gradient_collision", "gradient_collision:chunking=random,normalize=True", "negative_ce", "random_fooling"),
+    *(
+        "uniform_fooling",
+        "projected_gradient:threshold=0.95",
+        "erasing_probes:steps=600",
+        "noise_then_distil:alpha=0.9",
+    ),
+)
+LEAKAGES, TARGETS = (
+    (0.94, 0.95, 0.93, 0.93, 0.94, 0.4, 0.05, -0.1),
+    (0.885, 0.885, 0.893, 0.893, 0.89, 0.87, 0.88, 0.55),
+)
+EIGHT = [large_report(m, s, target=(0.893, t)) for m, s, t in zip(METHODS, LEAKAGES, TARGETS, strict=True)]
+SPREAD = [large_report(m, s, target=(0.893, t)) for m, s, t in (("a", 0.1, 0.89), ("b", 0.5, 0.85), ("c", 0.9, 0.7))]
 
-@pytest.fixture
-def figures(monkeypatch):
-    drawn, save = [], plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure) or save(figure, path))
-    return drawn
+SINGLE = {
+    "toy": report(), "one axis": ONE_AXIS, "large": large_report(), "one seed": ONE_SEED, "unmeasured": UNMEASURED,
+    "destroyed": DESTROYED, "undefined": UNDEFINED, "noisy": NOISY,
+}  # fmt: skip
+FIGURES = {
+    **{f"piggyback, {name}": (draw_piggyback, found) for name, found in SINGLE.items()},
+    **{f"attacks, {name}": (draw_attacks, found) for name, found in SINGLE.items()},
+    **{f"comparison, {name}": (draw_comparison, [found]) for name, found in SINGLE.items()},
+    "comparison, eight": (draw_comparison, EIGHT),
+    "comparison, spread": (draw_comparison, SPREAD),
+    "comparison, mixed": (draw_comparison, [*SPREAD, UNMEASURED, UNDEFINED, DESTROYED, NOISY]),
+}
 
 
-def test_piggyback_plot_shows_the_numbers_of_the_report(tmp_path, figures):
+def texts(figure):
+    """Every text that is drawn, with its box in pixels."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    found = [figure._suptitle]
+    for legend in figure.legends:
+        found += [*legend.get_texts(), legend.get_title()]
+    for panel in figure.axes:
+        found += [panel.title, panel.xaxis.label, panel.yaxis.label, *panel.texts]
+        for axis, limits in ((panel.xaxis, panel.get_xlim()), (panel.yaxis, panel.get_ylim())):
+            low, high = sorted(limits)
+            found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return [(t.get_text(), t.get_window_extent(renderer)) for t in found if t.get_visible() and t.get_text().strip()]
+
+
+@pytest.mark.parametrize("case", FIGURES)
+def test_no_text_touches_another_or_leaves_the_picture(case):
+    draw, given = FIGURES[case]
+    figure = draw(given)
+    drawn = texts(figure)
+    for (first, box), (second, other) in combinations(drawn, 2):
+        assert not box.overlaps(other), (first, second)
+    for text, box in drawn:
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
+    # Relearning is never shown without a word on the target.
+    assert any("target accuracy" in text for text, _ in drawn)
+
+
+@pytest.mark.parametrize(
+    ("plot", "given", "labels"),
+    [
+        (plot_piggyback, DESTROYED, ["target accuracy 0.893 → 0.400 † destroyed", "training images per class", "100"]),
+        (plot_attacks, large_report(), [*ATTACKS[:-3], "full_large_lr ‡", "leaks nothing", "leakage over scratch"]),
+        (plot_comparison, EIGHT, ["noise_then_distil:alpha=0.9 †", "target accuracy on the test split", "leaks all"]),
+    ],
+)
+def test_files_hold_the_labels_and_repeat_byte_for_byte(tmp_path, plot, given, labels):
+    first, second = plot(given, tmp_path / "plots" / "picture.v2"), plot(given, tmp_path / "again")
+    assert [path.name for path in first] == ["picture.v2.png", "picture.v2.svg"]
+    assert [a.read_bytes() for a in first] == [b.read_bytes() for b in second]
+    assert min(image.imread(first[0]).shape[:2]) > 500
+    svg = first[1].read_text()
+    assert svg.startswith("<?xml") and "<dc:title>" in svg
+    for label in labels:
+        assert f"<!-- {label} -->" in svg, label
+
+
+def test_piggyback_plot_shows_the_numbers_of_the_report():
     found = report(method="gradient_collision.v2")
-    png, svg = plot_piggyback(found, tmp_path / "plots" / "piggyback.v2")
-    assert (png.name, svg.name) == ("piggyback.v2.png", "piggyback.v2.svg")
-    assert min(image.imread(png).shape[:2]) > 500 and svg.read_text().startswith("<?xml")
-    panels = figures[0].axes
+    figure = draw_piggyback(found)
+    panels = figure.axes
     assert [p.get_title() for p in panels] == ["source subset: mnist[0-5]", "novel task: fashion_mnist"]
     drawn = {c.get_label(): list(c.lines[0].get_ydata()) for c in panels[0].containers}
     assert drawn == {
@@ -27,26 +109,106 @@ def test_piggyback_plot_shows_the_numbers_of_the_report(tmp_path, figures):
     }
     assert [label.get_text() for label in panels[0].get_xticklabels()] == ["5", "20"]
     assert "class" in panels[0].get_xlabel() and "test split" in panels[0].get_ylabel()
-    assert [t.get_text() for t in figures[0].legends[0].get_texts()][-1] == "chance"
+    assert [t.get_text() for t in figure.legends[0].get_texts()][-1] == "chance"
+    assert [label.get_text() for label in draw_piggyback(large_report()).axes[0].get_xticklabels()] == [
+        *("1", "5", "20", "100")
+    ]
 
 
-def test_the_same_report_gives_the_same_bytes(tmp_path):
-    first, second = (plot_piggyback(report(), tmp_path / name) for name in "ab")
-    assert [a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True)] == [True, True]
+def points(panel):
+    """Points of a panel by height: the marker and the place of what has a white edge."""
+    lines = [line for line in panel.lines if line.get_markeredgecolor() == "white"]
+    return {float(line.get_ydata()[0]): (float(line.get_xdata()[0]), line.get_marker()) for line in lines}
 
 
-def test_comparison_plot_names_every_method_also_those_without_a_number(tmp_path, figures):
-    undefined = report(method="unknown", piggyback=tuple(records({("scrubbed", 5): [0.5, 0.5]})))
-    several = [report(), report(method="negative_ce", target=(0.95, 0.5)), undefined]
-    assert all(path.stat().st_size for path in plot_comparison(several, tmp_path / "comparison"))
-    labels = [t.get_text() for t in figures[0].legends[0].get_texts()]
-    assert {"gradient_collision", "negative_ce †"} < set(labels) and "unknown" not in labels
-    note = figures[0].axes[0].get_title()
-    assert "undefined: unknown" in note and "destroyed" in note
+def test_attacks_plot_shows_every_leakage_the_interval_and_the_strongest():
+    found = large_report()
+    figure = draw_attacks(found)
+    for panel, axis in zip(figure.axes, found.axes.values(), strict=True):
+        drawn = points(panel)
+        assert drawn.pop(0.0) == (pytest.approx(axis.over_scratch.mean), "s")
+        for y, attack in enumerate(ATTACKS, start=1):
+            if attack not in axis.by_attack:
+                assert y not in drawn
+                continue
+            marker = "D" if attack == axis.strongest_by_attack else "o"
+            assert drawn[y] == (pytest.approx(axis.by_attack[attack].mean), marker)
+        whisker = next(line for line in panel.lines if line.get_solid_capstyle() == "butt")
+        assert list(whisker.get_xdata()) == pytest.approx([axis.over_scratch.low, axis.over_scratch.high])
+        assert {0.0, 1.0} <= {line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == ":"}
+    assert [t.get_text() for t in figure.axes[1].texts].count("not run") == 4
+
+
+@pytest.mark.parametrize(
+    ("found", "words"), [(ONE_SEED, "undefined: one seed"), (UNDEFINED, "undefined: within noise")]
+)
+def test_an_undefined_leakage_is_a_word_and_no_point(found, words):
+    panel = draw_attacks(found).axes[0]
+    assert points(panel) == {} and words in [t.get_text() for t in panel.texts]
+    assert "bootstrap" not in "".join(t.get_text() for t in draw_attacks(found).legends[0].get_texts())
+    figure = draw_comparison([found])
+    assert points(figure.axes[0]) == {}
+    assert f"leakage undefined: {found.method}" in [t.get_text() for t in figure.legends[0].get_texts()]
+
+
+def test_an_interval_without_a_bound_ends_in_an_arrow():
+    values = {("undisposed", 5): [0.5, 0.85, 0.85], ("scratch", 5): [0.52, 0.4, 0.4], ("scrubbed", 5): [0.5] * 3}
+    endless = report(piggyback=tuple(records(values)))
+    for figure in (draw_attacks(endless), draw_comparison([endless])):
+        panel = figure.axes[0]
+        ends = {line.get_marker(): line.get_xdata()[0] for line in panel.lines if line.get_marker() in ("<", ">")}
+        left, right = panel.get_xlim()
+        assert left < ends["<"] < left + 0.05 and right - 0.05 < ends[">"] < right
+        assert "interval goes on beyond the picture" in [t.get_text() for t in figure.legends[0].get_texts()]
+
+
+def test_comparison_labels_points_where_there_is_room_and_else_in_the_legend():
+    figure = draw_comparison(SPREAD)
+    named = {t.get_text() for t in figure.axes[0].texts}
+    assert {"a", "b", "c †"} <= named
+    assert not {"a", "b", "c †"} & {t.get_text() for t in figure.legends[0].get_texts()}
+    crowded = draw_comparison(EIGHT)
+    legend = {t.get_text().replace("\n", "") for t in crowded.legends[0].get_texts()}
+    assert {*METHODS[:-1], "noise_then_distil:alpha=0.9 †"} <= legend
+    assert "†" in [t.get_text() for t in crowded.axes[0].texts]
+    drawn = points(crowded.axes[0])
+    assert drawn[0.87] == (pytest.approx(EIGHT[5].leakage.mean), MARKERS[5])
+    # The undisposed model and the retrained model's own leakage are drawn as references.
+    circle = next(line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white")
+    assert (circle.get_xdata()[0], circle.get_ydata()[0]) == (1, 0.893)
+    place = next(line for line in figure.axes[0].lines if line.get_color() == STYLES["retrained"][0]).get_xdata()[0]
+    over_scratch = SPREAD[0].axes["source_subset"]
+    means = {m: [p.mean for p in over_scratch.pl_accuracy if p.model == m] for m in STYLES}
+    undisposed, scratch, retrained = (sum(means[m]) for m in ("undisposed", "scratch", "retrained"))
+    assert place == pytest.approx((retrained - scratch) / (undisposed - scratch))
+
+
+def test_a_method_without_a_measured_target_has_no_height():
+    main, below = draw_comparison([*SPREAD, UNMEASURED]).axes
+    assert set(points(main)) == {0.89, 0.85, 0.7} and set(points(below)) == {0.0}
+    assert below.get_ylabel() == "target accuracy\nnot measured"
+    (alone,) = draw_comparison([UNMEASURED]).axes
+    assert points(alone)[0.0][0] == pytest.approx(UNMEASURED.leakage.mean) and len(alone.get_yticks()) == 0
+
+
+def test_models_differ_in_grey_also_by_marker_and_line():
+    assert len({marker for _, marker, _ in STYLES.values()}) == len({line for *_, line in STYLES.values()}) == 4
+    assert len(set(MARKERS)) == len(MARKERS) >= 8 and len(set(COLOURS)) == 7
+    # Luminance of every colour stays well below white, so that it can be seen on paper.
+    assert all(sum(w * c for w, c in zip((0.21, 0.72, 0.07), to_rgb(colour), strict=True)) < 0.7 for colour in COLOURS)
+
+
+def test_long_names_are_wrapped_at_their_joints():
+    lines = wrapped(f"source subset: {LONG_NAMES['source_subset']}", 46).split("\n")
+    assert lines == ["source subset: cifar10:train[:50%][airplane,", "automobile,bird,cat,deer,dog]"]
+    cut = wrapped("x" * 200, 30, lines=2)
+    assert [len(line) for line in cut.split("\n")] == [30, 30] and cut.endswith("…")
 
 
 def test_nothing_to_draw_is_said(tmp_path):
     with pytest.raises(DataError):
         plot_comparison([], tmp_path / "x")
-    with pytest.raises(DataError):
-        plot_piggyback(report(piggyback=tuple(records({("scratch", 5): [0.5]}))), tmp_path / "x")
+    nothing = report(piggyback=tuple(records({("scratch", 5): [0.5]})))
+    for plot in (plot_piggyback, plot_attacks):
+        with pytest.raises(DataError):
+            plot(nothing, tmp_path / "x")

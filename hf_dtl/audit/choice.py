@@ -1,0 +1,83 @@
+"""The attacker's choice: of every attack, the learning rate that is best on validation images."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_dtl.audit.accuracy import LabelledImages
+from hf_dtl.audit.recipes import Unit
+from hf_dtl.audit.stack import Stack
+
+State = dict[str, Tensor]
+Classify = Callable[[Unit, State, LabelledImages], Tensor]
+"""Logits that an attack with these trained tensors gives to the images of a split."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best learning rate of one attack, its validation accuracy, and the tensors that it ended with."""
+
+    learning_rate: float
+    validation_accuracy: float
+    state: State
+
+
+def share_right(logits: Tensor, labels: Tensor) -> float:
+    """Accuracy; an image whose logits are not finite counts as wrong."""
+    right = (logits.argmax(-1).cpu() == labels.cpu()) & torch.isfinite(logits).all(-1).cpu()
+    return right.double().mean().item()
+
+
+def choose(
+    stack: Stack, units: Sequence[Unit], classify: Classify, validation: LabelledImages, *, halving: bool
+) -> Iterator[tuple[Unit, Choice | None]]:
+    """Train a stack to its end, and keep of every attack the learning rate that is best on validation.
+
+    The smaller one of equals is kept; one that diverges loses.
+
+    Args:
+        stack: for every attack as many fine-tunings as it has learning rates, the smallest rate first.
+        units: the attacks, in the order of the stack.
+        classify: what the fine-tunings are judged by.
+        validation: the images they are judged on.
+        halving: give up the worse half of every attack's learning rates after a quarter of the steps, and again
+            after half of them.
+
+    Returns:
+        Every attack with its choice, None when every learning rate diverged.
+    """
+    running = [unit for unit in units for _ in range(len(stack.members) // len(units))]
+
+    def validate(position: int) -> float | None:
+        if not stack.finite[position]:
+            return None
+        logits = classify(running[position], stack.result(position), validation)
+        return share_right(logits, validation.labels) if torch.isfinite(logits).all() else None
+
+    for until in (stack.steps // 4, stack.steps // 2) if halving else ():
+        if max(map(running.count, units)) > 1:
+            stack.advance(until)
+            kept = _better_half(running, [validate(position) for position in range(len(running))])
+            stack.keep(kept)
+            running = [running[position] for position in kept]
+    stack.advance()
+    for unit in units:
+        choice: Choice | None = None
+        for position in (i for i, own in enumerate(running) if own == unit):
+            value = validate(position)
+            if value is not None and (choice is None or value > choice.validation_accuracy):
+                choice = Choice(stack.members[position].learning_rate, value, stack.result(position))
+        yield unit, choice
+
+
+def _better_half(running: Sequence[Unit], values: Sequence[float | None]) -> list[int]:
+    """Positions of the better half of every attack's learning rates, rounded up; the smaller rate of equals."""
+    score = [-1.0 if value is None else value for value in values]
+    kept: list[int] = []
+    for unit in dict.fromkeys(running):
+        own = [position for position, other in enumerate(running) if other == unit]
+        best = sorted(own, key=lambda position: score[position], reverse=True)
+        kept += sorted(best[: (len(own) + 1) // 2])
+    return kept

@@ -1,0 +1,102 @@
+"""Several methods side by side."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from hf_dtl.audit.leakage import AxisLeakage
+from hf_dtl.audit.report import LeakageReport
+from hf_dtl.audit.tables import (
+    Cells,
+    average,
+    halving_note,
+    interval_note,
+    mark,
+    measured,
+    with_deviation,
+    with_interval,
+)
+from hf_dtl.errors import DataError
+
+
+def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) -> Cells:
+    """Several methods side by side, and the references of the first report as rows below them.
+
+    Args:
+        reports: one report a method.
+        narrow: leave room for four budgets and the methods' names on 100 columns: without SLC-AUC, deviations of
+            PL accuracy, and the interval of the leakage over retrained.
+
+    Returns:
+        The table.
+
+    Raises:
+        DataError: there is no report, or the reports attacked different data sets or budgets.
+    """
+    axes = [report.axes.get("source_subset") for report in reports]
+    places = [tuple(dict.fromkeys((p.dataset, p.budget) for p in a.pl_accuracy)) if a else () for a in axes]
+    if not axes or axes[0] is None or len(set(places)) > 1:
+        raise DataError(
+            f"Only reports with the same attacked source data and budgets compare side by side, got {places}."
+        )
+    several = len({dataset for dataset, _ in places[0]}) > 1
+    rows = []
+    for report in reports:
+        found = report.axes["source_subset"]
+        target, source = report.target_accuracy["scrubbed"], report.source_accuracy["scrubbed"]
+        learned = _learned(found, "scrubbed", places[0], narrow)
+        over = report.leakage_over_retrained
+        ratios = (
+            with_interval(report.leakage, deviation=False),
+            with_deviation(over.mean, None) if narrow else with_interval(over, deviation=False),
+        )
+        rows.append(
+            (report.method + mark(report), measured(target) + mark(report), measured(source), *learned, *ratios)
+        )
+    before = (measured(reports[0].target_accuracy["undisposed"]), measured(reports[0].source_accuracy["undisposed"]))
+    for model in ("undisposed", "scratch", "retrained"):
+        learned = _learned(axes[0], model, places[0], narrow)
+        rows.append((f"({model})", *(before if model == "undisposed" else ("", "")), *learned, "", ""))
+    if narrow:
+        rows = [tuple(cell.replace(" [", "\n[").replace("not measured", "not\nmeasured") for cell in r) for r in rows]
+    headings = [f"PL at {budget}" + (f", {dataset}" if several else "") for dataset, budget in places[0]]
+    headings += [] if narrow else ["SLC-AUC"]
+    last = "over retrained" if narrow else "leakage over retrained"
+    columns = ("method", "target after", "source after", *headings, "leakage", last)
+    return Cells("Methods compared", columns, tuple(rows), _notes(reports, narrow))
+
+
+def _learned(found: AxisLeakage, model: str, places: Sequence[tuple[str, int]], narrow: bool) -> list[str]:
+    """PL accuracy of one model at every place, and its SLC-AUC unless the table is narrow."""
+    points = {(p.dataset, p.budget): p for p in found.pl_accuracy if p.model == model}
+    cells = [average(points.get(place), deviation=not narrow) for place in places]
+    return cells if narrow else [*cells, average(found.slc_auc.get(model))]
+
+
+def _notes(reports: Sequence[LeakageReport], narrow: bool) -> tuple[str, ...]:
+    notes: list[str | None] = [
+        "Accuracy of target and source task after disposal; before it in the row (undisposed).",
+        "PL at k: source task relearned from k images a class. Leakage: 1 leaks all, 0 leaks nothing.",
+        None if narrow else "SLC-AUC: the mean height of PL accuracy over log(images/class).",
+        interval_note(reports),
+    ]
+    if any(report.target_destroyed for report in reports):
+        margins = sorted({f"{report.target_margin:.3f}" for report in reports})
+        notes.append(
+            f"† Target destroyed: its accuracy fell by more than {' or '.join(margins)}; a low leakage is no merit."
+        )
+    if any(report.target_destroyed is None for report in reports):
+        notes.append("Target accuracy not measured: that model may be destroyed, so a low leakage alone is no merit.")
+    if len({frozenset(report.axes["source_subset"].by_attack) for report in reports}) > 1:
+        notes.append("Not every method was attacked in the same ways; the one with fewer attacks may look better.")
+    return tuple(note for note in (*notes, halving_note(reports)) if note)
+
+
+def comparison_table(reports: Sequence[LeakageReport]) -> Table:
+    """Give several methods side by side for a terminal of 100 columns."""
+    return comparison_cells(reports, narrow=True).rich()
+
+
+def comparison_markdown(reports: Sequence[LeakageReport]) -> str:
+    """Give several methods side by side as Markdown."""
+    return comparison_cells(reports).markdown() + "\n"

@@ -1,0 +1,84 @@
+"""Which attacks apply to a model, which of them run together, and which process runs them."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from hf_dtl.audit.config import AttackConfig
+from hf_dtl.audit.networks import published_rows
+from hf_dtl.audit.recipes import RECIPES, Unit, applies
+from hf_dtl.audit.task import AttackedTask
+
+Group = tuple[Unit, ...]
+
+
+def rows(model: PreTrainedModel, task: AttackedTask) -> list[int] | None:
+    """Rows of the published head that stand for the attacked classes, or None where they do not fit."""
+    return published_rows(model, int(model.config.num_labels or 0), task.labels)
+
+
+def units(model: PreTrainedModel, task: AttackedTask, config: AttackConfig) -> list[Unit]:
+    """Every attack that applies to this model and task, in the order attacks, budgets, seeds."""
+    head, retain = rows(model, task) is not None, task.retain is not None
+    fitting = [attack for attack in config.attacks if applies(attack, published_head=head, retain=retain)]
+    return [Unit(a, budget, seed) for a in fitting for budget in config.budgets for seed in config.seeds]
+
+
+def groups(
+    attacks: Sequence[Unit], model: PreTrainedModel, task: AttackedTask, config: AttackConfig, device: torch.device
+) -> list[Group]:
+    """Split attacks into those that are trained together: equal networks, steps and batch sizes."""
+    alike: dict[tuple, list[Unit]] = {}
+    for unit in attacks:
+        recipe = RECIPES[unit.attack]
+        steps = config.steps(unit.attack, unit.budget * len(task.labels))
+        key = (recipe.trains, unit.budget, steps, recipe.relative, recipe.retain, recipe.learning_rate_factor)
+        alike.setdefault(key, []).append(unit)
+    found: list[Group] = []
+    for members in alike.values():
+        size = max(1, most_together(members[0], model, task, config, device) // _rates(members[0], config))
+        found += [tuple(members[i : i + size]) for i in range(0, len(members), size)]
+    return found
+
+
+def most_together(
+    unit: Unit, model: PreTrainedModel, task: AttackedTask, config: AttackConfig, device: torch.device
+) -> int:
+    """Fine-tunings at once: bounded by memory for their weights, gradients and moments, and by pixels a step."""
+    if config.max_stack is not None:
+        return config.max_stack
+    if RECIPES[unit.attack].trains == "linear_probe":
+        return 64
+    room = 8 if device.type == "cuda" else 1
+    copies = 4 * 4 * sum(p.numel() for p in model.parameters())
+    pixels = task.train.pixel_values[0].numel() * min(config.batch_size, unit.budget * len(task.labels))
+    return max(1, min(room * 2**30 // copies, room * 1_500_000 // pixels))
+
+
+def cost(group: Group, task: AttackedTask, config: AttackConfig) -> int:
+    """About how much a group costs, in images that are trained on; a linear probe counts as an evaluation."""
+    evaluation = (len(task.validation) + len(task.test)) // 3
+    if RECIPES[group[0].attack].trains == "linear_probe":
+        return evaluation
+    images = min(config.batch_size, group[0].budget * len(task.labels))
+    steps = config.steps(group[0].attack, group[0].budget * len(task.labels))
+    return len(group) * _rates(group[0], config) * (steps * images + evaluation)
+
+
+def share(costs: Sequence[int], processes: int) -> list[int]:
+    """Give every piece of work a process, the most expensive first, each to the one with the least so far.
+
+    Example:
+        >>> share([1, 5, 3, 1], processes=2)
+        [1, 0, 1, 1]
+    """
+    load, owner = [0] * processes, [0] * len(costs)
+    for piece in sorted(range(len(costs)), key=lambda piece: -costs[piece]):
+        owner[piece] = min(range(processes), key=lambda process: load[process])
+        load[owner[piece]] += costs[piece]
+    return owner
+
+
+def _rates(unit: Unit, config: AttackConfig) -> int:
+    return len(config.learning_rates(unit.attack))

@@ -1,0 +1,7 @@
+"""Pictures of the leakage report, readable in colour, by colour-blind readers, and printed in grey."""
+
+from hf_dtl.audit.plots.attacks import plot_attacks
+from hf_dtl.audit.plots.methods import plot_comparison
+from hf_dtl.audit.plots.piggyback import plot_piggyback
+
+__all__ = ["plot_attacks", "plot_comparison", "plot_piggyback"]

@@ -1,0 +1,176 @@
+"""What an attacker has: the published model, the attacked task, and what several attacks on them share."""
+
+import copy
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hf_dtl.audit.accuracy import LabelledImages, predict
+from hf_dtl.audit.config import AttackConfig
+from hf_dtl.audit.networks import Trainable, new_head, published_rows
+from hf_dtl.audit.recipes import RECIPES, Unit
+from hf_dtl.audit.stack import FineTuning, Schedule, Stack, prepare_for_vmap
+from hf_dtl.audit.task import AttackedTask, check_task, draw_images
+from hf_dtl.errors import DataError, ModelError
+from hf_dtl.heads import MultiHeadClassifier
+
+Head = tuple[Tensor, Tensor]
+
+
+def check_finite(model: PreTrainedModel, which: str) -> None:
+    """Refuse a model with weights that are not finite; `which` names it.
+
+    Raises:
+        ModelError: a weight is not finite.
+    """
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ModelError(
+                f"Weight `{name}` of {which} is not finite, so it cannot be attacked. "
+                "Repeat the training that made it with a smaller learning rate."
+            )
+
+
+def check_forward(model: PreTrainedModel, pixel_values: Tensor, which: str) -> None:
+    """Refuse a model that cannot process the attacked images; `which` names it.
+
+    Raises:
+        ModelError: it fails on the first image, or gives logits of a wrong shape or that are not finite.
+    """
+    shape = tuple(pixel_values.shape[1:])
+    remedy = f"Images have the shape {shape}; prepare them with the model's own processor."
+    try:
+        logits = predict(model, pixel_values[:1])
+    except Exception as error:  # whatever a model's own code raises
+        raise ModelError(
+            f"{which} ({type(model).__name__}) cannot process the attacked images: {error}. {remedy}"
+        ) from error
+    if logits.dim() != 2 or not torch.isfinite(logits).all():
+        raise ModelError(
+            f"{which} ({type(model).__name__}) gives logits of shape {tuple(logits.shape)}, or values that are not "
+            f"finite; the audit needs finite ones of shape (images, classes). {remedy}"
+        )
+
+
+class Published:
+    """The published model and the attacked task.
+
+    Args:
+        model: the published classifier; never changed. Weights in half precision are attacked in single precision.
+        task: the attacked task.
+        config: what the attacker may do.
+        device: where to run; None means the model's own device.
+
+    Raises:
+        ModelError: the weights are not finite, there is no exchangeable classifier, or the images do not fit.
+        DataError: a split is empty, labels are out of range, or there is one class only.
+    """
+
+    def __init__(self, model: PreTrainedModel, task: AttackedTask, config: AttackConfig, device=None):
+        check_task(task)
+        check_finite(model, "the attacked model")
+        self.model, self.task, self.config = model, task, config
+        self.num_classes = len(task.labels)
+        self.device = torch.device(device) if device is not None else model.device
+        self.heads = MultiHeadClassifier(copy.deepcopy(model), task="published").to(self.device).eval()
+        if model.dtype in (torch.float16, torch.bfloat16):
+            self.heads.float()
+        self.heads.requires_grad_(False)
+        self.dtype = self.heads.backbone.dtype
+        self.rows = published_rows(model, len(self.published_head[0]), task.labels)
+        self._networks: dict[str, Trainable] = {}
+        self._together: dict[str, bool] = {}
+        self._features: dict[int, Tensor] = {}
+        check_forward(model, task.train.pixel_values, "The attacked model")
+        if task.retain is not None:
+            self._check_retain(task.retain)
+
+    def _check_retain(self, retain: LabelledImages) -> None:
+        classes, labels = len(self.published_head[0]), retain.labels
+        if len(labels) == 0 or int(labels.min()) < 0 or int(labels.max()) >= classes:
+            found = f"labels {int(labels.min())}..{int(labels.max())}" if len(labels) else "no image"
+            raise DataError(
+                f"Retain images need labels of the published head, 0..{classes - 1}; there are {found}. "
+                "Number them as the published model does."
+            )
+        check_forward(self.model, retain.pixel_values, "The attacked model")
+
+    # Images and features --------------------------------------------------------------------------------------
+
+    def images(self, unit: Unit) -> tuple[Tensor, Tensor]:
+        """The training images of an attack, and their labels."""
+        train = self.task.train
+        chosen = draw_images(train.labels, self.num_classes, unit.budget, unit.seed)
+        return train.pixel_values[chosen].to(self.device, self.dtype), train.labels[chosen].to(self.device)
+
+    def predict(self, classify: Callable[[Tensor], Tensor], pixel_values: Tensor) -> Tensor:
+        """What `classify` gives for many images, on the attacker's device and in batches."""
+
+        def on_device(batch: Tensor) -> Tensor:
+            return classify(batch.to(self.device, self.dtype))
+
+        return predict(on_device, pixel_values, self.config.eval_batch_size)
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """Features (images, features) of the published backbone."""
+        return self.predict(self.heads.features, pixel_values)
+
+    def split_features(self, split: LabelledImages) -> Tensor:
+        """Features of the validation or test split, computed once for all linear probes."""
+        if id(split) not in self._features:
+            self._features[id(split)] = self.features(split.pixel_values)
+        return self._features[id(split)]
+
+    # Heads and networks ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def published_head(self) -> Head:
+        """Weight (published classes, features) and bias of the published head."""
+        head = self.heads.heads["published"]
+        assert isinstance(head, nn.Linear)
+        return head.weight, head.bias if head.bias is not None else head.weight.new_zeros(head.out_features)
+
+    def head(self, unit: Unit) -> Head:
+        """The head that an attack starts from: rows of the published one, or a new one by seed."""
+        if RECIPES[unit.attack].published_head and self.rows is not None:
+            weight, bias = self.published_head
+            return weight[self.rows], bias[self.rows]
+        return new_head(self.heads.num_features, self.num_classes, unit.seed)
+
+    def network(self, kind: str) -> Trainable:
+        """The network that attacks of a kind train: `full`, `lora`, or `retain` (under the whole published head)."""
+        if kind not in self._networks:
+            classes = len(self.published_head[0]) if kind == "retain" else self.num_classes
+            rank = self.config.lora_rank if kind == "lora" else None
+            self._networks[kind] = Trainable(self.heads, classes, rank).to(self.device)
+        return self._networks[kind]
+
+    @cached_property
+    def relative_scale(self) -> dict[str, Tensor]:
+        """Size of every weight relative to a fresh one's."""
+        return self.network("full").relative_scale(self.model)
+
+    def stack(
+        self, kind: str, network: nn.Module, members: list[FineTuning], schedule: Schedule, bound: float | None
+    ) -> Stack:
+        """A stack that uses `vmap` where that gives the same losses as one network after another."""
+
+        def build(together: bool, members: list[FineTuning]) -> Stack:
+            return Stack(
+                network, members, schedule=schedule, weight_decay=self.config.weight_decay, max_gradient_norm=bound,
+                together=together,
+            )  # fmt: skip
+
+        if len(members) == 1 or self.config.max_stack == 1:
+            return build(False, members)
+        prepare_for_vmap(network)
+        if kind not in self._together:
+            try:
+                alone, both = (build(together, members[:2]).losses() for together in (False, True))
+                self._together[kind] = torch.allclose(alone, both, rtol=1e-4, atol=1e-5, equal_nan=True)
+            except (RuntimeError, NotImplementedError, ValueError, TypeError):
+                self._together[kind] = False
+        return build(self._together[kind], members)

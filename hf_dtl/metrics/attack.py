@@ -1,0 +1,157 @@
+"""The metric `piggyback_accuracy` of a model: run the attacks, and say in plain values what they reached."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from hf_dtl.audit import AttackConfig, AxisLeakage, leakage, run_audit, scratch_model
+from hf_dtl.errors import ConfigError
+from hf_dtl.loading_models import check_same_processors
+from hf_dtl.metrics.attacked import Images, attacked_task
+from hf_dtl.metrics.models import Model, find_processor, load_model
+
+
+def attack_model(
+    model: Model,
+    train_dataset: Images | None = None,
+    test_dataset: Images | None = None,
+    *,
+    validation_dataset: Images | None = None,
+    undisposed: Model | None = None,
+    scratch: Model | bool | None = None,
+    retrained: Model | None = None,
+    processor: BaseImageProcessor | str | Path | None = None,
+    num_classes: int | None = None,
+    labels: Sequence[str] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    axis: str = "source_subset",
+    store: str | Path | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    **attack: Any,
+) -> dict[str, Any]:
+    """Compute the piggyback learning (PL) accuracy of a model: how well an attacker relearns a task from it.
+
+    Source: Koh et al., ICCV 2023, arXiv 2308.09971, name PL accuracy; the protocol is that of `hf_dtl.audit`.
+
+    Args:
+        model: the published classifier: a `PreTrainedModel`, a Hub id or a folder (safetensors only, no remote code).
+        train_dataset, test_dataset, validation_dataset: the attacked task; see `attacked_task`. Every image must be
+            in one of them only.
+        undisposed: the model before disposal, the ceiling.
+        scratch: the floor: a model, or True for random weights of the same architecture. None means True where
+            `undisposed` is given.
+        retrained: a model that never saw the task.
+        processor: prepares the images for every model, where the data are no tensors; None takes that of the model.
+        num_classes, labels, image_column, label_column: see `attacked_task`.
+        axis: `source_subset` (the task that was to be forgotten) or `novel_downstream` (one that nobody trained).
+        store: file that keeps finished attacks, so that an interrupted call continues.
+        device: where to attack; None means the device of the model.
+        progress: show a bar.
+        attack: options of `AttackConfig`, such as `budgets=(1, 5, 20)`, `seeds=(0, 1, 2)` or `attacks=("full",)`.
+
+    Returns:
+        Plain values that JSON can hold:
+
+        - `piggyback_accuracy`: in 0..1. At each budget the strongest attack counts, chosen by mean validation
+          accuracy; its test accuracy is averaged over seeds, and that over budgets.
+        - `deviation`: of that over seeds (n - 1), None for one seed.
+        - `slc_auc`: area under the accuracies over log(budget), as a mean height in 0..1.
+        - `chance`: 1 / classes.
+        - `per_budget`: budget → `mean`, `deviation`, `attack` and the `values` of the seeds.
+        - `attacks`: every attack on every model, as in a leakage report.
+        - `references`: model → the first five of these, for each reference that was given.
+        - `leakage`, where undisposed and scratch are there: `mean`, `deviation`, `undefined` (why there is no mean)
+          and the other fields of `hf_dtl.audit.Ratio`; `leakage_over_retrained` likewise.
+
+    Raises:
+        ConfigError, DataError, ModelError: arguments, images or a model cannot be used; before the first attack.
+    """
+    if train_dataset is None:
+        raise ConfigError("train_dataset is missing: what does the attacker learn from?")
+    loaded = load_model(model)
+    config = _config(loaded, attack)
+    given = {"undisposed": undisposed, "scratch": scratch, "retrained": retrained}
+    references = {role: one for role, one in given.items() if one is not None and not isinstance(one, bool)}
+    models = {"scrubbed": loaded, **{role: load_model(one) for role, one in references.items()}}
+    if scratch is True or (scratch is None and undisposed is not None):
+        models["scratch"] = scratch_model(loaded)
+    channels = getattr(loaded.config, "num_channels", 3)
+
+    def prepare() -> BaseImageProcessor:
+        chosen = find_processor(model, loaded, processor)
+        for role, one in references.items() if processor is None else ():
+            if isinstance(one, (str, Path)):
+                own = find_processor(one, models[role], None)
+                check_same_processors({"attacked": chosen, role: own}, channels)
+        return chosen
+
+    task = attacked_task(
+        train_dataset,
+        test_dataset,
+        validation_dataset,
+        most_budget=max(config.budgets),
+        num_channels=channels,
+        processor=prepare,
+        labels=labels,
+        num_classes=num_classes,
+        image_column=image_column,
+        label_column=label_column,
+        axis=axis,
+    )
+    records = run_audit(
+        models, {"attacked": task}, config, store=store, progress=progress, device=device or loaded.device
+    )
+    found = leakage(records, axis)
+    return _summary(found, list(models), len(task.labels), [asdict(record) for record in records])
+
+
+def _config(model: PreTrainedModel, options: dict[str, Any]) -> AttackConfig:
+    """The attacker's options from lists, tuples and single values."""
+    known = {field.name: field.default for field in fields(AttackConfig)}
+    unknown = sorted(options.keys() - known.keys())
+    if unknown:
+        raise ConfigError(f"Unknown arguments {', '.join(unknown)}. Options of the attacker: {', '.join(known)}.")
+    values = {}
+    for name, value in options.items():
+        if isinstance(known[name], tuple):
+            value = (value,) if isinstance(value, (int, float, str)) else tuple(value)
+        values[name] = value
+    return AttackConfig.for_model(model.num_parameters(), **values)
+
+
+def _summary(found: AxisLeakage, models: list[str], num_classes: int, attacks: list[dict]) -> dict[str, Any]:
+    accuracies = {model: {**_accuracy(found, model), "chance": 1 / num_classes} for model in models}
+    result = accuracies.pop("scrubbed")
+    result["attacks"] = attacks
+    result["references"] = accuracies
+    if {"undisposed", "scratch"} <= accuracies.keys():
+        result["leakage"] = asdict(found.over_scratch)
+    if {"undisposed", "retrained"} <= accuracies.keys():
+        result["leakage_over_retrained"] = asdict(found.over_retrained)
+    return result
+
+
+def _accuracy(found: AxisLeakage, model: str) -> dict[str, Any]:
+    points = [point for point in found.pl_accuracy if point.model == model]
+    seeds = [fmean(values) for values in zip(*(point.values for point in points), strict=True)]
+    return {
+        "piggyback_accuracy": fmean(seeds),
+        "deviation": stdev(seeds) if len(seeds) > 1 else None,
+        "slc_auc": found.slc_auc[model].mean,
+        "per_budget": {
+            point.budget: {
+                "mean": point.mean,
+                "deviation": point.deviation,
+                "attack": point.attack,
+                "values": list(point.values),
+            }
+            for point in points
+        },
+    }

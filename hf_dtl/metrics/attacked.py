@@ -1,0 +1,215 @@
+"""The attacked task from what a user of the metric has: the name of a task, data sets, or tensors."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import datasets
+import torch
+from torch import Tensor
+from transformers import BaseImageProcessor
+
+from hf_dtl.audit import AttackedTask, LabelledImages
+from hf_dtl.data import ImageTensors, load_images, load_task
+from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, image_and_label
+from hf_dtl.errors import ConfigError, DataError
+
+Images = str | datasets.Dataset | LabelledImages
+
+VALIDATION_FRACTION, MOST_VALIDATION = 0.2, 100
+POOL = 20
+"""The attacker draws from at most so many times its largest budget; other images of a data set are not decoded."""
+
+
+def attacked_task(
+    train_dataset: Images,
+    test_dataset: Images | None = None,
+    validation_dataset: Images | None = None,
+    *,
+    most_budget: int,
+    num_channels: int,
+    processor: Callable[[], BaseImageProcessor],
+    labels: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    axis: str = "source_subset",
+) -> AttackedTask:
+    """Prepare the images of an attack.
+
+    Args:
+        train_dataset: what the attacker draws from: a `datasets.Dataset`, an object with `pixel_values` and `labels`
+            as `ImageTensors` has, or the name of a whole task as `load_task` reads it, such as `"mnist[0,1,2]"`.
+        test_dataset: likewise; left out for a whole task.
+        validation_dataset: what the attacker chooses its learning rate on. None takes a fifth of each class of the
+            training images, at most 100, and always the same ones; the attacker draws from the others.
+        most_budget: largest budget, in images a class.
+        num_channels: as the model takes.
+        processor: gives the image processor; called only where images have to be decoded.
+        labels: names of the classes, for tensors; None means their numbers.
+        num_classes: number of classes; None counts them.
+        image_column, label_column: columns of data sets; None finds them.
+        axis: `source_subset` or `novel_downstream`.
+
+    Returns:
+        The task, every split in memory.
+
+    Raises:
+        ConfigError: arguments contradict each other.
+        DataError: images or labels cannot be used.
+    """
+    given = {"train": train_dataset, "validation": validation_dataset, "test": test_dataset}
+    given = {split: images for split, images in given.items() if images is not None}
+    _check_kinds(given, labels=labels, image_column=image_column, label_column=label_column)
+    name = "attacked task"
+    if isinstance(train_dataset, str):
+        task = load_task(train_dataset, image_column=image_column, label_column=label_column)
+        name, names = task.name, task.labels
+        parts = {"train": task.train, "validation": task.validation, "test": task.test}
+    elif isinstance(train_dataset, datasets.Dataset):
+        parts, names = _from_datasets(given, image_column, label_column)
+    else:
+        parts = {split: _tensors(images, split) for split, images in given.items()}
+        names = _names(parts, labels, num_classes)
+    if num_classes not in (None, len(names)):
+        raise ConfigError(f"num_classes is {num_classes}, but there are {len(names)} classes: {', '.join(names)}.")
+    if "validation" not in parts:
+        held_out = validation_rows(_labels(parts["train"]), most_budget, names)
+        parts["validation"] = _select(parts["train"], held_out)
+        parts["train"] = _select(parts["train"], ~held_out)
+    if isinstance(parts["train"], datasets.Dataset):
+        parts["train"] = _select(parts["train"], _draw(_labels(parts["train"]), lambda count: POOL * most_budget))
+        prepare = processor()
+        parts = {
+            split: load_images(
+                part, prepare, num_channels=num_channels, memory_limit_gib=float("inf"), desc=f"{name} {split}"
+            )
+            for split, part in parts.items()
+        }
+    return AttackedTask(name=name, axis=axis, labels=names, **parts)
+
+
+def validation_rows(labels: Tensor, most_budget: int, names: Sequence[str]) -> Tensor:
+    """Choose the training images that become validation images, always the same ones.
+
+    Args:
+        labels: (images,) classes of the training images.
+        most_budget: images that every class must keep.
+        names: of the classes, for the message.
+
+    Returns:
+        (images,) bool.
+
+    Raises:
+        DataError: a class has no image to spare.
+    """
+
+    def share(count: int) -> int:
+        return min(max(1, round(VALIDATION_FRACTION * count)), MOST_VALIDATION, count - most_budget)
+
+    for label, count in zip(*(values.tolist() for values in labels.unique(return_counts=True)), strict=True):
+        if share(count) < 1:
+            raise DataError(
+                f"The class '{names[label]}' has {count} training images: too few for a budget of {most_budget} and "
+                "for validation images beside it. Give a validation_dataset, smaller budgets or more images."
+            )
+    return _draw(labels, share)
+
+
+def _draw(labels: Tensor, share: Callable[[int], int]) -> Tensor:
+    """Mask of a fixed random draw of `share(images of the class)` from each class."""
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        rows = torch.nonzero(labels == label).flatten()
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(label))
+        mask[rows[order[: share(len(rows))]]] = True
+    return mask
+
+
+def _check_kinds(given: Mapping[str, Images], **options: object) -> None:
+    """Refuse arguments that contradict each other, before anything is read."""
+    train = given["train"]
+    if isinstance(train, str):
+        if len(given) > 1:
+            raise ConfigError(
+                f"train_dataset {train!r} names a whole task, which has validation and test images of its own. Leave "
+                "out test_dataset and validation_dataset, or give data sets for all of them."
+            )
+    elif "test" not in given:
+        raise ConfigError("test_dataset is missing: PL accuracy is measured on images that the attacker never sees.")
+    kinds = {"a data set" if isinstance(images, datasets.Dataset) else "tensors" for images in given.values()}
+    if len(kinds) > 1 or (len(given) > 1 and any(isinstance(images, str) for images in given.values())):
+        raise ConfigError(
+            "train_dataset, validation_dataset and test_dataset must be of one kind, got "
+            f"{', '.join(type(images).__name__ for images in given.values())}."
+        )
+    splits = list(given)
+    for position, split in enumerate(splits):
+        for other in splits[:position]:
+            if given[split] is given[other]:
+                raise ConfigError(f"{other}_dataset and {split}_dataset are the same images. They must share none.")
+    tensors = not isinstance(train, (str, datasets.Dataset))
+    for name in ("image_column", "label_column") if tensors else ("labels",):
+        if options[name] is not None:
+            kind = "data sets" if tensors else "tensors"
+            raise ConfigError(f"{name} is {options[name]!r}, but it is for {kind} only. Leave it out.")
+
+
+def _from_datasets(
+    given: Mapping[str, datasets.Dataset], image_column: str | None, label_column: str | None
+) -> tuple[dict[str, datasets.Dataset], tuple[str, ...]]:
+    features = given["train"].features
+    image_column = find_image_column(features, image_column, "train_dataset")
+    label_column = find_label_column(features, label_column, "train_dataset")
+    for split, part in given.items():
+        missing = {image_column, label_column} - set(part.features)
+        if missing:
+            raise DataError(
+                f"{split}_dataset has no column '{missing.pop()}', which train_dataset has. "
+                f"Columns there: {', '.join(part.features)}."
+            )
+    names, ids = class_ids(given, label_column, "train_dataset")
+    for split, labels in ids.items():
+        if (labels < 0).any():
+            raise DataError(f"{split}_dataset has {int((labels < 0).sum())} images without a label. Remove them.")
+    parts = {split: image_and_label(part, image_column, ids[split], names) for split, part in given.items()}
+    return parts, names
+
+
+def _tensors(images: LabelledImages, split: str) -> ImageTensors:
+    try:
+        pixel_values, labels = images.pixel_values, images.labels
+    except AttributeError:
+        raise DataError(
+            f"{split}_dataset is a {type(images).__name__}. Give a datasets.Dataset, an object with the tensors "
+            "`pixel_values` and `labels` (as hf_dtl.data.ImageTensors), or the name of a task as train_dataset."
+        ) from None
+    if pixel_values.ndim != 4 or labels.ndim != 1 or labels.is_floating_point():
+        raise DataError(
+            f"{split}_dataset has pixel_values of shape {tuple(pixel_values.shape)} and labels of shape "
+            f"{tuple(labels.shape)}, {labels.dtype}. Expected are 4 dimensions, and integers in 1."
+        )
+    if len(labels) == 0 or len(labels) != len(pixel_values):
+        raise DataError(f"{split}_dataset has {len(pixel_values)} images and {len(labels)} labels.")
+    return ImageTensors(pixel_values, labels)
+
+
+def _names(
+    parts: Mapping[str, ImageTensors], labels: Sequence[str] | None, num_classes: int | None
+) -> tuple[str, ...]:
+    highest = max(int(part.labels.max()) for part in parts.values())
+    names = tuple(labels) if labels is not None else tuple(str(n) for n in range(num_classes or highest + 1))
+    lowest = min(int(part.labels.min()) for part in parts.values())
+    if lowest < 0 or highest >= len(names):
+        raise DataError(f"The labels are in {lowest}..{highest}; with {len(names)} classes they must be in "
+                        f"0..{len(names) - 1}.")  # fmt: skip
+    return names
+
+
+def _labels(part: datasets.Dataset | ImageTensors) -> Tensor:
+    if isinstance(part, datasets.Dataset):
+        return torch.as_tensor(part.select_columns(["label"]).with_format("numpy")[:]["label"])
+    return part.labels
+
+
+def _select(part: datasets.Dataset | ImageTensors, mask: Tensor) -> datasets.Dataset | ImageTensors:
+    rows = torch.nonzero(mask).flatten().tolist()
+    return part.select(rows) if isinstance(part, datasets.Dataset) else part.subset(rows)

@@ -1,0 +1,65 @@
+"""Audit any two image classifiers: how well can the scrubbed one be taught again what it was to forget?
+
+    python scripts/audit.py --scrubbed user/scrubbed --undisposed user/original --source_dataset "cifar10[cat,dog]" \
+        --target_dataset "cifar10[car,ship]" --output_dir outputs/audit
+    python scripts/audit.py --scrubbed ./scrubbed --undisposed ./undisposed --source_dataset "mnist[0-5]" \
+        --attacks all --retrained ./retrained --resume
+
+Two processes on a machine without a GPU:
+
+    accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no \
+        scripts/audit.py --use_cpu True --scrubbed ./scrubbed --undisposed ./undisposed --source_dataset "mnist[0-5]"
+
+The models are Hub ids or folders with safetensors weights; they need not be made by this library. A finished attack is
+stored at once: the same command with --resume continues an interrupted audit.
+"""
+
+import sys
+
+import torch
+import transformers
+from rich.console import Console
+from transformers import HfArgumentParser
+
+from hf_dtl.audit import LeakageReport, table
+from hf_dtl.audit_job import AuditJob
+from hf_dtl.audit_options import AuditOptions
+from hf_dtl.audit_results import leakage_report, write_outputs
+from hf_dtl.errors import DTLError
+from hf_dtl.processes import together
+
+
+def main(options: AuditOptions) -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()  # of reading weights
+    job = AuditJob(options)
+    records = job.attack()
+
+    def finish() -> None:
+        if job.state.is_main_process:
+            report = leakage_report(job, records)
+            write_outputs(report, job.run.folder)
+            show(report)
+            print(f"Report, tables, plots and finished attacks: {job.run.folder}")
+
+    together(finish)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def show(report: LeakageReport) -> None:
+    # for a file or pipe Rich would take 80 columns and break the tables
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(*table(report))
+    for note in report.settings["notes"]:
+        console.print(note, highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    try:
+        (arguments,) = HfArgumentParser(AuditOptions).parse_args_into_dataclasses()
+        main(arguments)
+    except DTLError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. Start the same command with --resume to continue.")

@@ -1,0 +1,159 @@
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from audit_toys import QUICK, split, task, vit
+
+from hf_dtl.audit import plan, run_audit, scratch_model
+from hf_dtl.audit import run as run_module
+from hf_dtl.audit.piggyback import Attacker
+from hf_dtl.errors import ConfigError, DataError, ModelError, OutputError
+
+QUICK = replace(QUICK, attacks=("linear_probe", "full"))
+TASK = task()
+
+
+def all_models():
+    model = vit(4, seed=1)
+    return {"undisposed": model, "scrubbed": copy.deepcopy(model), "scratch": scratch_model(model, 5)}
+
+
+@pytest.fixture
+def attacks_run(monkeypatch):
+    done = []
+    original = Attacker.run_stack
+    monkeypatch.setattr(Attacker, "run_stack", lambda self, units: done.extend(units) or original(self, units))
+    return done
+
+
+def test_an_interrupted_audit_continues_without_repeating_and_ends_as_an_undisturbed_one(tmp_path, attacks_run):
+    models, axes = {"undisposed": vit(), "scratch": vit(seed=4)}, {"toy": TASK}
+    whole = run_audit(models, axes, QUICK, store=tmp_path / "whole.jsonl", progress=False)
+    assert len(whole) == len(attacks_run) == 16
+    lines = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(b"".join(lines[:5]) + lines[5][:40])
+    attacks_run.clear()
+    assert run_audit(models, axes, QUICK, store=cut, progress=False) == whole
+    assert len(attacks_run) == 12, "the group that was cut runs as a whole, so that its numbers are the same"
+    assert sorted(cut.read_bytes().splitlines()) == sorted(line.strip() for line in lines)
+    attacks_run.clear()
+    assert run_audit(models, axes, QUICK, store=cut, progress=False) == whole and not attacks_run
+
+
+def test_finished_attacks_are_kept_when_a_later_one_fails(tmp_path, monkeypatch, attacks_run):
+    store, interrupted = tmp_path / "store.jsonl", Attacker.run_stack
+
+    def run_stack(self, units):
+        if units[0].attack == "full":
+            raise KeyboardInterrupt
+        return interrupted(self, units)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Attacker, "run_stack", run_stack)
+        run_audit({"undisposed": vit()}, {"toy": TASK}, QUICK, store=store, progress=False)
+    assert len(store.read_text().splitlines()) == 4
+    attacks_run.clear()
+    assert len(run_audit({"undisposed": vit()}, {"toy": TASK}, QUICK, store=store, progress=False)) == 8
+    assert {unit.attack for unit in attacks_run} == {"full"}
+
+
+def test_a_network_that_fails_in_training_is_named_and_finished_attacks_are_kept(tmp_path):
+    model, store = vit(), tmp_path / "store.jsonl"
+
+    def fails_when_trained(module, inputs, output):
+        if torch.is_grad_enabled():
+            raise RuntimeError("no gradient for you")
+
+    model.vit.layernorm.register_forward_hook(fails_when_trained)
+    with pytest.raises(ModelError, match="ViTForImageClassification failed in the attack full .* no gradient for you"):
+        run_audit({"undisposed": model}, {"toy": TASK}, QUICK, store=store, progress=False)
+    assert len(store.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("broken", ["weights", "forward"])
+def test_a_model_that_cannot_be_attacked_is_named_before_the_first_attack(broken, attacks_run):
+    model = vit(seed=3)
+    if broken == "weights":
+        with torch.no_grad():
+            model.classifier.bias[0] = float("nan")
+    else:
+        model.config.num_channels = model.vit.embeddings.patch_embeddings.num_channels = 1
+        model.vit.embeddings.patch_embeddings.projection = torch.nn.Conv2d(1, 16, 4, 4)
+    with pytest.raises(ModelError, match="(?i)the scratch model"):
+        run_audit({"undisposed": vit(), "scratch": model}, {"toy": TASK}, QUICK, progress=False)
+    assert not attacks_run
+
+
+def test_attacks_that_do_not_apply_are_left_out_model_by_model():
+    config = replace(QUICK, attacks=("full", "full_published", "retain_only"), budgets=(2,), seeds=(0,))
+    records = run_audit({"undisposed": vit(3), "scratch": vit(4)}, {"toy": TASK}, config, progress=False)
+    assert [(r.model, r.attack) for r in records] == [
+        ("undisposed", "full"), ("undisposed", "full_published"), ("scratch", "full"),
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="retain_only"):
+        run_audit({"scratch": vit(4)}, {"toy": TASK}, replace(config, attacks=("retain_only",)), progress=False)
+
+
+def test_attacks_that_train_alike_run_together_and_give_what_they_give_alone():
+    models, together = {"undisposed": vit(4), "scratch": vit(4, seed=3)}, replace(QUICK, full_min_steps=12)
+    found = run_audit(models, {"toy": TASK}, together, progress=False)
+    alone = run_audit(models, {"toy": TASK}, replace(together, max_stack=1), progress=False)
+    groups = plan.groups(plan.units(vit(4), TASK, together), vit(4), TASK, together, torch.device("cpu"))
+    assert [len(group) for group in groups] == [2, 2, 2, 2]
+    assert found == alone
+
+
+def test_the_most_expensive_work_is_shared_out_first_and_evenly():
+    costs = [2, 3, 4, 3]
+    owner = plan.share(costs, 2)
+    assert [sum(c for c, o in zip(costs, owner, strict=True) if o == p) for p in (0, 1)] == [6, 6]
+    assert plan.share(costs, 1) == [0] * 4
+
+
+def test_references_are_attacked_once_for_all_methods_and_a_changed_model_anew(tmp_path, attacks_run):
+    models, store = all_models(), tmp_path / "store.jsonl"
+    config = replace(QUICK, attacks=("linear_probe",))
+    found = run_audit(models, {"toy": TASK}, config, store=store, progress=False)
+    assert len(attacks_run) == 8, "the un-scrubbed copy has the fingerprint of the undisposed model"
+    assert [r.model for r in found] == [role for role in models for _ in range(4)]
+    with torch.no_grad():
+        models["scrubbed"].vit.layernorm.weight += 0.1
+    attacks_run.clear()
+    run_audit(models, {"toy": TASK}, config, store=store, progress=False)
+    assert len(attacks_run) == 4
+    attacks_run.clear()
+    run_audit(models, {"toy": TASK}, replace(config, linear_probe_steps=21), store=store, progress=False)
+    run_audit(models, {"toy": replace(TASK, test=split(20, seed=77))}, config, store=store, progress=False)
+    assert len(attacks_run) == 2 * 12
+    attacks_run.clear()
+    run_audit(models, {"toy": TASK}, replace(config, budgets=(2,), eval_batch_size=7), store=store, progress=False)
+    assert not attacks_run
+
+
+def test_a_task_that_cannot_be_attacked_stops_the_audit_before_the_first_attack(tmp_path, attacks_run):
+    with pytest.raises(DataError, match="budget of 40"):
+        run_audit({"undisposed": vit()}, {"toy": TASK}, replace(QUICK, budgets=(2, 40)), progress=False)
+    with pytest.raises(ConfigError, match="undisposed"):
+        run_audit({"other": vit()}, {"toy": TASK}, QUICK, progress=False)
+    foreign = tmp_path / "notes.jsonl"
+    foreign.write_text(json.dumps({"something": "else"}) + "\n")
+    with pytest.raises(OutputError, match="Line 1"):
+        run_audit({"undisposed": vit()}, {"toy": TASK}, QUICK, store=foreign, progress=False)
+    assert not attacks_run and foreign.read_text() == '{"something": "else"}\n'
+
+
+def test_one_progress_bar_counts_every_attack(monkeypatch):
+    bars = []
+
+    class Bar(run_module.tqdm):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            bars.append(self)
+
+    monkeypatch.setattr(run_module, "tqdm", Bar)
+    config = replace(QUICK, attacks=("linear_probe",), seeds=(0,))
+    run_audit({"undisposed": vit(), "scratch": vit(seed=2)}, {"a": TASK, "b": task(name="other")}, config)
+    assert [(bar.total, bar.n) for bar in bars] == [(8, 8)]
