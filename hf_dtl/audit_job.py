@@ -12,7 +12,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from hf_dtl.audit import AttackedTask, PiggybackRecord, accuracy, run_audit, scratch_model
+from hf_dtl.audit import AttackedTask, PiggybackRecord, accuracy, run_audit, scratch_model, scratch_models
 from hf_dtl.audit.published import check_finite
 from hf_dtl.audit.task import draw_up_to
 from hf_dtl.audit_options import AuditOptions
@@ -40,7 +40,7 @@ class AuditJob:
         options: see `AuditOptions`.
 
     Attributes:
-        models: the audited models by role: undisposed, scrubbed, scratch, retrained.
+        models: the audited models by role: undisposed, scrubbed, scratch (its first draw), retrained.
         accuracies: of the undisposed and the scrubbed model on `source` and `target`; None is not measured.
 
     Raises:
@@ -60,7 +60,11 @@ class AuditJob:
 
     def attack(self) -> list[PiggybackRecord]:
         """Run every attack that is not finished yet, shared among the processes; each of them gets all records."""
-        return run_audit(self.models, self.attacked, self.attacks, store=self.run.folder / STORE)
+        models: dict[str, PreTrainedModel | list[PreTrainedModel]] = {**self.models}
+        if self.options.scratch is None:  # a draw of the random weights for each attack seed
+            draws = scratch_models(self.models["undisposed"], len(self.attacks.seeds), self.options.seed)
+            models["scratch"] = [draw.to(self.state.device) for draw in draws]
+        return run_audit(models, self.attacked, self.attacks, store=self.run.folder / STORE)
 
     # Checks and loading ---------------------------------------------------------------------------------------
 
@@ -155,7 +159,8 @@ class AuditJob:
             found = {role: processor_of(place[0], self.models[role], place[1]) for role, place in places.items()}
         if o.image_size is not None:
             found = {role: resized(one, self.models[role], o.image_size) for role, one in found.items()}
-        check_same_processors(found, self.channels)
+        remedy = "Choose one for all models, for example --processor scrubbed, or --image_size if only sizes differ."
+        check_same_processors(found, self.channels, remedy)
         return found.get("undisposed") or next(iter(found.values()))
 
     def _images(self, name: str, split: str, dataset: Dataset) -> ImageTensors:

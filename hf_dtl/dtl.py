@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoModelForImageClassification, PreTrainedModel, TrainingArguments, ViTConfig
 
-from hf_dtl.audit import AttackConfig, AttackedTask, scratch_model
+from hf_dtl.audit import AttackConfig, AttackedTask, scratch_models
 from hf_dtl.audit.task import draw_images
 from hf_dtl.audit_options import attack_names
 from hf_dtl.data import (
@@ -192,7 +192,7 @@ class DTLJob:
         check_disjoint(self.tasks["source"], self.tasks["target"])
         for name in ("source", "novel"):
             task = self.tasks[name]
-            labels = torch.as_tensor(task.train["label"])
+            labels = torch.as_tensor(task.train.select_columns(["label"]).with_format("numpy")[:]["label"])
             draw_images(labels, len(task.labels), max(self.attacks.budgets), seed=0)
 
     def _load_model(self) -> PreTrainedModel:
@@ -285,12 +285,12 @@ class DTLJob:
 
         return undisposed, MultiHeadClassifier.load(self.run.stage("source_head", refit))
 
-    def references(self, undisposed: PreTrainedModel) -> dict[str, PreTrainedModel]:
-        """`scratch` (random weights) and `retrained` (trained on the target task alone)."""
+    def references(self, undisposed: PreTrainedModel) -> dict[str, PreTrainedModel | list[PreTrainedModel]]:
+        """`scratch` (random weights, a draw for each attack seed) and `retrained` (trained on the target alone)."""
         o = self.options
-        scratch = scratch_model(undisposed, seed=o.seed)
+        scratch = scratch_models(undisposed, len(self.attacks.seeds), seed=o.seed)
         training = self._training(num_train_epochs=o.retrain_epochs, learning_rate=o.pretrain_learning_rate)
-        retrained = self._trained("retrained", copy.deepcopy(scratch), "target", training)
+        retrained = self._trained("retrained", copy.deepcopy(scratch[0]), "target", training)
         return {"scratch": scratch, "retrained": retrained}
 
     def dispose(self, choice: MethodChoice, tl_model: MultiHeadClassifier) -> PreTrainedModel:

@@ -87,12 +87,13 @@ def resized(processor: BaseImageProcessor, model: PreTrainedModel, size: int) ->
     return result
 
 
-def check_same_processors(processors: Mapping[str, BaseImageProcessor], num_channels: int) -> None:
+def check_same_processors(processors: Mapping[str, BaseImageProcessor], num_channels: int, remedy: str) -> None:
     """Refuse models whose processors make different tensors of one image: the same pixels must mean the same.
 
     Args:
         processors: by the name of the model, for the message.
         num_channels: 1 or 3, as the models take.
+        remedy: what the user can do, as a sentence.
 
     Raises:
         ModelError: two processors differ; the message names the values. Or one fails.
@@ -105,7 +106,7 @@ def check_same_processors(processors: Mapping[str, BaseImageProcessor], num_chan
             raise ModelError(
                 f"The image processors of the {first} and the {name} model differ: "
                 f"{_differences(first, reference, name, processor)}. With other pixels the comparison is not fair. "
-                f"Choose one for all models, for example --processor {first}, or --image_size if only sizes differ."
+                f"{remedy}"
             )
 
 

@@ -48,7 +48,7 @@ def audit(
     choice: MethodChoice,
     scrubbed: PreTrainedModel,
     undisposed: PreTrainedModel,
-    references: Mapping[str, PreTrainedModel],
+    references: Mapping[str, PreTrainedModel | list[PreTrainedModel]],
     tl_model: MultiHeadClassifier,
 ) -> LeakageReport:
     """Attack the scrubbed model and its references; attacks that were finished before are not repeated.
@@ -58,13 +58,10 @@ def audit(
     """
     device = job.state.device
     models = {"undisposed": undisposed, "scrubbed": scrubbed, **references}
-    records = run_audit(
-        {name: model.to(device) for name, model in models.items()},
-        job.axes,
-        job.attacks,
-        store=job.run.folder / "attacks.jsonl",
-        progress=True,
-    )
+    for given in models.values():
+        for model in given if isinstance(given, list) else (given,):
+            model.to(device)
+    records = run_audit(models, job.axes, job.attacks, store=job.run.folder / "attacks.jsonl")
     target, source = job.images["target"]["test"], job.images["source"]["test"]
     tl_model = tl_model.eval().to(device)
     before = tl_model.export("source").to(device)

@@ -14,6 +14,7 @@ from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ModelError
 from hf_dtl.loading_models import check_same_processors, load_classifier, processor_of, resized
 
+REMEDY = "Choose one for all models."
 COMMITS = {"main": "a" * 40, "dev": "d" * 40}
 
 
@@ -70,15 +71,15 @@ def test_missing_weights_are_refused_unless_they_are_a_head_to_be_replaced(chang
 def test_processors_are_compared_by_what_they_make_of_an_image():
     one, other = embedded_processor(16), embedded_processor(16)
     other.do_resize, other.image_std = True, [0.5, 0.5, 0.5]  # spelled differently, but the same
-    check_same_processors({"undisposed": one, "scrubbed": other}, num_channels=3)
+    check_same_processors({"undisposed": one, "scrubbed": other}, num_channels=3, remedy=REMEDY)
     other.do_rescale = False
-    with pytest.raises(ModelError, match=r"do_rescale True \(undisposed\), False \(scrubbed\)"):
-        check_same_processors({"undisposed": one, "scrubbed": other}, num_channels=3)
+    with pytest.raises(ModelError, match=r"do_rescale True \(undisposed\), False \(scrubbed\).* Choose one for all"):
+        check_same_processors({"undisposed": one, "scrubbed": other}, num_channels=3, remedy=REMEDY)
     with pytest.raises(ModelError, match="height.: 16.*height.: 20"):
-        check_same_processors({"undisposed": one, "scrubbed": embedded_processor(20)}, num_channels=3)
+        check_same_processors({"undisposed": one, "scrubbed": embedded_processor(20)}, num_channels=3, remedy=REMEDY)
     cropping = ConvNextImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.5] * 3, size={"shortest_edge": 16})
     with pytest.raises(ModelError, match="crop_pct"):
-        check_same_processors({"undisposed": one, "scrubbed": cropping}, num_channels=3)
+        check_same_processors({"undisposed": one, "scrubbed": cropping}, num_channels=3, remedy=REMEDY)
 
 
 def test_resized_keeps_the_normalisation():
@@ -87,4 +88,4 @@ def test_resized_keeps_the_normalisation():
     processor.image_mean = [0.1, 0.2, 0.3]
     result = resized(processor, model, 24)
     assert result.image_mean == [0.1, 0.2, 0.3] and result.size == {"height": 24, "width": 24}
-    check_same_processors({"first": result, "second": resized(result, model, 24)}, num_channels=3)
+    check_same_processors({"first": result, "second": resized(result, model, 24)}, num_channels=3, remedy=REMEDY)

@@ -8,7 +8,7 @@ from hf_dtl.audit.membership import MembershipResult, membership_inference
 from hf_dtl.audit.piggyback import Attacker, AttackResult, piggyback_attack
 from hf_dtl.audit.plots import plot_attacks, plot_comparison, plot_piggyback
 from hf_dtl.audit.recipes import ADAPTIVE, GRID
-from hf_dtl.audit.references import scratch_model
+from hf_dtl.audit.references import scratch_model, scratch_models
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.run import run_audit
 from hf_dtl.audit.store import AttackStore, PiggybackRecord
@@ -43,6 +43,7 @@ __all__ = [
     "plot_piggyback",
     "run_audit",
     "scratch_model",
+    "scratch_models",
     "shadow_splits",
     "table",
     "u_lira",

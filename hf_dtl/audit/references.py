@@ -39,3 +39,14 @@ def scratch_model(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
     fresh.name_or_path = fresh.config._name_or_path = ""
     fresh.to(device=model.device, dtype=model.dtype)  # type: ignore[call-arg]
     return fresh.eval()
+
+
+def scratch_models(model: PreTrainedModel, count: int, seed: int = 0) -> list[PreTrainedModel]:
+    """Build several draws of `scratch_model`, one for each attack seed.
+
+    Args:
+        model: the classifier whose architecture is wanted; not changed.
+        count: number of draws.
+        seed: the first draw is `scratch_model(model, seed)`.
+    """
+    return [scratch_model(model, seed + 1_000 * draw) for draw in range(count)]

@@ -1,6 +1,6 @@
 """Every attack on every model and axis, shared among the processes, with nothing done twice."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +18,9 @@ from hf_dtl.audit.store import AttackStore, ModelName, PiggybackRecord, fingerpr
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
 from hf_dtl.errors import ConfigError
 
+Models = Mapping[str, PreTrainedModel | Sequence[PreTrainedModel]]
+"""By role; several models of one role are draws of it, and the attack seeds take turns with them."""
+
 PROTOCOL = 2
 """Raised whenever an attack's code changes its numbers, so that stored attacks are not mixed with new ones."""
 
@@ -26,7 +29,7 @@ PROTOCOL = 2
 class _Work:
     """Attacks that run together on one model and one task, with their keys in the store."""
 
-    role: str
+    model: tuple[str, int]
     axis: str
     group: plan.Group
     keys: tuple[str, ...]
@@ -34,7 +37,7 @@ class _Work:
 
 
 def run_audit(
-    models: Mapping[str, PreTrainedModel],
+    models: Models,
     axes: Mapping[str, AttackedTask],
     config: AttackConfig | None = None,
     *,
@@ -51,7 +54,9 @@ def run_audit(
     process must be given the same models and tasks.
 
     Args:
-        models: the classifiers by their role: undisposed, scrubbed, scratch, retrained. Not changed.
+        models: the classifiers by their role: undisposed, scrubbed, scratch, retrained. Not changed. Several for one
+            role are draws of it, of one architecture: the first attack seed takes the first, and so on. With
+            `scratch_models` the noise over seeds holds that of the random weights, which one draw would hide.
         axes: the attacked tasks; the keys are free names.
         config: what the attacker may do; None means the defaults. Attacks that do not apply to a model are left out.
         store: JSON-lines file of finished attacks; None keeps nothing.
@@ -70,21 +75,26 @@ def run_audit(
     """
     config = config or AttackConfig()
     _check(models, axes, config)
-    model_prints = {role: _model_fingerprint(model) for role, model in models.items()}
+    draws = {role: tuple(m) if isinstance(m, Sequence) else (m,) for role, m in models.items()}
     task_prints = {name: _task_fingerprint(task) for name, task in axes.items()}
+    retain_prints = {name: _retain_fingerprint(task) for name, task in axes.items()}
     wanted: list[tuple[str, str, str]] = []  # role, axis, key
     work: dict[tuple[str, ...], _Work] = {}
-    for role, model in models.items():
+    for role, (first, *_) in draws.items():
+        model_prints = [_model_fingerprint(model) for model in draws[role]]
         for name, task in axes.items():
-            units = plan.units(model, task, config)
-            rows = plan.rows(model, task)
-            keys = {
-                u: _attack_fingerprint(model_prints[role], rows, task_prints[name], task, u, config) for u in units
-            }
+            keys: dict[Unit, str] = {}
+            units = plan.units(first, task, config)
+            for number, model in enumerate(draws[role]):
+                own = [unit for unit in units if config.seeds.index(unit.seed) % len(draws[role]) == number]
+                prints = [model_prints[number], plan.rows(model, task), task_prints[name], retain_prints[name]]
+                keys |= {unit: _attack_fingerprint(prints, unit, config) for unit in own}
+                for group in plan.groups(own, model, task, config, torch.device(device or model.device)):
+                    piece = _Work(
+                        (role, number), name, group, tuple(keys[u] for u in group), plan.cost(group, task, config)
+                    )
+                    work.setdefault(piece.keys, piece)  # models with the same weights are attacked once
             wanted += [(role, name, keys[unit]) for unit in units]
-            for group in plan.groups(units, model, task, config, torch.device(device or model.device)):
-                piece = _Work(role, name, group, tuple(keys[u] for u in group), plan.cost(group, task, config))
-                work.setdefault(piece.keys, piece)  # models with the same weights are attacked once
     if not wanted:
         raise ConfigError(
             f"None of the attacks {', '.join(config.attacks)} applies to these models: they need a published head "
@@ -93,15 +103,15 @@ def run_audit(
     finished = AttackStore(store)
     missing = [piece for piece in work.values() if not all(finished.get(key) for key in piece.keys)]
     owner = plan.share([piece.cost for piece in missing], finished.processes)
-    own = [piece for piece, process in zip(missing, owner, strict=True) if process == finished.process]
+    share = [piece for piece, process in zip(missing, owner, strict=True) if process == finished.process]
     with finished.shared():
-        _attack(own, models, axes, config, finished, device, progress and finished.process == 0)
+        _attack(share, draws, axes, config, finished, device, progress and finished.process == 0)
     return [replace(_found(finished, key), model=role, dataset=axes[name].name) for role, name, key in wanted]
 
 
 def _attack(
     work: list[_Work],
-    models: Mapping[str, PreTrainedModel],
+    draws: Mapping[str, Sequence[PreTrainedModel]],
     axes: Mapping[str, AttackedTask],
     config: AttackConfig,
     finished: AttackStore,
@@ -111,15 +121,15 @@ def _attack(
     attacker, current = None, None
     with tqdm(total=sum(len(piece.group) for piece in work), desc="piggyback", disable=not progress) as bar:
         for piece in work:
-            task, first = axes[piece.axis], piece.group[0]
-            bar.set_postfix_str(f"{piece.role}, {task.name}, {first.attack}, {first.budget} a class")
-            if current != (piece.role, piece.axis):
-                attacker, current = Attacker(models[piece.role], task, config, device), (piece.role, piece.axis)
+            (role, number), task, first = piece.model, axes[piece.axis], piece.group[0]
+            bar.set_postfix_str(f"{role}, {task.name}, {first.attack}, {first.budget} a class")
+            if current != (piece.model, piece.axis):
+                attacker, current = Attacker(draws[role][number], task, config, device), (piece.model, piece.axis)
             assert attacker is not None
             # The whole group also when a part of it is stored: so the numbers do not depend on interruptions.
             for key, result in zip(piece.keys, attacker.run_stack(piece.group), strict=True):
                 if finished.get(key) is None:
-                    finished.add(key, PiggybackRecord(piece.role, task.name, task.axis, **asdict(result)))
+                    finished.add(key, PiggybackRecord(role, task.name, task.axis, **asdict(result)))
             bar.update(len(piece.group))
 
 
@@ -142,20 +152,23 @@ def _task_fingerprint(task: AttackedTask) -> str:
     return fingerprint([task.name, task.axis, len(task.labels), *tensors])
 
 
-def _attack_fingerprint(
-    model: str, rows: list[int] | None, task_print: str, task: AttackedTask, unit: Unit, config: AttackConfig
-) -> str:
-    parts: list[Any] = [PROTOCOL, model, task_print, *unit, config.numbers(unit.attack)]
-    if RECIPES[unit.attack].published_head:
-        parts.append(rows)
-    if RECIPES[unit.attack].retain != "no" and task.retain is not None:
-        parts += [task.retain.labels, task.retain.pixel_values]
-    return fingerprint(parts)
+def _retain_fingerprint(task: AttackedTask) -> str | None:
+    return None if task.retain is None else fingerprint([task.retain.labels, task.retain.pixel_values])
 
 
-def _check(models: Mapping[str, PreTrainedModel], axes: Mapping[str, AttackedTask], config: AttackConfig) -> None:
+def _attack_fingerprint(prints: Sequence[Any], unit: Unit, config: AttackConfig) -> str:
+    """From those of the model, its published rows, the task and its retain images: what the attack depends on."""
+    model, rows, task, retain = prints
+    recipe = RECIPES[unit.attack]
+    parts: list[Any] = [PROTOCOL, model, task, *unit, config.numbers(unit.attack)]
+    parts += [rows] if recipe.published_head else []
+    return fingerprint(parts + ([retain] if recipe.retain != "no" else []))
+
+
+def _check(models: Models, axes: Mapping[str, AttackedTask], config: AttackConfig) -> None:
     """Refuse before the first attack what would stop a later one."""
-    if not models or not axes or not set(models) <= set(get_args(ModelName)):
+    empty = [role for role, given in models.items() if isinstance(given, Sequence) and not given]
+    if not models or not axes or empty or not set(models) <= set(get_args(ModelName)):
         raise ConfigError(
             f"An audit needs models named {', '.join(get_args(ModelName))} and at least one task; "
             f"got models {list(models)} and tasks {list(axes)}."
@@ -164,7 +177,8 @@ def _check(models: Mapping[str, PreTrainedModel], axes: Mapping[str, AttackedTas
         check_task(task)
         for budget in config.budgets:
             draw_images(task.train.labels, len(task.labels), budget, seed=0)
-    for role, model in models.items():
-        check_finite(model, f"the {role} model")
-        for task in axes.values():
-            check_forward(model, task.train.pixel_values, f"The {role} model")
+    for role, given in models.items():
+        for model in given if isinstance(given, Sequence) else (given,):
+            check_finite(model, f"the {role} model")
+            for task in axes.values():
+                check_forward(model, task.train.pixel_values, f"The {role} model")

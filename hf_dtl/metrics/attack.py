@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from hf_dtl.audit import AttackConfig, AxisLeakage, leakage, run_audit, scratch_model
+from hf_dtl.audit import AttackConfig, AxisLeakage, leakage, run_audit, scratch_models
 from hf_dtl.errors import ConfigError
 from hf_dtl.loading_models import check_same_processors
 from hf_dtl.metrics.attacked import Images, attacked_task
@@ -81,7 +81,7 @@ def attack_model(
     references = {role: one for role, one in given.items() if one is not None and not isinstance(one, bool)}
     models = {"scrubbed": loaded, **{role: load_model(one) for role, one in references.items()}}
     if scratch is True or (scratch is None and undisposed is not None):
-        models["scratch"] = scratch_model(loaded)
+        models["scratch"] = scratch_models(loaded, len(config.seeds))
     channels = getattr(loaded.config, "num_channels", 3)
 
     def prepare() -> BaseImageProcessor:
@@ -89,7 +89,8 @@ def attack_model(
         for role, one in references.items() if processor is None else ():
             if isinstance(one, (str, Path)):
                 own = find_processor(one, models[role], None)
-                check_same_processors({"attacked": chosen, role: own}, channels)
+                remedy = "Give processor= to prepare the images of all models alike."
+                check_same_processors({"attacked": chosen, role: own}, channels, remedy)
         return chosen
 
     task = attacked_task(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from audit_toys import QUICK, split, task, vit
 
-from hf_dtl.audit import plan, run_audit, scratch_model
+from hf_dtl.audit import plan, run_audit, scratch_model, scratch_models
 from hf_dtl.audit import run as run_module
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.errors import ConfigError, DataError, ModelError, OutputError
@@ -104,6 +104,17 @@ def test_attacks_that_train_alike_run_together_and_give_what_they_give_alone():
     groups = plan.groups(plan.units(vit(4), TASK, together), vit(4), TASK, together, torch.device("cpu"))
     assert [len(group) for group in groups] == [2, 2, 2, 2]
     assert found == alone
+
+
+def test_the_seeds_take_turns_with_the_draws_of_a_reference():
+    config = replace(QUICK, attacks=("full",), budgets=(2,), seeds=(5, 6, 7))
+    first, second = scratch_models(vit(4), 2)
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+    found = run_audit({"scratch": [first, second]}, {"toy": TASK}, config, progress=False)
+    alone = {model: run_audit({"scratch": model}, {"toy": TASK}, config, progress=False) for model in (first, second)}
+    assert found == [alone[first][0], alone[second][1], alone[first][2]]
+    with pytest.raises(ConfigError, match="scratch"):
+        run_audit({"scratch": []}, {"toy": TASK}, config, progress=False)
 
 
 def test_the_most_expensive_work_is_shared_out_first_and_evenly():

@@ -8,7 +8,7 @@ import torch
 from attack_toys import ALL, named, trained
 from audit_toys import resnet, split, task, vit
 
-from hf_dtl.audit import leakage, run_audit, scratch_model
+from hf_dtl.audit import leakage, run_audit, scratch_model, scratch_models
 from hf_dtl.audit.recipes import GRID
 
 TASK = task(noise=2.0)
@@ -20,7 +20,7 @@ def references(request, tmp_path_factory):
     """The references, and a store in which they are attacked once."""
     images = split(100, noise=2.0, seed=8)
     undisposed = named(trained(request.param(3, seed=1), images, steps=150), TASK.labels)
-    models = {"undisposed": undisposed, "scratch": scratch_model(undisposed, 5)}
+    models = {"undisposed": undisposed, "scratch": scratch_models(undisposed, 4)}
     return models, tmp_path_factory.mktemp("audit") / "attacks.jsonl"
 
 

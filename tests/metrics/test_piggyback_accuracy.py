@@ -13,7 +13,7 @@ from audit_toys import QUICK, resnet, split, task, vit
 from PIL import Image
 
 import hf_dtl.metrics
-from hf_dtl.audit import leakage, run_audit, scratch_model
+from hf_dtl.audit import leakage, run_audit, scratch_model, scratch_models
 from hf_dtl.data import ImageTensors, embedded_processor
 from hf_dtl.errors import ConfigError, DataError, ModelError
 
@@ -51,7 +51,11 @@ def undisposed():
 
 @pytest.fixture(scope="module")
 def audited(undisposed):
-    models = {"scrubbed": vit(seed=5), "undisposed": undisposed, "scratch": scratch_model(vit(seed=5))}
+    models = {
+        "scrubbed": vit(seed=5),
+        "undisposed": undisposed,
+        "scratch": scratch_models(vit(seed=5), len(CONFIG.seeds)),
+    }
     return run_audit(models, {"task": TASK}, CONFIG, progress=False)
 
 
@@ -129,7 +133,12 @@ def test_leakage_over_references(metric, undisposed, audited, tmp_path):
     ceiling, floor = (result["references"][name]["piggyback_accuracy"] for name in ("undisposed", "scratch"))
     assert result["leakage"]["mean"] == pytest.approx((result["piggyback_accuracy"] - floor) / (ceiling - floor))
 
-    copied = metric.compute(model=copy.deepcopy(undisposed), retrained=scratch_model(undisposed), **given)
+    copied = metric.compute(
+        model=copy.deepcopy(undisposed),
+        scratch=scratch_model(undisposed),
+        retrained=scratch_model(undisposed),
+        **given,
+    )
     assert copied["leakage"]["mean"] == pytest.approx(1)
     assert copied["leakage_over_retrained"] == copied["leakage"]
     json.loads(json.dumps(copied))
@@ -228,7 +237,7 @@ def test_data_sets_that_cannot_be_used_are_refused(metric, tmp_path):
         similar.image_std = [scale] * 3
         similar.save_pretrained(tmp_path / name)
     models = {"model": tmp_path / "one", "undisposed": tmp_path / "other"}
-    refused(metric, ModelError, "undisposed model comes with another image processor", **found, **models)
+    refused(metric, ModelError, "the attacked and the undisposed model differ: .* Give processor=", **found, **models)
     metric.compute(**models, **found, **FAST, **processor)
 
 

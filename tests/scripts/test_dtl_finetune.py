@@ -26,6 +26,8 @@ QUICK = {
     "retrain_epochs": 2,
     "dispose_steps": 8,
     "save_steps": 2,
+    "attacks": "linear_probe,full",
+    "attack_learning_rates": "1e-3",
     "budgets": "1,2",
     "audit_seeds": "0",
     "max_eval_images": 80,
@@ -118,7 +120,7 @@ def test_what_is_published_holds_nothing_private(undisturbed):
     files = {str(p.relative_to(output / "scrubbed")) for p in (output / "scrubbed").rglob("*") if p.is_file()}
     assert files == {
         "README.md", "config.json", "leakage_report.json", "model.safetensors", "preprocessor_config.json",
-        "plots/piggyback.png", "plots/piggyback.svg",
+        "plots/attacks.png", "plots/attacks.svg", "plots/piggyback.png", "plots/piggyback.svg",
     }  # fmt: skip
     for name in ("README.md", "config.json", "leakage_report.json", "preprocessor_config.json"):
         text = (output / "scrubbed" / name).read_text()
