@@ -1,7 +1,7 @@
 """The audit of two given models: load, check everything, attack."""
 
 import copy
-import os
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from hf_dtl.data import ImageTensors, TaskData, check_disjoint, check_forward, l
 from hf_dtl.errors import ConfigError, DataError, ModelError, OutputError
 from hf_dtl.heads import MultiHeadClassifier, locate_classifier
 from hf_dtl.loading_models import check_same_processors, load_classifier, processor_of, resized
-from hf_dtl.processes import together
+from hf_dtl.processes import one_core_each, together
 from hf_dtl.published_heads import PublishedHeads, numbered
 from hf_dtl.stages import Run
 from hf_dtl.training import fine_tune
@@ -82,10 +82,8 @@ class AuditJob:
             check_disjoint(self.tasks["source"], self.tasks["target"])
         self.models = {role: load_classifier(*place) for role, place in o.models.items()}
         size = max(model.num_parameters() for model in self.models.values())
-        if self.state.device.type == "cpu" and size < FEW_PARAMETERS and "OMP_NUM_THREADS" not in os.environ:
-            # A network this small gains nothing from threads, and loses a lot where other work shares the cores.
-            torch.set_num_threads(1)
-        self.attacks = o.attacker(size)
+        workers = one_core_each(self.state.device, self.state.num_processes) if size < FEW_PARAMETERS else 1
+        self.attacks = replace(o.attacker(size), workers=workers)
         for role, model in self.models.items():
             check_finite(model, f"the {role} model")
         self.architectures = {role: _architecture(model) for role, model in self.models.items()}

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -34,6 +33,7 @@ from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.loading_models import load_classifier
 from hf_dtl.methods.by_name import MethodChoice, parse_methods
 from hf_dtl.options import numbers, option
+from hf_dtl.processes import one_core_each
 from hf_dtl.stages import Run
 from hf_dtl.training import fine_tune, fit_head, run_trainer, stage_arguments
 
@@ -137,10 +137,8 @@ class DTLJob:
         self.choices = parse_methods(options.methods)
         launch = TrainingArguments(**stage_arguments(Path(options.output_dir), use_cpu=options.use_cpu))
         self.state = launch.distributed_state
-        built_in, chosen = options.model_name_or_path is None, "OMP_NUM_THREADS" in os.environ
-        if self.state.device.type == "cpu" and built_in and not chosen:
-            # A network this small gains nothing from threads, and loses a lot where other work shares the cores.
-            torch.set_num_threads(1)
+        small = options.model_name_or_path is None
+        self.workers = one_core_each(self.state.device, self.state.num_processes) if small else 1
         self._check_batch("batch_size")
         self._check_batch("dispose_batch_size")
         self.attacks = self._attacks()
@@ -174,6 +172,7 @@ class DTLJob:
             budgets=numbers(o.budgets, "budgets", int),
             seeds=numbers(o.audit_seeds, "audit_seeds", int),
             successive_halving=o.successive_halving,
+            workers=self.workers,
             **chosen,
         )
 

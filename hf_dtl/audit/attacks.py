@@ -70,7 +70,8 @@ def _probes(published: Published, units: Sequence[Unit]) -> list[tuple[Unit, Cho
         own = unscaled(unit, state)
         return linear(published.split_features(split), own["weight"], own["bias"])
 
-    network = nn.Linear(published.heads.num_features, published.num_classes, device=device, dtype=dtype)
+    size = (published.heads.num_features, published.num_classes)
+    network = nn.utils.skip_init(nn.Linear, *size, device=device, dtype=dtype)
     stack = published.stack("linear_probe", network, members, lambda step, steps: 1.0, None)
     chosen = choose(stack, units, classify, published.task.validation, halving=config.successive_halving)
     return [(unit, choice and replace(choice, state=unscaled(unit, choice.state))) for unit, choice in chosen]

@@ -41,6 +41,8 @@ class AttackConfig:
         successive_halving: give up the worse half of the learning rates after a quarter of the steps, and again after
             half of them. It changes the result (a rate that is slow at first is lost), so the report says it was used.
         max_stack: fine-tunings that run together; None chooses by the size of the network, 1 runs one after another.
+        workers: threads that attack side by side on a CPU, each with networks of its own; for networks so small that
+            more threads for one of them gain nothing (call `torch.set_num_threads(1)` with it).
         eval_batch_size: images a forward pass of an evaluation.
 
     Raises:
@@ -65,6 +67,7 @@ class AttackConfig:
     retain_images_per_class: int = _option(50, "Most retain images a class that the attacker fine-tunes on first.")
     successive_halving: bool = _option(False, "Give up hopeless learning rates early.")
     max_stack: int | None = _option(None, "Fine-tunings that run together; 1 runs one after another.")
+    workers: int = _option(1, "Threads that attack side by side on a CPU.")
     eval_batch_size: int = _option(200, "Images a forward pass of an evaluation.")
 
     def __post_init__(self) -> None:
@@ -78,7 +81,7 @@ class AttackConfig:
                 raise ConfigError(f"`{name}` must hold at least one value and none twice, got {values}.")
         steps = ("linear_probe_steps", "full_passes", "full_min_steps", "batch_size", "eval_batch_size")
         positive = ("budgets", *rates, *steps, "max_gradient_norm", "lora_rank", "retain_images_per_class")
-        for name in (*positive, "max_stack"):
+        for name in (*positive, "max_stack", "workers"):
             values = getattr(self, name)
             for value in values if isinstance(values, tuple) else (values,):
                 if value is not None and not value > 0:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Event
 
 import torch
 from transformers import PreTrainedModel
@@ -48,6 +49,7 @@ class Attacker:
         task: the attacked task.
         config: what the attacker may do.
         device: where to run; None means the model's own device.
+        stop: when it is set, an attack ends with `Stopped` at its next step.
 
     Raises:
         ModelError: the weights are not finite, there is no exchangeable classifier, or the images do not fit.
@@ -60,8 +62,9 @@ class Attacker:
         task: AttackedTask,
         config: AttackConfig,
         device: torch.device | str | None = None,
+        stop: Event | None = None,
     ):
-        self.published = Published(model, task, config, device)
+        self.published = Published(model, task, config, device, stop)
         self.config = config
 
     def run(self, attack: str, budget: int, seed: int) -> AttackResult:
@@ -89,17 +92,15 @@ class Attacker:
                     + "."
                 )
         published, results, test = self.published, [], self.published.task.test
-        cuda = [published.device] if published.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=cuda):
-                for unit, choice, classify in train_attacks(published, units):
-                    if choice is None:
-                        guess = 1 / published.num_classes
-                        rate = self.config.learning_rates(unit.attack)[0]
-                        results.append(AttackResult(*unit, rate, guess, guess, True))
-                    else:
-                        reached = share_right(classify(test), test.labels)
-                        results.append(AttackResult(*unit, choice.learning_rate, reached, choice.validation_accuracy))
+            for unit, choice, classify in train_attacks(published, units):
+                if choice is None:
+                    guess = 1 / published.num_classes
+                    rate = self.config.learning_rates(unit.attack)[0]
+                    results.append(AttackResult(*unit, rate, guess, guess, True))
+                else:
+                    reached = share_right(classify(test), test.labels)
+                    results.append(AttackResult(*unit, choice.learning_rate, reached, choice.validation_accuracy))
         except (RuntimeError, TypeError) as error:
             raise ModelError(
                 f"{type(published.model).__name__} failed in the attack {units[0].attack} with {units[0].budget} "

@@ -1,8 +1,10 @@
 """What an attacker has: the published model, the attacked task, and what several attacks on them share."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
+from threading import Event, Lock
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,14 @@ from hf_dtl.errors import DataError, ModelError
 from hf_dtl.heads import MultiHeadClassifier
 
 Head = tuple[Tensor, Tensor]
+_BUILDING = Lock()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Build networks one at a time, and leave the global random state, which they draw from, as it was."""
+    with _BUILDING, torch.random.fork_rng(devices=[]):
+        yield
 
 
 def check_finite(model: PreTrainedModel, which: str) -> None:
@@ -63,16 +73,19 @@ class Published:
         task: the attacked task.
         config: what the attacker may do.
         device: where to run; None means the model's own device.
+        stop: when it is set, an attack ends with `Stopped` at its next step.
 
     Raises:
         ModelError: the weights are not finite, there is no exchangeable classifier, or the images do not fit.
         DataError: a split is empty, labels are out of range, or there is one class only.
     """
 
-    def __init__(self, model: PreTrainedModel, task: AttackedTask, config: AttackConfig, device=None):
+    def __init__(
+        self, model: PreTrainedModel, task: AttackedTask, config: AttackConfig, device=None, stop: Event | None = None
+    ):
         check_task(task)
         check_finite(model, "the attacked model")
-        self.model, self.task, self.config = model, task, config
+        self.model, self.task, self.config, self.stop = model, task, config, stop
         self.num_classes = len(task.labels)
         self.device = torch.device(device) if device is not None else model.device
         self.heads = MultiHeadClassifier(copy.deepcopy(model), task="published").to(self.device).eval()
@@ -145,13 +158,16 @@ class Published:
         if kind not in self._networks:
             classes = len(self.published_head[0]) if kind == "retain" else self.num_classes
             rank = self.config.lora_rank if kind == "lora" else None
-            self._networks[kind] = Trainable(self.heads, classes, rank).to(self.device)
+            with _undisturbed():
+                self._networks[kind] = Trainable(self.heads, classes, rank).to(self.device)
         return self._networks[kind]
 
     @cached_property
     def relative_scale(self) -> dict[str, Tensor]:
         """Size of every weight relative to a fresh one's."""
-        return self.network("full").relative_scale(self.model)
+        network = self.network("full")
+        with _undisturbed():
+            return network.relative_scale(self.model)
 
     def stack(
         self, kind: str, network: nn.Module, members: list[FineTuning], schedule: Schedule, bound: float | None
@@ -161,7 +177,7 @@ class Published:
         def build(together: bool, members: list[FineTuning]) -> Stack:
             return Stack(
                 network, members, schedule=schedule, weight_decay=self.config.weight_decay, max_gradient_norm=bound,
-                together=together,
+                together=together, stop=self.stop,
             )  # fmt: skip
 
         if len(members) == 1 or self.config.max_stack == 1:

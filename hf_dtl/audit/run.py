@@ -1,8 +1,9 @@
 """Every attack on every model and axis, shared among the processes, with nothing done twice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any, get_args
 
 import torch
@@ -16,6 +17,7 @@ from hf_dtl.audit.published import check_finite, check_forward
 from hf_dtl.audit.recipes import RECIPES, Unit
 from hf_dtl.audit.store import AttackStore, ModelName, PiggybackRecord, fingerprint
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
+from hf_dtl.audit.workers import share_out
 from hf_dtl.errors import ConfigError
 
 Models = Mapping[str, PreTrainedModel | Sequence[PreTrainedModel]]
@@ -104,8 +106,10 @@ def run_audit(
     missing = [piece for piece in work.values() if not all(finished.get(key) for key in piece.keys)]
     owner = plan.share([piece.cost for piece in missing], finished.processes)
     share = [piece for piece, process in zip(missing, owner, strict=True) if process == finished.process]
+    on_cpu = all(torch.device(device or model.device).type == "cpu" for given in draws.values() for model in given)
+    workers = max(1, min(config.workers, len(share))) if on_cpu else 1
     with finished.shared():
-        _attack(share, draws, axes, config, finished, device, progress and finished.process == 0)
+        _attack(share, draws, axes, config, finished, device, progress and finished.process == 0, workers)
     return [replace(_found(finished, key), model=role, dataset=axes[name].name) for role, name, key in wanted]
 
 
@@ -117,20 +121,36 @@ def _attack(
     finished: AttackStore,
     device: torch.device | str | None,
     progress: bool,
+    workers: int,
 ) -> None:
-    attacker, current = None, None
-    with tqdm(total=sum(len(piece.group) for piece in work), desc="piggyback", disable=not progress) as bar:
-        for piece in work:
+    stop, writing = Event(), Lock()
+
+    def start() -> Callable[[_Work], None]:
+        attacker: Attacker | None = None
+        current = None
+
+        def do(piece: _Work) -> None:
+            nonlocal attacker, current
             (role, number), task, first = piece.model, axes[piece.axis], piece.group[0]
-            bar.set_postfix_str(f"{role}, {task.name}, {first.attack}, {first.budget} a class")
             if current != (piece.model, piece.axis):
-                attacker, current = Attacker(draws[role][number], task, config, device), (piece.model, piece.axis)
+                attacker, current = (
+                    Attacker(draws[role][number], task, config, device, stop),
+                    (piece.model, piece.axis),
+                )
             assert attacker is not None
             # The whole group also when a part of it is stored: so the numbers do not depend on interruptions.
-            for key, result in zip(piece.keys, attacker.run_stack(piece.group), strict=True):
-                if finished.get(key) is None:
-                    finished.add(key, PiggybackRecord(role, task.name, task.axis, **asdict(result)))
-            bar.update(len(piece.group))
+            results = attacker.run_stack(piece.group)
+            with writing:
+                for key, result in zip(piece.keys, results, strict=True):
+                    if finished.get(key) is None:
+                        finished.add(key, PiggybackRecord(role, task.name, task.axis, **asdict(result)))
+                bar.set_postfix_str(f"{role}, {task.name}, {first.attack}, {first.budget} a class")
+                bar.update(len(piece.group))
+
+        return do
+
+    with tqdm(total=sum(len(piece.group) for piece in work), desc="piggyback", disable=not progress) as bar:
+        share_out(work, start, workers, stop)
 
 
 def _found(finished: AttackStore, key: str) -> PiggybackRecord:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Event
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,10 @@ def prepare_for_vmap(network: nn.Module) -> None:
             module.set_attn_implementation("eager")
 
 
+class Stopped(Exception):
+    """Training was stopped from outside."""
+
+
 class Stack:
     """Fine-tunings of equal length and batch sizes, trained in step with AdamW, each with its own learning rate.
 
@@ -80,6 +85,7 @@ class Stack:
         weight_decay: decoupled weight decay.
         max_gradient_norm: bound on the norm of each one's gradient; None for no bound.
         together: use `vmap`.
+        stop: when it is set, `advance` raises `Stopped` at its next step.
     """
 
     def __init__(
@@ -91,7 +97,9 @@ class Stack:
         weight_decay: float,
         max_gradient_norm: float | None,
         together: bool,
+        stop: Event | None = None,
     ):
+        self.stop = stop
         self.network, self.members, self.schedule = network, list(members), schedule
         self.weight_decay, self.max_gradient_norm, self.together = weight_decay, max_gradient_norm, together
         self.step, self.steps = 0, len(members[0].order)
@@ -142,6 +150,8 @@ class Stack:
     def advance(self, until: int | None = None) -> None:
         """Train up to step `until` (default: to the end). One that gets a loss that is not finite is marked."""
         for step in range(self.step, min(until or self.steps, self.steps)):
+            if self.stop is not None and self.stop.is_set():
+                raise Stopped
             tensors = [t.detach().requires_grad_() for t in self._tensors()]
             losses = self._losses(tensors, *self._batch(step))
             self.finite = [a and b for a, b in zip(self.finite, torch.isfinite(losses).tolist(), strict=True)]

@@ -1,5 +1,6 @@
 import copy
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -115,6 +116,34 @@ def test_the_seeds_take_turns_with_the_draws_of_a_reference():
     assert found == [alone[first][0], alone[second][1], alone[first][2]]
     with pytest.raises(ConfigError, match="scratch"):
         run_audit({"scratch": []}, {"toy": TASK}, config, progress=False)
+
+
+def test_threads_side_by_side_find_what_one_finds(tmp_path):
+    models = {"undisposed": vit(4), "scratch": vit(4, seed=3)}
+    config = replace(QUICK, attacks=("linear_probe", "full", "lora", "full_rescaled"), lora_learning_rates=(1e-3,))
+    random_state = torch.get_rng_state()
+    alone = run_audit(models, {"toy": TASK}, config, progress=False)
+    store = tmp_path / "store.jsonl"
+    found = run_audit(models, {"toy": TASK}, replace(config, workers=3), store=store, progress=False)
+    assert found == alone and len(store.read_text().splitlines()) == 32
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_an_error_on_one_thread_stops_all_and_what_was_finished_is_kept(tmp_path, monkeypatch):
+    store, original = tmp_path / "store.jsonl", Attacker.run_stack
+
+    def run_stack(self, units):
+        if units[0].attack == "full":
+            raise KeyboardInterrupt
+        return original(self, units)
+
+    monkeypatch.setattr(Attacker, "run_stack", run_stack)
+    config = replace(QUICK, workers=2, full_min_steps=100_000, attacks=("linear_probe", "full", "full_longer"))
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_audit({"undisposed": vit(4)}, {"toy": TASK}, config, store=store, progress=False)
+    assert time.monotonic() - start < 30, "the long attack on the other thread was stopped"
+    assert len(store.read_text().splitlines()) >= 2
 
 
 def test_the_most_expensive_work_is_shared_out_first_and_evenly():

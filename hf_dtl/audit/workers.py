@@ -1,0 +1,59 @@
+"""Work shared among threads of one process, so that an error or an interruption ends all of them soon."""
+
+from collections.abc import Callable, Iterable
+from threading import Event, Lock, Thread
+from typing import TypeVar
+
+from hf_dtl.audit.stack import Stopped
+
+Piece = TypeVar("Piece")
+
+
+def share_out(
+    pieces: Iterable[Piece], start: Callable[[], Callable[[Piece], None]], workers: int, stop: Event
+) -> None:
+    """Do every piece of work on some thread, in about the given order.
+
+    Args:
+        pieces: the work.
+        start: called once on each thread; gives what does a piece there.
+        workers: number of threads; with 1 the calling thread does everything.
+        stop: set when a thread fails or the caller is interrupted; the work should look at it and raise `Stopped`.
+
+    Raises:
+        BaseException: the first error of a thread, after the others have stopped.
+    """
+    if workers == 1:
+        do = start()
+        for piece in pieces:
+            do(piece)
+        return
+    waiting, taking, errors = iter(pieces), Lock(), list[BaseException]()
+
+    def loop() -> None:
+        try:
+            do = start()
+            while not stop.is_set():
+                with taking:
+                    piece = next(waiting, None)
+                if piece is None:
+                    return
+                do(piece)
+        except Stopped:
+            pass
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
+
+    threads = [Thread(target=loop, name=f"attack {number}") for number in range(workers)]
+    try:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            for thread in threads:
+                thread.join(timeout=0.2)  # short, so that Ctrl-C reaches this thread
+    except BaseException:
+        stop.set()
+        raise
+    if errors:
+        raise errors[0]
