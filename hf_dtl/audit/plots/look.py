@@ -123,7 +123,8 @@ def draw_guides(panel: Axes, named: bool) -> None:
         panel.axvline(leakage, color=GUIDE, linewidth=1, linestyle=":", zorder=1)
         if named:
             panel.annotate(words, (leakage, 0), xycoords=("data", "axes fraction"), ha=align, fontsize=8,
-                           xytext=(3 - 6 * leakage, 4), textcoords="offset points", color=GUIDE)  # fmt: skip
+                           xytext=(3 - 6 * leakage, 4), textcoords="offset points", color=GUIDE,
+                           bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, zorder=4)  # fmt: skip
 
 
 def plain(panel: Axes) -> None:
