@@ -1,15 +1,10 @@
 """What the audit of two given models leaves: the report, its tables, and plots."""
 
-import platform
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import torch
-import transformers
 
 from hf_dtl.audit import (
     LeakageReport,
@@ -20,12 +15,13 @@ from hf_dtl.audit import (
     plot_piggyback,
 )
 from hf_dtl.audit.membership import MembershipResult, membership_inference
+from hf_dtl.audit.report import machine
 from hf_dtl.audit.tables import AXIS_TITLES
 from hf_dtl.audit_job import AuditJob
 from hf_dtl.audit_options import public_name
 from hf_dtl.errors import DataError
 from hf_dtl.published_heads import numbered
-from hf_dtl.stages import replace_folder, write_atomically
+from hf_dtl.stages import fresh_folder, replace_folder, write_atomically
 
 REPORT = "leakage_report.json"
 
@@ -43,14 +39,7 @@ def leakage_report(job: AuditJob, records: Sequence[PiggybackRecord]) -> Leakage
         membership=[asdict(result) for result in _membership(job, notes)],
         target_margin=o.target_margin,
         settings=_settings(job, notes),
-        machine={
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-            "processes": job.state.num_processes,
-            "threads": torch.get_num_threads(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        machine=machine(device) | {"processes": job.state.num_processes},
         chance={task.name: 1 / len(task.labels) for task in job.attacked.values()},
     )
 
@@ -122,9 +111,7 @@ def _command(job: AuditJob) -> str:
 
 def write_outputs(report: LeakageReport, folder: Path) -> None:
     """Write plots, tables and report, each in one step, the report last: where it stands, the others are complete."""
-    plots = folder / ".plots.partial"
-    shutil.rmtree(plots, ignore_errors=True)
-    plots.mkdir(parents=True)
+    plots = fresh_folder(folder / "plots")
     plot_piggyback(report, plots / "piggyback")
     plot_attacks(report, plots / "attacks")
     plot_comparison([report], plots / "comparison")

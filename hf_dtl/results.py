@@ -2,7 +2,6 @@
 
 import copy
 import json
-import platform
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from transformers import PreTrainedModel
 
 from hf_dtl.audit import (
@@ -24,12 +21,13 @@ from hf_dtl.audit import (
     plot_piggyback,
     run_audit,
 )
+from hf_dtl.audit.report import machine
 from hf_dtl.disposal_plot import plot_disposal
 from hf_dtl.dtl import DTLJob, DTLOptions
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.hub import leakage_card
 from hf_dtl.methods.by_name import MethodChoice
-from hf_dtl.stages import replace_folder, write_atomically
+from hf_dtl.stages import fresh_folder, replace_folder, write_atomically
 
 REPORT = "leakage_report.json"
 
@@ -73,13 +71,7 @@ def audit(
         source_accuracy={"undisposed": accuracy(before, source), "scrubbed": accuracy(after, source)},
         piggyback=tuple(records),
         settings=_settings(job, choice),
-        machine={
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-            "threads": torch.get_num_threads(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        machine=machine(device),
         chance={task.name: 1 / len(task.labels) for task in (job.tasks["source"], job.tasks["novel"])},
     )
 
@@ -116,14 +108,6 @@ def _command(job: DTLJob, choice: MethodChoice) -> str:
     return " ".join(words)
 
 
-def _fresh(folder: Path) -> Path:
-    """An empty folder beside `folder`, to be filled and then put in its place."""
-    new = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    return new
-
-
 def _save_model(job: DTLJob, model: PreTrainedModel, folder: Path) -> None:
     model.cpu().save_pretrained(folder)
     job.processor.save_pretrained(folder)
@@ -131,14 +115,14 @@ def _save_model(job: DTLJob, model: PreTrainedModel, folder: Path) -> None:
 
 def write_method(job: DTLJob, result: Scrubbed, folder: Path, compared: Sequence[LeakageReport] = ()) -> None:
     """Write what one method leaves to be published, the plots and the report beside it, each in one step."""
-    plots = _fresh(folder / "plots")
+    plots = fresh_folder(folder / "plots")
     pictures = plot_piggyback(result.report, plots / "piggyback") + plot_attacks(result.report, plots / "attacks")
     log = job.run.folder / "stages" / job.disposal_stage(result.choice) / "log.json"
     plot_disposal(json.loads(log.read_text()), f"Disposal by {result.choice.text}", plots / "disposal.png")
     if len(compared) > 1:
         plot_comparison(compared, plots / "comparison")
 
-    scrubbed = _fresh(folder / "scrubbed")
+    scrubbed = fresh_folder(folder / "scrubbed")
     _save_model(job, result.model, scrubbed)
     (scrubbed / "plots").mkdir()
     for picture in pictures:
@@ -164,7 +148,7 @@ def write_outputs(job: DTLJob, results: Sequence[Scrubbed], undisposed: PreTrain
     The first method's report is written last: where a first run's report stands, everything beside it is complete.
     """
     output = job.run.folder
-    new = _fresh(output / "undisposed")
+    new = fresh_folder(output / "undisposed")
     _save_model(job, undisposed, new)
     replace_folder(new, output / "undisposed")
     for result in results[1:]:

@@ -22,6 +22,14 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def fresh_folder(folder: Path) -> Path:
+    """Make an empty folder beside `folder`, to be filled and then put in its place by `replace_folder`."""
+    new = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    return new
+
+
 def replace_folder(new: Path, path: Path) -> None:
     """Put the finished folder `new` in the place of `path`."""
     old = path.with_name(f".{path.name}.old")

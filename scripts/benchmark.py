@@ -8,10 +8,10 @@ naive (every chunk's graph alive, all pairs, double backward) against this libra
 ordinary gradient of the same images. CPU seconds are the process's own; memory is the growth of the peak resident
 size. Every variant runs in a process of its own.
 
-`audit`: the attacks of the default grid on one model and one task (MNIST 0-5, 5 and 20 images a class, 3 seeds), for the
-built-in ViT and a small ResNet: the plain loop (every attack alone, one learning rate after another) against attacks
-that run together, the same with successive halving, and shared among two processes. Reported are CPU seconds of all
-processes, wall-clock seconds, and how far the results agree with the plain loop's.
+`audit`: the attacks of the default grid on one model and one task (MNIST 0-5, 5 and 20 images a class, 3 seeds), for
+the built-in ViT and a small ResNet: the plain loop (every attack alone, one learning rate after another) against
+attacks that run together, the same with successive halving, and shared among two processes. Reported are CPU seconds
+of all processes, wall-clock seconds, and how far the results agree with the plain loop's.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import platform
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import torch
+import transformers
 
 from hf_dtl.audit.bootstrap import CONFIDENCE
 from hf_dtl.audit.leakage import AxisLeakage, Ratio, leakage_by_axis
@@ -35,6 +39,17 @@ def library_version() -> str:
         return version("hf_dtl")
     except PackageNotFoundError:
         return "unknown"
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What numbers depend on besides the settings; nothing that identifies a machine."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def without_folders(value: Any) -> Any:

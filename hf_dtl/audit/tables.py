@@ -160,7 +160,8 @@ def piggyback_cells(report: LeakageReport) -> Cells:
         rows.append((f"{AXIS_TITLES[axis]}: {' and '.join(_datasets(found))}", "SLC-AUC", *areas))
     columns = ("PL accuracy", "images/class", *MODELS)
     notes = (
-        f"Mean ± deviation over {report.seeds} seeds; strongest attack and learning rate chosen on validation images.",
+        (f"Mean ± deviation over {report.seeds} seeds" if report.seeds > 1 else "One seed")
+        + "; strongest attack and learning rate chosen on validation images.",
         "SLC-AUC: area under PL accuracy over log(images/class), divided by its width: the mean height.",
     )
     return Cells("Piggyback learning", columns, tuple(rows), notes)
