@@ -78,7 +78,7 @@ class AuditOptions:
     )
     full_learning_rates: str | None = option(None, "The same for attacks on every weight.")
     lora_learning_rates: str | None = option(None, "The same for LoRA.")
-    successive_halving: bool = option(False, "Give up hopeless learning rates early: faster, a little weaker.")
+    successive_halving: bool = option(False, "Give up learning rates early: faster, but the attacker is weaker.")
     max_stack: int | None = option(None, "Attacks that run at once; default: what memory allows; 1: one by one.")
     membership: bool = option(
         True, "Also tell forget images (source train split) from unseen ones, where the heads have the source classes."

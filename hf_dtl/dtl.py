@@ -100,7 +100,7 @@ class DTLOptions:
     attack_learning_rates: str | None = option(
         None, "Learning rates that full fine-tuning attacks choose from; default: what suits the model."
     )
-    successive_halving: bool = option(False, "Give up hopeless learning rates of an attack early.")
+    successive_halving: bool = option(False, "Give up learning rates early: a weaker attacker.")
     use_cpu: bool = option(False, "Train on the CPU even if there is a GPU.")
     bf16: bool = option(False, "Train under bfloat16 autocast.")
     save_steps: int = option(50, "Steps between the checkpoints that an interrupted stage continues from.")

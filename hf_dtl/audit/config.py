@@ -39,7 +39,8 @@ class AttackConfig:
 
     Parameters that control the cost:
         successive_halving: give up the worse half of the learning rates after a quarter of the steps, and again after
-            half of them. It changes the result (a rate that is slow at first is lost), so the report says it was used.
+            half of them. It makes the attacker weaker (a rate that is slow at first is lost), so the report says it was
+            used.
         max_stack: fine-tunings that run together; None chooses by the size of the network, 1 runs one after another.
         workers: threads that attack side by side on a CPU, each with networks of its own; for networks so small that
             more threads for one of them gain nothing (call `torch.set_num_threads(1)` with it).
@@ -65,7 +66,7 @@ class AttackConfig:
     max_gradient_norm: float = _option(1.0, "Bound on the gradient norm of full fine-tuning and LoRA.")
     lora_rank: int = _option(8, "Rank of LoRA's adapters.")
     retain_images_per_class: int = _option(50, "Most retain images a class that the attacker fine-tunes on first.")
-    successive_halving: bool = _option(False, "Give up hopeless learning rates early.")
+    successive_halving: bool = _option(False, "Give up learning rates early: a weaker attacker.")
     max_stack: int | None = _option(None, "Fine-tunings that run together; 1 runs one after another.")
     workers: int = _option(1, "Threads that attack side by side on a CPU.")
     eval_batch_size: int = _option(200, "Images a forward pass of an evaluation.")
