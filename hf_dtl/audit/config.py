@@ -39,8 +39,7 @@ class AttackConfig:
 
     Parameters that control the cost:
         successive_halving: give up the worse half of the learning rates after a quarter of the steps, and again after
-            half of them. It makes the attacker weaker (a rate that is slow at first is lost), so the report says it was
-            used.
+            half of them. It makes the attacker weaker: a rate that is slow at first is lost. The report says so.
         max_stack: fine-tunings that run together; None chooses by the size of the network, 1 runs one after another.
         workers: threads that attack side by side on a CPU, each with networks of its own; for networks so small that
             more threads for one of them gain nothing (call `torch.set_num_threads(1)` with it).
