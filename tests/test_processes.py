@@ -5,9 +5,10 @@ import os
 import socket
 
 import pytest
+import torch
 
 from hf_dtl.errors import DataError
-from hf_dtl.processes import together
+from hf_dtl.processes import one_core_each, together
 
 
 def worker(rank, port, failing, queue):
@@ -59,3 +60,12 @@ def test_alone_it_is_a_plain_call():
     assert together(lambda: 3) == 3
     with pytest.raises(KeyError):
         together(lambda: {}["x"])
+
+
+def test_networks_side_by_side_share_the_cores_unless_the_user_said_how_many(monkeypatch):
+    cpu = torch.device("cpu")
+    assert "OMP_NUM_THREADS" in os.environ and one_core_each(cpu, 1) == 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(12))
+    assert [one_core_each(cpu, processes) for processes in (1, 2, 5, 24)] == [8, 6, 2, 1]
+    assert torch.get_num_threads() == 1 and one_core_each(torch.device("cuda"), 1) == 1
