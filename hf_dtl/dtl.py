@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoModelForImageClassification, PreTrainedModel, TrainingArguments, ViTConfig
 
 from hf_dtl.audit import AttackConfig, AttackedTask, scratch_models
-from hf_dtl.audit.task import draw_images
+from hf_dtl.audit.task import draw_images, draw_up_to
 from hf_dtl.audit_options import attack_names
 from hf_dtl.data import (
     ImageTensors,
@@ -362,7 +362,5 @@ def _in_memory(images: TorchDataset, per_class: int) -> ImageTensors:
     """The images themselves, or a fixed draw of a data set that is too large to keep decoded."""
     if isinstance(images, ImageTensors):
         return images
-    labels, generator = images.labels, torch.Generator().manual_seed(0)
-    members = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
-    chosen = torch.cat([m[torch.randperm(len(m), generator=generator)[:per_class]] for m in members])
-    return ImageTensors(torch.stack([images[int(i)]["pixel_values"] for i in chosen]), labels[chosen])
+    chosen = draw_up_to(images.labels, per_class, seed=0)
+    return ImageTensors(torch.stack([images[int(i)]["pixel_values"] for i in chosen]), images.labels[chosen])

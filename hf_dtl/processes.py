@@ -28,7 +28,7 @@ def together(work: Callable[[], Result]) -> Result:
         result, error = work(), None
     except Exception as caught:
         result, error = None, caught
-    others = [told for told in gather_object([_portable(error)]) if told is not None]
+    others = [told for told in gather_object([portable(error)]) if told is not None]
     if error is not None:
         raise error
     if others:
@@ -36,7 +36,7 @@ def together(work: Callable[[], Result]) -> Result:
     return result  # type: ignore[return-value]
 
 
-def _portable(error: Exception | None) -> Exception | None:
+def portable(error: Exception | None) -> Exception | None:
     """The error where it is one of ours, else its text: another process may not be able to read it."""
     if error is None or isinstance(error, DTLError):
         return error

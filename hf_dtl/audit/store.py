@@ -14,7 +14,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from hf_dtl.errors import DataError, DTLError, OutputError
+from hf_dtl.errors import DataError, OutputError
+from hf_dtl.processes import portable
 
 ModelName = Literal["undisposed", "scrubbed", "scratch", "retrained"]
 Axis = Literal["source_subset", "novel_downstream"]
@@ -162,7 +163,7 @@ class AttackStore:
         if self.processes == 1:
             return
         parts: list[Any] = [None] * self.processes
-        torch.distributed.all_gather_object(parts, (self._new, error if error is None else _portable(error)))
+        torch.distributed.all_gather_object(parts, (self._new, portable(error)))
         for process, (records, _) in enumerate(parts):
             for key, record in records.items():
                 if key not in self._records:
@@ -213,8 +214,3 @@ class AttackStore:
             file.write(json.dumps({"fingerprint": key, **asdict(record)}) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-
-def _portable(error: Exception) -> Exception:
-    """The error itself where it is one of ours, else its text: another process may not be able to read it."""
-    return error if isinstance(error, DTLError) else RuntimeError(f"{type(error).__name__}: {error}")
