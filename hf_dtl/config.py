@@ -2,12 +2,13 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from hf_dtl.errors import ConfigError
+from hf_dtl.functional import Augmentation
 from hf_dtl.streams import Chunking, PairedStreams
 
 
@@ -21,7 +22,8 @@ class UnlearningConfig(TrainingArguments):
     Parameters that control the disposal:
         forget_weight, max_forget_grad_norm, num_chunks, chunking, forget_task.
     Parameters that control the retention:
-        retain_inputs, temperature, target_ce_weight, per_device_retain_batch_size, retain_task.
+        retain_inputs, retain_augmentation, retain_mix, temperature, target_ce_weight, per_device_retain_batch_size,
+        retain_task.
 
     Raises:
         ConfigError: a value out of range, or fp16, DeepSpeed, FSDP, `torch.compile` or `push_to_hub`, with what to use
@@ -50,8 +52,21 @@ class UnlearningConfig(TrainingArguments):
         },
     )
     retain_inputs: Literal["target", "source", "both"] = field(
-        default="both",
-        metadata={"help": "Images on which the frozen original model is distilled: 'target', 'source' or 'both'."},
+        default="target",
+        metadata={
+            "help": "Images on which the frozen original model is distilled: 'target', 'source' or 'both'. Distilling "
+            "on source images keeps features of the source task."
+        },
+    )
+    retain_augmentation: Augmentation = field(
+        default="affine",
+        metadata={
+            "help": "Random transforms of the target images: 'none', 'affine' or 'affine_flip' (mirrored too). The "
+            "frozen model names what it sees on the same images."
+        },
+    )
+    retain_mix: bool = field(
+        default=True, metadata={"help": "Blend half of the target images with another one before the distillation."}
     )
     temperature: float = field(default=2.0, metadata={"help": "Temperature of the distillation, > 0."})
     target_ce_weight: float = field(
@@ -126,9 +141,17 @@ class UnlearningConfig(TrainingArguments):
             value = getattr(self, name)
             if value is not None and not (value > low or (value == low and not strict)):
                 raise ConfigError(f"{name}={value} must be {'>' if strict else '>='} {low}.")
-        for name, allowed in (("chunking", ("class", "random")), ("retain_inputs", ("target", "source", "both"))):
+        for name, allowed in (
+            ("chunking", get_args(Chunking)),
+            ("retain_inputs", ("target", "source", "both")),
+            ("retain_augmentation", get_args(Augmentation)),
+        ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
+        if self.retain_mix and self.target_ce_weight:
+            raise ConfigError(
+                "A blend of two images has no label: target_ce_weight > 0 needs retain_mix=False."
+            )
         forget_images = self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
         parts = self.world_size * self.gradient_accumulation_steps
         if self.num_chunks % parts or forget_images % self.num_chunks:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from datasets import Dataset
@@ -29,6 +29,7 @@ from hf_dtl.data import (
     load_task,
 )
 from hf_dtl.errors import ConfigError
+from hf_dtl.functional import Augmentation
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.loading_models import load_classifier
 from hf_dtl.methods.by_name import MethodChoice, parse_methods
@@ -49,7 +50,7 @@ class DTLOptions:
         image_column, source_images_per_class, target_images_per_class, max_eval_images.
     Parameters that control the model and its training:
         model_name_or_path, revision, image_size, batch_size, pretrain_epochs, pretrain_learning_rate, adapt_epochs,
-        adapt_learning_rate, retrain_epochs.
+        adapt_learning_rate, retrain_epochs, augmentation.
     Parameters that control disposal and audit:
         methods, dispose_steps, dispose_batch_size, dispose_learning_rate, forget_weight, attacks, budgets,
         audit_seeds, attack_learning_rates, successive_halving.
@@ -82,6 +83,9 @@ class DTLOptions:
     adapt_epochs: float = option(40, "Passes over the target data in adaptation.")
     adapt_learning_rate: float = option(5e-4, "Peak learning rate of adaptation.")
     retrain_epochs: float = option(100, "Passes over the target data of the retrained reference.")
+    augmentation: str = option(
+        "affine", "Random transforms of the training images of all models: none, affine, or affine_flip (no digits)."
+    )
     methods: str = option(
         "gradient_collision",
         "Disposal methods, separated by commas, each with options of its config: NAME[:OPTION=VALUE]... "
@@ -139,6 +143,10 @@ class DTLJob:
         self.state = launch.distributed_state
         small = options.model_name_or_path is None
         self.workers = one_core_each(self.state.device, self.state.num_processes) if small else 1
+        if options.augmentation not in get_args(Augmentation):
+            raise ConfigError(
+                f"--augmentation {options.augmentation!r} is unknown; use one of: {', '.join(get_args(Augmentation))}."
+            )
         self._check_batch("batch_size")
         self._check_batch("dispose_batch_size")
         self.attacks = self._attacks()
@@ -253,6 +261,7 @@ class DTLJob:
             learning_rate=o.dispose_learning_rate,
             forget_weight=o.forget_weight,
             num_chunks=self._num_chunks(),
+            retain_augmentation=o.augmentation,
             warmup_steps=0.1,
         )
         return choice.config(**stage_arguments(work, **common))
@@ -307,7 +316,7 @@ class DTLJob:
             run_trainer(trainer, folder, f"dispose: {choice.text}", shown)
             trainer.save_model(folder)
             if self.state.is_main_process:
-                logs = [entry for entry in trainer.state.log_history if "disposal_value" in entry]
+                logs = [entry for entry in trainer.state.log_history if "retain_loss" in entry]
                 (folder / "log.json").write_text(json.dumps(logs))
 
         return _load(self.run.stage(self.disposal_stage(choice), work))
@@ -318,8 +327,12 @@ class DTLJob:
         return f"dispose/{choice.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
     def _trained(self, name: str, model: PreTrainedModel, task: str, training: Mapping[str, Any]) -> PreTrainedModel:
+        augmentation: Any = self.options.augmentation
+
         def work(folder: Path) -> None:
-            trained = fine_tune(model, self.images[task]["train"], folder, name, **training)
+            trained = fine_tune(
+                model, self.images[task]["train"], folder, name, augmentation=augmentation, **training
+            )
             if self.state.is_main_process:
                 trained.save_pretrained(folder)
                 self.processor.save_pretrained(folder)

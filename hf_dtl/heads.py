@@ -136,6 +136,24 @@ class MultiHeadClassifier(nn.Module):
         """
         return self.backbone(pixel_values=pixel_values).logits
 
+    def hidden_states(self, pixel_values: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Compute what every stage of the backbone gives, from the embedding on, and the features.
+
+        Args:
+            pixel_values: (batch, channels, height, width).
+
+        Returns:
+            One tensor a depth, (batch, tokens, width) or (batch, channels, height, width), as the Hub model's
+            `hidden_states`; and the features (batch, features).
+
+        Raises:
+            ModelError: the backbone does not give its hidden states.
+        """
+        output = self.backbone(pixel_values=pixel_values, output_hidden_states=True)
+        if not output.get("hidden_states"):
+            raise ModelError(f"{type(self.backbone).__name__} gives no hidden states; use another method or model.")
+        return list(output.hidden_states), output.logits
+
     def forward(self, pixel_values: Tensor, task: str | None = None) -> Tensor | dict[str, Tensor]:
         """Compute the logits (batch, labels) of `task`, or of every task in a dictionary when `task` is None."""
         if task is not None:

@@ -20,7 +20,7 @@ from transformers.trainer_utils import seed_worker
 from hf_dtl.config import UnlearningConfig
 from hf_dtl.data import load_images
 from hf_dtl.errors import ConfigError, DivergedError, ModelError
-from hf_dtl.functional import average_loss, distillation
+from hf_dtl.functional import augment, average_loss, distillation
 from hf_dtl.functional.collision import Loss
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.streams import CellSampler, PairedStreams
@@ -39,7 +39,9 @@ class Disposal(NamedTuple):
 class UnlearningTrainer(Trainer):
     """A `transformers.Trainer` that disposes of one task while a frozen copy of the model guards another.
 
-    A method is a subclass that gives `forget_loss`, and `disposal` where it does not minimise the mean of that loss.
+    A method is a subclass that gives one of these: `forget_loss` of logits, `chunk_loss` of images where it looks at
+    more than logits, `disposal` where it does not minimise the mean of the chunks' losses, and `prepare` where it
+    changes the weights before the first step.
 
     Args:
         model: a `MultiHeadClassifier` with the heads `args.forget_task` and `args.retain_task`, or a plain Hub
@@ -88,6 +90,7 @@ class UnlearningTrainer(Trainer):
             **kwargs,
         )
         self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.prepare()
         if self.needs_double_backward:
             self.model.use_eager_attention()
         self._freeze_unused()
@@ -97,9 +100,17 @@ class UnlearningTrainer(Trainer):
 
     # What a method defines ------------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """Change the weights of `self.model` before the first step; a resumed run loads its checkpoint over it."""
+
     def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of one chunk of forget images; random draws in it come from the chunk's own seed."""
         return F.cross_entropy(logits.float(), labels)
+
+    def chunk_loss(self, pixel_values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of one chunk, and the forgotten task's logits, which are only logged."""
+        logits = self.model(pixel_values, task=self.forget_task)
+        return self.forget_loss(logits, labels), logits
 
     def disposal(self, losses: Sequence[Loss], parameters: Sequence[Tensor]) -> Disposal:
         """Value and gradients of the disposal loss over the chunks of every process."""
@@ -170,6 +181,9 @@ class UnlearningTrainer(Trainer):
         loss = self.retention(model, inputs) / self.current_gradient_accumulation_steps
         self.accelerator.backward(loss)
         loss = loss.detach()
+        if not self.args.forget_weight:  # a method that only changes the weights beforehand
+            self._stop_if_not_finite({"retention loss": self.reduce(loss.clone()) if self.reduce else loss})
+            return loss
         self._pending.append({"cell": inputs["cell"], **inputs["forget"]})
         if self.accelerator.sync_gradients:
             loss = loss + self.args.forget_weight * self._dispose()
@@ -178,10 +192,9 @@ class UnlearningTrainer(Trainer):
     def retention(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Distillation from the frozen model on the retained head, plus cross-entropy where it is asked for."""
         args = self.args
-        retain, forget = ({k: v.flatten(0, 1) for k, v in inputs[name].items()} for name in ("retain", "forget"))
-        images = [forget["pixel_values"]] if args.retain_inputs != "target" else []
+        images = [inputs["forget"]["pixel_values"].flatten(0, 1)] if args.retain_inputs != "target" else []
         if args.retain_inputs != "source" or args.target_ce_weight:
-            images.insert(0, retain["pixel_values"])
+            images.insert(0, self._augmented(inputs["retain"]["pixel_values"], inputs["cell"]))
         sizes = [len(batch) for batch in images]
         batch = torch.cat(images)
         logits = model(batch, task=self.retain_task).split(sizes)
@@ -193,19 +206,28 @@ class UnlearningTrainer(Trainer):
         loss = torch.stack(distilled).mean()
         self._metrics["retain_loss"].append(loss.detach())
         if args.target_ce_weight:
-            cross_entropy = F.cross_entropy(logits[0].float(), retain["labels"])
+            cross_entropy = F.cross_entropy(logits[0].float(), inputs["retain"]["labels"].flatten())
             self._metrics["target_cross_entropy"].append(cross_entropy.detach())
             loss = loss + args.target_ce_weight * cross_entropy
         return loss
+
+    def _augmented(self, images: Tensor, cells: Tensor) -> Tensor:
+        """Retain images (cells, chunk, C, H, W) as one batch, each cell transformed by draws from its own seed."""
+        args = self.args
+        transformed = []
+        for batch, cell in zip(images, cells.tolist(), strict=True):
+            generator = torch.Generator().manual_seed((args.seed * 1_000_003 + cell) ^ 0x5EED)
+            transformed.append(augment(batch, args.retain_augmentation, generator, mix=args.retain_mix))
+        return torch.cat(transformed)
 
     def _chunk_loss(self, pixel_values: Tensor, labels: Tensor, cell: int) -> Tensor:
         """Forget loss of one chunk, with random layers and targets that depend on the seed and the chunk alone."""
         with torch.random.fork_rng(devices=[pixel_values.device] if pixel_values.is_cuda else []):
             torch.manual_seed(self.args.seed * 1_000_003 + cell)
-            logits = self.model(pixel_values, task=self.forget_task)
+            loss, logits = self.chunk_loss(pixel_values, labels)
             # a method may evaluate a chunk several times, also at shifted weights: the first is the loss to show
             self._source_losses.setdefault(cell, F.cross_entropy(logits.detach().float(), labels))
-            return self.forget_loss(logits, labels)
+            return loss
 
     def _dispose(self) -> Tensor:
         """Add the bounded, weighted disposal gradient to the retention gradient."""

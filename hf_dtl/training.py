@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from hf_dtl.functional import Augmentation, augment
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.stages import last_checkpoint
 
@@ -73,13 +74,28 @@ class _ClassifierTrainer(Trainer):
 
     loss_is_scaled_for_ga = False
 
+    def __init__(self, *args: Any, augmentation: Augmentation, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.augmentation = augmentation
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        outputs = model(pixel_values=inputs["pixel_values"])
+        images = inputs["pixel_values"]
+        if model.training:
+            images = augment(images, self.augmentation)
+        outputs = model(pixel_values=images)
         loss = F.cross_entropy(outputs.logits.float(), inputs["labels"])
         return (loss, outputs) if return_outputs else loss
 
 
-def fine_tune(model: PreTrainedModel, train: Dataset, work: Path, name: str, **options: Any) -> PreTrainedModel:
+def fine_tune(
+    model: PreTrainedModel,
+    train: Dataset,
+    work: Path,
+    name: str,
+    *,
+    augmentation: Augmentation = "none",
+    **options: Any,
+) -> PreTrainedModel:
     """Fine-tune every weight of a Hub classifier by cross-entropy, resuming what an interrupted stage left in `work`.
 
     Args:
@@ -87,6 +103,7 @@ def fine_tune(model: PreTrainedModel, train: Dataset, work: Path, name: str, **o
         train: items {"pixel_values", "labels"}.
         work: the stage's folder.
         name: of the stage, for the progress bar.
+        augmentation: "none", "affine" (see `random_affine`) or "affine_flip" (mirrored too; not for letters or digits).
         **options: of `transformers.TrainingArguments`.
 
     Returns:
@@ -94,7 +111,7 @@ def fine_tune(model: PreTrainedModel, train: Dataset, work: Path, name: str, **o
     """
     options = {"lr_scheduler_type": "cosine", "warmup_steps": 0.1, "remove_unused_columns": False, **options}
     args = TrainingArguments(**stage_arguments(work, **options))
-    trainer = _ClassifierTrainer(model=model, args=args, train_dataset=train)
+    trainer = _ClassifierTrainer(model=model, args=args, train_dataset=train, augmentation=augmentation)
     run_trainer(trainer, work, name)
     return trainer.accelerator.unwrap_model(trainer.model).eval().cpu()
 

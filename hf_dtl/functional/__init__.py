@@ -1,5 +1,6 @@
 """Pure tensor mathematics: every method's formulas stand here once, and import only torch."""
 
+from hf_dtl.functional.augmentation import Augmentation, augment, mix_pairs, random_affine
 from hf_dtl.functional.collision import (
     Average,
     Collision,
@@ -20,8 +21,10 @@ from hf_dtl.functional.metrics import (
 )
 
 __all__ = [
+    "Augmentation",
     "Average",
     "Collision",
+    "augment",
     "average_gap",
     "average_loss",
     "calibrate_step",
@@ -29,7 +32,9 @@ __all__ = [
     "distillation",
     "gradient_collision",
     "js_divergence",
+    "mix_pairs",
     "negative_cross_entropy",
+    "random_affine",
     "random_fooling",
     "relearn_time",
     "slc_auc",
