@@ -149,9 +149,7 @@ class UnlearningConfig(TrainingArguments):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
         if self.retain_mix and self.target_ce_weight:
-            raise ConfigError(
-                "A blend of two images has no label: target_ce_weight > 0 needs retain_mix=False."
-            )
+            raise ConfigError("A blend of two images has no label: target_ce_weight > 0 needs retain_mix=False.")
         forget_images = self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
         parts = self.world_size * self.gradient_accumulation_steps
         if self.num_chunks % parts or forget_images % self.num_chunks:

@@ -32,7 +32,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.loading_models import load_classifier
-from hf_dtl.methods.by_name import MethodChoice, parse_methods
+from hf_dtl.methods.by_name import METHODS, MethodChoice, parse_methods
 from hf_dtl.options import numbers, option
 from hf_dtl.processes import one_core_each
 from hf_dtl.stages import Run
@@ -62,13 +62,15 @@ class DTLOptions:
     seed: int = option(0, "Seed of training and of the draw of target images.")
     source_dataset: str = option("mnist[0,1,2,3,4,5]", "Task to dispose of: NAME[:SPLIT][CLASS,CLASS,...].")
     target_dataset: str = option("mnist[6,7,8,9]", "Task to keep, written likewise.")
-    novel_dataset: str = option("fashion_mnist", "Task that nobody trained, for the second axis of the audit.")
+    novel_dataset: str = option(
+        "fashion_mnist[0,1,2,3]", "Task that nobody trained, for the second axis of the audit."
+    )
     image_column: str | None = option(None, "Column of images; default: the only one.")
     source_label_column: str | None = option(None, "Column of source classes; default: label.")
     target_label_column: str | None = option(None, "Column of target classes; default: label.")
     novel_label_column: str | None = option(None, "Column of novel classes; default: label.")
     source_images_per_class: int | None = option(None, "Source training images a class; default: all.")
-    target_images_per_class: int = option(50, "Target training images a class; few, so that transfer matters.")
+    target_images_per_class: int = option(10, "Target training images a class; few, so that transfer matters.")
     max_eval_images: int | None = option(None, "Cap on the images of each validation and test split; default: all.")
     model_name_or_path: str | None = option(
         None, "Pre-trained Hub or local image classifier; default: a small ViT, pre-trained here on the source task."
@@ -77,24 +79,26 @@ class DTLOptions:
     image_size: int | None = option(None, "Resize images to this many pixels instead of what the model asks for.")
     batch_size: int = option(64, "Images a training step, over all processes.")
     pretrain_epochs: float | None = option(
-        None, "Passes over the source data; default: 8, or 0 for a given model. 0 skips the stage."
+        None, "Passes over the source data; default: 16, or 0 for a given model. 0 skips the stage."
     )
     pretrain_learning_rate: float = option(1e-3, "Peak learning rate of pre-training.")
-    adapt_epochs: float = option(40, "Passes over the target data in adaptation.")
+    adapt_epochs: float = option(200, "Passes over the target data in adaptation.")
     adapt_learning_rate: float = option(5e-4, "Peak learning rate of adaptation.")
-    retrain_epochs: float = option(100, "Passes over the target data of the retrained reference.")
+    retrain_epochs: float = option(400, "Passes over the target data of the retrained reference.")
     augmentation: str = option(
         "affine", "Random transforms of the training images of all models: none, affine, or affine_flip (no digits)."
     )
     methods: str = option(
-        "gradient_collision",
-        "Disposal methods, separated by commas, each with options of its config: NAME[:OPTION=VALUE]... "
-        "(gradient_collision, negative_ce, random_fooling, uniform_fooling).",
+        "representation_erasure,gradient_collision",
+        "Disposal methods, separated by commas, each with options of its config, NAME[:OPTION=VALUE]...; the first "
+        f"is put at the top of the output folder. There are: {', '.join(METHODS)}.",
     )
-    dispose_steps: int = option(150, "Steps of disposal.")
+    dispose_steps: int = option(300, "Steps of disposal.")
     dispose_batch_size: int = option(32, "Source images, and target images, a step of disposal.")
-    dispose_learning_rate: float = option(5e-4, "Learning rate of disposal.")
-    forget_weight: float = option(1.0, "Weight (lambda) of the disposal loss against retention.")
+    dispose_learning_rate: float = option(1e-3, "Learning rate of disposal.")
+    forget_weight: float | None = option(
+        None, "Weight (lambda) of the disposal loss against retention; default: the method's own."
+    )
     attacks: str = option(
         "linear_probe,full,head_then_full",
         "Attacks, separated by commas: names, grid, adaptive or all; those that do not apply are left out.",
@@ -246,9 +250,11 @@ class DTLJob:
             **options,
         }
 
-    def _num_chunks(self) -> int:
+    def _num_chunks(self, choice: MethodChoice) -> int:
         """Up to four chunks, where classes, batch and processes allow it; the config checks what a user asks for."""
         o, processes = self.options, self.state.num_processes
+        if choice.config_class.num_chunks == 1:
+            return processes
         most = min(4, len(self.tasks["source"].labels))
         fitting = [n for n in range(most, 1, -1) if n % processes == 0 and o.dispose_batch_size % n == 0]
         return fitting[0] if fitting else max(2, processes)
@@ -259,11 +265,13 @@ class DTLJob:
             per_device_train_batch_size=o.dispose_batch_size // self.state.num_processes,
             max_steps=o.dispose_steps,
             learning_rate=o.dispose_learning_rate,
-            forget_weight=o.forget_weight,
-            num_chunks=self._num_chunks(),
+            num_chunks=self._num_chunks(choice),
             retain_augmentation=o.augmentation,
+            lr_scheduler_type="cosine",
             warmup_steps=0.1,
         )
+        if o.forget_weight is not None:
+            common["forget_weight"] = o.forget_weight
         return choice.config(**stage_arguments(work, **common))
 
     # Stages ---------------------------------------------------------------------------------------------------
@@ -271,7 +279,7 @@ class DTLJob:
     def pretrain(self) -> PreTrainedModel:
         """A model that knows the source task: the given one, or one trained on the source data."""
         o = self.options
-        epochs = o.pretrain_epochs if o.pretrain_epochs is not None else (8 if o.model_name_or_path is None else 0)
+        epochs = o.pretrain_epochs if o.pretrain_epochs is not None else (16 if o.model_name_or_path is None else 0)
         if epochs == 0:
             return self.model
         training = self._training(num_train_epochs=epochs, learning_rate=o.pretrain_learning_rate)
@@ -330,9 +338,7 @@ class DTLJob:
         augmentation: Any = self.options.augmentation
 
         def work(folder: Path) -> None:
-            trained = fine_tune(
-                model, self.images[task]["train"], folder, name, augmentation=augmentation, **training
-            )
+            trained = fine_tune(model, self.images[task]["train"], folder, name, augmentation=augmentation, **training)
             if self.state.is_main_process:
                 trained.save_pretrained(folder)
                 self.processor.save_pretrained(folder)

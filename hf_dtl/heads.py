@@ -202,7 +202,8 @@ class MultiHeadClassifier(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.export(next(iter(self.heads))).config.save_pretrained(folder)
-        state = {name: value.contiguous() for name, value in self.state_dict().items()}
+        parts = ("backbone.", "heads.")  # and not what a trainer adds to the model it trains
+        state = {name: value.contiguous() for name, value in self.state_dict().items() if name.startswith(parts)}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "tasks.json").write_text(json.dumps(self.labels))
 

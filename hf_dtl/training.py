@@ -103,7 +103,7 @@ def fine_tune(
         train: items {"pixel_values", "labels"}.
         work: the stage's folder.
         name: of the stage, for the progress bar.
-        augmentation: "none", "affine" (see `random_affine`) or "affine_flip" (mirrored too; not for letters or digits).
+        augmentation: see `hf_dtl.functional.Augmentation`.
         **options: of `transformers.TrainingArguments`.
 
     Returns:

@@ -11,17 +11,36 @@ import torch
 from safetensors.torch import save_file
 from toy_tasks import OPTIONS, source, target, two_headed
 
-from hf_dtl import methods
+from hf_dtl.methods import (
+    GradientCollisionConfig,
+    GradientCollisionTrainer,
+    RandomFoolingConfig,
+    RandomFoolingTrainer,
+)
+from hf_dtl.methods.noise_then_distil import NoiseThenDistilConfig, NoiseThenDistilTrainer
+from hf_dtl.methods.non_fine_tunable import NonFineTunableConfig, NonFineTunableTrainer
+from hf_dtl.methods.weight_distortion import WeightDistanceRegularisationConfig, WeightDistanceRegularisationTrainer
+
+GC = (GradientCollisionConfig, GradientCollisionTrainer)
+RANDOM = (RandomFoolingConfig, RandomFoolingTrainer)
+NOISE = (NoiseThenDistilConfig, NoiseThenDistilTrainer)
+DISTANCE = (WeightDistanceRegularisationConfig, WeightDistanceRegularisationTrainer)
+NON_FINE_TUNABLE = (NonFineTunableConfig, NonFineTunableTrainer)
 
 CASES = {
-    "gc": ("GradientCollision", {}),
-    "gc_random": ("GradientCollision", {"chunking": "random", "weight_decay": 0.01}),
-    "ngc_finite_difference": ("GradientCollision", {"normalize": True, "create": "finite_difference"}),
-    "gc_checkpointed": ("GradientCollision", {"activation_checkpointing": True}),
-    "gc_bf16": ("GradientCollision", {"bf16": True}),
-    "gc_accumulated": ("GradientCollision", {"gradient_accumulation_steps": 2, "num_chunks": 4}),
-    "gc_resnet": ("GradientCollision", {}),
-    "random_fooling_dinov2": ("RandomFooling", {}),
+    "gc": (GC, {}),
+    "gc_random": (GC, {"chunking": "random", "weight_decay": 0.01}),
+    "ngc_finite_difference": (GC, {"normalize": True, "create": "finite_difference"}),
+    "gc_checkpointed": (GC, {"activation_checkpointing": True}),
+    "gc_bf16": (GC, {"bf16": True}),
+    "gc_accumulated": (GC, {"gradient_accumulation_steps": 2, "num_chunks": 4}),
+    "gc_resnet": (GC, {}),
+    "gc_every_image_both_ways": (GC, {"retain_inputs": "both", "retain_augmentation": "affine_flip"}),
+    "random_fooling_dinov2": (RANDOM, {}),
+    "noise_then_distil": (NOISE, {}),
+    "noise_then_distil_resnet": (NOISE, {"alpha": 1.0, "retain_inputs": "both"}),
+    "distance_accumulated_resnet": (DISTANCE, {"gradient_accumulation_steps": 2}),
+    "non_fine_tunable": (NON_FINE_TUNABLE, {"inner_steps": 2}),
 }
 
 
@@ -32,21 +51,20 @@ def architecture(case: str) -> str:
 
 def main(output: Path) -> None:
     """Train every case with 32 forget images and 4 chunks a step, whatever the number of processes."""
-    for case, (method, options) in CASES.items():
-        config = getattr(methods, f"{method}Config")
+    for case, ((config, trainer_class), options) in CASES.items():
         world = config(output_dir=str(output), use_cpu=True).world_size
         accumulation = options.get("gradient_accumulation_steps", 1)
         args = config(
             output_dir=str(output),
             **OPTIONS | options | {"per_device_train_batch_size": 32 // (world * accumulation)},
         )
-        trainer = getattr(methods, f"{method}Trainer")(
+        trainer = trainer_class(
             model=two_headed(architecture(case)), args=args, forget_dataset=source(), retain_dataset=target()
         )
         trainer.train()
-        logs = [e for e in trainer.state.log_history if "disposal_value" in e]
+        logs = [e for e in trainer.state.log_history if "retain_loss" in e]
         state = {n: v.detach().clone().contiguous() for n, v in trainer.model.state_dict().items()}
-        for key in ("disposal_value", "retain_loss", "source_loss", "mean_cosine"):
+        for key in ("disposal_value", "retain_loss", "source_loss", "mean_cosine", "attack_cross_entropy"):
             if key in logs[0]:
                 state[f"log.{key}"] = torch.tensor([e[key] for e in logs], dtype=torch.float64)
         state["world_size"] = torch.tensor(trainer.accelerator.num_processes)

@@ -15,10 +15,12 @@ from hf_dtl import methods
 from hf_dtl.config import UnlearningConfig
 from hf_dtl.data import embedded_processor, load_task
 from hf_dtl.errors import ConfigError, DivergedError, ModelError
+from hf_dtl.functional import augment
 from hf_dtl.methods import GradientCollisionConfig, GradientCollisionTrainer
 from hf_dtl.trainer import UnlearningTrainer
 
 METHODS = ["GradientCollision", "NegativeCrossEntropy", "RandomFooling", "UniformFooling"]
+AS_THEY_ARE = {"retain_augmentation": "none", "retain_mix": False}
 
 
 def trainer(tmp_path, method="GradientCollision", model=None, callbacks=None, **options):
@@ -109,8 +111,8 @@ def test_bf16_autocast_trains_near_the_float32_path(tmp_path, create):
     assert 0 < distance(half.model, plain.model, start) < (0.1 if create == "exact" else 0.4)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_resumes_to_the_same_weights(tmp_path, workers):
+@pytest.mark.parametrize(("workers", "forget_weight"), [(0, 1.0), (1, 1.0), (0, 0.0)])
+def test_resumes_to_the_same_weights(tmp_path, workers, forget_weight):
     """Interrupted inside the second epoch, in a new trainer, with dropout on."""
 
     class Stop(TrainerCallback):
@@ -125,7 +127,12 @@ def test_resumes_to_the_same_weights(tmp_path, workers):
         return m
 
     options = dict(
-        max_steps=14, save_strategy="steps", save_steps=1, dataloader_num_workers=workers, lr_scheduler_type="linear"
+        max_steps=14,
+        save_strategy="steps",
+        save_steps=1,
+        dataloader_num_workers=workers,
+        lr_scheduler_type="linear",
+        forget_weight=forget_weight,
     )
     whole = trained(tmp_path / "whole", model=model(), **options)
     assert whole.train_dataset.steps_per_epoch == 8, "step 11 lies in the second epoch"
@@ -154,7 +161,7 @@ def test_retention_follows_its_options(tmp_path):
     """Distillation is on the images asked for; a model that already differs from its teacher shows it."""
     values = {}
     for inputs in ("target", "source", "both"):
-        t = trainer(tmp_path, max_steps=1, retain_inputs=inputs, temperature=1.0)
+        t = trainer(tmp_path, max_steps=1, retain_inputs=inputs, temperature=1.0, **AS_THEY_ARE)
         torch.manual_seed(1)
         with torch.no_grad():
             for p in t.model.heads["target"].parameters():
@@ -171,12 +178,59 @@ def test_retention_follows_its_options(tmp_path):
     assert values["target"] == pytest.approx(expected["target"], rel=1e-4)
     assert values["source"] == pytest.approx(expected["source"], rel=1e-4)
     assert values["both"] == pytest.approx((expected["target"] + expected["source"]) / 2, rel=1e-4)
-    t = trainer(tmp_path, max_steps=1, retain_inputs="source", target_ce_weight=0.5)
+    t = trainer(tmp_path, max_steps=1, retain_inputs="source", target_ce_weight=0.5, retain_mix=False)
     t.train()
     log = next(e for e in t.state.log_history if "target_cross_entropy" in e)
     assert log["loss"] == pytest.approx(
         log["retain_loss"] + 0.5 * log["target_cross_entropy"] + log["disposal_value"], rel=1e-4
     )
+
+
+def test_retain_images_are_transformed_cell_by_cell(tmp_path, monkeypatch):
+    """What the model sees follows from the seed and the cell alone, however the cells are grouped into batches."""
+
+    def seen(**options):
+        t, batches = trainer(tmp_path, max_steps=2, **options), []
+        retention = type(t).retention
+
+        def watched(self, model, inputs):
+            hook = model.register_forward_pre_hook(lambda m, args: batches.append(args[0]))
+            loss = retention(self, model, inputs)
+            hook.remove()
+            return loss
+
+        monkeypatch.setattr(type(t), "retention", watched)
+        t.train()
+        monkeypatch.undo()
+        return torch.cat(batches), [t.train_dataset[i]["retain"]["pixel_values"] for i in range(8)]
+
+    whole, cells = seen()
+    parts, _ = seen(per_device_train_batch_size=8, gradient_accumulation_steps=2)
+    assert whole.shape == (32, 3, 16, 16) and torch.equal(whole, parts)
+    assert not any(torch.allclose(a, b) for a, b in zip(whole, torch.cat(cells), strict=True)), "every image moved"
+    other, _ = seen(seed=4)
+    assert not torch.equal(whole, other)
+    generator = torch.Generator().manual_seed((3 * 1_000_003 + 5) ^ 0x5EED)
+    assert torch.equal(whole[20:24], augment(cells[5], "affine", generator, mix=True))
+    assert torch.equal(seen(**AS_THEY_ARE)[0], torch.cat(cells))
+
+
+def test_without_a_forget_weight_only_retention_is_left(tmp_path, monkeypatch):
+    """Forget images are not looked at, whatever the disposal would do; the step is plain distillation."""
+    options = dict(forget_weight=0.0, max_steps=2)
+    changed = []
+    for method in ("UniformFooling", "NegativeCrossEntropy"):
+        cls = getattr(methods, f"{method}Trainer")
+        monkeypatch.setattr(cls, "prepare", lambda self: self.model.heads["target"].weight.data.mul_(-5.0))
+        monkeypatch.setattr(cls, "chunk_loss", lambda *args: pytest.fail("a forget image was looked at"))
+        changed.append(trained(tmp_path, method, **options))
+    assert torch.equal(flat(changed[0].model), flat(changed[1].model))
+    logs = [e for e in changed[0].state.log_history if "retain_loss" in e]
+    assert len(logs) == 2 and "disposal_value" not in logs[0] and logs[0]["retain_loss"] > 0
+    assert all(e["loss"] == pytest.approx(e["retain_loss"], rel=1e-4) for e in logs)
+    assert distance(changed[0].model.backbone, two_headed().backbone) > 1e-5
+    with pytest.raises(DivergedError, match="retention loss became non-finite"):
+        trained(tmp_path, "UniformFooling", forget_weight=0.0, learning_rate=1e30, max_steps=10)
 
 
 def test_disposal_gradient_is_bounded_before_its_weight(tmp_path):
@@ -207,11 +261,11 @@ def test_a_plain_hub_model_forgets_with_its_only_head(tmp_path):
     )
     with pytest.raises(ConfigError, match="retain_inputs='target'"):
         GradientCollisionTrainer(
-            model=copy.deepcopy(plain), args=GradientCollisionConfig(str(tmp_path), **OPTIONS), **common
+            model=copy.deepcopy(plain),
+            args=GradientCollisionConfig(str(tmp_path), **OPTIONS, retain_inputs="both"),
+            **common,
         )
-    t = GradientCollisionTrainer(
-        model=plain, args=GradientCollisionConfig(str(tmp_path), **OPTIONS, retain_inputs="target"), **common
-    )
+    t = GradientCollisionTrainer(model=plain, args=GradientCollisionConfig(str(tmp_path), **OPTIONS), **common)
     t.train()
     t.save_model(tmp_path / "scrubbed")
     AutoModelForImageClassification.from_pretrained(tmp_path / "scrubbed")
@@ -268,6 +322,8 @@ def test_parameters_without_gradient_are_frozen_and_named(tmp_path, caplog):
         ({"temperature": 0}, "temperature=0 must be > 0"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"chunking": "alphabet"}, "alphabet"),
+        ({"retain_augmentation": "colour"}, "'colour' is unknown; use one of: none, affine, affine_flip"),
+        ({"target_ce_weight": 0.5}, "needs retain_mix=False"),
         ({"retain_inputs": "none"}, "'none' is unknown"),
         ({"create": "magic"}, "magic"),
         ({"finite_difference_step": 0.0}, "finite_difference_step=0.0 must be > 0"),

@@ -1,9 +1,10 @@
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from toy_tasks import images, two_headed
 
 from hf_dtl.data import ImageTensors
-from hf_dtl.training import fit_head
+from hf_dtl.training import fine_tune, fit_head
 
 CPU = torch.device("cpu")
 
@@ -37,3 +38,25 @@ def test_two_classes_and_a_limit():
     assert accuracy(model, data, "pair") > 0.8
     flipped = ImageTensors(data.pixel_values, 1 - data.labels)
     assert accuracy(model, flipped, "pair") < 0.2
+
+
+def test_fine_tuning_transforms_its_training_images_as_asked(tmp_path):
+    data, seen = images("mnist[0,1,2,3,4,5]"), {}
+    for augmentation in ("none", "affine", "affine_flip"):
+        model, batches = two_headed().export("source"), []
+        hook = model.register_forward_pre_hook(
+            lambda _, args, kwargs, batches=batches: batches.append(kwargs["pixel_values"]), with_kwargs=True
+        )
+        options = dict(per_device_train_batch_size=len(data.labels), max_steps=1, use_cpu=True, seed=1)
+        trained = fine_tune(model, data, tmp_path / augmentation, "fit", augmentation=augmentation, **options)
+        hook.remove()
+        assert not trained.training
+        (seen[augmentation],) = batches
+    plain = seen["none"]
+    sums = [sorted(x.sum((1, 2, 3)).tolist()) for x in (plain, data.pixel_values)]
+    assert sums[0] == pytest.approx(sums[1], rel=1e-4), "every image once, as it is"
+    for augmentation in ("affine", "affine_flip"):
+        assert seen[augmentation].shape == plain.shape
+        same = [torch.allclose(a, b) for a, b in zip(seen[augmentation], plain, strict=True)]
+        assert sum(same) < 0.05 * len(same)
+    assert not torch.equal(seen["affine"], seen["affine_flip"])

@@ -9,6 +9,7 @@ from hf_dtl.functional.collision import (
     default_step,
     gradient_collision,
 )
+from hf_dtl.functional.erasure import probe_generalisation
 from hf_dtl.functional.losses import distillation, negative_cross_entropy, random_fooling, uniform_fooling
 from hf_dtl.functional.metrics import (
     average_gap,
@@ -34,6 +35,7 @@ __all__ = [
     "js_divergence",
     "mix_pairs",
     "negative_cross_entropy",
+    "probe_generalisation",
     "random_affine",
     "random_fooling",
     "relearn_time",

@@ -20,7 +20,7 @@ def random_affine(
     shift: float = 0.12,
     flip: bool = False,
 ) -> Tensor:
-    """Rotate, scale, stretch and shift every image of a batch by draws of its own; what comes from outside is the edge.
+    """Rotate, scale, stretch and shift every image of a batch by draws of its own; the edge goes on outside.
 
     Args:
         images: (batch, channels, height, width).

@@ -8,15 +8,38 @@ from hf_dtl.methods.baselines import (
     UniformFoolingConfig,
     UniformFoolingTrainer,
 )
+from hf_dtl.methods.feature_eraser import FeatureEraserConfig, FeatureEraserTrainer
 from hf_dtl.methods.gradient_collision import GradientCollisionConfig, GradientCollisionTrainer
+from hf_dtl.methods.noise_then_distil import FreshDistillationConfig, NoiseThenDistilConfig, NoiseThenDistilTrainer
+from hf_dtl.methods.non_fine_tunable import NonFineTunableConfig, NonFineTunableTrainer
+from hf_dtl.methods.representation_erasure import RepresentationErasureConfig, RepresentationErasureTrainer
+from hf_dtl.methods.weight_distortion import (
+    WeightDistanceRegularisationConfig,
+    WeightDistanceRegularisationTrainer,
+    WeightDistortionConfig,
+    WeightDistortionTrainer,
+)
 
 __all__ = [
+    "FeatureEraserConfig",
+    "FeatureEraserTrainer",
+    "FreshDistillationConfig",
     "GradientCollisionConfig",
     "GradientCollisionTrainer",
     "NegativeCrossEntropyConfig",
     "NegativeCrossEntropyTrainer",
+    "NoiseThenDistilConfig",
+    "NoiseThenDistilTrainer",
+    "NonFineTunableConfig",
+    "NonFineTunableTrainer",
     "RandomFoolingConfig",
     "RandomFoolingTrainer",
+    "RepresentationErasureConfig",
+    "RepresentationErasureTrainer",
     "UniformFoolingConfig",
     "UniformFoolingTrainer",
+    "WeightDistanceRegularisationConfig",
+    "WeightDistanceRegularisationTrainer",
+    "WeightDistortionConfig",
+    "WeightDistortionTrainer",
 ]

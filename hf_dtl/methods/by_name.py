@@ -12,7 +12,14 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.trainer import UnlearningTrainer
 
 METHODS: dict[str, tuple[type[UnlearningConfig], type[UnlearningTrainer]]] = {
+    "representation_erasure": (methods.RepresentationErasureConfig, methods.RepresentationErasureTrainer),
     "gradient_collision": (methods.GradientCollisionConfig, methods.GradientCollisionTrainer),
+    "feature_eraser": (methods.FeatureEraserConfig, methods.FeatureEraserTrainer),
+    "noise_then_distil": (methods.NoiseThenDistilConfig, methods.NoiseThenDistilTrainer),
+    "fresh_distillation": (methods.FreshDistillationConfig, methods.NoiseThenDistilTrainer),
+    "weight_distortion": (methods.WeightDistortionConfig, methods.WeightDistortionTrainer),
+    "weight_distance": (methods.WeightDistanceRegularisationConfig, methods.WeightDistanceRegularisationTrainer),
+    "non_fine_tunable": (methods.NonFineTunableConfig, methods.NonFineTunableTrainer),
     "negative_ce": (methods.NegativeCrossEntropyConfig, methods.NegativeCrossEntropyTrainer),
     "random_fooling": (methods.RandomFoolingConfig, methods.RandomFoolingTrainer),
     "uniform_fooling": (methods.UniformFoolingConfig, methods.UniformFoolingTrainer),

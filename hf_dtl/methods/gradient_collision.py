@@ -1,6 +1,7 @@
 """Gradient collision (GC): learning from one chunk of source images undoes learning from another.
 
-Source: arXiv 2308.09971 (ICCV 2023); loss and retention are reconstructions, see `hf_dtl.functional.collision`.
+Source: arXiv 2308.09971 (ICCV 2023); loss and retention are reconstructions, see `hf_dtl.functional.collision`. The
+heads other than "frozen", `collide` and `noise` are this project's.
 """
 
 import logging
@@ -11,22 +12,25 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import calibrate_step, gradient_collision
 from hf_dtl.functional.collision import Loss
-from hf_dtl.trainer import Disposal, UnlearningTrainer
+from hf_dtl.probes import ProbeConfig, ProbedTrainer
+from hf_dtl.trainer import Disposal
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class GradientCollisionConfig(UnlearningConfig):
+class GradientCollisionConfig(ProbeConfig):
     """Options of gradient collision.
 
     Parameters that control the collision:
-        normalize, create, finite_difference_step, and from `UnlearningConfig` num_chunks and chunking.
+        normalize, head, collide, noise, create, finite_difference_step, those of `ProbeConfig`, and from
+        `UnlearningConfig` num_chunks and chunking. Every image is a chunk of its own with chunking="random" and
+        num_chunks = forget images of a step.
 
     With chunking="random" the expected loss is the squared norm of the source gradient, whose nearest zero is the
     source task's own minimum: the loss falls while the model knows the source task better than before.
@@ -34,6 +38,24 @@ class GradientCollisionConfig(UnlearningConfig):
 
     normalize: bool = field(
         default=False, metadata={"help": "Use the normalised loss (NGC): collide directions, not magnitudes."}
+    )
+    head: Literal["frozen", "refreshed", "new", "probes"] = field(
+        default="frozen",
+        metadata={
+            "help": "Whose loss collides: 'frozen' (the source head), 'refreshed' (a linear probe of the features, "
+            "fitted anew every refresh_every steps), 'new' (a random linear head every step) or 'probes' (mean over "
+            "probes with a hidden layer at every depth). The first three set the probes' options accordingly."
+        },
+    )
+    collide: Literal["all", "features"] = field(
+        default="all",
+        metadata={
+            "help": "Parameters whose gradients collide: 'all', or 'features' (those that the middle hidden state "
+            "does not depend on: the later stages)."
+        },
+    )
+    noise: float = field(
+        default=0.0, metadata={"help": "Norm of Gaussian noise on the disposal gradient, as a share of its own, >= 0."}
     )
     create: Literal["exact", "finite_difference"] = field(
         default="exact",
@@ -51,13 +73,24 @@ class GradientCollisionConfig(UnlearningConfig):
         super().__post_init__()
         if self.num_chunks < 2:
             raise ConfigError(f"A collision needs num_chunks >= 2, got {self.num_chunks}.")
-        if self.create not in ("exact", "finite_difference"):
-            raise ConfigError(f"create={self.create!r} is unknown; use 'exact' or 'finite_difference'.")
+        for name, allowed in (
+            ("create", ("exact", "finite_difference")),
+            ("head", ("frozen", "refreshed", "new", "probes")),
+            ("collide", ("all", "features")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
         if self.finite_difference_step is not None and not self.finite_difference_step > 0:
             raise ConfigError(f"finite_difference_step={self.finite_difference_step} must be > 0.")
+        if not 0 <= self.noise < float("inf"):
+            raise ConfigError(f"noise={self.noise} must be >= 0 and finite.")
+        if self.head in ("refreshed", "new"):
+            self.depths, self.probe_hidden = "final", 0
+        if self.head == "new":
+            self.refresh_every, self.probe_steps, self.probe_updates = 1, 0, 0
 
 
-class GradientCollisionTrainer(UnlearningTrainer):
+class GradientCollisionTrainer(ProbedTrainer):
     """Minimise L_retain + forget_weight * L_GC; logs the collision's value, cosine and norms apart.
 
     Example:
@@ -71,14 +104,25 @@ class GradientCollisionTrainer(UnlearningTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.collided = self._collided(parameters)
         self.step = self.args.finite_difference_step
         if self.args.create == "finite_difference" and self.step is None:
-            self.step = self._calibrate()
+            self.step = self._calibrate([p for p, c in zip(parameters, self.collided, strict=True) if c])
 
-    def _calibrate(self) -> float:
+    def _collided(self, parameters: Sequence[Tensor]) -> list[bool]:
+        """Which parameters collide; the middle depth is found by its gradients, whatever the architecture."""
+        if self.args.collide == "all":
+            return [True] * len(parameters)
+        states, _ = self.model.hidden_states(self.train_dataset[0]["retain"]["pixel_values"].to(self.args.device))
+        gradients = torch.autograd.grad(states[len(states) // 2].sum(), parameters, allow_unused=True)
+        return [g is None for g in gradients]
+
+    def _calibrate(self, parameters: Sequence[Tensor]) -> float:
         """The best step on the untouched model and the first chunk: the same on every process and after a resume."""
         chunk = self._prepare_inputs(self.train_dataset[0]["forget"])
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if self.probed:
+            self.refresh_probes()
         with torch.random.fork_rng(devices=[]):
             step, error = calibrate_step(partial(self._calibration_loss, chunk), parameters)
         logger.info("Finite difference: relative step %.1e, relative error about %.1e", step, error)
@@ -92,20 +136,27 @@ class GradientCollisionTrainer(UnlearningTrainer):
 
     def _calibration_loss(self, chunk: dict[str, Tensor]) -> Tensor:
         with self.accelerator.autocast():
-            logits = self.model(chunk["pixel_values"], task=self.forget_task)
-        return self.forget_loss(logits, chunk["labels"])
+            return self.chunk_loss(chunk["pixel_values"], chunk["labels"])[0]
 
     @property
     def needs_double_backward(self) -> bool:
         """Finite differences keep the fused attention kernels."""
         return self.args.create == "exact"
 
+    @property
+    def probed(self) -> bool:
+        """Every head but the source head is a probe."""
+        return self.args.head != "frozen"
+
+    def probe_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
+
     def disposal(self, losses: Sequence[Loss], parameters: Sequence[Tensor]) -> Disposal:
         """Collide the chunks of all processes and micro-batches; measure what costs extra on logged steps only."""
         will_log = (self.state.global_step + 1) % max(1, self.state.logging_steps or 1) == 0
         result = gradient_collision(
             losses,
-            parameters,
+            [p for p, c in zip(parameters, self.collided, strict=True) if c],
             normalize=self.args.normalize,
             reduce=self.reduce,
             create=self.args.create,
@@ -115,4 +166,18 @@ class GradientCollisionTrainer(UnlearningTrainer):
         metrics = {"mean_cosine": result.mean_cosine, "mean_gradient_norm": result.mean_norm}
         if self.args.create == "finite_difference":
             metrics["finite_difference_error"] = result.error
-        return Disposal(result.value, result.gradients, metrics)
+        gradients = iter(self._noisy(result.gradients))
+        return Disposal(
+            result.value,
+            [next(gradients) if c else torch.zeros_like(p) for p, c in zip(parameters, self.collided, strict=True)],
+            metrics,
+        )
+
+    def _noisy(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Add noise of the expected norm `noise` * |gradients|, drawn by the seed and the step on every process."""
+        if not self.args.noise:
+            return gradients
+        generator = torch.Generator().manual_seed((self.args.seed * 1_000_003 + self.state.global_step) ^ 0x0153)
+        size = torch.nn.utils.get_total_norm(gradients) / sum(g.numel() for g in gradients) ** 0.5
+        draws = (torch.randn(g.shape, generator=generator).to(g) for g in gradients)
+        return [g + self.args.noise * size * draw for g, draw in zip(gradients, draws, strict=True)]

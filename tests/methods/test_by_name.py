@@ -27,7 +27,7 @@ def test_every_method_builds_and_lists_are_read_in_order(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gradient_colision", "Unknown method 'gradient_colision'; the methods are: gradient_collision"),
+        ("gradient_colision", "Unknown method 'gradient_colision'; the methods are: .*gradient_collision"),
         ("negative_ce:capp=3", "no option 'capp'.*one of: .*cap"),
         ("negative_ce:cap", "no option 'cap' in"),
         ("negative_ce:cap=high", "negative_ce:cap=high must be a float"),

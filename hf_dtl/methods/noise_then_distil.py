@@ -1,0 +1,94 @@
+"""Noise, then distil: move the weights toward a random initialisation and let the frozen model teach them the target.
+
+Source: "Distillation Robustifies Unlearning" (Unlearn-Noise-Distill-on-Outputs, UNDO), arXiv 2506.06278, abstract and
+released code. The paper first unlearns, then noises, then distils language models on outputs. Here the first stage is
+dropped: the teacher's retained head never names the forgotten classes, and only retained images are shown.
+"""
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+
+from hf_dtl.config import UnlearningConfig
+from hf_dtl.errors import ConfigError
+from hf_dtl.functional.weights import mix_weights
+from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.methods.batch_statistics import BatchStatisticsTrainer
+
+_OFFSET = 5_915_587  # so that the draw is neither the one that pre-training started from, nor the audit's reference
+
+
+@dataclass
+class NoiseThenDistilConfig(UnlearningConfig):
+    """Options of noise-then-distil: those of `UnlearningConfig`, and alpha."""
+
+    alpha: float = field(
+        default=0.7,
+        metadata={
+            "help": "Share of a random initialisation in the weights at the start, 0 (none of it) to 1 (fresh)."
+        },
+    )
+    forget_weight: float = field(
+        default=0.0, metadata={"help": "Set to 0: the method has no disposal loss, the distillation is all of it."}
+    )
+    ddp_broadcast_buffers: bool | None = field(
+        default=False, metadata={"help": "Not needed: running statistics are the same on every process."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.forget_weight = 0.0
+        if not 0 <= self.alpha <= 1:
+            raise ConfigError(f"alpha={self.alpha} must be between 0 (the given weights) and 1 (random weights).")
+
+
+@dataclass
+class FreshDistillationConfig(NoiseThenDistilConfig):
+    """Options of the distillation into a fresh model: those of `NoiseThenDistilConfig`, with alpha = 1.
+
+    Nothing of the given weights is left, only what the teacher says about retained images: the ceiling of removal.
+    """
+
+    alpha: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of a random initialisation in the weights at the start, 0 (none of it) to 1 (fresh)."
+        },
+    )
+
+
+class NoiseThenDistilTrainer(BatchStatisticsTrainer):
+    """Mix the weights with random ones once, then distil the given model on retained images; forget data is unused."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        model: MultiHeadClassifier = self.model
+        fresh = fresh_model(model, self.retain_task, self.args.seed)
+        theirs = dict(fresh.backbone.named_parameters()) | dict(fresh.backbone.named_buffers())
+        mine = dict(model.backbone.named_parameters()) | dict(model.backbone.named_buffers())
+        names = [name for name, weight in mine.items() if weight.is_floating_point()]
+        weights, others = [mine[name] for name in names], [theirs[name] for name in names]
+        weights += model.heads[self.retain_task].parameters()
+        others += fresh.heads["new"].parameters()
+        with torch.no_grad():
+            for weight, mixed in zip(weights, mix_weights(weights, others, self.args.alpha), strict=True):
+                weight.copy_(mixed)
+
+
+def fresh_model(model: MultiHeadClassifier, task: str, seed: int) -> MultiHeadClassifier:
+    """Draw the same architecture anew, with a head "new" as wide as that of `task`.
+
+    Args:
+        model: whose architecture is wanted; not changed.
+        task: one of its tasks.
+        seed: of the weights. The global random state is not touched, and equal seeds give equal weights.
+
+    Returns:
+        A model on the CPU.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed + _OFFSET)
+        fresh = MultiHeadClassifier(type(model.backbone)(copy.deepcopy(model.backbone.config)), task="old")
+        fresh.add_head("new", model.labels[task])
+    return fresh

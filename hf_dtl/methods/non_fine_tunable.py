@@ -1,0 +1,113 @@
+"""Non-fine-tunable learning: simulate an attacker's fine-tuning and spoil what it arrives at.
+
+Source: SOPHON, arXiv 2404.12699, abstract and released code: MAML-like simulation of fine-tuning with a re-drawn last
+layer, then a suppression loss at the adapted weights (KL divergence from uniform, or inverse cross-entropy) beside
+ordinary training on the original task. A **reconstruction**: first-order gradients, one attack a chunk, plain gradient
+descent as the attacker, and the retention that all methods share.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from hf_dtl.config import UnlearningConfig
+from hf_dtl.errors import ConfigError
+from hf_dtl.functional import uniform_fooling
+from hf_dtl.functional.weights import inverse_cross_entropy, simulate_fine_tuning
+from hf_dtl.streams import Chunking
+from hf_dtl.trainer import UnlearningTrainer
+
+
+@dataclass
+class NonFineTunableConfig(UnlearningConfig):
+    """Options of non-fine-tunable learning.
+
+    Parameters that control the simulated attack:
+        inner_steps, inner_learning_rate, suppression, and from `UnlearningConfig` num_chunks (attacks a step) and
+        chunking.
+    """
+
+    inner_steps: int = field(
+        default=5, metadata={"help": "Steps of the simulated fine-tuning, >= 0; 0 only spoils a random head."}
+    )
+    inner_learning_rate: float = field(
+        default=0.05, metadata={"help": "Learning rate of the simulated fine-tuning (gradient descent), > 0."}
+    )
+    suppression: Literal["uniform", "inverse_ce"] = field(
+        default="uniform",
+        metadata={
+            "help": "Loss after the simulated fine-tuning: 'uniform' (cross-entropy to uniform outputs) or "
+            "'inverse_ce' (-log of the probability of not naming the true class)."
+        },
+    )
+    chunking: Chunking = field(
+        default="random",
+        metadata={
+            "help": "How chunks are formed: 'random' (an attack on all classes) or 'class' (each on its own classes)."
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.inner_steps >= 0:
+            raise ConfigError(f"inner_steps={self.inner_steps} must be >= 0.")
+        if not self.inner_learning_rate > 0:
+            raise ConfigError(f"inner_learning_rate={self.inner_learning_rate} must be > 0.")
+        if self.suppression not in ("uniform", "inverse_ce"):
+            raise ConfigError(f"suppression={self.suppression!r} is unknown; use one of: uniform, inverse_ce.")
+        if self.chunk_size < 2:
+            raise ConfigError(
+                f"A simulated attack needs images to train and to test on: chunks of {self.chunk_size} image are too "
+                f"small. Raise per_device_train_batch_size ({self.per_device_train_batch_size}) or lower num_chunks "
+                f"({self.num_chunks})."
+            )
+        if self.activation_checkpointing:
+            raise ConfigError(
+                "activation_checkpointing would compute the simulated attack again with other weights; leave it off "
+                "for this method."
+            )
+
+
+class NonFineTunableTrainer(UnlearningTrainer):
+    """Minimise L_retain + forget_weight * L_suppress(query; weights fine-tuned on support), the mean over chunks.
+
+    A chunk is one attack: half of its images, of every class alike, are the attacker's (support), the others test what
+    the attack reached (query). The log's attack_cross_entropy is the attacker's loss on the query.
+    """
+
+    def chunk_loss(self, pixel_values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One simulated attack under a new head; the chunk's seed draws the head."""
+        with torch.no_grad():
+            logged = self.model(pixel_values, task=self.forget_task)
+        names, weights = zip(
+            *((n, p) for n, p in self.model.backbone.named_parameters() if p.requires_grad), strict=True
+        )
+        head = nn.init.xavier_uniform_(torch.empty(logged.shape[-1], self.model.num_features))
+        start = [*weights, head.to(logged.device), torch.zeros(len(head), device=logged.device)]
+        logits = partial(self._logits, names)
+        order = labels.argsort(stable=True)
+        support, query = order[::2], order[1::2]
+        adapted = simulate_fine_tuning(
+            lambda now: F.cross_entropy(logits(now, pixel_values[support]), labels[support]),
+            start,
+            steps=self.args.inner_steps,
+            learning_rate=self.args.inner_learning_rate,
+        )
+        reached = logits(adapted, pixel_values[query])
+        self._metrics["attack_cross_entropy"].append(F.cross_entropy(reached.detach(), labels[query]))
+        if self.args.suppression == "uniform":
+            return uniform_fooling(reached), logged
+        return inverse_cross_entropy(reached, labels[query]), logged
+
+    def _logits(self, names: tuple[str, ...], weights: list[Tensor], images: Tensor) -> Tensor:
+        """The attacker's logits: the backbone with other weights, then the last two of them as a linear head."""
+        *backbone, head, bias = weights
+        with self.accelerator.autocast():
+            state = dict(zip(names, backbone, strict=True))
+            features = functional_call(self.model.backbone, state, kwargs={"pixel_values": images}).logits
+            return F.linear(features, head, bias).float()

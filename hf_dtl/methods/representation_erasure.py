@@ -1,0 +1,72 @@
+"""Representation erasure, this project's own method: no probe of any depth of the backbone may generalise.
+
+Three parts. The weights are moved halfway to a random initialisation, which removes what later steps would have to
+find (`noise_then_distil`). The frozen model teaches its target outputs on transformed and blended target images.
+And at every depth a probe is fitted to half of each chunk of source images in closed form; how well it names the
+other half is driven down (`hf_dtl.functional.probe_generalisation`), so that there is no stale head to win against.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hf_dtl.config import UnlearningConfig
+from hf_dtl.errors import ConfigError
+from hf_dtl.functional import probe_generalisation
+from hf_dtl.methods.noise_then_distil import NoiseThenDistilTrainer
+from hf_dtl.probes import read
+
+
+@dataclass
+class RepresentationErasureConfig(UnlearningConfig):
+    """Options of representation erasure.
+
+    Parameters that control the method:
+        alpha, ridge, and from `UnlearningConfig` forget_weight, num_chunks and chunking. A chunk is what one probe is
+        fitted to and tried on, so it needs several images of every class: few chunks, drawn at random.
+    """
+
+    alpha: float = field(
+        default=0.5,
+        metadata={"help": "Share of a random initialisation in the weights at the start, 0 (none) to 1 (fresh)."},
+    )
+    ridge: float = field(
+        default=0.1, metadata={"help": "Regularisation of the probes, relative to the readings' mean square, > 0."}
+    )
+    forget_weight: float = field(
+        default=3.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
+    )
+    num_chunks: int = field(
+        default=1,
+        metadata={"help": "Chunks that the forget images of one optimizer step form, over all processes together."},
+    )
+    chunking: str = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})
+    ddp_broadcast_buffers: bool | None = field(
+        default=False, metadata={"help": "Not needed: running statistics are the same on every process."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.alpha <= 1:
+            raise ConfigError(f"alpha={self.alpha} must be between 0 (the given weights) and 1 (random weights).")
+        if not self.ridge > 0:
+            raise ConfigError(f"ridge={self.ridge} must be > 0.")
+        if self.chunk_size < 8:
+            raise ConfigError(
+                f"A chunk of {self.chunk_size} images is too small to fit a probe to; it needs at least 8. Raise "
+                f"per_device_train_batch_size ({self.per_device_train_batch_size}) or lower num_chunks "
+                f"({self.num_chunks})."
+            )
+
+
+class RepresentationErasureTrainer(NoiseThenDistilTrainer):
+    """Minimise L_retain + forget_weight * mean over depths of how well a fresh probe names the source classes."""
+
+    def chunk_loss(self, pixel_values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        hidden_states, features = self.model.hidden_states(pixel_values)
+        head = self.model.heads[self.forget_task]
+        with torch.autocast(features.device.type, enabled=False):
+            readings = read(hidden_states, features)
+            told = probe_generalisation(readings, labels, head.out_features, ridge=self.args.ridge)
+            return told.mean(), head(features.detach().float())

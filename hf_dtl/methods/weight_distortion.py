@@ -1,0 +1,113 @@
+"""Distance in weight space: distort the weights once, or push them away from the given ones, and train on retain data.
+
+Source: "From Dormant to Deleted: Tamper-Resistant Unlearning Through Weight-Space Regularization", arXiv 2505.22310,
+abstract and released code, which trains by cross-entropy on retain images. Here the retention is the distillation that
+all methods share (cross-entropy: target_ce_weight), and distances are relative (see `hf_dtl.functional.weights`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hf_dtl.config import UnlearningConfig
+from hf_dtl.errors import ConfigError
+from hf_dtl.functional.collision import Loss
+from hf_dtl.functional.weights import add_noise, push_away
+from hf_dtl.methods.batch_statistics import BatchStatisticsTrainer
+from hf_dtl.trainer import Disposal
+
+_OFFSET = 3_628_273
+_BROADCAST = "Not needed: running statistics are the same on every process."
+
+
+@dataclass
+class WeightDistortionConfig(UnlearningConfig):
+    """Options of weight distortion: those of `UnlearningConfig`, sigma and noise_scale."""
+
+    sigma: float = field(default=0.5, metadata={"help": "Deviation of the noise, in units of noise_scale, >= 0."})
+    noise_scale: Literal["relative", "absolute"] = field(
+        default="relative",
+        metadata={
+            "help": "Unit of sigma: 'relative' (each tensor's own root mean square) or 'absolute' (the same deviation "
+            "for every weight, as in the paper's code, where it is 0.02)."
+        },
+    )
+    forget_weight: float = field(
+        default=0.0, metadata={"help": "Set to 0: the method has no disposal loss, only the noise at the start."}
+    )
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": _BROADCAST})
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.forget_weight = 0.0
+        if not self.sigma >= 0:
+            raise ConfigError(f"sigma={self.sigma} must be >= 0.")
+        if self.noise_scale not in ("relative", "absolute"):
+            raise ConfigError(f"noise_scale={self.noise_scale!r} is unknown; use one of: relative, absolute.")
+
+
+class WeightDistortionTrainer(BatchStatisticsTrainer):
+    """Add Gaussian noise to every weight once, then train on retained images; no forget data is used."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.distort(self.args.sigma, relative=self.args.noise_scale == "relative")
+
+    def distort(self, sigma: float, *, relative: bool = True) -> None:
+        """Add noise to the backbone and the retained head, the same for equal seeds; see `add_noise`."""
+        weights = [*self.model.backbone.parameters(), *self.model.heads[self.retain_task].parameters()]
+        generator = torch.Generator().manual_seed(self.args.seed + _OFFSET)
+        with torch.no_grad():
+            for weight, noisy in zip(weights, add_noise(weights, sigma, generator, relative=relative), strict=True):
+                weight.copy_(noisy)
+
+
+@dataclass
+class WeightDistanceRegularisationConfig(UnlearningConfig):
+    """Options of weight distance regularisation: those of `UnlearningConfig`, max_distance and start_noise."""
+
+    max_distance: float = field(
+        default=1.0,
+        metadata={
+            "help": "The push ends at this distance from the given weights, as a multiple of their norm, > 0; a fresh "
+            "model is about 1.4 away."
+        },
+    )
+    start_noise: float = field(
+        default=1e-3,
+        metadata={
+            "help": "Noise at the start, as a multiple of each tensor's root mean square, > 0. At the given weights "
+            "themselves neither the distance nor the distillation has a gradient."
+        },
+    )
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": _BROADCAST})
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("max_distance", "start_noise"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be > 0.")
+
+
+class WeightDistanceRegularisationTrainer(WeightDistortionTrainer):
+    """Minimise L_retain - forget_weight * min(|theta - theta_0| / |theta_0|, max_distance); logs the distance.
+
+    Forget images are only looked at for the log.
+    """
+
+    def prepare(self) -> None:
+        BatchStatisticsTrainer.prepare(self)
+        self.distort(self.args.start_noise)
+
+    def disposal(self, losses: Sequence[Loss], parameters: Sequence[Tensor]) -> Disposal:
+        """The push is the same on every process; no chunk has a part in it."""
+        with torch.no_grad():
+            for loss in losses:  # for the logged source loss
+                loss()
+        pairs = zip(self.model.parameters(), self.teacher.parameters(), strict=True)
+        origin = [theirs for mine, theirs in pairs if mine.requires_grad]
+        value, gradients, distance = push_away(parameters, origin, limit=self.args.max_distance)
+        return Disposal(value, gradients, {"weight_distance": distance})

@@ -1,0 +1,158 @@
+"""The study's settings as data: tasks, models, methods with their strengths, and the options they share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageClassification, ResNetConfig
+
+from hf_dtl.data import embedded_processor
+from hf_dtl.stages import fresh_folder, replace_folder
+
+
+@dataclass(frozen=True)
+class Knob:
+    """The one option of a method that says how hard it disposes, and the values that are tried, ascending.
+
+    One value is no choice: the method is not tuned.
+    """
+
+    option: str
+    values: tuple[float, ...]
+
+
+FORGET_WEIGHT = Knob("forget_weight", (0.3, 1.0, 3.0, 10.0))
+"""For every method that is not in `KNOBS`."""
+
+KNOBS: dict[str, Knob] = {
+    "representation_erasure": Knob("alpha", (0.3, 0.5, 0.7, 0.9)),
+    "noise_then_distil": Knob("alpha", (0.3, 0.5, 0.7, 0.9)),
+    "fresh_distillation": Knob("alpha", (1.0,)),
+    "weight_distortion": Knob("sigma", (0.25, 0.5, 1.0, 2.0)),
+}
+
+METHODS = (
+    "representation_erasure",
+    "gradient_collision",
+    "negative_ce",
+    "random_fooling",
+    "uniform_fooling",
+    "noise_then_distil",
+    "fresh_distillation",
+    "weight_distortion",
+    "weight_distance",
+    "non_fine_tunable",
+    "feature_eraser",
+)
+"""What a setting compares unless it says otherwise. Names that the library does not have are left out, and told."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Two tasks, a model, and the options that all methods share.
+
+    Args:
+        title: what is compared on what, for the head of the table.
+        options: of `DTLOptions`; `{data}` and `{model}` stand for --data_dir and --model.
+        methods: compared unless --methods says otherwise: names with options of their own, as on a command line.
+        tiny_resnet: write a small ResNet with random weights, another one for each seed, and start from it.
+    """
+
+    title: str
+    options: dict[str, Any]
+    methods: tuple[str, ...] = METHODS
+    tiny_resnet: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Which of --data_dir and --model the options ask for."""
+        text = "".join(str(value) for value in self.options.values())
+        return tuple(name for name, sign in (("data_dir", "{data}"), ("model", "{model}")) if sign in text)
+
+
+_EVERYWHERE: dict[str, Any] = {
+    "attacks": "linear_probe,full,head_then_full",
+    "budgets": "5,20",
+    "audit_seeds": "0,1",
+    "dispose_steps": 300,
+}
+# The novel task is loaded but not attacked, so two classes do.
+_DIGITS = _EVERYWHERE | {
+    "source_dataset": "mnist[0-5]",
+    "target_dataset": "mnist[6-9]",
+    "novel_dataset": "fashion_mnist[0,1]",
+    "target_images_per_class": 10,
+    "pretrain_epochs": 30.0,
+    "adapt_epochs": 300.0,
+    "retrain_epochs": 750.0,
+    "augmentation": "affine",
+}
+_FASHION = _DIGITS | {
+    "source_dataset": "fashion_mnist[0-5]",
+    "target_dataset": "fashion_mnist[6-9]",
+    "novel_dataset": "mnist[0,1]",
+}
+_CIFAR = _EVERYWHERE | {
+    "source_dataset": "{data}[0-5]",
+    "target_dataset": "{data}[6-9]",
+    "novel_dataset": "fashion_mnist[0,1]",
+    "target_images_per_class": 100,
+    "augmentation": "affine_flip",
+    "max_eval_images": 2000,
+}
+
+SETTINGS: dict[str, Setting] = {
+    "mnist_vit": Setting("MNIST 0–5 → 6–9, a ViT of 0.3 M parameters", _DIGITS),
+    "mnist_resnet": Setting(
+        "MNIST 0–5 → 6–9, a ResNet of 0.1 M parameters",
+        _DIGITS | {"model_name_or_path": "{model}", "attack_learning_rates": "2e-3,6e-3"},
+        tiny_resnet=True,
+    ),
+    "fashion_vit": Setting("Fashion-MNIST classes 0–5 → 6–9, a ViT of 0.3 M parameters", _FASHION),
+    "cifar_vit": Setting(
+        "CIFAR-10 classes 0–5 → 6–9, a ViT of 0.3 M parameters",
+        _CIFAR
+        | {
+            "image_size": 35,
+            "source_images_per_class": 2000,
+            "pretrain_epochs": 30.0,
+            "adapt_epochs": 60.0,
+            "retrain_epochs": 150.0,
+        },
+    ),
+    "cifar_dinov2": Setting(
+        "CIFAR-10 classes 0–5 → 6–9, a pre-trained DINOv2",
+        _CIFAR
+        | {
+            "model_name_or_path": "{model}",
+            "image_size": 56,
+            "source_images_per_class": 1000,
+            "pretrain_epochs": 3.0,
+            "pretrain_learning_rate": 1e-4,
+            "adapt_epochs": 20.0,
+            "adapt_learning_rate": 1e-4,
+            "retrain_epochs": 60.0,
+            "dispose_learning_rate": 1e-4,
+        },
+    ),
+}
+
+
+def write_tiny_resnet(folder: Path, seed: int) -> Path:
+    """Write a small ResNet with BatchNorm and random weights, with its processor; an existing folder is kept.
+
+    Args:
+        folder: of the model.
+        seed: of the weights.
+    """
+    if not folder.exists():
+        config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForImageClassification.from_config(config)
+        new = fresh_folder(folder)
+        model.save_pretrained(new)
+        embedded_processor(28).save_pretrained(new)
+        replace_folder(new, folder)
+    return folder

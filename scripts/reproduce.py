@@ -1,0 +1,38 @@
+"""Compare all methods on one setting, with the same tuning budget for each, over several seeds.
+
+    python scripts/reproduce.py --setting mnist_vit
+    python scripts/reproduce.py --setting mnist_resnet --seeds 0,1 --methods gradient_collision,negative_ce:cap=5
+    python scripts/reproduce.py --setting cifar_dinov2 --data_dir cifar10/ --model facebook/dinov2-small --workers 1
+
+It writes OUTPUT_DIR/table.md, results.json and tradeoff.png/.svg. Interrupt it whenever you like: the same command
+continues it and repeats no finished cell, also with more seeds, methods, attacks or budgets.
+"""
+
+import os
+import sys
+
+# Every process trains one small network with one thread, and tells its progress by one line a cell.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+from rich.console import Console
+from transformers import HfArgumentParser
+
+from hf_dtl.errors import DTLError
+from hf_dtl.study import StudyOptions, main_cells, reproduce
+
+
+def main(options: StudyOptions) -> None:
+    summary = reproduce(options, lambda line: print(line, flush=True))
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(main_cells(summary).rich())
+
+
+if __name__ == "__main__":
+    (arguments,) = HfArgumentParser(StudyOptions).parse_args_into_dataclasses()
+    try:
+        main(arguments)
+    except DTLError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. Start the same command again to continue.")
