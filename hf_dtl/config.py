@@ -22,7 +22,7 @@ class UnlearningConfig(TrainingArguments):
     Parameters that control the disposal:
         forget_weight, max_forget_grad_norm, num_chunks, chunking, forget_task.
     Parameters that control the retention:
-        retain_inputs, retain_augmentation, retain_mix, temperature, target_ce_weight, per_device_retain_batch_size,
+        retain_inputs, retain_augmentation, temperature, target_ce_weight, per_device_retain_batch_size,
         retain_task.
 
     Raises:
@@ -65,12 +65,9 @@ class UnlearningConfig(TrainingArguments):
             "frozen model names what it sees on the same images."
         },
     )
-    retain_mix: bool = field(
-        default=True, metadata={"help": "Blend half of the target images with another one before the distillation."}
-    )
     temperature: float = field(default=2.0, metadata={"help": "Temperature of the distillation, > 0."})
     target_ce_weight: float = field(
-        default=0.0, metadata={"help": "Weight of an additional cross-entropy on the retain images' labels, >= 0."}
+        default=1.0, metadata={"help": "Weight of an additional cross-entropy on the retain images' labels, >= 0."}
     )
     per_device_retain_batch_size: int | None = field(
         default=None, metadata={"help": "Retain images a step and device; default: per_device_train_batch_size."}
@@ -148,8 +145,6 @@ class UnlearningConfig(TrainingArguments):
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
-        if self.retain_mix and self.target_ce_weight:
-            raise ConfigError("A blend of two images has no label: target_ce_weight > 0 needs retain_mix=False.")
         forget_images = self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
         parts = self.world_size * self.gradient_accumulation_steps
         if self.num_chunks % parts or forget_images % self.num_chunks:

@@ -89,12 +89,12 @@ class DTLOptions:
         "affine", "Random transforms of the training images of all models: none, affine, or affine_flip (no digits)."
     )
     methods: str = option(
-        "representation_erasure,gradient_collision",
+        "representation_erasure,gradient_collision:max_steps=100",
         "Disposal methods, separated by commas, each with options of its config, NAME[:OPTION=VALUE]...; the first "
         f"is put at the top of the output folder. There are: {', '.join(METHODS)}.",
     )
     dispose_steps: int = option(300, "Steps of disposal.")
-    dispose_batch_size: int = option(32, "Source images, and target images, a step of disposal.")
+    dispose_batch_size: int = option(64, "Source images, and target images, a step of disposal.")
     dispose_learning_rate: float = option(1e-3, "Learning rate of disposal.")
     forget_weight: float | None = option(
         None, "Weight (lambda) of the disposal loss against retention; default: the method's own."

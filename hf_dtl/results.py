@@ -26,7 +26,7 @@ from hf_dtl.disposal_plot import plot_disposal
 from hf_dtl.dtl import DTLJob, DTLOptions
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.hub import leakage_card
-from hf_dtl.methods.by_name import MethodChoice
+from hf_dtl.methods.by_name import MethodChoice, own_fields
 from hf_dtl.stages import fresh_folder, replace_folder, write_atomically
 
 REPORT = "leakage_report.json"
@@ -89,11 +89,10 @@ def _settings(job: DTLJob, choice: MethodChoice) -> dict[str, Any]:
     for name, task in job.tasks.items():
         options[f"{name}_dataset"] = task.name
     config = job.disposal_config(choice, Path())
-    names = ("num_chunks", "chunking", "normalize", "create", "retain_inputs", "temperature", "target_ce_weight")
-    names += ("forget_weight", "max_forget_grad_norm", "learning_rate", "max_steps", "cap")
+    names = (*own_fields(choice.config_class), "learning_rate", "lr_scheduler_type", "max_steps")
     options["command"] = _command(job, choice)
     options["audit"] = asdict(job.attacks)
-    options["disposal"] = {name: getattr(config, name) for name in names if name in config.to_dict()}
+    options["disposal"] = {name: value for name, value in config.to_dict().items() if name in names}
     options["images"] = {n: {s: len(images) for s, images in task.items()} for n, task in job.images.items()}
     return options
 

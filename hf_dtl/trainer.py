@@ -217,7 +217,7 @@ class UnlearningTrainer(Trainer):
         transformed = []
         for batch, cell in zip(images, cells.tolist(), strict=True):
             generator = torch.Generator().manual_seed((args.seed * 1_000_003 + cell) ^ 0x5EED)
-            transformed.append(augment(batch, args.retain_augmentation, generator, mix=args.retain_mix))
+            transformed.append(augment(batch, args.retain_augmentation, generator))
         return torch.cat(transformed)
 
     def _chunk_loss(self, pixel_values: Tensor, labels: Tensor, cell: int) -> Tensor:

@@ -20,7 +20,7 @@ from hf_dtl.methods import GradientCollisionConfig, GradientCollisionTrainer
 from hf_dtl.trainer import UnlearningTrainer
 
 METHODS = ["GradientCollision", "NegativeCrossEntropy", "RandomFooling", "UniformFooling"]
-AS_THEY_ARE = {"retain_augmentation": "none", "retain_mix": False}
+AS_THEY_ARE = {"retain_augmentation": "none", "target_ce_weight": 0.0}
 
 
 def trainer(tmp_path, method="GradientCollision", model=None, callbacks=None, **options):
@@ -178,7 +178,7 @@ def test_retention_follows_its_options(tmp_path):
     assert values["target"] == pytest.approx(expected["target"], rel=1e-4)
     assert values["source"] == pytest.approx(expected["source"], rel=1e-4)
     assert values["both"] == pytest.approx((expected["target"] + expected["source"]) / 2, rel=1e-4)
-    t = trainer(tmp_path, max_steps=1, retain_inputs="source", target_ce_weight=0.5, retain_mix=False)
+    t = trainer(tmp_path, max_steps=1, retain_inputs="source", target_ce_weight=0.5)
     t.train()
     log = next(e for e in t.state.log_history if "target_cross_entropy" in e)
     assert log["loss"] == pytest.approx(
@@ -211,7 +211,7 @@ def test_retain_images_are_transformed_cell_by_cell(tmp_path, monkeypatch):
     other, _ = seen(seed=4)
     assert not torch.equal(whole, other)
     generator = torch.Generator().manual_seed((3 * 1_000_003 + 5) ^ 0x5EED)
-    assert torch.equal(whole[20:24], augment(cells[5], "affine", generator, mix=True))
+    assert torch.equal(whole[20:24], augment(cells[5], "affine", generator))
     assert torch.equal(seen(**AS_THEY_ARE)[0], torch.cat(cells))
 
 
@@ -323,7 +323,6 @@ def test_parameters_without_gradient_are_frozen_and_named(tmp_path, caplog):
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"chunking": "alphabet"}, "alphabet"),
         ({"retain_augmentation": "colour"}, "'colour' is unknown; use one of: none, affine, affine_flip"),
-        ({"target_ce_weight": 0.5}, "needs retain_mix=False"),
         ({"retain_inputs": "none"}, "'none' is unknown"),
         ({"create": "magic"}, "magic"),
         ({"finite_difference_step": 0.0}, "finite_difference_step=0.0 must be > 0"),

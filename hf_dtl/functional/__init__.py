@@ -1,6 +1,6 @@
 """Pure tensor mathematics: every method's formulas stand here once, and import only torch."""
 
-from hf_dtl.functional.augmentation import Augmentation, augment, mix_pairs, random_affine
+from hf_dtl.functional.augmentation import Augmentation, augment, random_affine
 from hf_dtl.functional.collision import (
     Average,
     Collision,
@@ -33,7 +33,6 @@ __all__ = [
     "distillation",
     "gradient_collision",
     "js_divergence",
-    "mix_pairs",
     "negative_cross_entropy",
     "probe_generalisation",
     "random_affine",

@@ -49,41 +49,17 @@ def random_affine(
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def mix_pairs(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Blend half of the images of a batch with another one, by a share drawn uniformly; leave the others as they are.
-
-    Args:
-        images: (batch, ...).
-        generator: of the draws, on the CPU; None for the global one.
-
-    Returns:
-        A tensor shaped like `images`.
-
-    Source:
-        mixup, arXiv 1710.09412. Without labels, as inputs of a distillation: "function matching", arXiv 2106.05237.
-    """
-    batch = len(images)
-    share = torch.rand(batch, generator=generator)
-    share = torch.where(torch.rand(batch, generator=generator) < 0.5, torch.ones(()), share)
-    partner = torch.randperm(batch, generator=generator).to(images.device)
-    share = share.to(images.device, images.dtype).view(batch, *[1] * (images.ndim - 1))
-    return share * images + (1 - share) * images[partner]
-
-
-def augment(
-    images: Tensor, augmentation: Augmentation, generator: torch.Generator | None = None, *, mix: bool = False
-) -> Tensor:
-    """Transform a batch as `augmentation` says, then blend pairs of it where `mix` is set.
+def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator | None = None) -> Tensor:
+    """Transform a batch as `augmentation` says.
 
     Args:
         images: (batch, channels, height, width).
         augmentation: see `Augmentation`.
         generator: of the draws, on the CPU; None for the global one.
-        mix: apply `mix_pairs` last.
 
     Returns:
         A tensor shaped like `images`.
     """
-    if augmentation != "none":
-        images = random_affine(images, generator, flip=augmentation == "affine_flip")
-    return mix_pairs(images, generator) if mix else images
+    if augmentation == "none":
+        return images
+    return random_affine(images, generator, flip=augmentation == "affine_flip")

@@ -70,7 +70,7 @@ def parse_method(text: str) -> MethodChoice:
         if not equals or key not in fields:
             raise ConfigError(
                 f"{name} has no option {key!r} in {text!r}; write {name}:OPTION=VALUE with one of: "
-                f"{', '.join(_own_fields(config_class))}, or any of transformers.TrainingArguments."
+                f"{', '.join(own_fields(config_class))}, or any of transformers.TrainingArguments."
             )
         if key == "output_dir":
             raise ConfigError(
@@ -80,7 +80,7 @@ def parse_method(text: str) -> MethodChoice:
     return MethodChoice(name, text.strip(), config_class, trainer_class, options)
 
 
-def _own_fields(config_class: type[UnlearningConfig]) -> list[str]:
+def own_fields(config_class: type[UnlearningConfig]) -> list[str]:
     """Names of the fields that the method's config and `UnlearningConfig` add to TrainingArguments."""
     inherited = {f.name for f in dataclasses.fields(UnlearningConfig.__mro__[1])}
     return [f.name for f in dataclasses.fields(config_class) if f.name not in inherited]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_dtl.functional import augment, mix_pairs, random_affine
+from hf_dtl.functional import augment, random_affine
 
 
 def generator(seed=0):
@@ -54,22 +54,8 @@ def test_a_pure_shift_moves_by_no_more_than_its_range():
         assert offset.abs().max() <= 4 and offset.min() < -1 and offset.max() > 1, "0.12 of 33 pixels, either way"
 
 
-def test_mix_blends_half_with_another_image():
-    x = torch.eye(200).view(200, 200, 1)
-    mixed = mix_pairs(x, generator())
-    assert mixed.shape == x.shape and torch.equal(mixed, mix_pairs(x, generator()))
-    torch.testing.assert_close(mixed.sum((1, 2)), torch.ones(200))
-    assert mixed.min() >= 0 and ((mixed > 0).sum((1, 2)) <= 2).all(), "no more than two images in one"
-    untouched = sum(torch.equal(m, i) for m, i in zip(mixed, x, strict=True))
-    assert 70 < untouched < 130
-    assert mix_pairs(torch.ones(4, 3, dtype=torch.float64), generator()).dtype == torch.float64
-
-
 def test_augment_does_what_is_asked_for():
     x = batch(16)
     assert augment(x, "none") is x
     assert torch.equal(augment(x, "affine", generator()), random_affine(x, generator()))
     assert torch.equal(augment(x, "affine_flip", generator()), random_affine(x, generator(), flip=True))
-    assert torch.equal(augment(x, "none", generator(), mix=True), mix_pairs(x, generator()))
-    g = generator()
-    assert torch.equal(augment(x, "affine", generator(), mix=True), mix_pairs(random_affine(x, g), g))

@@ -57,36 +57,6 @@ def test_scale_from_silent_to_told():
     assert 0.3 < values[2] < 0.9 and values[3] > 0.99
 
 
-def test_descent_makes_what_is_told_unreadable():
-    """On raw features; fresh data of the same kind are then no better named, also by scikit-learn's regression."""
-    from sklearn.linear_model import LogisticRegression
-
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(4, 16, generator=generator) * 2
-
-    def draw(images):
-        labels = torch.randint(4, (images,), generator=generator)
-        return centres[labels] + torch.randn(images, 16, generator=generator), labels
-
-    weight = torch.eye(16).requires_grad_()
-    optimizer = torch.optim.Adam([weight], lr=0.02)
-    for _ in range(300):
-        x, labels = draw(96)
-        optimizer.zero_grad()
-        probe_generalisation([x @ weight], labels, 4).sum().backward()
-        optimizer.step()
-    (x, labels), (y, others) = draw(400), draw(400)
-    fit = LogisticRegression(max_iter=2000).fit
-    raw = fit(x.numpy(), labels).score(y.numpy(), others)
-    w = weight.detach()
-    scale = (x @ w).std(0)
-    left = fit((x @ w / scale).numpy(), labels).score((y @ w / scale).numpy(), others)
-    assert raw > 0.95
-    values = probe_generalisation([x @ w, x], labels, 4)
-    assert values[0] < 0.15 < 0.8 < values[1]
-    assert left <= raw
-
-
 @pytest.mark.parametrize(("images", "ridge"), [(3, 0.1), (8, 0.0), (8, -1.0), (8, float("nan"))])
 def test_bad_input_is_refused(images, ridge):
     with pytest.raises(ValueError, match=f"got {images} images and ridge={ridge}"):

@@ -58,7 +58,7 @@ def test_result_does_not_depend_on_the_split_and_resumes(tmp_path, name):
 
 def test_batch_normalisation_by_cell_equals_pytorch(tmp_path):
     """One cell a step: retention loss, gradient step and running statistics of ordinary batch normalisation."""
-    options = dict(num_chunks=1, max_steps=1, retain_augmentation="none", retain_mix=False, max_grad_norm=0.0)
+    options = dict(num_chunks=1, max_steps=1, retain_augmentation="none", target_ce_weight=0.0, max_grad_norm=0.0)
     t = build(FRESH, tmp_path, model=two_headed("resnet"), **options)
     oracle, images = copy.deepcopy(t.model).train(), t.train_dataset[0]["retain"]["pixel_values"]
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_batch_normalisation_by_cell_equals_pytorch(tmp_path):
 def test_a_fresh_network_with_batch_normalisation_learns_what_the_teacher_says(tmp_path):
     t = build(
         FRESH, tmp_path, model=two_headed("resnet"), max_steps=40, learning_rate=5e-3, optim="adamw_torch",
-        retain_augmentation="none", retain_mix=False,
+        retain_augmentation="none", target_ce_weight=0.0,
     )  # fmt: skip
     t.teacher.heads["target"].weight.data.mul_(200)  # a random teacher says next to nothing: make it speak up
     x = target().pixel_values

@@ -19,6 +19,7 @@ from hf_dtl.data import embedded_processor, load_images, load_task
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "dtl_finetune.py"
 QUICK = {
     "use_cpu": True,
+    "methods": "gradient_collision",
     "pretrain_epochs": 0.5,
     "source_images_per_class": 192,  # whole batches on one and on two processes
     "target_images_per_class": 16,
@@ -67,7 +68,7 @@ def launch(output, *launcher, **options):
     return done.returncode, done.stdout, done.stderr
 
 
-METHODS = "gradient_collision,uniform_fooling:forget_weight=0.5"
+METHODS = "gradient_collision,representation_erasure:forget_weight=0.5"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_ends_with_the_table_and_the_files(undisturbed):
     assert report.method == "gradient_collision" and report.seed == 0
     models = {(r.model, r.axis, r.attack, r.budget, r.seed) for r in report.piggyback}
     assert len(models) == 4 * 2 * 2 * 2 == len(report.piggyback)
-    other = LeakageReport.load(output / "methods" / "uniform_fooling-forget_weight_0.5" / "leakage_report.json")
+    other = LeakageReport.load(output / "methods" / "representation_erasure-forget_weight_0.5" / "leakage_report.json")
     assert other.settings["disposal"]["forget_weight"] == 0.5
     shared = [{r for r in x.piggyback if r.model != "scrubbed"} for x in (report, other)]
     assert shared[0] == shared[1], "the references are attacked once"
@@ -234,6 +235,14 @@ def test_chunks_fit_few_classes(tmp_path):
         options = QUICK | {"output_dir": str(tmp_path / source), "source_dataset": source}
         job = DTLJob(DTLOptions(**options))
         assert job.disposal_config(job.choices[0], tmp_path).num_chunks == chunks
+
+
+def test_probes_get_all_images_of_a_process(tmp_path):
+    from hf_dtl.dtl import DTLJob, DTLOptions
+
+    job = DTLJob(DTLOptions(**QUICK | {"output_dir": str(tmp_path), "methods": DTLOptions().methods}))
+    assert [choice.name for choice in job.choices] == ["representation_erasure", "gradient_collision"]
+    assert [job.disposal_config(choice, tmp_path).num_chunks for choice in job.choices] == [1, 4]
 
 
 def test_settings_that_change_results_are_recorded(undisturbed):

@@ -48,7 +48,7 @@ def test_every_setting_gives_jobs(name, tmp_path):
     jobs = [found.job(seed) for seed in (*found.seeds, found.tuning_seed)]
     assert len({job.output_dir for job in jobs}) == 4 and [job.seed for job in jobs] == [0, 1, 2, 1000]
     assert not {"{data}", "{model}"} & set(map(str, jobs[0].recorded().values()))
-    assert {"gradient_collision", "negative_ce"} <= {method.text for method in found.methods}
+    assert {"gradient_collision", "representation_erasure"} <= {m.text.split(":")[0] for m in found.methods}
     assert {text.split(":")[0] for text in found.unknown}.isdisjoint(METHODS)
     tuned = [method for method in found.methods if method.text != "fresh_distillation"]
     assert all(len(method.strengths) == 4 for method in tuned), "the same tuning budget"
