@@ -48,5 +48,6 @@ OPTIONS = {
     "optim": "sgd",
     "learning_rate": 0.5,
     "lr_scheduler_type": "constant",
+    "target_ce_weight": 0.0,  # has no part in what a method does, and blurs numbers that are worked out by hand
     "seed": 3,
 }

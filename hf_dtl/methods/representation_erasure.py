@@ -1,7 +1,7 @@
 """Representation erasure, this project's own method: no probe of any depth of the backbone may generalise.
 
 Three parts. The weights are moved halfway to a random initialisation, which removes what later steps would have to
-find (`noise_then_distil`). The frozen model teaches its target outputs on transformed and blended target images.
+find (`noise_then_distil`). The frozen model and the labels teach the target again, on transformed target images.
 And at every depth a probe is fitted to half of each chunk of source images in closed form; how well it names the
 other half is driven down (`hf_dtl.functional.probe_generalisation`), so that there is no stale head to win against.
 """
