@@ -1,5 +1,6 @@
 """The trade between what a method leaks and what it costs the target."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ def plot_tradeoff(summary: Summary, path: str | Path, title: str) -> list[Path]:
     ]
     handles = [_draw_row(panel, row, number) for number, row in enumerate(placed)]
     handles += _draw_references(panel, summary)
-    panel.set_yscale("symlog", linthresh=1.0)
     _set_limits(panel, summary, placed)
     low = panel.get_xlim()[0], panel.get_ylim()[0]
     box = Rectangle(
@@ -49,7 +49,7 @@ def plot_tradeoff(summary: Summary, path: str | Path, title: str) -> list[Path]:
     panel.set_xlabel("leakage over the retrained model (0 nothing, 1 all)")
     panel.set_ylabel("target accuracy lost, points")
     panel.set_title(title, fontsize=11)
-    missing = [row.name for row in summary.rows if row not in placed]
+    missing = [_short(row) for row in summary.rows if row not in placed]
     handles += [Line2D([], [], linestyle="none", label=f"undefined: {name}") for name in missing]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
     return save(figure, path, title)
@@ -63,8 +63,13 @@ def _draw_row(panel: Any, row: Row, number: int) -> Line2D:
     panel.plot(leaked.mean, lost.mean, color=colour, marker=marker, markersize=9, markeredgecolor="white", zorder=3)
     if row.goal:
         panel.plot(leaked.mean, lost.mean, color="black", marker="o", markersize=16, markerfacecolor="none", zorder=4)
-    label = row.name + (" (goal met)" if row.goal else "") + (" †" if row.chosen.kept is False else "")
+    label = _short(row) + (" (goal met)" if row.goal else "") + (" †" if row.chosen.kept is False else "")
     return Line2D([], [], color=colour, marker=marker, linestyle="none", label=label)
+
+
+def _short(row: Row) -> str:
+    """The method without its number of steps, which the table gives."""
+    return re.sub(r":max_steps=\d+", "", row.name)
 
 
 def _draw_references(panel: Any, summary: Summary) -> list[Line2D]:
@@ -93,6 +98,9 @@ def _set_limits(panel: Any, summary: Summary, placed: list[Row]) -> None:
     panel.set_xlim(min(across) - space, max(across) + space)
     low, high = min(up), max(up)
     panel.set_ylim(low - 0.2 * max(1.0, abs(low)), high + 0.3 * max(1.0, abs(high)))
+    if high - low <= 20:
+        return
+    panel.set_yscale("symlog", linthresh=1.0)  # a method that destroyed the target must not squeeze the others
     left, right = panel.get_ylim()
     ticks = [tick for tick in _TICKS if left <= tick <= right]
     panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
