@@ -35,7 +35,7 @@ class RepresentationErasureConfig(UnlearningConfig):
         default=0.1, metadata={"help": "Regularisation of the probes, relative to the readings' mean square, > 0."}
     )
     forget_weight: float = field(
-        default=3.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
+        default=4.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
     )
     num_chunks: int = field(
         default=1,
