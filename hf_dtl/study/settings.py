@@ -124,6 +124,7 @@ SETTINGS: dict[str, Setting] = {
             "adapt_epochs": 60.0,
             "retrain_epochs": 150.0,
         },
+        FEWER_METHODS,
     ),
     "cifar_dinov2": Setting(
         "CIFAR-10 classes 0–5 → 6–9, a pre-trained DINOv2",
@@ -139,6 +140,7 @@ SETTINGS: dict[str, Setting] = {
             "retrain_epochs": 60.0,
             "dispose_learning_rate": 1e-4,
         },
+        FEWER_METHODS,
     ),
 }
 
