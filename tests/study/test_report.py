@@ -11,9 +11,9 @@ from hf_dtl.study.run import Study
 
 REFERENCES = {"undisposed": (0.8, 0.9), "retrained": (0.4, 0.5), "scratch": (0.3, 0.4)}
 TRIED = {
-    "negative_ce": (0.95, 0.94, 0.90, 0.5),  # 1 is the strongest within a point of 0.95
-    "random_fooling": (0.93, 0.92, 0.90, 0.5),  # none is: 0.3 keeps most
-    "uniform_fooling": (None, None, None, None),
+    "negative_ce": (0.95, 0.94, 0.90),  # 1 is the strongest within two points of 0.95
+    "random_fooling": (0.92, 0.91, 0.90),  # none is: 0.3 keeps most
+    "uniform_fooling": (None, None, None),
 }
 MACHINE = {"device": "x86_64", "threads": 1, "python": "3", "torch": "2", "transformers": "5"}
 
@@ -57,7 +57,7 @@ def written(tmp_path_factory):
 def test_finished_cells_are_not_done_again(written):
     folder, _, lines = written
     assert not (folder / "seeds" / "0" / "stages").exists()
-    assert "19 of 19" not in "".join(lines) and "15 of 15 were finished before." in lines
+    assert "16 of 16" not in "".join(lines) and "12 of 12 were finished before." in lines
     assert "9 of 9 were finished before." in lines
 
 
@@ -92,10 +92,10 @@ def test_table_reads_well(written):
         "| random_fooling:forget_weight=0.3 † | undefined | undefined | – |",
         "| gradient_collision:forget_weight=2 ‡ | 0.000 ± 0.000 (2 of 3) |",
         "| (retrained) | 0 |  | +4.00 ± 1.00 |",
-        "0.3: 0.950 | **1: 0.940** | 3: 0.900 | 10: 0.500 |",
+        "0.3: 0.950 | **1: 0.940** | 3: 0.900 |",
         "`uniform_fooling` has no row: The training diverged at every strength",
         "Seed 2, leakage over retrained is undefined: the undisposed model is relearned no better",
-        "**0.3: 0.930**",
+        "**0.3: 0.920**",
         "Made on 20",
         "python scripts/reproduce.py --setting mnist_vit --seeds 0,1,2",
         "x86_64, 1 thread(s) a process, python 3, torch 2",
@@ -110,12 +110,12 @@ def test_results_and_picture(written):
     text = (folder / "results.json").read_text()
     found = json.loads(text)
     assert str(folder.parent) not in text and "NaN" not in text
-    assert found["seeds"] == [0, 1, 2] and found["tuning_seed"] == 1000 and found["margin"] == 0.01
+    assert found["seeds"] == [0, 1, 2] and found["tuning_seed"] == 1000 and found["margin"] == 0.02
     assert found["options"]["dispose_steps"] == 3 and found["machine"] == MACHINE and found["date"]
     row = found["summary"]["rows"][0]
     assert row["name"] == "negative_ce:forget_weight=1" and row["goal"] is None
     assert row["over_retrained"]["over"]["values"][2] is None
-    assert row["chosen"]["tried"] == {"0.3": 0.95, "1.0": 0.94, "3.0": 0.9, "10.0": 0.5}
+    assert row["chosen"]["tried"] == {"0.3": 0.95, "1.0": 0.94, "3.0": 0.9}
     assert (folder / "tradeoff.png").stat().st_size > 10_000
     picture = (folder / "tradeoff.svg").read_text()
     assert picture.count("undefined: ") >= 1 and "goal: leakage ≤ 0.05" in picture
