@@ -40,6 +40,17 @@ def replace_folder(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def changed_settings(record: Path, settings: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings that a folder records and those of now (JSON values), in words."""
+    earlier = json.loads(record.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(settings))
+    return [
+        f"{key}: {earlier.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted(earlier.keys() | now.keys())
+        if earlier.get(key) != now.get(key)
+    ]
+
+
 class Run:
     """The output folder of one run, shared by all its processes.
 
@@ -74,13 +85,7 @@ class Run:
                     f"({', '.join(sorted(found)[:3])}). Choose another --output_dir or empty it."
                 )
             return
-        earlier = json.loads(record.read_text(encoding="utf-8"))
-        now = json.loads(json.dumps(settings))
-        changed = [
-            f"{key}: {earlier.get(key)!r} there, {now.get(key)!r} now"
-            for key in sorted(earlier.keys() | now.keys())
-            if earlier.get(key) != now.get(key)
-        ]
+        changed = changed_settings(record, settings)
         if changed:
             raise OutputError(
                 f"The output folder {self.folder} holds another run ({'; '.join(changed)}). Choose another "

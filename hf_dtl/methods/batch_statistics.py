@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -9,8 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.trainer import UnlearningTrainer
+
+
+@dataclass
+class BatchStatisticsConfig(UnlearningConfig):
+    """Options of `BatchStatisticsTrainer`: those of `UnlearningConfig`."""
+
+    ddp_broadcast_buffers: bool | None = field(
+        default=False, metadata={"help": "Not needed: running statistics are the same on every process."}
+    )
 
 
 class BatchStatisticsTrainer(UnlearningTrainer):

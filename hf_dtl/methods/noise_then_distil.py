@@ -10,17 +10,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.weights import mix_weights
 from hf_dtl.heads import MultiHeadClassifier
-from hf_dtl.methods.batch_statistics import BatchStatisticsTrainer
+from hf_dtl.methods.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
 
 _OFFSET = 5_915_587  # so that the draw is neither the one that pre-training started from, nor the audit's reference
 
 
 @dataclass
-class NoiseThenDistilConfig(UnlearningConfig):
+class NoiseThenDistilConfig(BatchStatisticsConfig):
     """Options of noise-then-distil: those of `UnlearningConfig`, and alpha."""
 
     alpha: float = field(
@@ -31,9 +30,6 @@ class NoiseThenDistilConfig(UnlearningConfig):
     )
     forget_weight: float = field(
         default=0.0, metadata={"help": "Set to 0: the method has no disposal loss, the distillation is all of it."}
-    )
-    ddp_broadcast_buffers: bool | None = field(
-        default=False, metadata={"help": "Not needed: running statistics are the same on every process."}
     )
 
     def __post_init__(self):
@@ -47,7 +43,8 @@ class NoiseThenDistilConfig(UnlearningConfig):
 class FreshDistillationConfig(NoiseThenDistilConfig):
     """Options of the distillation into a fresh model: those of `NoiseThenDistilConfig`, with alpha = 1.
 
-    Nothing of the given weights is left, only what the teacher says about retained images: the ceiling of removal.
+    Nothing of the given weights is left, only what the teacher and the labels say about retained images: the ceiling
+    of removal.
     """
 
     alpha: float = field(

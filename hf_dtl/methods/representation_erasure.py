@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import probe_generalisation
+from hf_dtl.methods.batch_statistics import BatchStatisticsConfig
 from hf_dtl.methods.noise_then_distil import NoiseThenDistilTrainer
 from hf_dtl.probes import read
+from hf_dtl.streams import Chunking
 
 
 @dataclass
-class RepresentationErasureConfig(UnlearningConfig):
+class RepresentationErasureConfig(BatchStatisticsConfig):
     """Options of representation erasure.
 
     Parameters that control the method:
@@ -41,10 +42,7 @@ class RepresentationErasureConfig(UnlearningConfig):
         default=1,
         metadata={"help": "Chunks that the forget images of one optimizer step form, over all processes together."},
     )
-    chunking: str = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})
-    ddp_broadcast_buffers: bool | None = field(
-        default=False, metadata={"help": "Not needed: running statistics are the same on every process."}
-    )
+    chunking: Chunking = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})
 
     def __post_init__(self):
         super().__post_init__()

@@ -12,19 +12,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.collision import Loss
 from hf_dtl.functional.weights import add_noise, push_away
-from hf_dtl.methods.batch_statistics import BatchStatisticsTrainer
+from hf_dtl.methods.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
 from hf_dtl.trainer import Disposal
 
 _OFFSET = 3_628_273
-_BROADCAST = "Not needed: running statistics are the same on every process."
 
 
 @dataclass
-class WeightDistortionConfig(UnlearningConfig):
+class WeightDistortionConfig(BatchStatisticsConfig):
     """Options of weight distortion: those of `UnlearningConfig`, sigma and noise_scale."""
 
     sigma: float = field(default=0.5, metadata={"help": "Deviation of the noise, in units of noise_scale, >= 0."})
@@ -38,7 +36,6 @@ class WeightDistortionConfig(UnlearningConfig):
     forget_weight: float = field(
         default=0.0, metadata={"help": "Set to 0: the method has no disposal loss, only the noise at the start."}
     )
-    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": _BROADCAST})
 
     def __post_init__(self):
         super().__post_init__()
@@ -66,7 +63,7 @@ class WeightDistortionTrainer(BatchStatisticsTrainer):
 
 
 @dataclass
-class WeightDistanceRegularisationConfig(UnlearningConfig):
+class WeightDistanceRegularisationConfig(BatchStatisticsConfig):
     """Options of weight distance regularisation: those of `UnlearningConfig`, max_distance and start_noise."""
 
     max_distance: float = field(
@@ -83,7 +80,6 @@ class WeightDistanceRegularisationConfig(UnlearningConfig):
             "themselves neither the distance nor the distillation has a gradient."
         },
     )
-    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": _BROADCAST})
 
     def __post_init__(self):
         super().__post_init__()

@@ -11,7 +11,7 @@ from hf_dtl.dtl import DTLOptions
 from hf_dtl.errors import ConfigError, OutputError
 from hf_dtl.methods.by_name import METHODS, parse_method
 from hf_dtl.options import numbers, option
-from hf_dtl.stages import write_atomically
+from hf_dtl.stages import changed_settings, write_atomically
 from hf_dtl.study.settings import FORGET_WEIGHT, KNOBS, SETTINGS, Knob, Setting, write_tiny_resnet
 
 RECORD = "study.json"
@@ -100,12 +100,7 @@ class Plan:
         if self.output.is_file():
             raise OutputError(f"The output folder {self.output} is a file. Choose another --output_dir.")
         if record.exists():
-            earlier = json.loads(record.read_text(encoding="utf-8"))
-            changed = [
-                f"{key}: {earlier.get(key)!r} there, {now.get(key)!r} now"
-                for key in sorted(earlier.keys() | now.keys())
-                if earlier.get(key) != now.get(key)
-            ]
+            changed = changed_settings(record, now)
             if changed:
                 raise OutputError(
                     f"The output folder {self.output} holds another study ({'; '.join(changed)}). Choose another "
