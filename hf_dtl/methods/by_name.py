@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,8 +93,9 @@ def _value(name: str, field: dataclasses.Field, text: str) -> Any:
     except ValueError:
         value = text
     wanted = type(field.default)
-    if wanted is float and type(value) is int:
-        return float(value)
+    if wanted is float and type(value) in (int, str):  # JSON has no ".5"
+        with suppress(ValueError):
+            return float(value)
     if wanted in (bool, int, float) and type(value) is not wanted:
         raise ConfigError(f"{name}:{field.name}={text} must be a {wanted.__name__}.")
     return value

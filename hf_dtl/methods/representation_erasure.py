@@ -1,9 +1,10 @@
 """Representation erasure, this project's own method: no probe of any depth of the backbone may generalise.
 
-Three parts. The weights are moved halfway to a random initialisation, which removes what later steps would have to
-find (`noise_then_distil`). The frozen model and the labels teach the target again, on transformed target images.
-And at every depth a probe is fitted to half of each chunk of source images in closed form; how well it names the
-other half is driven down (`hf_dtl.functional.probe_generalisation`), so that there is no stale head to win against.
+Three parts. The weights are moved a third of the way to a random initialisation, which removes a part of what later
+steps would have to find (`noise_then_distil`). The frozen model and the labels teach the target again, on transformed
+target images. And at every depth a probe is fitted to half of each chunk of source images in closed form; how well it
+names the other half is driven down (`hf_dtl.functional.probe_generalisation`), so that there is no stale head to win
+against.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class RepresentationErasureConfig(BatchStatisticsConfig):
     """
 
     alpha: float = field(
-        default=0.5,
+        default=0.3,
         metadata={"help": "Share of a random initialisation in the weights at the start, 0 (none) to 1 (fresh)."},
     )
     ridge: float = field(

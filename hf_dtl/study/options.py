@@ -23,9 +23,9 @@ class StudyOptions:
 
     setting: str = option("mnist_vit", f"Tasks and model: {', '.join(SETTINGS)}.")
     output_dir: str | None = option(None, "Folder of the study, continued there; default: outputs/study/SETTING.")
-    seeds: str = option("0,1,2", "Training seeds that are reported, separated by commas.")
+    seeds: str = option("1,2,3", "Training seeds that are reported, separated by commas.")
     tuning_seed: int = option(1000, "Training seed of a run of its own, on which each method's strength is chosen.")
-    margin: float = option(0.02, "Most that the target's validation accuracy may fall in tuning, as a share.")
+    margin: float = option(0.005, "Most that the target's validation accuracy may fall in tuning, as a share.")
     methods: str | None = option(
         None, "Methods, separated by commas, each NAME[:OPTION=VALUE]...; default: those of the setting."
     )

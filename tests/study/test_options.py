@@ -46,7 +46,7 @@ def test_wrong_options_are_refused(case, tmp_path):
 def test_every_setting_gives_jobs(name, tmp_path):
     found = plan(StudyOptions(setting=name, output_dir=str(tmp_path), data_dir="photos", model="org/model"))
     jobs = [found.job(seed) for seed in (*found.seeds, found.tuning_seed)]
-    assert len({job.output_dir for job in jobs}) == 4 and [job.seed for job in jobs] == [0, 1, 2, 1000]
+    assert len({job.output_dir for job in jobs}) == 4 and [job.seed for job in jobs] == [1, 2, 3, 1000]
     assert not {"{data}", "{model}"} & set(map(str, jobs[0].recorded().values()))
     assert {"gradient_collision", "representation_erasure"} <= {m.text.split(":")[0] for m in found.methods}
     assert {text.split(":")[0] for text in found.unknown}.isdisjoint(METHODS)

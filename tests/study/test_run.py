@@ -28,7 +28,7 @@ def test_from_data_to_table(done):
     (row,) = summary.rows
     assert row.learned.keys() == {1, 2} and 0 <= row.target.mean <= 1 and row.cost.mean > 0
     assert len(row.chosen.tried) == 3 and row.chosen.strength in row.chosen.tried
-    assert [line for line in lines if line.startswith("[2/4] tuning, seed 1000: negative_ce:forget_weight=1 (")]
+    assert [line for line in lines if line.startswith("[2/4] tuning, seed 1000: negative_ce:forget_weight=3 (")]
     assert len([line for line in lines if line.startswith("[")]) == 2 + 4 + 1
     for name in ("table.md", "results.json", "tradeoff.png", "tradeoff.svg"):
         assert (folder / name).stat().st_size > 1000
