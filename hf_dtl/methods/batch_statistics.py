@@ -29,7 +29,8 @@ class BatchStatisticsTrainer(UnlearningTrainer):
 
     The running statistics, which the exported model uses, follow the mean over all cells of an optimizer step. A cell
     is the same for any number of processes or accumulation steps, and so is the result ("ghost batch normalisation",
-    arXiv 1705.08741). Models without batch normalisation are trained as by the base class.
+    arXiv 1705.08741). At the end they are set to those of the retain images as they are: training sees transformed
+    ones, which have others. Models without batch normalisation are trained as by the base class.
 
     Raises:
         ConfigError: the model has batch normalisation and a cell has one image, or activations are checkpointed.
@@ -71,6 +72,24 @@ class BatchStatisticsTrainer(UnlearningTrainer):
             self._follow()
         return torch.stack(losses).mean()
 
+    def train(self, *args: Any, **kwargs: Any):
+        result = super().train(*args, **kwargs)
+        if self._norms and len(self.train_dataset.retain) > 1:
+            self.settle()
+        return result
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Set the running statistics to those of at most 1,024 retain images, the same on every process."""
+        retain = self.train_dataset.retain
+        chosen = torch.randperm(len(retain), generator=torch.Generator().manual_seed(self.args.seed))[:1024]
+        self.model.eval()
+        with self._batch_statistics():
+            for part in chosen.tensor_split(-(-len(chosen) // 128)):
+                images = torch.stack([retain[i]["pixel_values"] for i in part.tolist()])
+                self.model(images.to(self.args.device), task=self.retain_task)
+        self._follow(momentum=1.0)
+
     @contextmanager
     def _batch_statistics(self) -> Iterator[None]:
         """Normalise by the batch and keep its statistics aside; the running ones are neither used nor changed."""
@@ -87,17 +106,17 @@ class BatchStatisticsTrainer(UnlearningTrainer):
                 norm.training, norm.track_running_stats = False, True
                 hook.remove()
 
-    def _follow(self) -> None:
-        """Move the running statistics toward the mean over the cells of all processes and micro-batches."""
+    def _follow(self, momentum: float | None = None) -> None:
+        """Move the running statistics toward the mean over all kept ones of all processes; `momentum`: how far."""
         means = [torch.stack(kept).mean(0) for kept in self._statistics]  # (2, channels) each
         flat = torch.cat([mean.flatten() for mean in means])
         if self.reduce:
             flat = self.reduce(flat) / self.args.world_size
         for norm, part in zip(self._norms, flat.split([mean.numel() for mean in means]), strict=True):
-            momentum = 0.1 if norm.momentum is None else norm.momentum
+            share = momentum or (0.1 if norm.momentum is None else norm.momentum)
             mean, variance = part.view(2, -1)
-            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-            norm.running_var.lerp_(variance.to(norm.running_var.dtype), momentum)
+            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
+            norm.running_var.lerp_(variance.to(norm.running_var.dtype), share)
         for kept in self._statistics:
             kept.clear()
 

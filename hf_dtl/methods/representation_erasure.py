@@ -1,7 +1,7 @@
 """Representation erasure, this project's own method: no probe of any depth of the backbone may generalise.
 
-Three parts. The weights are moved a third of the way to a random initialisation, which removes a part of what later
-steps would have to find (`noise_then_distil`). The frozen model and the labels teach the target again, on transformed
+Three parts. The weights are moved halfway to a random initialisation, which removes what later steps would have
+to find (`noise_then_distil`). The frozen model and the labels teach the target again, on transformed
 target images. And at every depth a probe is fitted to half of each chunk of source images in closed form; how well it
 names the other half is driven down (`hf_dtl.functional.probe_generalisation`), so that there is no stale head to win
 against.
@@ -30,14 +30,14 @@ class RepresentationErasureConfig(BatchStatisticsConfig):
     """
 
     alpha: float = field(
-        default=0.3,
+        default=0.5,
         metadata={"help": "Share of a random initialisation in the weights at the start, 0 (none) to 1 (fresh)."},
     )
     ridge: float = field(
         default=0.1, metadata={"help": "Regularisation of the probes, relative to the readings' mean square, > 0."}
     )
     forget_weight: float = field(
-        default=4.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
+        default=2.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
     )
     num_chunks: int = field(
         default=1,

@@ -7,6 +7,7 @@ from toy_tasks import target, two_headed
 
 from hf_dtl.audit.references import scratch_model
 from hf_dtl.errors import ConfigError
+from hf_dtl.methods.batch_statistics import BatchStatisticsTrainer
 from hf_dtl.methods.noise_then_distil import (
     FreshDistillationConfig,
     NoiseThenDistilConfig,
@@ -56,8 +57,9 @@ def test_result_does_not_depend_on_the_split_and_resumes(tmp_path, name):
     assert_resumes(NOISE, tmp_path, name)
 
 
-def test_batch_normalisation_by_cell_equals_pytorch(tmp_path):
+def test_batch_normalisation_by_cell_equals_pytorch(tmp_path, monkeypatch):
     """One cell a step: retention loss, gradient step and running statistics of ordinary batch normalisation."""
+    monkeypatch.setattr(BatchStatisticsTrainer, "settle", lambda self: None)
     options = dict(num_chunks=1, max_steps=1, retain_augmentation="none", target_ce_weight=0.0, max_grad_norm=0.0)
     t = build(FRESH, tmp_path, model=two_headed("resnet"), **options)
     oracle, images = copy.deepcopy(t.model).train(), t.train_dataset[0]["retain"]["pixel_values"]
@@ -75,6 +77,22 @@ def test_batch_normalisation_by_cell_equals_pytorch(tmp_path):
     for (name, mine), theirs in zip(t.model.named_buffers(), oracle.buffers(), strict=True):
         if mine.is_floating_point():
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_at_the_end_running_statistics_are_those_of_untransformed_images(tmp_path):
+    t = trained(NOISE, tmp_path, model=two_headed("resnet"), max_steps=2, learning_rate=1e-2)
+    oracle, images = copy.deepcopy(t.model), target().pixel_values
+    assert len(images) <= 128, "one batch"
+    norms = [m for m in oracle.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train().reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        oracle(images, task="target")
+    for mine, theirs in zip((m for m in t.model.modules() if isinstance(m, torch.nn.BatchNorm2d)), norms, strict=True):
+        torch.testing.assert_close(mine.running_mean, theirs.running_mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mine.running_var, theirs.running_var, rtol=1e-4, atol=1e-5)
+        assert not mine.training and mine.track_running_stats
 
 
 def test_a_fresh_network_with_batch_normalisation_learns_what_the_teacher_says(tmp_path):
