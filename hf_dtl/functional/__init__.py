@@ -20,11 +20,14 @@ from hf_dtl.functional.metrics import (
     unlearning_impact_score,
     zrf_score,
 )
+from hf_dtl.functional.subspace import Basis, GradientSubspace
 
 __all__ = [
     "Augmentation",
     "Average",
+    "Basis",
     "Collision",
+    "GradientSubspace",
     "augment",
     "average_gap",
     "average_loss",
