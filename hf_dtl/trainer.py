@@ -173,10 +173,7 @@ class UnlearningTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
         """Retention on every micro-batch; disposal once an optimizer step, over all its micro-batches' chunks."""
-        model.train()
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()  # two passes over each chunk must not move, nor depend on, the running statistics
+        self._train_mode(model)
         inputs = self._prepare_inputs(inputs)
         loss = self.retention(model, inputs) / self.current_gradient_accumulation_steps
         self.accelerator.backward(loss)
@@ -188,6 +185,12 @@ class UnlearningTrainer(Trainer):
         if self.accelerator.sync_gradients:
             loss = loss + self.args.forget_weight * self._dispose()
         return loss
+
+    def _train_mode(self, model: nn.Module) -> None:
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()  # two passes over each chunk must not move, nor depend on, the running statistics
 
     def retention(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Distillation from the frozen model on the retained head, plus cross-entropy where it is asked for."""

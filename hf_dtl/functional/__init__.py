@@ -10,7 +10,13 @@ from hf_dtl.functional.collision import (
     gradient_collision,
 )
 from hf_dtl.functional.erasure import probe_generalisation
-from hf_dtl.functional.losses import distillation, negative_cross_entropy, random_fooling, uniform_fooling
+from hf_dtl.functional.losses import (
+    bounded_forgetting,
+    distillation,
+    negative_cross_entropy,
+    random_fooling,
+    uniform_fooling,
+)
 from hf_dtl.functional.metrics import (
     average_gap,
     js_divergence,
@@ -31,6 +37,7 @@ __all__ = [
     "augment",
     "average_gap",
     "average_loss",
+    "bounded_forgetting",
     "calibrate_step",
     "default_step",
     "distillation",

@@ -63,3 +63,35 @@ def random_fooling(logits: Tensor, generator: torch.Generator | None = None) -> 
     """
     targets = torch.randint(logits.shape[-1], logits.shape[:-1], generator=generator)
     return F.cross_entropy(logits.float(), targets.to(logits.device))
+
+
+def bounded_forgetting(
+    logits: Tensor, labels: Tensor, *, delta: float = 0.05, entropy_weight: float = 0.2, depoison: bool = False
+) -> Tensor:
+    """Forgetting that limits itself: -mean log(1 + delta - p_y) - entropy_weight * mean H(p).
+
+    Its gradient is bounded, 1 / delta at most where p_y = 1, and dies away as p_y falls.
+
+    Args:
+        logits: (batch, labels).
+        labels: (batch,), the classes to forget, of each image.
+        delta: > 0.
+        entropy_weight: w >= 0.
+        depoison: labels are poison; the entropy of the other classes is made small instead, so that one of them wins.
+
+    Returns:
+        A scalar; its first part is in [-log(1 + delta), -log(delta)].
+
+    Source:
+        Projected-Gradient Unlearning, arXiv 2312.04095.
+    """
+    log_p = F.log_softmax(logits.float(), dim=-1)
+    own = log_p.gather(-1, labels[:, None]).squeeze(-1)
+    forgetting = -torch.log(1 + delta - own.exp()).mean()
+    if depoison:
+        others = logits.float().scatter(-1, labels[:, None], float("-inf"))
+        log_p = F.log_softmax(others, dim=-1)
+        log_p = log_p.masked_fill(torch.isinf(log_p), 0.0)
+        p = log_p.exp().scatter(-1, labels[:, None], 0.0)
+        return forgetting - entropy_weight * (p * log_p).sum(-1).mean()
+    return forgetting + entropy_weight * (log_p.exp() * log_p).sum(-1).mean()

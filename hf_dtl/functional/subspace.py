@@ -56,6 +56,11 @@ class Basis:
         rows = update.reshape(len(vectors), -1, vectors.shape[1])
         return (rows - (rows @ vectors) @ vectors.mT).reshape(update.shape)
 
+    def to(self, device: torch.device) -> "Basis":
+        """The same on a device."""
+        moved = {name: vectors.to(device) for name, vectors in self.vectors.items()}
+        return Basis(moved, self.ranks, self.negative_mass)
+
     def protected_share(self, layer: str, update: Tensor) -> float:
         """|update B| / |update| in 0..1: how much of an update lies in the protected directions."""
         vectors = self.vectors[layer].to(update.device, update.dtype)

@@ -12,6 +12,7 @@ from hf_dtl.methods.feature_eraser import FeatureEraserConfig, FeatureEraserTrai
 from hf_dtl.methods.gradient_collision import GradientCollisionConfig, GradientCollisionTrainer
 from hf_dtl.methods.noise_then_distil import FreshDistillationConfig, NoiseThenDistilConfig, NoiseThenDistilTrainer
 from hf_dtl.methods.non_fine_tunable import NonFineTunableConfig, NonFineTunableTrainer
+from hf_dtl.methods.projected_gradient import ProjectedGradientConfig, ProjectedGradientTrainer
 from hf_dtl.methods.representation_erasure import RepresentationErasureConfig, RepresentationErasureTrainer
 from hf_dtl.methods.weight_distortion import (
     WeightDistanceRegularisationConfig,
@@ -32,6 +33,8 @@ __all__ = [
     "NoiseThenDistilTrainer",
     "NonFineTunableConfig",
     "NonFineTunableTrainer",
+    "ProjectedGradientConfig",
+    "ProjectedGradientTrainer",
     "RandomFoolingConfig",
     "RandomFoolingTrainer",
     "RepresentationErasureConfig",

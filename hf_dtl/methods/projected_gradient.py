@@ -1,0 +1,197 @@
+"""Projected-gradient unlearning: forget by updates to which what is retained is blind, without the retain data.
+
+Source: Hoang, Rana, Gupta and Venkatesh, "Learn to Unlearn for Deep Neural Networks: Minimizing Unlearning
+Interference with Gradient Projection", arXiv 2312.04095. Its code knows two convolutional networks; this works on any
+linear and convolutional layer.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
+
+from hf_dtl.config import UnlearningConfig
+from hf_dtl.errors import ConfigError
+from hf_dtl.functional import Basis, GradientSubspace, bounded_forgetting
+from hf_dtl.functional.subspace import Criterion, projectable
+from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.streams import Chunking
+from hf_dtl.subspaces import collect_subspace, fingerprints, load_subspace
+from hf_dtl.trainer import UnlearningTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ProjectedGradientConfig(UnlearningConfig):
+    """Options of projected-gradient unlearning.
+
+    Parameters that control the method:
+        subspace_file, criterion, threshold, goal, delta, entropy_weight, and from `UnlearningConfig` forget_weight and
+        max_forget_grad_norm. There is no retention loss: its options do nothing.
+    """
+
+    subspace_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Moments of the layer inputs on ALL data that the model was trained on, as `save_subspace` writes "
+            "them; those of the forget images are subtracted. No retain images are needed then."
+        },
+    )
+    criterion: Criterion = field(
+        default="energy",
+        metadata={"help": "What the protected directions hold a share of: 'energy' (squares) or 'sigma' (as PGU)."},
+    )
+    threshold: float = field(
+        default=0.9, metadata={"help": "That share, in (0, 1]: larger protects more and forgets less."}
+    )
+    goal: Literal["remove", "depoison"] = field(
+        default="remove",
+        metadata={"help": "'remove' makes forgotten images uncertain, 'depoison' gives them another class."},
+    )
+    delta: float = field(
+        default=0.05, metadata={"help": "Bound of the forget loss, > 0; 0.1 for depoison in the paper."}
+    )
+    entropy_weight: float = field(default=0.2, metadata={"help": "Weight of the entropy term, >= 0."})
+    chunking: Chunking = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})
+    learning_rate: float = field(default=1e-2, metadata={"help": "Learning rate, of SGD unless optim says otherwise."})
+    optim: str = field(default="sgd", metadata={"help": "Optimizer; whatever it is, the update is projected last."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.threshold <= 1:
+            raise ConfigError(f"threshold={self.threshold} must be in (0, 1].")
+        for name, low, strict in (("delta", 0, True), ("entropy_weight", 0, False)):
+            value = getattr(self, name)
+            if not (value > low or (value == low and not strict)):
+                raise ConfigError(f"{name}={value} must be {'>' if strict else '>='} {low}.")
+        for name, allowed in (("criterion", get_args(Criterion)), ("goal", ("remove", "depoison"))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
+
+
+class ProjectedGradientTrainer(UnlearningTrainer):
+    """Minimise the bounded forget loss by updates outside the span of the retained layer inputs.
+
+    After every step of the optimizer, whichever it is, the whole change since the given weights is projected:
+    momentum, adaptive step sizes and weight decay cannot leak into the protected directions. Biases, normalisation,
+    tokens and embeddings stay bit-identical, and so does every layer that cannot be projected (named in the log).
+
+    Args:
+        retain_dataset: what to keep; None where `args.subspace_file` or `subspace` is given.
+        subspace: moments on the retained images alone, for those who collected them.
+        **: as for `UnlearningTrainer`.
+
+    Raises:
+        ConfigError: neither retain images nor moments are given, or the moments do not belong to this model or these
+            images.
+    """
+
+    basis: Basis
+    subspace: GradientSubspace
+
+    def __init__(
+        self,
+        model: MultiHeadClassifier | PreTrainedModel,
+        args: ProjectedGradientConfig,
+        forget_dataset: Dataset,
+        retain_dataset: Dataset | None = None,
+        *,
+        subspace: GradientSubspace | None = None,
+        **kwargs: Any,
+    ):
+        given = sum(x is not None for x in (subspace, args.subspace_file, retain_dataset))
+        if not given or (subspace is not None and args.subspace_file is not None):
+            raise ConfigError(
+                "Give the images to retain (retain_dataset), or the moments of the layer inputs: subspace_file (on "
+                "all training data) or subspace (on the retained data)."
+            )
+        self._subspace, self._retains = subspace, retain_dataset is not None
+        # no retain image is shown in a step; the streams need a data set all the same
+        shown = forget_dataset if retain_dataset is None else retain_dataset
+        super().__init__(model, args, forget_dataset, shown, **kwargs)
+
+    def prepare(self) -> None:
+        args, model = self.args, self.model
+        if self._subspace is not None:
+            self.subspace = self._subspace
+        elif args.subspace_file is not None:
+            wanted = fingerprints(model, self.retain_task, self.processing_class)
+            full = load_subspace(args.subspace_file, wanted, args.device)
+            self.subspace = self._or_refuse(lambda: full - self._collect(self.train_dataset.forget))
+        else:
+            self.subspace = self._or_refuse(lambda: self._collect(self.train_dataset.retain))
+        self.basis = self._or_refuse(lambda: self.subspace.basis(args.criterion, args.threshold))
+        self.basis = self.basis.to(args.device)
+        layers = projectable(model)
+        self._projected = {name: layers[name] for name in self.basis.vectors if name in layers}
+        others = {f"heads.{task}" for task in model.heads if task != self.retain_task}
+        frozen = sorted(set(layers) - set(self._projected) - others)
+        if frozen:
+            logger.warning("Frozen, because their inputs cannot be seen: %s", ", ".join(frozen))
+        worst = max(self.basis.negative_mass, key=lambda name: self.basis.negative_mass[name])
+        logger.info("Largest share of negative eigenvalues: %.2g (%s)", self.basis.negative_mass[worst], worst)
+
+    def _or_refuse(self, work):
+        try:
+            return work()
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def _collect(self, images: Dataset) -> GradientSubspace:
+        return collect_subspace(
+            self.model,
+            images,
+            self.retain_task,
+            process=(self.args.process_index, self.args.world_size),
+            reduce=self.reduce,
+            progress=not self.args.disable_tqdm,
+        )
+
+    def _freeze_unused(self) -> None:
+        super()._freeze_unused()
+        weights = {id(layer.weight) for layer in self._projected.values()}
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in weights)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any):
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if not getattr(optimizer, "_is_projected", False):
+            optimizer.register_step_post_hook(lambda *_: self.project())
+            optimizer._is_projected = True
+        return optimizer
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Take the protected directions out of the whole change since the given weights."""
+        model, given = self.accelerator.unwrap_model(self.model), dict(self.teacher.named_modules())
+        for name in self._projected:
+            weight, origin = model.get_submodule(name).weight, given[name].weight
+            if weight.requires_grad:
+                weight.copy_(origin + self.basis.project(name, weight - origin))
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
+        """The forget loss alone; retain images, where there are any, are not looked at."""
+        self._train_mode(model)
+        inputs = self._prepare_inputs(inputs)
+        self._pending.append({"cell": inputs["cell"], **inputs["forget"]})
+        if self.accelerator.sync_gradients:
+            return self.args.forget_weight * self._dispose()
+        return torch.zeros((), device=self.args.device)
+
+    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        args = self.args
+        return bounded_forgetting(
+            logits, labels, delta=args.delta, entropy_weight=args.entropy_weight, depoison=args.goal == "depoison"
+        )
+
+    def save_subspace(self, path: str | Path) -> None:
+        """Write the moments on the retained images beside the model as it is now, for the next forget request."""
+        if self.args.should_save:
+            model = self.accelerator.unwrap_model(self.model)
+            self.subspace.save(path, **fingerprints(model, self.retain_task, self.processing_class))
