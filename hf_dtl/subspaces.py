@@ -43,7 +43,8 @@ def collect_subspace(
 
     def batches() -> Iterator[Tensor]:
         starts = range(0, len(mine), batch_size)
-        for start in tqdm(starts, desc="layer inputs", unit="batch", disable=not progress or index > 0):
+        quiet = {"disable": True} if not progress or index else {}  # else the environment decides (TQDM_DISABLE)
+        for start in tqdm(starts, desc="layer inputs", unit="batch", **quiet):
             yield torch.stack([images[i]["pixel_values"] for i in mine[start : start + batch_size]])
 
     return GradientSubspace.collect(

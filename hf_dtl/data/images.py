@@ -127,7 +127,8 @@ def load_images(
     pixel_values = torch.empty(0)
     shape: torch.Size | None = None
     faults: list[str] = []
-    with tqdm(total=len(dataset), desc=where, unit="image", disable=len(dataset) <= PROGRESS_FROM) as progress:
+    quiet = {"disable": True} if len(dataset) <= PROGRESS_FROM else {}  # else the environment decides (TQDM_DISABLE)
+    with tqdm(total=len(dataset), desc=where, unit="image", **quiet) as progress:
         for rows in batches(len(dataset), BATCH):
             images, found = reader.decode(rows)
             faults += found

@@ -20,6 +20,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Basis, GradientSubspace, bounded_forgetting
 from hf_dtl.functional.subspace import Criterion, projectable
 from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.methods.stopping import StopRule, StopWhenForgotten
 from hf_dtl.streams import Chunking
 from hf_dtl.subspaces import collect_subspace, fingerprints, load_subspace
 from hf_dtl.trainer import UnlearningTrainer
@@ -32,8 +33,8 @@ class ProjectedGradientConfig(UnlearningConfig):
     """Options of projected-gradient unlearning.
 
     Parameters that control the method:
-        subspace_file, criterion, threshold, goal, delta, entropy_weight, and from `UnlearningConfig` forget_weight and
-        max_forget_grad_norm. There is no retention loss: its options do nothing.
+        subspace_file, criterion, threshold, goal, delta, entropy_weight, stop, retain_margin, check_every, and from
+        `UnlearningConfig` forget_weight and max_forget_grad_norm. There is no retention loss: its options do nothing.
     """
 
     subspace_file: str | None = field(
@@ -58,6 +59,16 @@ class ProjectedGradientConfig(UnlearningConfig):
         default=0.05, metadata={"help": "Bound of the forget loss, > 0; 0.1 for depoison in the paper."}
     )
     entropy_weight: float = field(default=0.2, metadata={"help": "Weight of the entropy term, >= 0."})
+    stop: StopRule = field(
+        default="steps",
+        metadata={
+            "help": "When to stop: after max_steps ('steps'), once forget accuracy has come down to that of held-out "
+            "images ('validation_accuracy', for random images), or once that has fallen by retain_margin "
+            "('retain_drop', for a class or poison; the best weights before are kept)."
+        },
+    )
+    retain_margin: float = field(default=0.05, metadata={"help": "Margin of stop='retain_drop', in 0..1."})
+    check_every: int = field(default=10, metadata={"help": "Steps between two measurements for stop, >= 1."})
     chunking: Chunking = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})
     learning_rate: float = field(default=1e-2, metadata={"help": "Learning rate, of SGD unless optim says otherwise."})
     optim: str = field(default="sgd", metadata={"help": "Optimizer; whatever it is, the update is projected last."})
@@ -66,11 +77,19 @@ class ProjectedGradientConfig(UnlearningConfig):
         super().__post_init__()
         if not 0 < self.threshold <= 1:
             raise ConfigError(f"threshold={self.threshold} must be in (0, 1].")
+        if not 0 <= self.retain_margin <= 1 or self.check_every < 1:
+            raise ConfigError(
+                f"retain_margin={self.retain_margin} must be in 0..1 and check_every={self.check_every} at least 1."
+            )
         for name, low, strict in (("delta", 0, True), ("entropy_weight", 0, False)):
             value = getattr(self, name)
             if not (value > low or (value == low and not strict)):
                 raise ConfigError(f"{name}={value} must be {'>' if strict else '>='} {low}.")
-        for name, allowed in (("criterion", get_args(Criterion)), ("goal", ("remove", "depoison"))):
+        for name, allowed in (
+            ("criterion", get_args(Criterion)),
+            ("goal", ("remove", "depoison")),
+            ("stop", get_args(StopRule)),
+        ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
 
@@ -115,6 +134,8 @@ class ProjectedGradientTrainer(UnlearningTrainer):
         # no retain image is shown in a step; the streams need a data set all the same
         shown = forget_dataset if retain_dataset is None else retain_dataset
         super().__init__(model, args, forget_dataset, shown, **kwargs)
+        if args.stop != "steps":
+            self.add_callback(StopWhenForgotten(self, args.stop, args.retain_margin, args.check_every))
 
     def prepare(self) -> None:
         args, model = self.args, self.model

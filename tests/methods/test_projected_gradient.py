@@ -2,13 +2,14 @@
 
 import copy
 import logging
+from functools import cache
 
 import pytest
 import torch
 from architectures import CONFIGS
 from method_checks import assert_resumes, assert_same, assert_split_does_not_matter, build, trained
 from toy_tasks import OPTIONS, images, target, two_headed
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, TrainerCallback
 
 from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ConfigError
@@ -73,30 +74,44 @@ def test_result_does_not_depend_on_the_split_and_resumes(tmp_path):
     assert_resumes(PGU, tmp_path, learning_rate=0.1, threshold=0.5)
 
 
-def test_forgets_a_class_and_keeps_the_others_without_their_images(tmp_path):
+def part(data, chosen):
+    some = copy.deepcopy(data)
+    some.pixel_values, some.labels = data.pixel_values[chosen], data.labels[chosen]
+    return some
+
+
+@cache
+def digits():
+    """A model that knows three digits, their images, and held-out ones."""
     torch.manual_seed(0)
-    processor, data = embedded_processor(size=16), images("mnist[0,1,2]", 40)
+    data = images("mnist[0,1,2]", 80)
+    held_out = torch.arange(len(data.labels)) % 2 == 0
+    data, held_out = part(data, ~held_out), part(data, held_out)
     config = copy.deepcopy(CONFIGS["vit"]())
     config.num_labels = 3
     model = AutoModelForImageClassification.from_config(config)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    x, y = data.pixel_values, data.labels
     for _ in range(60):
-        loss = torch.nn.functional.cross_entropy(model(x).logits, y)
+        loss = torch.nn.functional.cross_entropy(model(data.pixel_values).logits, data.labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    keep = copy.deepcopy(data)
-    forget = copy.deepcopy(data)
-    forget.pixel_values, forget.labels = x[y == 1], y[y == 1]
-    keep.pixel_values, keep.labels = x[y != 1], y[y != 1]
+    return model.eval(), data, held_out
 
-    def right(m, d):
-        with torch.no_grad():
-            return (m.eval()(d.pixel_values).logits.argmax(-1) == d.labels).float().mean().item()
 
+def right(model, data):
+    with torch.no_grad():
+        return (model.eval()(data.pixel_values).logits.argmax(-1) == data.labels).float().mean().item()
+
+
+FORGET = OPTIONS | {"max_steps": 30, "learning_rate": 0.2, "threshold": 0.9, "per_device_train_batch_size": 16}
+
+
+def test_forgets_a_class_and_keeps_the_others_without_their_images(tmp_path):
+    model, data, _ = digits()
+    forget, keep, nxt = (part(data, chosen) for chosen in (data.labels == 1, data.labels != 1, data.labels == 2))
     assert right(model, data) > 0.95
-    options = OPTIONS | {"max_steps": 30, "learning_rate": 0.2, "threshold": 0.9, "per_device_train_batch_size": 16}
+    options, processor = FORGET, embedded_processor(size=16)
     common = dict(processing_class=processor)
 
     def config(name, **more):
@@ -106,7 +121,7 @@ def test_forgets_a_class_and_keeps_the_others_without_their_images(tmp_path):
     made = ProjectedGradientTrainer(copy.deepcopy(model), config("a"), forget, data, **common)
     made.save_subspace(file)  # on all training images, of the model as it is
     t = ProjectedGradientTrainer(copy.deepcopy(model), config("b", subspace_file=file), forget, **common)
-    assert t.subspace.images == 80
+    assert t.subspace.images == len(keep.labels)
     wanted = collect_subspace(t.model, keep, "target", progress=False)
     for name, moment in wanted.moments.items():
         error = (t.subspace.moments[name] - moment).norm() / moment.norm()
@@ -115,10 +130,75 @@ def test_forgets_a_class_and_keeps_the_others_without_their_images(tmp_path):
     scrubbed = t.export()
     assert right(scrubbed, forget) < 0.3 and right(scrubbed, keep) > 0.9
     t.save_subspace(after)
-    nxt = copy.deepcopy(data)
-    nxt.pixel_values, nxt.labels = x[y == 2], y[y == 2]
     again = ProjectedGradientTrainer(t.export(), config("c", subspace_file=after), nxt, **common)
-    assert again.subspace.images == 40, "a second request"
+    assert again.subspace.images == len(keep.labels) - len(nxt.labels), "a second request"
+
+
+def stopped(folder, rule, forget, retain, held_out, **options):
+    model, *_ = digits()
+    args = ProjectedGradientConfig(output_dir=str(folder), stop=rule, **FORGET | {"check_every": 2} | options)
+    return ProjectedGradientTrainer(copy.deepcopy(model), args, forget, retain, eval_dataset=held_out)
+
+
+def test_stops_once_forgotten_images_are_named_like_held_out_ones(tmp_path):
+    _, data, held_out = digits()
+    chosen = torch.arange(len(data.labels)) % 5 == 0
+    t = stopped(tmp_path, "validation_accuracy", part(data, chosen), part(data, ~chosen), held_out, threshold=0.6)
+    t.train()
+    logs = [e for e in t.state.log_history if "forget_accuracy" in e]
+    gaps = [e["forget_accuracy"] - e["held_out_accuracy"] for e in logs]
+    assert 0 < t.state.global_step < 30 and gaps[-1] <= 0 and all(gap > 0 for gap in gaps[:-1])
+    assert right(t.export(), part(data, chosen)) == pytest.approx(logs[-1]["forget_accuracy"])
+
+
+def test_keeps_the_best_weights_before_the_others_suffer_also_after_an_interruption(tmp_path):
+    _, data, held_out = digits()
+    forget, others = part(data, data.labels == 1), part(held_out, held_out.labels != 1)
+    keep = part(data, data.labels != 1)
+    options = dict(
+        threshold=0.05, learning_rate=0.15, retain_margin=0.1, max_steps=60, check_every=1
+    )  # protects next to nothing
+    t = stopped(tmp_path / "whole", "retain_drop", forget, keep, others, **options)
+    t.train()
+    logs = [e for e in t.state.log_history if "forget_accuracy" in e]
+    start = right(digits()[0], others)
+    allowed = [e for e in logs if e["held_out_accuracy"] >= start - 0.1]
+    assert logs[-1]["held_out_accuracy"] < start - 0.1 and t.state.global_step < 60
+    best = min(allowed, key=lambda e: (e["forget_accuracy"], -e["held_out_accuracy"]))
+    kept = t.export()
+    assert right(kept, forget) == pytest.approx(best["forget_accuracy"]) and best["forget_accuracy"] < 0.1
+    assert right(kept, others) == pytest.approx(best["held_out_accuracy"])
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop |= state.global_step == 3
+
+    options |= {"save_strategy": "steps", "save_steps": 1}
+    cut = stopped(tmp_path / "cut", "retain_drop", forget, keep, others, **options)
+    cut.add_callback(Stop())
+    cut.train()
+    again = stopped(tmp_path / "cut", "retain_drop", forget, keep, others, **options)
+    again.train(resume_from_checkpoint=True)
+    assert_same(again.model, t.model)
+
+
+def test_nothing_is_forgotten_where_the_margin_is_left_at_once(tmp_path, caplog):
+    _, data, held_out = digits()
+    forget = part(data, data.labels == 1)
+    t = stopped(
+        tmp_path, "retain_drop", forget, data, held_out, threshold=0.01, learning_rate=50.0, retain_margin=0.0,
+        max_forget_grad_norm=0.0,
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING, "hf_dtl"):
+        t.train()
+    assert "nothing is forgotten" in " ".join(caplog.text.split())
+    assert_same(t.model, t.teacher)
+
+
+def test_a_stop_rule_needs_held_out_images(tmp_path):
+    _, data, _ = digits()
+    with pytest.raises(ConfigError, match="give eval_dataset"):
+        stopped(tmp_path, "retain_drop", data, data, None)
 
 
 def test_loss_by_hand():
@@ -184,7 +264,8 @@ def test_statistics_that_do_not_fit_are_refused(tmp_path):
     [
         ({"threshold": 0.0}, "threshold=0.0"), ({"threshold": 1.5}, "threshold=1.5"), ({"delta": 0.0}, "delta=0.0"),
         ({"entropy_weight": -1.0}, "entropy_weight=-1.0"), ({"criterion": "rank"}, "criterion='rank'"),
-        ({"goal": "hide"}, "goal='hide'"),
+        ({"goal": "hide"}, "goal='hide'"), ({"stop": "now"}, "stop='now'"), ({"check_every": 0}, "check_every=0"),
+        ({"retain_margin": 2.0}, "retain_margin=2.0"),
     ],
 )  # fmt: skip
 def test_bad_options(tmp_path, options, message):
