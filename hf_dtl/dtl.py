@@ -95,7 +95,7 @@ class DTLOptions:
     )
     dispose_steps: int = option(300, "Steps of disposal.")
     dispose_batch_size: int = option(64, "Source images, and target images, a step of disposal.")
-    dispose_learning_rate: float = option(1e-3, "Learning rate of disposal.")
+    dispose_learning_rate: float = option(2e-3, "Learning rate of disposal.")
     forget_weight: float | None = option(
         None, "Weight (lambda) of the disposal loss against retention; default: the method's own."
     )
@@ -324,7 +324,7 @@ class DTLJob:
             run_trainer(trainer, folder, f"dispose: {choice.text}", shown)
             trainer.save_model(folder)
             if self.state.is_main_process:
-                logs = [entry for entry in trainer.state.log_history if "retain_loss" in entry]
+                logs = [e for e in trainer.state.log_history if {"retain_loss", "disposal_value"} & e.keys()]
                 (folder / "log.json").write_text(json.dumps(logs))
 
         return _load(self.run.stage(self.disposal_stage(choice), work))

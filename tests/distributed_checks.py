@@ -14,6 +14,8 @@ from toy_tasks import OPTIONS, source, target, two_headed
 from hf_dtl.methods import (
     GradientCollisionConfig,
     GradientCollisionTrainer,
+    ProjectedGradientConfig,
+    ProjectedGradientTrainer,
     RandomFoolingConfig,
     RandomFoolingTrainer,
 )
@@ -25,6 +27,7 @@ GC = (GradientCollisionConfig, GradientCollisionTrainer)
 RANDOM = (RandomFoolingConfig, RandomFoolingTrainer)
 NOISE = (NoiseThenDistilConfig, NoiseThenDistilTrainer)
 DISTANCE = (WeightDistanceRegularisationConfig, WeightDistanceRegularisationTrainer)
+PROJECTED = (ProjectedGradientConfig, ProjectedGradientTrainer)
 NON_FINE_TUNABLE = (NonFineTunableConfig, NonFineTunableTrainer)
 
 CASES = {
@@ -40,6 +43,11 @@ CASES = {
     "noise_then_distil": (NOISE, {}),
     "noise_then_distil_resnet": (NOISE, {"alpha": 1.0, "retain_inputs": "both"}),
     "distance_accumulated_resnet": (DISTANCE, {"gradient_accumulation_steps": 2}),
+    "projected_gradient": (
+        PROJECTED,
+        {"threshold": 0.3, "stop": "retain_drop", "retain_margin": 1.0, "check_every": 1},
+    ),
+    "projected_gradient_accumulated_resnet": (PROJECTED, {"threshold": 0.3, "gradient_accumulation_steps": 2}),
     "non_fine_tunable": (NON_FINE_TUNABLE, {"inner_steps": 2}),
 }
 
@@ -59,12 +67,20 @@ def main(output: Path) -> None:
             **OPTIONS | options | {"per_device_train_batch_size": 32 // (world * accumulation)},
         )
         trainer = trainer_class(
-            model=two_headed(architecture(case)), args=args, forget_dataset=source(), retain_dataset=target()
-        )
+            model=two_headed(architecture(case)), args=args, forget_dataset=source(), retain_dataset=target(),
+            eval_dataset=target(),
+        )  # fmt: skip
         trainer.train()
-        logs = [e for e in trainer.state.log_history if "retain_loss" in e]
+        logs = [e for e in trainer.state.log_history if {"retain_loss", "disposal_value"} & e.keys()]
         state = {n: v.detach().clone().contiguous() for n, v in trainer.model.state_dict().items()}
-        for key in ("disposal_value", "retain_loss", "source_loss", "mean_cosine", "attack_cross_entropy"):
+        for key in (
+            "disposal_value",
+            "retain_loss",
+            "source_loss",
+            "mean_cosine",
+            "attack_cross_entropy",
+            "forget_accuracy",
+        ):
             if key in logs[0]:
                 state[f"log.{key}"] = torch.tensor([e[key] for e in logs], dtype=torch.float64)
         state["world_size"] = torch.tensor(trainer.accelerator.num_processes)

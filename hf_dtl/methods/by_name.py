@@ -21,6 +21,7 @@ METHODS: dict[str, tuple[type[UnlearningConfig], type[UnlearningTrainer]]] = {
     "weight_distortion": (methods.WeightDistortionConfig, methods.WeightDistortionTrainer),
     "weight_distance": (methods.WeightDistanceRegularisationConfig, methods.WeightDistanceRegularisationTrainer),
     "non_fine_tunable": (methods.NonFineTunableConfig, methods.NonFineTunableTrainer),
+    "projected_gradient": (methods.ProjectedGradientConfig, methods.ProjectedGradientTrainer),
     "negative_ce": (methods.NegativeCrossEntropyConfig, methods.NegativeCrossEntropyTrainer),
     "random_fooling": (methods.RandomFoolingConfig, methods.RandomFoolingTrainer),
     "uniform_fooling": (methods.UniformFoolingConfig, methods.UniformFoolingTrainer),
