@@ -61,5 +61,5 @@ def _pads(layer: nn.Conv2d) -> tuple[int, int, int, int]:
     if layer.padding == "same":
         (h, w) = (d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
         return w // 2, w - w // 2, h // 2, h - h // 2
-    height, width = layer.padding
-    return width, width, height, height  # type: ignore[return-value]
+    height, width = (int(pad) for pad in layer.padding)
+    return width, width, height, height
