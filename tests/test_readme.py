@@ -1,5 +1,6 @@
 """What the README says is run: its snippet, its commands' options, its files, and its table."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -79,3 +80,21 @@ def test_files_that_are_linked_exist():
 
 def test_the_table_is_the_one_that_the_command_wrote():
     assert (RESULTS / "comparison.md").read_text(encoding="utf-8").strip() in README
+
+
+def test_the_study_table_is_what_the_studies_found():
+    rows = [line for line in README.splitlines() if line.startswith("| representation_erasure | ")]
+    table = README[README.index(rows[0]) :]
+    for place, name in enumerate(("mnist_vit", "mnist_resnet", "fashion_vit")):
+        found = json.loads((RESULTS.parent / "study" / name / "results.json").read_text())["summary"]["rows"]
+        for row in found:
+            own = ":head=probes" if "head=probes" in row["method"] else ""
+            line = next(x for x in table.splitlines() if x.startswith(f"| {row['method'].split(':')[0]}{own} | "))
+            leaked, lost = row["over_retrained"]["over"], row["loss_points"]
+            wanted = [
+                f"{leaked['mean']:.2f} ± {leaked['deviation']:.2f}", f"{lost['mean']:+.2f} ± {lost['deviation']:.2f}",
+                f"{row['cost']['mean']:.2f}",
+            ]  # fmt: skip
+            assert line.split(" | ")[1 + 3 * place : 4 + 3 * place] == wanted or line.endswith(
+                f"{' | '.join(wanted)} |"
+            )
