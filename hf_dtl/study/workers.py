@@ -3,12 +3,12 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
-from threading import Thread
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -35,14 +35,41 @@ def run_cells(cells: Sequence[Cell], workers: int, told: Callable[[str], None]) 
     if len(left) < len(cells):
         told(f"{len(cells) - len(left)} of {len(cells)} were finished before.")
     progress = _Progress(len(left), min(workers, max(1, len(left))), told)
-    if workers == 1:
-        for cell in left:
-            progress.finished(cell, _do(cell))
-    elif left:
-        _side_by_side(left, min(workers, len(left)), progress)
+    with _interruptible() as check:
+        if workers == 1:
+            for cell in left:
+                progress.finished(cell, _do(cell))
+                check()
+        elif left:
+            _side_by_side(left, min(workers, len(left)), progress, check)
+        check()
 
 
-def _side_by_side(cells: Sequence[Cell], workers: int, progress: "_Progress") -> None:
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Ctrl-C raises KeyboardInterrupt; Python loses that in a finaliser or callback, and what this gives raises it."""
+    asked: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield check
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _side_by_side(cells: Sequence[Cell], workers: int, progress: "_Progress", check: Callable[[], None]) -> None:
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, context, _start_worker, (context.Lock(),))
     try:
@@ -53,8 +80,9 @@ def _side_by_side(cells: Sequence[Cell], workers: int, progress: "_Progress") ->
                 running[pool.submit(_do, cell)] = cell
             if not running:
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
                 progress.finished(running.pop(future), future.result())
+            check()
     except BrokenProcessPool:
         raise DTLError(
             "A process of the study was killed, perhaps for want of memory. Start the same command again to "
@@ -75,7 +103,7 @@ def _start_worker(loading: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:

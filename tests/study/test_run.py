@@ -7,7 +7,7 @@ from study_toys import tiny
 
 from hf_dtl.dtl import DTLJob
 from hf_dtl.errors import DivergedError
-from hf_dtl.study import cells, reproduce
+from hf_dtl.study import cells, reproduce, workers
 from hf_dtl.study.options import plan
 from hf_dtl.study.run import Study
 
@@ -100,3 +100,19 @@ def test_a_changed_option_is_another_cell(tmp_path):
     assert other["disposal"] == same["disposal"] and other["attacks"] != same["attacks"]
     for changed in (names("negative_ce:cap=5"), names(override=json.dumps({"dispose_steps": 4}))):
         assert changed["disposal"] != same["disposal"] and changed["attacks"] != same["attacks"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_python_lost_is_raised_later():
+    import os
+    import signal
+
+    class Finaliser:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            sum(range(1000))  # the exception is raised, and swallowed, here
+
+    with pytest.raises(KeyboardInterrupt), workers._interruptible() as check:
+        Finaliser()
+        check()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
