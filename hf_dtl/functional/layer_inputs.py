@@ -11,6 +11,11 @@ from torch.nn import functional as F
 Layer = nn.Linear | nn.Conv2d
 
 
+def projectable(model: nn.Module) -> dict[str, Layer]:
+    """Layers whose weights an update can be projected for, by name: `nn.Linear` and `nn.Conv2d`."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+
+
 def input_rows(layer: Layer, inputs: Tensor) -> Tensor:
     """Arrange a layer's inputs so that its output is a product of matrices.
 
@@ -52,6 +57,14 @@ def rows_of_an_image(layer: Layer, inputs: Tensor) -> int:
     ):
         places *= (size + pad - dilation * (kernel - 1) - 1) // stride + 1
     return places * layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]
+
+
+def same_rows(one: Layer, other: Layer) -> bool:
+    """Whether two layers make the same rows of the same input."""
+    if isinstance(one, nn.Linear) or isinstance(other, nn.Linear):
+        return isinstance(one, nn.Linear) and isinstance(other, nn.Linear)
+    names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def _pads(layer: nn.Conv2d) -> tuple[int, int, int, int]:

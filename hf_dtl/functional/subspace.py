@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hf_dtl.functional.collision import Reduce
-from hf_dtl.functional.layer_inputs import Layer, input_rows, rows_of_an_image
+from hf_dtl.functional.layer_inputs import Layer, input_rows, projectable, rows_of_an_image, same_rows
 
 Criterion = Literal["energy", "sigma"]
 
@@ -228,10 +228,9 @@ class GradientSubspace:
         for layer in self.layers:
             values, vectors = self.spectrum(layer)
             ranks = self._ranks(layer, values, criterion, by_layer[layer])
-            kept = (
-                torch.arange(max(ranks), device=vectors.device) < torch.tensor(ranks, device=vectors.device)[:, None]
-            )
-            found.vectors[layer] = (vectors[:, :, : max(ranks)] * kept[:, None]).contiguous()
+            kept = torch.arange(max(ranks)) < torch.tensor(ranks)[:, None]
+            chosen = vectors[:, :, : max(ranks)] * kept[:, None].to(vectors.device)
+            found.vectors[layer] = chosen.to(dtype).contiguous()
             found.ranks[layer] = ranks
             size = values.abs().sum().clamp_min(torch.finfo(torch.float64).tiny)
             found.negative_mass[layer] = (-values.clamp_max(0).sum() / size).item()
@@ -301,11 +300,6 @@ class GradientSubspace:
         return subspace, parts["metadata"]
 
 
-def projectable(model: nn.Module) -> dict[str, Layer]:
-    """Layers whose weights an update can be projected for, by name: `nn.Linear` and `nn.Conv2d`."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-
-
 class _Collector:
     """Forward hooks that add up moments; layers in a row that get the very same tensor share them."""
 
@@ -352,7 +346,7 @@ class _Collector:
             self.images = self.images or len(inputs)  # the first layer sees the images themselves
             if self.batches == 1:
                 self.calls[name] = self.calls.get(name, 0) + 1
-                if self._last and self._last[2] is inputs and _alike(self._last[1], layer):
+                if self._last and self._last[2] is inputs and same_rows(self._last[1], layer):
                     self.candidates.setdefault(name, self._last[0])
                 self._last = (name, layer, inputs)
             if name not in self._shared:
@@ -375,14 +369,6 @@ class _Collector:
                 right = rows @ self.random[name] if name in self.random else rows
                 self.moments[name] += rows.mT @ right
                 self.traces[name] += rows.square().sum((1, 2), dtype=torch.float64)
-
-
-def _alike(one: Layer, other: Layer) -> bool:
-    """Whether two layers make the same rows of the same input."""
-    if isinstance(one, nn.Linear) or isinstance(other, nn.Linear):
-        return isinstance(one, nn.Linear) and isinstance(other, nn.Linear)
-    names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def _random(name: str, seed: int, like: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Basis, GradientSubspace, bounded_forgetting
-from hf_dtl.functional.subspace import Criterion, projectable
+from hf_dtl.functional.layer_inputs import projectable
+from hf_dtl.functional.subspace import Criterion
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.methods.stopping import StopRule, StopWhenForgotten
 from hf_dtl.streams import Chunking
@@ -130,7 +131,7 @@ class ProjectedGradientTrainer(UnlearningTrainer):
                 "Give the images to retain (retain_dataset), or the moments of the layer inputs: subspace_file (on "
                 "all training data) or subspace (on the retained data)."
             )
-        self._subspace, self._retains = subspace, retain_dataset is not None
+        self._subspace = subspace
         # no retain image is shown in a step; the streams need a data set all the same
         shown = forget_dataset if retain_dataset is None else retain_dataset
         super().__init__(model, args, forget_dataset, shown, **kwargs)
@@ -149,7 +150,7 @@ class ProjectedGradientTrainer(UnlearningTrainer):
             self.subspace = self._or_refuse(lambda: self._collect(self.train_dataset.retain))
         self.basis = self._or_refuse(lambda: self.subspace.basis(args.criterion, args.threshold))
         self.basis = self.basis.to(args.device)
-        layers = projectable(model)
+        layers, self._given = projectable(model), projectable(self.teacher)
         self._projected = {name: layers[name] for name in self.basis.vectors if name in layers}
         others = {f"heads.{task}" for task in model.heads if task != self.retain_task}
         frozen = sorted(set(layers) - set(self._projected) - others)
@@ -190,9 +191,8 @@ class ProjectedGradientTrainer(UnlearningTrainer):
     @torch.no_grad()
     def project(self) -> None:
         """Take the protected directions out of the whole change since the given weights."""
-        model, given = self.accelerator.unwrap_model(self.model), dict(self.teacher.named_modules())
-        for name in self._projected:
-            weight, origin = model.get_submodule(name).weight, given[name].weight
+        for name, layer in self._projected.items():
+            weight, origin = layer.weight, self._given[name].weight
             if weight.requires_grad:
                 weight.copy_(origin + self.basis.project(name, weight - origin))
 

@@ -9,8 +9,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 
 from hf_dtl.functional import GradientSubspace
-from hf_dtl.functional.layer_inputs import input_rows, rows_of_an_image, weight_rows
-from hf_dtl.functional.subspace import projectable
+from hf_dtl.functional.layer_inputs import input_rows, projectable, rows_of_an_image, weight_rows
 
 LAYERS = {
     "linear": (lambda: nn.Linear(6, 5, bias=False), (3, 4, 6)),
@@ -125,6 +124,8 @@ def test_both_criteria_by_hand():
         ("sigma", 0.5, 1), ("sigma", 0.7, 2), ("sigma", 0.76, 3), ("sigma", 0.9, 4), ("sigma", 1.0, 4),
     ):  # fmt: skip
         assert found.basis(criterion, threshold).ranks[""] == [rank], (criterion, threshold)
+    assert found.basis("energy", 0.9, dtype=torch.float64).vectors[""].dtype == torch.float64
+    assert found.basis("energy", 0.9).vectors[""].dtype == torch.float32
     vectors = found.basis("energy", 0.9).vectors[""][0].double()
     torch.testing.assert_close(vectors @ vectors.T, q[:, :2] @ q[:, :2].T, rtol=1e-5, atol=1e-5)
     ranks = [found.basis("sigma", t).ranks[""][0] for t in torch.linspace(0.01, 1, 50).tolist()]
