@@ -1,42 +1,23 @@
 """The main job of disposable transfer learning: pre-train, adapt, dispose, and prepare what is audited."""
 
 import copy
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
-from datasets import Dataset
-from torch.utils.data import Dataset as TorchDataset
-from transformers import AutoModelForImageClassification, PreTrainedModel, TrainingArguments, ViTConfig
+from transformers import PreTrainedModel
 
-from hf_dtl.audit import AttackConfig, AttackedTask, scratch_models
-from hf_dtl.audit.task import draw_images, draw_up_to
-from hf_dtl.audit_options import attack_names
-from hf_dtl.data import (
-    ImageTensors,
-    TaskData,
-    check_disjoint,
-    check_forward,
-    default_processor,
-    embedded_processor,
-    load_images,
-    load_processor,
-    load_task,
-)
-from hf_dtl.errors import ConfigError
-from hf_dtl.functional import Augmentation
+from hf_dtl.audit import AttackedTask, scratch_models
+from hf_dtl.audit.task import draw_images
+from hf_dtl.data import TaskData, check_disjoint, check_forward, load_task
 from hf_dtl.heads import MultiHeadClassifier
-from hf_dtl.loading_models import load_classifier
+from hf_dtl.job import StagedJob, in_memory
 from hf_dtl.methods.by_name import METHODS, MethodChoice, parse_methods
-from hf_dtl.options import numbers, option
-from hf_dtl.processes import one_core_each
+from hf_dtl.options import option
 from hf_dtl.stages import Run
-from hf_dtl.training import fine_tune, fit_head, run_trainer, stage_arguments
+from hf_dtl.training import fit_head, stage_arguments
 
 SPLITS = ("train", "validation", "test")
 
@@ -130,7 +111,7 @@ class DTLOptions:
         return {k: v for k, v in self.recorded().items() if k not in apart}
 
 
-class DTLJob:
+class DTLJob(StagedJob):
     """Everything is loaded and checked before the output folder is touched; the stages then run in order.
 
     Args:
@@ -141,24 +122,18 @@ class DTLJob:
     """
 
     def __init__(self, options: DTLOptions):
-        self.options = options
+        super().__init__(options)
         self.choices = parse_methods(options.methods)
-        launch = TrainingArguments(**stage_arguments(Path(options.output_dir), use_cpu=options.use_cpu))
-        self.state = launch.distributed_state
-        small = options.model_name_or_path is None
-        self.workers = one_core_each(self.state.device, self.state.num_processes) if small else 1
-        if options.augmentation not in get_args(Augmentation):
-            raise ConfigError(
-                f"--augmentation {options.augmentation!r} is unknown; use one of: {', '.join(get_args(Augmentation))}."
-            )
-        self._check_batch("batch_size")
-        self._check_batch("dispose_batch_size")
-        self.attacks = self._attacks()
+        self.check_batch("dispose_batch_size")
         self._load_tasks()
         configs = [self.disposal_config(choice, Path(options.output_dir)) for choice in self.choices]
         self.model = self._load_model()
         self.images = {
-            name: {split: self._images(task, split) for split in SPLITS} for name, task in self.tasks.items()
+            name: {
+                split: self.load_split(getattr(task, split), f"{task.name} {split}", held_out=split != "train")
+                for split in SPLITS
+            }
+            for name, task in self.tasks.items()
         }
         for config in configs:
             config.streams(self.images["source"]["train"], self.images["target"]["train"])
@@ -167,26 +142,6 @@ class DTLJob:
         self.run = Run(options.output_dir, options.settings(), self.state)
 
     # Checks and loading ---------------------------------------------------------------------------------------
-
-    def _check_batch(self, name: str) -> None:
-        size, processes = getattr(self.options, name), self.state.num_processes
-        if size < 1 or size % processes:
-            raise ConfigError(f"--{name} {size} must be a positive multiple of the {processes} processes.")
-
-    def _attacks(self) -> AttackConfig:
-        o = self.options
-        chosen: dict[str, Any] = {}
-        if o.attack_learning_rates is not None or o.model_name_or_path is not None:
-            text = o.attack_learning_rates or "3e-5,1e-4,3e-4,1e-3"  # larger networks need smaller steps
-            chosen["full_learning_rates"] = numbers(text, "attack_learning_rates", float)
-        return AttackConfig(
-            attacks=attack_names(o.attacks),
-            budgets=numbers(o.budgets, "budgets", int),
-            seeds=numbers(o.audit_seeds, "audit_seeds", int),
-            successive_halving=o.successive_halving,
-            workers=self.workers,
-            **chosen,
-        )
 
     def _load_tasks(self) -> None:
         o = self.options
@@ -210,45 +165,8 @@ class DTLJob:
         """The model before any stage, with a head for the source task, and its processor."""
         o, labels = self.options, self.tasks["source"].labels
         if o.model_name_or_path is None:
-            size = o.image_size or 28
-            config = ViTConfig(
-                hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192,
-                image_size=size, patch_size=7, num_labels=len(labels),
-            )  # fmt: skip
-            if size % 7:
-                raise ConfigError(f"--image_size {size} must be a multiple of the built-in model's patch size, 7.")
-            self.processor = embedded_processor(size)
-            torch.manual_seed(o.seed)
-            return AutoModelForImageClassification.from_config(config)
-        model = load_classifier(o.model_name_or_path, o.revision, new_head=True)
-        self.processor = (
-            default_processor(model.config, o.image_size)
-            if o.image_size
-            else load_processor(o.model_name_or_path, model.config)
-        )
-        return _with_new_head(model, labels, o.seed)
-
-    def _images(self, task: TaskData, split: str) -> TorchDataset:
-        dataset: Dataset = getattr(task, split)
-        cap = self.options.max_eval_images
-        if split != "train" and cap is not None and cap < len(dataset):
-            dataset = dataset.shuffle(seed=0).select(range(cap))
-        channels = getattr(self.model.config, "num_channels", 3)
-        # the audit keeps held-out splits in memory; training data above the limit are decoded on the fly
-        limit = {} if split == "train" else {"memory_limit_gib": float("inf")}
-        return load_images(dataset, self.processor, num_channels=channels, desc=f"{task.name} {split}", **limit)
-
-    def _training(self, **options: Any) -> dict[str, Any]:
-        o = self.options
-        return {
-            "per_device_train_batch_size": o.batch_size // self.state.num_processes,
-            "seed": o.seed,
-            "use_cpu": o.use_cpu,
-            "dataloader_pin_memory": self.state.device.type == "cuda",
-            "bf16": o.bf16,
-            "save_steps": o.save_steps,
-            **options,
-        }
+            return self.small_model(len(labels))
+        return _with_new_head(self.given_model(new_head=True), labels, o.seed)
 
     def _num_chunks(self, choice: MethodChoice) -> int:
         """Up to four chunks, where classes, batch and processes allow it; the config checks what a user asks for."""
@@ -261,7 +179,7 @@ class DTLJob:
 
     def disposal_config(self, choice: MethodChoice, work: Path):
         o = self.options
-        common = self._training(
+        common = self.training_options(
             per_device_train_batch_size=o.dispose_batch_size // self.state.num_processes,
             max_steps=o.dispose_steps,
             learning_rate=o.dispose_learning_rate,
@@ -282,15 +200,15 @@ class DTLJob:
         epochs = o.pretrain_epochs if o.pretrain_epochs is not None else (16 if o.model_name_or_path is None else 0)
         if epochs == 0:
             return self.model
-        training = self._training(num_train_epochs=epochs, learning_rate=o.pretrain_learning_rate)
-        return self._trained("pretrain", self.model, "source", training)
+        training = self.training_options(num_train_epochs=epochs, learning_rate=o.pretrain_learning_rate)
+        return self.trained("pretrain", self.model, self.images["source"]["train"], training)
 
     def adapt(self, pretrained: PreTrainedModel) -> tuple[PreTrainedModel, MultiHeadClassifier]:
         """The TL model: as a plain target model (`undisposed`), and with a refitted source head for the disposal."""
         o = self.options
         start = _with_new_head(pretrained, self.tasks["target"].labels, o.seed)
-        training = self._training(num_train_epochs=o.adapt_epochs, learning_rate=o.adapt_learning_rate)
-        undisposed = self._trained("adapt", start, "target", training)
+        training = self.training_options(num_train_epochs=o.adapt_epochs, learning_rate=o.adapt_learning_rate)
+        undisposed = self.trained("adapt", start, self.images["target"]["train"], training)
 
         def refit(work: Path) -> None:
             if self.state.is_main_process:
@@ -305,45 +223,13 @@ class DTLJob:
         """`scratch` (random weights, a draw for each attack seed) and `retrained` (trained on the target alone)."""
         o = self.options
         scratch = scratch_models(undisposed, len(self.attacks.seeds), seed=o.seed)
-        training = self._training(num_train_epochs=o.retrain_epochs, learning_rate=o.pretrain_learning_rate)
-        retrained = self._trained("retrained", copy.deepcopy(scratch[0]), "target", training)
+        training = self.training_options(num_train_epochs=o.retrain_epochs, learning_rate=o.pretrain_learning_rate)
+        retrained = self.trained("retrained", copy.deepcopy(scratch[0]), self.images["target"]["train"], training)
         return {"scratch": scratch, "retrained": retrained}
 
     def dispose(self, choice: MethodChoice, tl_model: MultiHeadClassifier) -> PreTrainedModel:
         """The scrubbed target model; the stage keeps what was logged while it was made."""
-
-        def work(folder: Path) -> None:
-            trainer = choice.trainer_class(
-                model=copy.deepcopy(tl_model),
-                args=self.disposal_config(choice, folder),
-                forget_dataset=self.images["source"]["train"],
-                retain_dataset=self.images["target"]["train"],
-                processing_class=self.processor,
-            )
-            shown = ("disposal_value", "mean_cosine", "source_loss", "retain_loss")
-            run_trainer(trainer, folder, f"dispose: {choice.text}", shown)
-            trainer.save_model(folder)
-            if self.state.is_main_process:
-                logs = [e for e in trainer.state.log_history if {"retain_loss", "disposal_value"} & e.keys()]
-                (folder / "log.json").write_text(json.dumps(logs))
-
-        return _load(self.run.stage(self.disposal_stage(choice), work))
-
-    def disposal_stage(self, choice: MethodChoice) -> str:
-        """Name of a method's stage: other options of the disposal make another one."""
-        text = json.dumps([self.options.disposal(), choice.options], sort_keys=True)
-        return f"dispose/{choice.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
-
-    def _trained(self, name: str, model: PreTrainedModel, task: str, training: Mapping[str, Any]) -> PreTrainedModel:
-        augmentation: Any = self.options.augmentation
-
-        def work(folder: Path) -> None:
-            trained = fine_tune(model, self.images[task]["train"], folder, name, augmentation=augmentation, **training)
-            if self.state.is_main_process:
-                trained.save_pretrained(folder)
-                self.processor.save_pretrained(folder)
-
-        return _load(self.run.stage(name, work))
+        return self.disposed(choice, tl_model, self.images["source"]["train"], self.images["target"]["train"])
 
     # What the audit gets --------------------------------------------------------------------------------------
 
@@ -355,10 +241,10 @@ class DTLJob:
                 name=self.tasks[name].name,
                 axis=axis,
                 labels=self.tasks[name].labels,
-                train=_in_memory(self.images[name]["train"], 20 * max(self.attacks.budgets)),
+                train=in_memory(self.images[name]["train"], 20 * max(self.attacks.budgets)),
                 validation=self.images[name]["validation"],
                 test=self.images[name]["test"],
-                retain=_in_memory(self.images["target"]["train"], self.attacks.retain_images_per_class),
+                retain=in_memory(self.images["target"]["train"], self.attacks.retain_images_per_class),
             )
             for name, axis in (("source", "source_subset"), ("novel", "novel_downstream"))
         }
@@ -371,15 +257,3 @@ def _with_new_head(model: PreTrainedModel, labels: tuple[str, ...], seed: int) -
         torch.manual_seed(seed)
         split.add_head("new", labels)
     return split.export("new")
-
-
-def _load(folder: Path) -> PreTrainedModel:
-    return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True).eval()
-
-
-def _in_memory(images: TorchDataset, per_class: int) -> ImageTensors:
-    """The images themselves, or a fixed draw of a data set that is too large to keep decoded."""
-    if isinstance(images, ImageTensors):
-        return images
-    chosen = draw_up_to(images.labels, per_class, seed=0)
-    return ImageTensors(torch.stack([images[int(i)]["pixel_values"] for i in chosen]), images.labels[chosen])

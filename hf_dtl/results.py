@@ -26,6 +26,7 @@ from hf_dtl.disposal_plot import plot_disposal
 from hf_dtl.dtl import DTLJob, DTLOptions
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.hub import leakage_card
+from hf_dtl.job import StagedJob
 from hf_dtl.methods.by_name import MethodChoice, own_fields
 from hf_dtl.stages import fresh_folder, replace_folder, write_atomically
 
@@ -88,31 +89,35 @@ def _settings(job: DTLJob, choice: MethodChoice) -> dict[str, Any]:
     options = job.options.recorded()
     for name, task in job.tasks.items():
         options[f"{name}_dataset"] = task.name
-    config = job.disposal_config(choice, Path())
-    names = (*own_fields(choice.config_class), "learning_rate", "lr_scheduler_type", "max_steps")
-    options["command"] = _command(job, choice)
+    options["command"] = repeated("dtl_finetune", DTLOptions().recorded(), job.options.recorded(), choice)
     options["audit"] = asdict(job.attacks)
-    options["disposal"] = {name: value for name, value in config.to_dict().items() if name in names}
+    options["disposal"] = disposal_settings(job, choice)
     options["images"] = {n: {s: len(images) for s, images in task.items()} for n, task in job.images.items()}
     return options
 
 
-def _command(job: DTLJob, choice: MethodChoice) -> str:
-    """The command that repeats the run, with the options that differ from their defaults."""
-    defaults, chosen = DTLOptions().recorded(), job.options.recorded() | {"methods": choice.text}
-    words = ["accelerate", "launch", "scripts/dtl_finetune.py"]
-    for name, value in chosen.items():
+def disposal_settings(job: StagedJob, choice: MethodChoice) -> dict[str, Any]:
+    """Every option of a method that decides what it does."""
+    names = (*own_fields(choice.config_class), "learning_rate", "lr_scheduler_type", "max_steps", "optim")
+    found = job.disposal_config(choice, Path()).to_dict()
+    return {name: value for name, value in found.items() if name in names}
+
+
+def repeated(script: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any], choice: MethodChoice) -> str:
+    """The command that repeats a run with one method, with the options that differ from their defaults."""
+    words = ["accelerate", "launch", f"scripts/{script}.py"]
+    for name, value in {**chosen, "methods": choice.text}.items():
         if value != defaults.get(name):
             words += [f"--{name}", shlex.quote(str(value))]
     return " ".join(words)
 
 
-def _save_model(job: DTLJob, model: PreTrainedModel, folder: Path) -> None:
+def _save_model(job: StagedJob, model: PreTrainedModel, folder: Path) -> None:
     model.cpu().save_pretrained(folder)
     job.processor.save_pretrained(folder)
 
 
-def write_method(job: DTLJob, result: Scrubbed, folder: Path, compared: Sequence[LeakageReport] = ()) -> None:
+def write_method(job: StagedJob, result: Scrubbed, folder: Path, compared: Sequence[LeakageReport] = ()) -> None:
     """Write what one method leaves to be published, the plots and the report beside it, each in one step."""
     plots = fresh_folder(folder / "plots")
     pictures = plot_piggyback(result.report, plots / "piggyback") + plot_attacks(result.report, plots / "attacks")
@@ -130,7 +135,7 @@ def write_method(job: DTLJob, result: Scrubbed, folder: Path, compared: Sequence
     card = leakage_card(
         result.report,
         base_model=base if base and not Path(base).exists() else None,
-        model_labels=job.tasks["target"].labels,
+        model_labels=result.model.config.id2label,
         plots=[f"plots/{picture.name}" for picture in pictures if picture.suffix == ".png"],
     )
     card.save(scrubbed / "README.md")
@@ -141,7 +146,7 @@ def write_method(job: DTLJob, result: Scrubbed, folder: Path, compared: Sequence
     result.report.save(folder / REPORT)
 
 
-def write_outputs(job: DTLJob, results: Sequence[Scrubbed], undisposed: PreTrainedModel) -> None:
+def write_outputs(job: StagedJob, results: Sequence[Scrubbed], undisposed: PreTrainedModel) -> None:
     """Write the output folder: the first method at its top, the others under `methods/`.
 
     The first method's report is written last: where a first run's report stands, everything beside it is complete.

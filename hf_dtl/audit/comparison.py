@@ -33,6 +33,8 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
     Raises:
         DataError: there is no report, or the reports attacked different data sets or budgets.
     """
+    if reports and all(report.unlearning is not None for report in reports):
+        return unlearning_comparison_cells(reports)
     axes = [report.axes.get("source_subset") for report in reports]
     places = [tuple(dict.fromkeys((p.dataset, p.budget) for p in a.pl_accuracy)) if a else () for a in axes]
     if not axes or axes[0] is None or len(set(places)) > 1:
@@ -64,6 +66,43 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
     last = "over retrained" if narrow else "leakage over retrained"
     columns = ("method", "target after", "source after", *headings, "leakage", last)
     return Cells("Methods compared", columns, tuple(rows), _notes(reports, narrow))
+
+
+def unlearning_comparison_cells(reports: Sequence[LeakageReport]) -> Cells:
+    """Several methods that unlearned the same images side by side, and the references below them."""
+    if len({report.unlearning.request for report in reports if report.unlearning}) != 1:
+        raise DataError("Only reports on the same request compare side by side.")
+    rows = [_unlearning_row(report, "scrubbed", report.method + mark(report)) for report in reports]
+    rows += [_unlearning_row(reports[0], model, f"({model})") for model in ("undisposed", "retrained")]
+    notes = [
+        "Accuracy on forget and retain (training images) and test images; gap: their mean distance to retrained.",
+        "MIA: AUC of telling forgotten from unseen images by their loss; 0.5 is guessing, retrained is the goal.",
+        "PL: mean accuracy after relearning, strongest attack; leakage over retrained: 1 leaks all, 0 leaks nothing.",
+    ]
+    if any(report.target_destroyed for report in reports):
+        notes.append("† The retained task is destroyed: its accuracy fell by more than the margin.")
+    columns = ("method", "forget", "retain", "test", "gap", "MIA", "PL", "leakage", "CPU s")
+    rows = [row for row in rows if any(cell != "–" for cell in row[1:])]
+    return Cells("Methods compared", columns, tuple(rows), tuple(notes))
+
+
+def _unlearning_row(report: LeakageReport, model: str, title: str) -> tuple[str, ...]:
+    found = report.unlearning
+    assert found is not None
+    measured_on = [found.accuracy[split].get(model) for split in ("forget", "retain", "test")]
+    gap = found.average_gap(model) if model in found.accuracy["forget"] else None
+    auc = [r["auc"] for r in report.membership if (r["model"], r["attack"]) == (model, "loss")]
+    points = [p.mean for p in report.axes["source_subset"].pl_accuracy if p.model == model]
+    cost = found.cost.get(model)
+    leakage = report.leakage_over_retrained.mean if model == "scrubbed" else None
+    return (
+        title,
+        *("–" if value is None else f"{value:.3f}" for value in (*measured_on, gap)),
+        f"{auc[-1]:.3f}" if auc else "–",
+        f"{sum(points) / len(points):.3f}" if points else "–",
+        "–" if leakage is None else f"{leakage:.3f}",
+        "–" if cost is None else f"{cost['cpu']:.1f}",
+    )
 
 
 def _learned(found: AxisLeakage, model: str, places: Sequence[tuple[str, int]], narrow: bool) -> list[str]:

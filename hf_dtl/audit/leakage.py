@@ -5,12 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import get_args
+from typing import Literal, get_args
 
 from hf_dtl.audit.bootstrap import leakage_interval
 from hf_dtl.audit.store import Axis, PiggybackRecord
 from hf_dtl.errors import DataError
 from hf_dtl.functional.metrics import slc_auc
+
+Floor = Literal["scratch", "retrained"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class AxisLeakage:
 
     Args:
         over_scratch, over_retrained: leakage under the strongest attack on each model, with either floor.
-        by_attack: leakage over scratch under one and the same attack on every model.
+        by_attack: leakage over the chosen floor under one and the same attack on every model.
         accuracy_by_attack: PL accuracy of each model under each attack, averaged over budgets. A model that an attack
             was not run on at every budget is left out.
         strongest_by_attack: the attack with the best validation accuracy on the scrubbed model, averaged over budgets.
@@ -103,6 +105,10 @@ class AxisLeakage:
     strongest_attack: PLAccuracy
     slc_auc: dict[str, Average]
     pl_accuracy: tuple[PLAccuracy, ...]
+
+    def over(self, floor: Floor) -> Ratio:
+        """Leakage under the strongest attack over either floor."""
+        return self.over_scratch if floor == "scratch" else self.over_retrained
 
 
 def pl_accuracies(records: Iterable[PiggybackRecord], axis: Axis) -> tuple[PLAccuracy, ...]:
@@ -143,7 +149,9 @@ def pl_accuracies(records: Iterable[PiggybackRecord], axis: Axis) -> tuple[PLAcc
     return tuple(sorted(strongest.values(), key=lambda point: (point.dataset, point.budget)))
 
 
-def leakage(records: Iterable[PiggybackRecord], axis: Axis = "source_subset") -> AxisLeakage | None:
+def leakage(
+    records: Iterable[PiggybackRecord], axis: Axis = "source_subset", floor: Floor = "scratch"
+) -> AxisLeakage | None:
     """Compute the leakage on one axis.
 
         leakage_s = Σ_b (PL_scrubbed,s,b − mean PL_floor,b) / Σ_b (mean PL_undisposed,b − mean PL_floor,b)
@@ -155,6 +163,7 @@ def leakage(records: Iterable[PiggybackRecord], axis: Axis = "source_subset") ->
     Args:
         records: finished attacks of any axis.
         axis: the axis wanted.
+        floor: the model that leakage 0 means, attack by attack.
 
     Returns:
         The leakage, or None when there is no attack on that axis.
@@ -171,7 +180,7 @@ def leakage(records: Iterable[PiggybackRecord], axis: Axis = "source_subset") ->
     by_attack, accuracy_by_attack, validation = {}, {}, {}
     for attack in dict.fromkeys(record.attack for record in chosen):
         own = pl_accuracies((record for record in chosen if record.attack == attack), axis)
-        by_attack[attack] = _ratio(own, "scratch")
+        by_attack[attack] = _ratio(own, floor)
         complete = _complete(own, places)
         accuracy_by_attack[attack] = {model: _average(_over_places(p)) for model, p in complete.items()}
         if "scrubbed" in complete:
@@ -189,9 +198,9 @@ def leakage(records: Iterable[PiggybackRecord], axis: Axis = "source_subset") ->
     )
 
 
-def leakage_by_axis(records: Sequence[PiggybackRecord]) -> dict[str, AxisLeakage]:
-    """Compute the leakage on every axis that was attacked."""
-    found = {axis: leakage(records, axis) for axis in get_args(Axis)}
+def leakage_by_axis(records: Sequence[PiggybackRecord], floor: Floor = "scratch") -> dict[str, AxisLeakage]:
+    """Compute the leakage on every axis that was attacked; see `leakage`."""
+    found = {axis: leakage(records, axis, floor) for axis in get_args(Axis)}
     return {axis: value for axis, value in found.items() if value is not None}
 
 

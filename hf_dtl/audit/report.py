@@ -17,8 +17,9 @@ import torch
 import transformers
 
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.leakage import AxisLeakage, Ratio, leakage_by_axis
+from hf_dtl.audit.leakage import AxisLeakage, Floor, Ratio, leakage_by_axis
 from hf_dtl.audit.store import PiggybackRecord
+from hf_dtl.audit.unlearning import Unlearning
 from hf_dtl.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -27,7 +28,7 @@ _LOCAL_FOLDERS = re.compile(
 )
 _COMPUTED = {"schema_version", "leakage", "target_destroyed"}
 # Not in every file of this schema: files without them are read with their defaults.
-_OPTIONAL = {"settings", "machine", "chance", "target_margin", "target_destroyed", "membership"}
+_OPTIONAL = {"settings", "machine", "chance", "target_margin", "target_destroyed", "membership"} | {"unlearning"}
 MEMBERSHIP_SHARES = (
     "auc", "balanced_accuracy", "tpr_at_1_percent_fpr", "forget_member_rate", "held_out_member_rate",
 )  # fmt: skip
@@ -108,6 +109,8 @@ class LeakageReport:
             `asdict(MembershipResult)`: the texts `model` and `attack`, and any of `auc`, `balanced_accuracy`,
             `tpr_at_1_percent_fpr`, `forget_member_rate` and `held_out_member_rate` in 0..1 or None; other keys hold
             texts and numbers.
+        unlearning: accuracies on the images that were forgotten and kept, where a part of one data set was unlearned;
+            `target` is then what is retained of it and `source` what is forgotten.
 
     Raises:
         DataError: a value is missing, of the wrong type or out of its range.
@@ -124,6 +127,7 @@ class LeakageReport:
     target_margin: float = 0.05
     library_version: str = field(default_factory=library_version)
     membership: list[dict[str, Any]] = field(default_factory=list)
+    unlearning: Unlearning | None = None
 
     def __post_init__(self) -> None:
         for name in ("method", "library_version"):
@@ -157,17 +161,30 @@ class LeakageReport:
     @cached_property
     def axes(self) -> dict[str, AxisLeakage]:
         """Leakage by axis, computed from the attacks."""
-        return leakage_by_axis(self.piggyback)
+        return leakage_by_axis(self.piggyback, self.floor)
 
     @property
     def leakage(self) -> Ratio:
-        """The headline: leakage over the scratch model on the source subset."""
+        """Leakage over the scratch model on the source subset."""
         return self.axes["source_subset"].over_scratch if "source_subset" in self.axes else _NOT_ATTACKED
 
     @property
     def leakage_over_retrained(self) -> Ratio:
         """The same with the model that was trained on the target task alone as the floor."""
         return self.axes["source_subset"].over_retrained if "source_subset" in self.axes else _NOT_ATTACKED
+
+    @property
+    def floor(self) -> Floor:
+        """The model that leakage 0 means: retrained where a part of one data set was unlearned, else scratch."""
+        return "scratch" if self.unlearning is None else "retrained"
+
+    @property
+    def headline(self) -> Ratio:
+        """Leakage over that floor, which the verdict reads.
+
+        What is retained of a data set helps to learn the rest: scratch would be no fair floor there.
+        """
+        return self.leakage if self.unlearning is None else self.leakage_over_retrained
 
     @property
     def target_destroyed(self) -> bool | None:
@@ -200,10 +217,10 @@ class LeakageReport:
             attack = self.axes["source_subset"].strongest_attack
             strongest = {"attack": attack.attack, "budget": attack.budget, "accuracy": attack.mean}
         headline = {
-            **asdict(self.leakage),
+            **asdict(self.headline),
             "confidence": CONFIDENCE,
             "strongest_attack": strongest,
-            "floor": "scratch",
+            "floor": self.floor,
         }
         return {
             "schema_version": SCHEMA_VERSION,
@@ -219,6 +236,7 @@ class LeakageReport:
             "settings": self.settings,
             "machine": self.machine,
             "membership": self.membership,
+            **({} if self.unlearning is None else {"unlearning": self.unlearning.to_dict()}),
             "piggyback": [asdict(record) for record in self.piggyback],
         }
 
@@ -262,6 +280,8 @@ class LeakageReport:
             raise DataError("`piggyback` of a leakage report must be a list.")
         records = tuple(PiggybackRecord.from_dict(entry) for entry in content["piggyback"])
         values = {key: value for key, value in content.items() if key not in {*_COMPUTED, "piggyback"}}
+        if "unlearning" in values:
+            values["unlearning"] = Unlearning.from_dict(values["unlearning"])
         report = cls(piggyback=records, **values)
         report._check_claims(content)
         return report
@@ -273,7 +293,7 @@ class LeakageReport:
             raise DataError(f"`leakage` of a leakage report must be an object, got {claim!r}.")
         written = ("low", "high") if {"low", "high"} & claim.keys() else ()  # the first files had no interval
         for name in ("mean", "deviation", *written):
-            own, claimed = getattr(self.leakage, name), claim.get(name)
+            own, claimed = getattr(self.headline, name), claim.get(name)
             if isinstance(own, float) and isinstance(claimed, (int, float)):
                 agree = math.isclose(own, claimed, abs_tol=1e-6)
             else:

@@ -183,13 +183,13 @@ def attack_cells(report: LeakageReport, axis: str) -> Cells:
             if diverged:
                 runs.append(f"{diverged} of {attack} on {model}")
             cells.append(average(averages.get(model), deviation=False) + (" ‡" if diverged else ""))
-        whole = {"undisposed", "scrubbed", "scratch"} <= averages.keys()
+        whole = {"undisposed", "scrubbed", report.floor} <= averages.keys()
         strongest = " (strongest)" if attack == found.strongest_by_attack else ""
         leakage = with_interval(ratio, deviation=False) if whole else "–"
         rows.append((attack + strongest, *cells, leakage))
     budgets = ", ".join(map(str, sorted({point.budget for point in found.pl_accuracy})))
     notes = [
-        f"PL accuracy averaged over {budgets} images a class; leakage over scratch under the same attack.",
+        f"PL accuracy averaged over {budgets} images a class; leakage over {report.floor} under the same attack.",
         "Strongest: best validation accuracy on the scrubbed model, averaged likewise.",
     ]
     if any("–" in row for row in rows):
@@ -219,13 +219,42 @@ def membership_cells(report: LeakageReport) -> Cells:
     return Cells("Membership inference on the forget data", columns, tuple(rows), notes)
 
 
+def unlearning_cells(report: LeakageReport) -> Cells:
+    """Accuracy on what was forgotten and kept, of the models before, after, and trained again without it."""
+    found = report.unlearning
+    assert found is not None
+    counts = {split: f"{n:,} training images" for split, n in found.images.items()}
+    titles = {"test": "test images of what is retained", "forgotten_test": "test images of the forgotten classes"}
+    roles = ("undisposed", "scrubbed", "retrained")
+    rows = [
+        (f"{split}: {counts[split]}" if split in counts else titles[split], *(_share(values.get(r)) for r in roles))
+        for split, values in found.accuracy.items()
+    ]
+    gaps = [found.average_gap(role) if role in found.accuracy["forget"] else None for role in roles]
+    rows.append(("average gap to retrained", *map(_share, gaps)))
+    costs = [found.cost.get(role) for role in roles]
+    rows.append(("CPU seconds", *("–" if cost is None else f"{cost['cpu']:.1f}" for cost in costs)))
+    notes = ["Average gap: mean distance of the accuracies on forget, retain and test; lower is better."]
+    if not found.has_retrained:
+        notes = ["Without a retrained reference it is not known which forget accuracy is right: 0 is not the goal."]
+    if found.relative_cost is not None:
+        notes.append(f"Unlearning took {100 * found.relative_cost:.1f} % of retraining's CPU time.")
+    return Cells(f"Unlearning {found.request}", ("accuracy", *roles), tuple(rows), tuple(notes))
+
+
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
 def report_cells(report: LeakageReport) -> list[Cells]:
     """Every table of one report, in the order they are shown."""
-    cells = [accuracy_cells(report), piggyback_cells(report), *(attack_cells(report, axis) for axis in report.axes)]
+    before = [] if report.unlearning is None else [unlearning_cells(report)]
+    cells = [
+        *before,
+        accuracy_cells(report),
+        piggyback_cells(report),
+        *(attack_cells(report, axis) for axis in report.axes),
+    ]
     return [*cells, membership_cells(report)] if report.membership else cells
 
 

@@ -1,5 +1,6 @@
 """Data: from a name and a choice of classes to splits without overlap, and from those to tensors."""
 
+from hf_dtl.data.forget_request import Division, ForgetRequest
 from hf_dtl.data.images import ImageTensors, LazyImages, load_images
 from hf_dtl.data.loading import TaskData, check_disjoint, load_task
 from hf_dtl.data.processors import check_forward, default_processor, embedded_processor, load_processor
@@ -7,6 +8,8 @@ from hf_dtl.data.selection import DatasetSpec
 
 __all__ = [
     "DatasetSpec",
+    "Division",
+    "ForgetRequest",
     "ImageTensors",
     "LazyImages",
     "TaskData",

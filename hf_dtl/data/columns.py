@@ -92,7 +92,7 @@ def class_ids(splits: Splits, column: str, where: str) -> tuple[tuple[str, ...],
 
 
 def image_and_label(
-    split: datasets.Dataset, image_column: str, labels: np.ndarray, names: tuple[str, ...]
+    split: datasets.Dataset, image_column: str, labels: np.ndarray, names: tuple[str, ...], keep: str | None = None
 ) -> datasets.Dataset:
     """Return the images of a split, decoded on access, beside new labels; neither images nor files are copied.
 
@@ -101,8 +101,9 @@ def image_and_label(
         image_column: an Image column, or one of encoded bytes or file names.
         labels: (N,) int64 in -1..len(names)-1.
         names: class names.
+        keep: another column that stays as it is.
     """
-    images = split.select_columns([image_column]).with_format(None)
+    images = split.select_columns([image_column, *([keep] if keep else [])]).with_format(None)
     if image_column != "image":
         images = images.rename_column(image_column, "image")
     try:

@@ -89,9 +89,11 @@ class LazyImages(Dataset[Item]):
     def subset(self, indices: Sequence[int]) -> "LazyImages":
         """Return the images at `indices`, still lazy."""
         reader = self._reader
-        return LazyImages(
+        part = LazyImages(
             reader.dataset.select(indices), reader.processor, num_channels=reader.num_channels, desc=reader.where
         )
+        part.labels = self.labels[torch.as_tensor(indices, dtype=torch.long)]
+        return part
 
 
 def load_images(

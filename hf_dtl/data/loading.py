@@ -35,6 +35,7 @@ class TaskData:
         test: as `train`, for reported numbers only.
         duplicates_removed: exact copies of an image that were dropped.
         source_key: digest that is equal for two tasks of the same data set.
+        train_rows: (N,) row of each training image in the split (or splits, one after another) that was named.
     """
 
     name: str
@@ -44,6 +45,7 @@ class TaskData:
     test: datasets.Dataset
     duplicates_removed: int
     source_key: str
+    train_rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def load_task(
     label_column: str | None = None,
     images_per_class: int | None = None,
     seed: int = 0,
+    keep_column: str | None = None,
 ) -> TaskData:
     """Load chosen classes of a data set as three splits that share no image.
 
@@ -80,6 +83,7 @@ def load_task(
         images_per_class: draw so many training images of each class; None means all. A larger draw with the same
             seed contains a smaller one.
         seed: of that draw alone.
+        keep_column: a further column that the training images keep.
 
     Returns:
         The task, its labels numbered in the order of the specification.
@@ -104,7 +108,11 @@ def load_task(
     features = next(iter(used.values())).features
     image_column = find_image_column(features, image_column, where)
     label_column = find_label_column(features, label_column, where)
-    _require_columns(used, image_column, label_column, where)
+    _require_columns(used, (image_column, label_column), where)
+    if keep_column is not None:
+        _require_columns({name: used[name] for name in train_rows}, (keep_column,), where)
+        if keep_column in (image_column, label_column, "image", "label"):
+            raise DataError(f"{where}: '{keep_column}' is the name of the images' or the labels' column.")
 
     names, ids = class_ids(used, label_column, where)
     chosen = select_classes(spec.classes, names, where)
@@ -112,7 +120,12 @@ def load_task(
     # One extra entry at the end, so that the id -1 (no label) is mapped to -1 (not selected) too.
     renumber = np.full(len(names) + 1, -1, dtype=np.int64)
     renumber[list(chosen)] = np.arange(len(chosen))
-    whole = {name: image_and_label(used[name], image_column, renumber[ids[name]], labels) for name in used}
+    whole = {
+        name: image_and_label(
+            used[name], image_column, renumber[ids[name]], labels, keep_column if name in train_rows else None
+        )
+        for name in used
+    }
 
     parts = {"train": _gather(whole, train_rows)}
     for role, name in (("test", test_name), ("validation", validation_name)):
@@ -134,7 +147,8 @@ def load_task(
     if images_per_class is not None:
         parts["train"] = parts["train"].keep(_draw(parts["train"], labels, count=images_per_class, seed=seed))
     selected = {role: part.dataset.select(part.rows) for role, part in parts.items()}
-    return TaskData(str(spec.public()), labels, **selected, duplicates_removed=removed, source_key=source_key(spec))
+    own = {"duplicates_removed": removed, "source_key": source_key(spec), "train_rows": parts["train"].rows}
+    return TaskData(str(spec.public()), labels, **selected, **own)
 
 
 def check_disjoint(source: TaskData, target: TaskData) -> None:
@@ -181,9 +195,9 @@ def _held_out_names(splits: Mapping[str, datasets.Dataset], exclude: set[str]) -
     return test, validation
 
 
-def _require_columns(splits: Mapping[str, datasets.Dataset], image_column: str, label_column: str, where: str) -> None:
+def _require_columns(splits: Mapping[str, datasets.Dataset], columns: tuple[str, ...], where: str) -> None:
     for name, split in splits.items():
-        for column in (image_column, label_column):
+        for column in columns:
             if column not in split.features:
                 raise DataError(
                     f"{where}: the split '{name}' has no column '{column}'. "

@@ -129,7 +129,7 @@ def select_classes(wanted: Sequence[str] | None, names: Sequence[str], where: st
     if wanted is None:
         chosen = list(range(len(names)))
     else:
-        chosen = [position for entry in wanted for position in _positions(entry, names, where)]
+        chosen = [position for entry in wanted for position in positions(entry, names, where)]
     for position in chosen:
         if chosen.count(position) > 1:
             raise DataError(f"{where}: the class '{names[position]}' is listed twice; list each class once.")
@@ -141,8 +141,17 @@ def select_classes(wanted: Sequence[str] | None, names: Sequence[str], where: st
     return tuple(chosen)
 
 
-def _positions(entry: str, names: Sequence[str], where: str) -> list[int]:
-    """Positions that one entry between the brackets stands for."""
+def positions(entry: str, names: Sequence[str], where: str) -> list[int]:
+    """Find the positions that one entry stands for: a name, a position, or a range of positions.
+
+    Args:
+        entry: as the user wrote it.
+        names: class names of the data set, by position.
+        where: the data set, for messages.
+
+    Raises:
+        DataError: there is no such class.
+    """
     if entry in names:
         return [list(names).index(entry)]
     numeric = all(name.isdecimal() for name in names)

@@ -6,7 +6,6 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_dtl.audit.leakage import Ratio
 from hf_dtl.audit.report import LeakageReport, without_folders
 from hf_dtl.audit.tables import AXIS_TITLES, halving_note, markdown_table, with_interval
 from hf_dtl.errors import DataError
@@ -33,20 +32,22 @@ def verdict(report: LeakageReport) -> str:
     Returns:
         A few sentences. Where the target task is destroyed they begin with that, and praise nothing.
     """
-    ratio, target = report.leakage, report.target_accuracy
+    ratio, target = report.headline, report.target_accuracy
     if report.target_destroyed:
         said = [
             f"The target task was destroyed: its accuracy fell from {target['undisposed']:.3f} to "
             f"{target['scrubbed']:.3f}, so a low leakage is no merit.",
-            _leakage_sentence(ratio, praise=False),
+            _leakage_sentence(report, praise=False),
         ]
     elif report.target_destroyed is None:
         said = [
-            _leakage_sentence(ratio, praise=False),
+            _leakage_sentence(report, praise=False),
             "Target accuracy was not measured, so it is not known whether this model still does its task.",
         ]
     else:
-        said = [_leakage_sentence(ratio, praise=True)]
+        said = [_leakage_sentence(report, praise=True)]
+    if report.unlearning is not None:
+        return " ".join([*said, _gap_sentence(report)])
     retrained = report.leakage_over_retrained
     if ratio.mean is not None and retrained.mean is not None and retrained.least_favourable > 0.1:
         still = "is still" if retrained.low is not None and retrained.low > 0 else "may still be"
@@ -59,19 +60,32 @@ def verdict(report: LeakageReport) -> str:
     return " ".join(said)
 
 
-def _leakage_sentence(ratio: Ratio, *, praise: bool) -> str:
+def _gap_sentence(report: LeakageReport) -> str:
+    found = report.unlearning
+    assert found is not None
+    gap = found.average_gap()
+    if gap is None:
+        return "It was not compared with a model that was trained again without the forgotten images."
+    return (
+        f"Its accuracies are {100 * gap:.1f} points on average away from a model trained again without these images."
+    )
+
+
+def _leakage_sentence(report: LeakageReport, *, praise: bool) -> str:
+    ratio, what = report.headline, "the source task" if report.unlearning is None else report.unlearning.request
+    floor = "" if report.unlearning is None else " over a model trained without it"
     if ratio.mean is None:
         return f"The leakage is undefined, so nothing is shown about removal: {ratio.undefined}."
-    number = f"leakage {with_interval(ratio)}, where 1 leaks all and 0 nothing"
+    number = f"leakage{floor} {with_interval(ratio)}, where 1 leaks all and 0 nothing"
     if ratio.mean > 1:
-        return f"This method did not remove the source task: it is relearned at least as well as before ({number})."
+        return f"This method did not remove {what}: it is relearned at least as well as before ({number})."
     if ratio.least_favourable > PART_REMOVED:
-        return f"This method did not remove the source task: {number}."
+        return f"This method did not remove {what}: {number}."
     if not praise:
         return f"The attacks tried here gave the {number}. A stronger attack may recover more."
     if ratio.least_favourable > MOST_REMOVED:
-        return f"This method removed a part of the source task: {number}."
-    return f"The attacks tried here recovered little of the source task: {number}. A stronger attack may recover more."
+        return f"This method removed a part of {what}: {number}."
+    return f"The attacks tried here recovered little of {what}: {number}. A stronger attack may recover more."
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -179,6 +193,7 @@ def leakage_card(
         halving=halving_note([report]),
         notes=[notes] if isinstance(notes, str) else notes,
         destroyed=report.target_destroyed,
+        unlearning=report.unlearning,
         reconstruction="collision" in report.method,
         library_version=report.library_version,
         machine=report.machine,

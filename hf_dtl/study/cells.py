@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import transformers
 from transformers import AutoModelForImageClassification, PreTrainedModel
@@ -18,14 +17,13 @@ from hf_dtl.dtl import DTLJob, DTLOptions
 from hf_dtl.errors import DivergedError
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.methods.by_name import parse_method
-from hf_dtl.stages import last_checkpoint, write_atomically
+from hf_dtl.stages import write_atomically
 
 Kind = Literal["tuning seed", "seed", "tuning", "references", "method"]
 """tuning seed: pre-train and adapt. seed: the same, and the retrained reference. tuning: one strength of a method on
 the tuning seed, measured on validation images alone. references: the attacks on the references of a seed. method:
 one method on a reported seed, measured on test images and attacked."""
 
-Result = TypeVar("Result")
 _AUDIT = ("attacks", "budgets", "audit_seeds", "attack_learning_rates", "successive_halving")
 
 
@@ -59,12 +57,12 @@ class Cell:
             trained += [o.disposal(), self.method]
         attacked = [*trained, [getattr(o, name) for name in _AUDIT]]
         name = self.method.split(":")[0] or "references"
-        disposal = folder / f"{name}-{_hash(trained)}.json"
-        attacks = folder / f"{name}-attacks-{_hash(attacked)}.json"
+        disposal = folder / f"{name}-{short_hash(trained)}.json"
+        attacks = folder / f"{name}-attacks-{short_hash(attacked)}.json"
         if self.kind in ("tuning seed", "seed"):
-            return {"seed": folder / f"seed-{_hash(trained)}.json"}
+            return {"seed": folder / f"seed-{short_hash(trained)}.json"}
         if self.kind == "tuning":
-            return {"disposal": folder / f"{name}-tuning-{_hash(trained)}.json"}
+            return {"disposal": folder / f"{name}-tuning-{short_hash(trained)}.json"}
         return {"attacks": attacks} if self.kind == "references" else {"disposal": disposal, "attacks": attacks}
 
     @property
@@ -76,23 +74,30 @@ class Cell:
         """The parts of a finished cell."""
         return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in self.files.items()}
 
+    def load(self) -> DTLJob:
+        """The main job of the cell's seed; the last two are kept, because cells of a seed follow each other."""
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        return _load_job(json.dumps(asdict(self.options)))
+
+    def do(self, job: DTLJob) -> None:
+        """Do what is left of the cell."""
+        files = self.files
+        if "seed" in files:
+            keep(files["seed"], lambda: _prepare(job, tuning=self.kind == "tuning seed"))
+        if "disposal" in files:
+            keep(files["disposal"], lambda: _dispose(job, self.method, tuning=self.kind == "tuning"))
+        if "attacks" in files:
+            keep(files["attacks"], lambda: _attack(job, self))
+
     def records(self) -> list[PiggybackRecord]:
         """The attacks of a finished cell; none on a model that diverged."""
         return [PiggybackRecord.from_dict(entry) for entry in self.result()["attacks"]]
 
 
-def _hash(parts: list[Any]) -> str:
+def short_hash(parts: list[Any]) -> str:
+    """A name for JSON values."""
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=6).hexdigest()
-
-
-def load_job(cell: Cell) -> DTLJob:
-    """The main job of the cell's seed; the last two are kept, because cells of a seed follow each other.
-
-    Not for several processes at once: each writes the record of the run.
-    """
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    return _load_job(json.dumps(asdict(cell.options)))
 
 
 @lru_cache(maxsize=2)
@@ -100,18 +105,8 @@ def _load_job(options: str) -> DTLJob:
     return DTLJob(DTLOptions(**json.loads(options)))
 
 
-def measure(cell: Cell, job: DTLJob) -> None:
-    """Do what is left of a cell."""
-    files = cell.files
-    if "seed" in files:
-        _keep(files["seed"], lambda: _prepare(job, tuning=cell.kind == "tuning seed"))
-    if "disposal" in files:
-        _keep(files["disposal"], lambda: _dispose(job, cell.method, tuning=cell.kind == "tuning"))
-    if "attacks" in files:
-        _keep(files["attacks"], lambda: _attack(job, cell))
-
-
-def _keep(path: Path, work: Callable[[], Any]) -> None:
+def keep(path: Path, work: Callable[[], Any]) -> None:
+    """Write what `work` gives, as JSON, unless the file is there."""
     if not path.exists():
         result = work()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,9 +115,8 @@ def _keep(path: Path, work: Callable[[], Any]) -> None:
 
 def _prepare(job: DTLJob, *, tuning: bool) -> dict[str, Any]:
     """Pre-train and adapt; for a reported seed also retrain, and measure the models on test images."""
-    pretrained, cost = _timed(job, "pretrain", job.pretrain)
-    undisposed, heads = job.adapt(pretrained)
-    result: dict[str, Any] = {"pretrain": cost, "machine": machine(job.state.device)}
+    undisposed, heads = job.adapt(job.pretrain())
+    result: dict[str, Any] = {"pretrain": job.cost("pretrain"), "machine": machine(job.state.device)}
     result["images"] = {name: {split: len(i) for split, i in task.items()} for name, task in job.images.items()}
     # on a GPU the processor's seconds say little
     result["clock"] = "cpu" if job.state.device.type == "cpu" else "wall"
@@ -145,9 +139,10 @@ def _dispose(job: DTLJob, method: str, *, tuning: bool) -> dict[str, Any]:
     choice = parse_method(method)
     heads = MultiHeadClassifier.load(_stage(job, "source_head"))
     try:
-        scrubbed, cost = _timed(job, job.disposal_stage(choice), lambda: job.dispose(choice, heads))
+        scrubbed = job.dispose(choice, heads)
     except DivergedError as error:
         return {"diverged": str(error)}
+    cost = job.cost(job.disposal_stage(choice))
     if tuning:
         return {"validation": _accuracy(job, scrubbed, "target", "validation"), "cost": cost}
     target = _accuracy(job, scrubbed, "target", "test")
@@ -173,16 +168,6 @@ def _attack(job: DTLJob, cell: Cell) -> list[dict[str, Any]]:
     axes = {"source": job.axes["source"]}
     records = run_audit(models, axes, job.attacks, store=store, progress=False, device=job.state.device)
     return [asdict(record) for record in records]
-
-
-def _timed(job: DTLJob, stage: str, work: Callable[[], Result]) -> tuple[Result, dict[str, float] | None]:
-    """Do a stage, and give its CPU and wall-clock seconds; None when an interrupted run has done a part of it."""
-    done = _stage(job, stage)
-    begun = done.exists() or last_checkpoint(done.with_name(f"{done.name}.partial") / "checkpoints") is not None
-    cpu, wall = time.process_time(), time.perf_counter()
-    result = work()
-    seconds = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-    return result, None if begun or not done.exists() else seconds
 
 
 def _stage(job: DTLJob, name: str) -> Path:

@@ -157,15 +157,18 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
-def write_tiny_resnet(folder: Path, seed: int) -> Path:
+def write_tiny_resnet(folder: Path, seed: int, num_labels: int = 2) -> Path:
     """Write a small ResNet with BatchNorm and random weights, with its processor; an existing folder is kept.
 
     Args:
         folder: of the model.
         seed: of the weights.
+        num_labels: classes of its head.
     """
     if not folder.exists():
-        config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
+        config = ResNetConfig(
+            embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic", num_labels=num_labels
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = AutoModelForImageClassification.from_config(config)

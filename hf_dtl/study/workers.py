@@ -9,12 +9,30 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from hf_dtl.errors import DTLError
-from hf_dtl.study.cells import Cell, load_job, measure
+
+
+class Cell(Protocol):
+    """One piece of a study: done once, in any process."""
+
+    @property
+    def title(self) -> str:
+        """For a line of progress."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+
+    def load(self) -> Any:
+        """The job that it is a piece of. Not for several processes at once: each writes the record of the run."""
+
+    def do(self, job: Any) -> None:
+        """Do what is left."""
+
 
 _loading: Any = nullcontext()
 """Held while a job is loaded: several processes must not write the record of one run at once."""
@@ -118,8 +136,8 @@ def _do(cell: Cell) -> float:
     """Do a cell; the seconds it took."""
     start = time.perf_counter()
     with _loading:
-        job = load_job(cell)
-    measure(cell, job)
+        job = cell.load()
+    cell.do(job)
     return time.perf_counter() - start
 
 

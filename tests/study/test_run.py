@@ -7,7 +7,7 @@ from study_toys import tiny
 
 from hf_dtl.dtl import DTLJob
 from hf_dtl.errors import DivergedError
-from hf_dtl.study import cells, reproduce, workers
+from hf_dtl.study import reproduce, workers
 from hf_dtl.study.options import plan
 from hf_dtl.study.run import Study
 
@@ -71,22 +71,6 @@ def test_a_disposal_that_diverges_is_a_result(done, tmp_path, monkeypatch):
         "Diverged, so without values: uniform_fooling:forget_weight=7 on 1 seed(s)"
         in (folder / "table.md").read_text()
     )
-
-
-def test_the_cost_of_a_stage_that_was_cut_in_two_is_not_known(tmp_path):
-    class Job:
-        class run:
-            folder = tmp_path
-
-    stages = tmp_path / "stages"
-
-    def work(name):
-        return lambda: (stages / name).mkdir(parents=True)
-
-    assert cells._timed(Job, "whole", work("whole"))[1].keys() == {"cpu", "wall"}
-    assert cells._timed(Job, "whole", lambda: None)[1] is None
-    (stages / "cut.partial" / "checkpoints" / "checkpoint-5").mkdir(parents=True)
-    assert cells._timed(Job, "cut", work("cut"))[1] is None
 
 
 def test_a_changed_option_is_another_cell(tmp_path):

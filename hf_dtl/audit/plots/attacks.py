@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hf_dtl.audit.leakage import AxisLeakage, Ratio
+from hf_dtl.audit.leakage import AxisLeakage, Floor, Ratio
 from hf_dtl.audit.plots.look import draw_guides, draw_ratio, limits, note, plain, save, target_line, wrapped
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.tables import AXIS_TITLES
@@ -22,7 +22,7 @@ WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 
 
 def plot_attacks(report: LeakageReport, path: str | Path) -> list[Path]:
-    """Draw the leakage over scratch attack by attack: mean and bootstrap interval, one panel an axis.
+    """Draw the leakage attack by attack: mean and bootstrap interval, one panel an axis.
 
     A leakage that is undefined is written as a word in its row. An interval that is very long, or has no bound, ends
     in an arrow.
@@ -49,11 +49,12 @@ def draw_attacks(report: LeakageReport) -> Figure:
     figure = Figure(figsize=(2.4 + 3.9 * panels, 2.9 + 0.27 * (len(names) + 2)), layout="constrained")
     axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
     # One scale for every panel, so that they compare.
-    ends = limits([r for found in report.axes.values() for r in (found.over_scratch, *found.by_attack.values())])
+    ratios = [r for found in report.axes.values() for r in (found.over(report.floor), *found.by_attack.values())]
+    ends = limits(ratios)
     arrows = False
     for panel, (axis, found) in zip(axes, report.axes.items(), strict=True):
         panel.set_xlim(*ends)
-        arrows |= _draw_panel(panel, found, names)
+        arrows |= _draw_panel(panel, found, names, report.floor)
         data = " and ".join(dict.fromkeys(point.dataset for point in found.pl_accuracy))
         panel.set_title(wrapped(f"{AXIS_TITLES[axis]}: {data}", 42), fontsize=10)
     diverged = {attack for _, attack, _ in report.diverged}
@@ -63,9 +64,7 @@ def draw_attacks(report: LeakageReport) -> Figure:
     title = wrapped(f"Leakage by attack after {report.method}", 34 + 34 * panels, lines=2)
     figure.suptitle(f"{title}\n{target_line(report)}", fontsize=11)
     handles = [_sign(*style) for style in (HEADLINE, STRONGEST, ATTACK)]
-    if any(
-        r.mean is not None for found in report.axes.values() for r in (found.over_scratch, *found.by_attack.values())
-    ):
+    if any(ratio.mean is not None for ratio in ratios):
         label = f"95 % bootstrap interval over {report.seeds} seeds"
         handles.append(Line2D([], [], color="0.3", marker="|", label=label))
     handles += [Line2D([], [], color="0.3", marker=">", label="interval goes on beyond the picture")] if arrows else []
@@ -78,8 +77,8 @@ def _sign(colour: str, marker: str, size: float, label: str) -> Line2D:
     return Line2D([], [], color=colour, marker=marker, markersize=size, linestyle="none", label=label)
 
 
-def _draw_panel(panel: Axes, found: AxisLeakage, names: list[str]) -> bool:
-    rows: list[tuple[Ratio | None, tuple[str, str, float, str]]] = [(found.over_scratch, HEADLINE)]
+def _draw_panel(panel: Axes, found: AxisLeakage, names: list[str], floor: Floor) -> bool:
+    rows: list[tuple[Ratio | None, tuple[str, str, float, str]]] = [(found.over(floor), HEADLINE)]
     rows += [(found.by_attack.get(n), STRONGEST if n == found.strongest_by_attack else ATTACK) for n in names]
     arrows = False
     draw_guides(panel, named=True)
@@ -91,7 +90,7 @@ def _draw_panel(panel: Axes, found: AxisLeakage, names: list[str]) -> bool:
         panel.annotate(_why(ratio), (0, y), xytext=(6, 0), textcoords="offset points", fontsize=8, color=colour,
                        va="center", style="italic", bbox=WHITE)  # fmt: skip
     panel.tick_params(axis="y", length=0)
-    panel.set_xlabel("leakage over scratch")
+    panel.set_xlabel(f"leakage over {floor}")
     panel.grid(axis="y", color="0.93", linewidth=0.8)
     plain(panel)
     return arrows

@@ -54,14 +54,14 @@ def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
     if not reports:
         raise DataError("There is no report to draw.")
     styles = {id(r): (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, r in enumerate(reports)}
-    defined = [report for report in reports if report.leakage.mean is not None]
+    defined = [report for report in reports if report.headline.mean is not None]
     placed = [report for report in defined if report.target_destroyed is not None]
     unmeasured = [report for report in defined if report.target_destroyed is None]
     heights = ([4.0] if placed or not unmeasured else []) + ([0.3 + 0.3 * len(unmeasured)] if unmeasured else [])
     figure = Figure(figsize=(7.4, 1.8 + sum(heights)), layout="constrained")
     figure.suptitle("What is kept against what is left", fontsize=12)
     panels = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
-    panels[0].set_xlim(*limits([report.leakage for report in reports]))
+    panels[0].set_xlim(*limits([report.headline for report in reports]))
 
     handles = _draw_references(panels[0], reports) if placed or not unmeasured else []
     points = [_draw_point(panels[0], r, r.target_accuracy["scrubbed"] or 0.0, styles[id(r)]) for r in placed]
@@ -74,9 +74,11 @@ def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
         draw_guides(panel, named=panel is panels[0])
         panel.grid(axis="x", color="0.93", linewidth=0.8)
         plain(panel)
+    request = reports[0].unlearning
+    what = "of the source task" if request is None else f"of {request.request}"
     seeds = " or ".join(str(seeds) for seeds in sorted({report.seeds for report in defined}))
     with_interval = f", 95 % bootstrap interval over {seeds} seeds" if defined else ""
-    panels[-1].set_xlabel(f"leakage of the source task over scratch{with_interval}")
+    panels[-1].set_xlabel(f"leakage {what} over {reports[0].floor}{with_interval}")
     if not defined:
         panels[0].text(0.5, 0.5, "no leakage is defined", transform=panels[0].transAxes, ha="center", style="italic")
 
@@ -85,7 +87,7 @@ def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
     if any(report.target_destroyed for report in reports):
         handles.append(note("† target destroyed: low leakage is no merit"))
     for report in reports:
-        if report.leakage.mean is None:
+        if report.headline.mean is None:
             handles.append(note(wrapped(f"leakage undefined: {report.method}", NAME_WIDTH) + mark(report)))
     options: dict[str, Any] = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": 8.5}
     legend = figure.legend(handles=handles, **options)
@@ -117,15 +119,17 @@ class _Point(NamedTuple):
 
 
 def _draw_point(panel: Axes, report: LeakageReport, height: float, style: tuple[str, str]) -> _Point:
-    ratio, (left, right) = report.leakage, panel.get_xlim()
+    ratio, (left, right) = report.headline, panel.get_xlim()
     arrow = draw_ratio(panel, ratio, height, colour=style[0], marker=style[1])
     low, high = (left if ratio.low is None else ratio.low), (right if ratio.high is None else ratio.high)
     return _Point(max(left, low), min(right, high), height, arrow)
 
 
 def _retrained(report: LeakageReport) -> float | None:
-    """Leakage over scratch of the retrained model itself, None where it is not known."""
+    """Leakage of the retrained model itself, None where it is not known."""
     own, over = report.leakage, report.leakage_over_retrained
+    if report.floor == "retrained":
+        return 0.0
     return None if own.mean is None or not own.gap or over.gap is None else 1 - over.gap / own.gap
 
 

@@ -1,0 +1,169 @@
+"""What is to be forgotten of one data set, as a user writes it, and the two parts that it divides the images into."""
+
+import zlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import datasets
+import numpy as np
+
+from hf_dtl.data.loading import TaskData
+from hf_dtl.data.selection import positions
+from hf_dtl.errors import DataError
+
+REQUEST_GRAMMAR = """What to forget is written as one of
+  class=3            a class by position or name, also several: class=cat,dog or class=0-2
+  indices.txt        a file with one row number of the training split a line, from 0 on
+  column=value       all training images whose column has that value, such as person=ann
+  random=10%         that share of the training images, or so many: random=500, drawn with the seed"""
+
+Kind = Literal["class", "indices", "column", "random"]
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class ForgetRequest:
+    """What to forget.
+
+    Args:
+        kind: a whole class, listed rows, a value of a column, or a random draw.
+        name: the column, or the path of the file of rows; else empty.
+        value: the classes, the column's value, or the size of the draw; else empty.
+
+    Example:
+        >>> ForgetRequest.parse("class=cat,dog")
+        ForgetRequest(kind='class', name='', value='cat,dog')
+    """
+
+    kind: Kind
+    name: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> "ForgetRequest":
+        """Read what a user writes.
+
+        Raises:
+            DataError: the text is none of these; the message shows them.
+        """
+        text = text.strip()
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if Path(text).is_file():
+            return cls("indices", text, "")
+        if not equals:
+            raise DataError(f"--forget {text!r}: there is no such file.\n{REQUEST_GRAMMAR}")
+        if not name or not value:
+            raise DataError(f"--forget {text!r} lacks {'a value' if name else 'a name'}.\n{REQUEST_GRAMMAR}")
+        if name in ("class", "random"):
+            return cls(name, "", value)
+        return cls("column", name, value)
+
+    def __str__(self) -> str:
+        """The request without the folders above a file."""
+        return Path(self.name).name if self.kind == "indices" else f"{self.name or self.kind}={self.value}"
+
+    @property
+    def column(self) -> str | None:
+        """The column that must be loaded beside images and labels."""
+        return self.name if self.kind == "column" else None
+
+    def divide(self, task: TaskData, seed: int = 0) -> "Division":
+        """Divide the training images into those to forget and those to retain.
+
+        Args:
+            task: loaded with `keep_column=request.column`.
+            seed: of a random draw.
+
+        Raises:
+            DataError: nothing or everything would be forgotten, or rows, classes or values are not there.
+        """
+        labels = np.asarray(task.train.select_columns(["label"]).with_format("numpy")[:]["label"])
+        classes = self._classes(task) if self.kind == "class" else ()
+        if self.kind == "class":
+            mask = np.isin(labels, classes)
+        elif self.kind == "indices":
+            mask = self._listed(task)
+        elif self.kind == "column":
+            mask = self._valued(task)
+        else:
+            mask = self._drawn(len(labels), seed)
+        if not mask.any():
+            raise DataError(f"--forget {self}: no training image of '{task.name}' belongs to it. Nothing to forget.")
+        if mask.all() or len(task.labels) - len(classes) < 2:
+            what = "every class but one" if not mask.all() else "all training images"
+            raise DataError(
+                f"--forget {self} covers {what} of '{task.name}'; nothing that could be retained is left. "
+                "Forget less, or name a larger data set."
+            )
+        forget, retain = (task.train.select(np.flatnonzero(part)) for part in (mask, ~mask))
+        return Division(forget, retain, classes)
+
+    def _classes(self, task: TaskData) -> tuple[int, ...]:
+        entries = [entry.strip() for entry in self.value.split(",")]
+        return tuple(dict.fromkeys(p for entry in entries for p in positions(entry, task.labels, f"'{task.name}'")))
+
+    def _listed(self, task: TaskData) -> np.ndarray:
+        rows = set()
+        for number, line in enumerate(Path(self.name).read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            entry = line.partition("#")[0].strip()
+            if entry and not entry.isdecimal():
+                raise DataError(f"--forget {self}, line {number}: {entry[:40]!r} is not a row number from 0 on.")
+            if entry:
+                rows.add(int(entry))
+        missing = sorted(rows - set(task.train_rows.tolist()))
+        if missing:
+            shown = ", ".join(map(str, missing[:_SHOWN])) + (" and more" if len(missing) > _SHOWN else "")
+            raise DataError(
+                f"--forget {self}: {len(missing)} of its {len(rows)} rows are not training images of '{task.name}' "
+                f"({shown}). They are past the end, of a class or split that was not named, exact duplicates of "
+                "another image, or held out for validation or test. Take them off the list."
+            )
+        return np.isin(task.train_rows, list(rows))
+
+    def _valued(self, task: TaskData) -> np.ndarray:
+        feature = task.train.features[self.name]
+        column = task.train.select_columns([self.name]).with_format(None)[:][self.name]
+        if isinstance(feature, datasets.ClassLabel):
+            column = [None if value is None else feature.int2str(value) for value in column]
+        texts = np.array(["" if value is None else str(value) for value in column])
+        mask = texts == self.value
+        if not mask.any():
+            there = sorted(set(texts.tolist()) - {""})
+            close = get_close_matches(self.value, there, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
+            raise DataError(
+                f"--forget {self}: no training image of '{task.name}' has that value.{hint} "
+                f"Values there: {', '.join(there[:_SHOWN])}{more}."
+            )
+        return mask
+
+    def _drawn(self, images: int, seed: int) -> np.ndarray:
+        try:
+            share = self.value.endswith("%")
+            count = round(images * float(self.value[:-1]) / 100) if share else int(self.value)
+        except (ValueError, OverflowError):
+            count = -1
+        if not 0 <= count <= images:
+            raise DataError(
+                f"--forget {self}: {self.value!r} must be a share such as 10%, or a number up to the {images} images."
+            )
+        mask = np.zeros(images, dtype=bool)
+        mask[np.random.default_rng([seed, zlib.crc32(b"forget")]).permutation(images)[:count]] = True
+        return mask
+
+
+@dataclass(frozen=True)
+class Division:
+    """The training images of one data set in two parts.
+
+    Args:
+        forget, retain: columns as the training images have them.
+        classes: labels of the classes that are forgotten as a whole; empty for single images.
+    """
+
+    forget: datasets.Dataset
+    retain: datasets.Dataset
+    classes: tuple[int, ...]

@@ -1,0 +1,166 @@
+"""Cells of the comparison of unlearning methods: one request on one training seed, its references, and each method."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import transformers
+from transformers import PreTrainedModel
+
+from hf_dtl.audit import AxisLeakage, PiggybackRecord, leakage
+from hf_dtl.audit.report import machine
+from hf_dtl.audit.unlearning import Unlearning
+from hf_dtl.errors import DivergedError
+from hf_dtl.job import load_stage
+from hf_dtl.methods.by_name import parse_method
+from hf_dtl.study.cells import keep, short_hash
+from hf_dtl.unlearn import UnlearnJob
+from hf_dtl.unlearn_options import UnlearnOptions
+from hf_dtl.unlearn_results import MEASURED_ON, Measured, attack, measure
+
+Kind = Literal["tuning seed", "seed", "references", "tuning", "method"]
+"""tuning seed, seed: train and retrain, and measure both models. references: the attacks on them. tuning: one strength
+of a method on the tuning seed. method: one method on a reported seed, measured and attacked. In tuning no test image
+is looked at, and nothing is attacked."""
+
+TUNED_ON = ("forget", "retain", "validation")
+
+
+@dataclass(frozen=True)
+class UnlearnCell:
+    """One piece of the comparison.
+
+    Args:
+        kind: see `Kind`.
+        options: of the job of its request and training seed.
+        method: a method at one strength, as a command line names it; for the kinds tuning and method.
+    """
+
+    kind: Kind
+    options: UnlearnOptions
+    method: str = ""
+
+    @property
+    def title(self) -> str:
+        """The cell for a line of progress."""
+        place = f"{self.kind} {self.options.seed}" if "seed" in self.kind else f"{self.kind}, seed {self.options.seed}"
+        return f"{self.options.forget}, {place}" + (f": {self.method}" if self.method else "")
+
+    @property
+    def path(self) -> Path:
+        """The file of the result; the cell is finished when it is there."""
+        parts = [self.kind, self.options.recorded(), self.method]
+        name = self.method.split(":")[0] or self.kind.replace(" ", "-")
+        return Path(self.options.output_dir) / "results" / f"{name}-{short_hash(parts)}.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.path.exists()
+
+    def result(self) -> Any:
+        """The result of a finished cell."""
+        return json.loads(self.path.read_text(encoding="utf-8"))
+
+    def load(self) -> UnlearnJob:
+        """The job of the cell; the last two are kept."""
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        return _load_job(json.dumps(asdict(self.options)))
+
+    def do(self, job: UnlearnJob) -> None:
+        """Do the cell unless it is finished."""
+        work = {"references": _attack_references, "tuning": _try, "method": _unlearn}.get(self.kind, _prepare)
+        keep(self.path, lambda: work(self, job))
+
+
+@lru_cache(maxsize=2)
+def _load_job(options: str) -> UnlearnJob:
+    return UnlearnJob(UnlearnOptions(**json.loads(options)))
+
+
+def _prepare(cell: UnlearnCell, job: UnlearnJob) -> dict[str, Any]:
+    undisposed = job.train()
+    retrained = job.references(undisposed)["retrained"]
+    assert isinstance(retrained, PreTrainedModel)
+    tuning = cell.kind == "tuning seed"
+    models = {"undisposed": undisposed, "retrained": retrained}
+    found = measure(job, models, TUNED_ON if tuning else MEASURED_ON, membership=not tuning)
+    costs = {stage: job.cost(stage) for stage in ("train", "retrained")}
+    images = {name: len(images) for name, images in job.images.items()}
+    return {
+        **asdict(found),
+        "cost": costs,
+        "images": images,
+        "machine": machine(job.state.device),
+        "parameters": undisposed.num_parameters(),
+    }
+
+
+def _references(job: UnlearnJob) -> dict[str, Any]:
+    undisposed = load_stage(job.run.folder / "stages" / "train")
+    return {"undisposed": undisposed, **job.references(undisposed)}
+
+
+def _attack_references(cell: UnlearnCell, job: UnlearnJob) -> list[dict[str, Any]]:
+    return [asdict(record) for record in attack(job, _references(job), "attacks-references", progress=False)]
+
+
+def _try(cell: UnlearnCell, job: UnlearnJob) -> dict[str, Any]:
+    choice = parse_method(cell.method)
+    try:
+        scrubbed = job.unlearn(choice, _references(job)["undisposed"])
+    except DivergedError as error:
+        return {"diverged": str(error)}
+    return asdict(measure(job, {"scrubbed": scrubbed}, TUNED_ON, membership=False))
+
+
+def _unlearn(cell: UnlearnCell, job: UnlearnJob) -> dict[str, Any]:
+    choice = parse_method(cell.method)
+    try:
+        scrubbed = job.unlearn(choice, _references(job)["undisposed"])
+    except DivergedError as error:
+        return {"diverged": str(error)}
+    records = attack(job, {"scrubbed": scrubbed}, f"attacks-{cell.path.stem}", progress=False)
+    found = measure(job, {"scrubbed": scrubbed}, MEASURED_ON)
+    return {**asdict(found), "attacks": [asdict(r) for r in records], "cost": job.cost(job.disposal_stage(choice))}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One method on one training seed, beside its references.
+
+    Args:
+        unlearning: accuracies and cost.
+        leakage: after relearning.
+        membership: attacks on every model.
+    """
+
+    unlearning: Unlearning
+    leakage: AxisLeakage
+    membership: list[dict[str, Any]]
+
+
+def outcome(cell: UnlearnCell, seed: UnlearnCell, references: UnlearnCell) -> Outcome | None:
+    """What a finished cell of the kind method came to; None when its training diverged.
+
+    Args:
+        cell: the method's.
+        seed, references: of the same request and training seed.
+    """
+    own, before = cell.result(), seed.result()
+    if "diverged" in own:
+        return None
+    found = _measured(before) + _measured(own)
+    records = [PiggybackRecord.from_dict(entry) for entry in (*references.result(), *own["attacks"])]
+    leaked = leakage(records, floor="retrained")
+    assert leaked is not None
+    images = {name: before["images"][name] for name in ("forget", "retain")}
+    cost = {"scrubbed": own["cost"], "retrained": before["cost"]["retrained"]}
+    return Outcome(Unlearning(cell.options.forget, images, found.accuracy, cost), leaked, found.membership)
+
+
+def _measured(result: dict[str, Any]) -> Measured:
+    return Measured(result["accuracy"], result["membership"], result["notes"])

@@ -1,0 +1,39 @@
+"""Compare unlearning methods on one data set and model, with the same tuning budget for each, over several seeds.
+
+    python scripts/compare_unlearning.py --setting fashion_vit
+    python scripts/compare_unlearning.py --setting fashion_resnet --seeds 0,1 --methods salun,ssd
+    python scripts/compare_unlearning.py --setting cifar_vit --data_dir cifar10/ --requests "class=cat;random=500"
+
+It writes OUTPUT_DIR/table.md, results.json and gap.png/.svg. Interrupt it whenever you like: the same command
+continues it and repeats no finished cell, also with more seeds, methods or requests.
+"""
+
+import os
+import sys
+
+# Every process trains one small network with one thread, and tells its progress by one line a cell.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+from rich.console import Console
+from transformers import HfArgumentParser
+
+from hf_dtl.errors import DTLError
+from hf_dtl.study.unlearn_report import cells
+from hf_dtl.study.unlearn_run import ComparisonOptions, compare
+
+
+def main(options: ComparisonOptions) -> None:
+    found = compare(options, lambda line: print(line, flush=True))
+    console = Console() if sys.stdout.isatty() else Console(width=180)
+    console.print(*(cells(one).rich() for one in found))
+
+
+if __name__ == "__main__":
+    (arguments,) = HfArgumentParser(ComparisonOptions).parse_args_into_dataclasses()
+    try:
+        main(arguments)
+    except DTLError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. Start the same command again to continue.")

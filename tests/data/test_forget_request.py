@@ -1,0 +1,131 @@
+"""What a user may ask to forget, how it divides the training images, and what is refused."""
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_dtl.data import ForgetRequest, load_task
+from hf_dtl.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A parquet file of 40 distinct images: two classes, four people, and a test split."""
+    folder = tmp_path_factory.mktemp("people")
+    for split, start, count in (("train", 0, 40), ("test", 100, 8)):
+        pictures = [np.random.default_rng(start + i).integers(0, 256, (4, 4, 3), dtype=np.uint8) for i in range(count)]
+        table = datasets.Dataset.from_dict(
+            {
+                "image": [Image.fromarray(picture) for picture in pictures],
+                "label": ["cat" if i % 2 else "dog" for i in range(count)],
+                "person": [["ann", "bob", "cleo", None][i % 4] for i in range(count)],
+                "room": [i % 3 for i in range(count)],
+            },
+            features=datasets.Features(
+                {
+                    "image": datasets.Image(),
+                    "label": datasets.Value("string"),
+                    "person": datasets.Value("string"),
+                    "room": datasets.ClassLabel(names=["hall", "bath", "attic"]),
+                }
+            ),
+        )
+        if split == "test":
+            table = table.remove_columns("person")  # a held-out split need not have the column
+        table.to_parquet(folder / f"{split}.parquet")
+    return str(folder)
+
+
+def divide(spec, text, **options):
+    request = ForgetRequest.parse(text)
+    task = load_task(spec, keep_column=request.column, **options)
+    return task, request.divide(task)
+
+
+def pixels(dataset):
+    return {np.asarray(image).tobytes() for image in dataset["image"]}
+
+
+def test_a_class_by_name_position_or_range():
+    task, division = divide("mnist[3,5,7,9]", "class=5,9")
+    assert division.classes == (1, 3)
+    assert set(division.forget["label"]) == {1, 3} and set(division.retain["label"]) == {0, 2}
+    assert len(division.forget) + len(division.retain) == len(task.train)
+    _, division = divide("fashion_mnist", "class=Bag")
+    assert set(division.forget["label"]) == {8}
+    assert divide("fashion_mnist", "class=0-2")[1].classes == (0, 1, 2)
+
+
+def test_listed_rows_are_those_of_the_split_that_the_user_knows(people, tmp_path):
+    rows = tmp_path / "rows.txt"
+    rows.write_text("# of one person\n4\n\n 8 \n12 # blurred\n8\n")
+    task, division = divide(people, str(rows))
+    wanted = datasets.load_dataset("parquet", data_files=f"{people}/train.parquet", split="train").select([4, 8, 12])
+    whole = pixels(task.train)
+    taken = [i for i in (4, 8, 12) if pixels(wanted.select([[4, 8, 12].index(i)])) <= whole]
+    assert taken == [4, 8, 12], "none of them was held out"
+    assert pixels(division.forget) == pixels(wanted) and pixels(division.retain) == whole - pixels(wanted)
+
+
+def test_rows_that_are_no_training_images_are_named(people, tmp_path):
+    rows = tmp_path / "rows.txt"
+    task = load_task(people)
+    held_out = sorted(set(range(40)) - set(task.train_rows.tolist()))
+    assert held_out, "a tenth of each class is held out for validation"
+    rows.write_text(f"0\n{held_out[0]}\n400\n")
+    with pytest.raises(DataError, match=rf"2 of its 3 rows are not training images .*\({held_out[0]}, 400\)"):
+        ForgetRequest.parse(str(rows)).divide(task)
+    rows.write_text("0\n-3\n")
+    with pytest.raises(DataError, match="line 2: '-3' is not a row number"):
+        ForgetRequest.parse(str(rows)).divide(task)
+
+
+@pytest.mark.parametrize(("text", "column", "value"), [("person=ann", "person", "ann"), ("room=attic", "room", 2)])
+def test_a_value_of_a_column(people, text, column, value):
+    task, division = divide(people, text)
+    assert set(division.forget[column]) == {value} and value not in division.retain[column]
+    assert len(division.forget) + len(division.retain) == len(task.train) and division.classes == ()
+
+
+def test_a_random_part_depends_on_the_seed_alone():
+    task = load_task("mnist[0,1,2]", images_per_class=50)
+    tenth = ForgetRequest.parse("random=10%")
+    first, again, other = (tenth.divide(task, seed) for seed in (0, 0, 1))
+    assert len(first.forget) == 15 and pixels(first.forget) == pixels(again.forget) != pixels(other.forget)
+    assert len(ForgetRequest.parse("random=7").divide(task).forget) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows.txt", "there is no such file"),
+        ("class=", "lacks a value"),
+        ("=3", "lacks a name"),
+        ("class=12", "has no class '12'"),
+        ("class=0,1", "covers every class but one"),
+        ("class=0-2", "covers all training images"),
+        ("random=0", "Nothing to forget"),
+        ("random=100%", "covers all training images"),
+        ("random=150%", "must be a share such as 10%"),
+        ("random=many", "must be a share such as 10%"),
+        ("random=nan%", "must be a share such as 10%"),
+        ("person=ann", "has no column 'person'"),
+    ],
+)
+def test_what_is_refused(text, message):
+    with pytest.raises(DataError, match=message):
+        divide("mnist[0,1,2]", text, images_per_class=5)
+
+
+def test_an_unknown_value_is_answered_with_those_there_are(people):
+    with pytest.raises(DataError, match="Did you mean 'cleo'.*Values there: ann, bob, cleo"):
+        divide(people, "person=clio")
+    with pytest.raises(DataError, match="is the name of the images' or the labels' column"):
+        divide(people, "label=cat")
+
+
+def test_a_published_request_names_no_folder(tmp_path):
+    (tmp_path / "rows.txt").write_text("1\n")
+    assert str(ForgetRequest.parse(str(tmp_path / "rows.txt"))) == "rows.txt"
+    assert [str(ForgetRequest.parse(text)) for text in ("class=1, 2", "person = ann")] == ["class=1, 2", "person=ann"]
