@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
@@ -22,13 +22,15 @@ class UnlearningConfig(TrainingArguments):
     Parameters that control the disposal:
         forget_weight, max_forget_grad_norm, num_chunks, chunking, forget_task.
     Parameters that control the retention:
-        retain_inputs, retain_augmentation, temperature, target_ce_weight, per_device_retain_batch_size,
-        retain_task.
+        retain_inputs, retain_augmentation, distillation_weight, temperature, target_ce_weight,
+        per_device_retain_batch_size, retain_task.
 
     Raises:
         ConfigError: a value out of range, or fp16, DeepSpeed, FSDP, `torch.compile` or `push_to_hub`, with what to use
             instead.
     """
+
+    retains: ClassVar[bool] = True  # whether the method has a retention loss
 
     forget_weight: float = field(
         default=1.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
@@ -63,6 +65,12 @@ class UnlearningConfig(TrainingArguments):
         metadata={
             "help": "Random transforms of the target images: 'none', 'affine' or 'affine_flip' (mirrored too). The "
             "frozen model names what it sees on the same images."
+        },
+    )
+    distillation_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Weight of the distillation from the frozen original model, >= 0. 0 leaves the cross-entropy."
         },
     )
     temperature: float = field(default=2.0, metadata={"help": "Temperature of the distillation, > 0."})
@@ -132,6 +140,7 @@ class UnlearningConfig(TrainingArguments):
             ("max_forget_grad_norm", 0, False),
             ("num_chunks", 1, False),
             ("temperature", 0, True),
+            ("distillation_weight", 0, False),
             ("target_ce_weight", 0, False),
             ("per_device_retain_batch_size", 1, False),
         ):
@@ -145,6 +154,10 @@ class UnlearningConfig(TrainingArguments):
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
+        if self.retains and not self.distillation_weight and not self.target_ce_weight:
+            raise ConfigError(
+                "distillation_weight=0 and target_ce_weight=0 leave nothing that retains; raise one of them."
+            )
         forget_images = self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
         parts = self.world_size * self.gradient_accumulation_steps
         if self.num_chunks % parts or forget_images % self.num_chunks:
@@ -181,3 +194,21 @@ class UnlearningConfig(TrainingArguments):
         """Retain images that come with one chunk, at least one."""
         images = self.per_device_retain_batch_size or self.per_device_train_batch_size
         return max(1, images // self.cells_per_batch)
+
+
+@dataclass
+class WholeBatchConfig(UnlearningConfig):
+    """Options of methods to which chunks mean nothing: those of `UnlearningConfig`, with other defaults.
+
+    The forget images of a step are drawn from all of them alike, so that a single forgotten class will do, and nothing
+    but `max_grad_norm` bounds the gradient.
+    """
+
+    max_forget_grad_norm: float = field(
+        default=0.0, metadata={"help": "Bound on the norm of the disposal gradient, before its weight; 0: no bound."}
+    )
+    num_chunks: int = field(
+        default=1,
+        metadata={"help": "Chunks that the forget images of one optimizer step form, over all processes together."},
+    )
+    chunking: Chunking = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})

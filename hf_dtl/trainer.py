@@ -40,8 +40,9 @@ class UnlearningTrainer(Trainer):
     """A `transformers.Trainer` that disposes of one task while a frozen copy of the model guards another.
 
     A method is a subclass that gives one of these: `forget_loss` of logits, `chunk_loss` of images where it looks at
-    more than logits, `disposal` where it does not minimise the mean of the chunks' losses, and `prepare` where it
-    changes the weights before the first step.
+    more than logits, `disposal` where it does not minimise the mean of the chunks' losses, `shown` where not every
+    step looks at both streams, `prepare` where it changes the weights before the first step, and `constrain` where it
+    corrects them after each.
 
     Args:
         model: a `MultiHeadClassifier` with the heads `args.forget_task` and `args.retain_task`, or a plain Hub
@@ -117,6 +118,13 @@ class UnlearningTrainer(Trainer):
         value, gradients = average_loss(losses, parameters, reduce=self.reduce)
         return Disposal(value, gradients, {})
 
+    def shown(self) -> tuple[bool, bool]:
+        """Whether the present optimizer step looks at retain images, and whether at forget images."""
+        return True, bool(self.args.forget_weight)  # without it, a method only changes the weights beforehand
+
+    def constrain(self) -> None:
+        """Correct the weights of `self.model` after every step of the optimizer, whichever it is."""
+
     # Checks ---------------------------------------------------------------------------------------------------
 
     def _check(self, model: MultiHeadClassifier, args: UnlearningConfig) -> None:
@@ -175,16 +183,28 @@ class UnlearningTrainer(Trainer):
         """Retention on every micro-batch; disposal once an optimizer step, over all its micro-batches' chunks."""
         self._train_mode(model)
         inputs = self._prepare_inputs(inputs)
-        loss = self.retention(model, inputs) / self.current_gradient_accumulation_steps
-        self.accelerator.backward(loss)
-        loss = loss.detach()
-        if not self.args.forget_weight:  # a method that only changes the weights beforehand
-            self._stop_if_not_finite({"retention loss": self.reduce(loss.clone()) if self.reduce else loss})
-            return loss
-        self._pending.append({"cell": inputs["cell"], **inputs["forget"]})
-        if self.accelerator.sync_gradients:
-            loss = loss + self.args.forget_weight * self._dispose()
-        return loss
+        retains, disposes = self.shown()
+        total = torch.zeros((), device=self.args.device)
+        if retains:
+            loss = self.retention(model, inputs) / self.current_gradient_accumulation_steps
+            self.accelerator.backward(loss)
+            total = loss.detach()
+            if not disposes:
+                self._stop_if_not_finite({"retention loss": self.reduce(total.clone()) if self.reduce else total})
+        if disposes:
+            self._pending.append({"cell": inputs["cell"], **inputs["forget"]})
+            if self.accelerator.sync_gradients:
+                total = total + self.args.forget_weight * self._dispose()
+        return total
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The optimizer of `transformers.Trainer`, or the given one, each of whose steps `constrain` corrects."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        stepped = getattr(optimizer, "optimizer", optimizer)  # a second train() finds it wrapped by accelerate
+        if not getattr(stepped, "_is_constrained", False):
+            stepped.register_step_post_hook(lambda *_: self.constrain())
+            stepped._is_constrained = True
+        return optimizer
 
     def _train_mode(self, model: nn.Module) -> None:
         model.train()
@@ -193,26 +213,32 @@ class UnlearningTrainer(Trainer):
                 module.eval()  # two passes over each chunk must not move, nor depend on, the running statistics
 
     def retention(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Distillation from the frozen model on the retained head, plus cross-entropy where it is asked for."""
+        """Distillation from the frozen model on the retained head, and cross-entropy, each where it has a weight."""
         args = self.args
-        images = [inputs["forget"]["pixel_values"].flatten(0, 1)] if args.retain_inputs != "target" else []
+        distils = args.distillation_weight > 0
+        images = [inputs["forget"]["pixel_values"].flatten(0, 1)] if distils and args.retain_inputs != "target" else []
         if args.retain_inputs != "source" or args.target_ce_weight:
             images.insert(0, self._augmented(inputs["retain"]["pixel_values"], inputs["cell"]))
         sizes = [len(batch) for batch in images]
         batch = torch.cat(images)
         logits = model(batch, task=self.retain_task).split(sizes)
-        with torch.no_grad():
-            teacher = self.teacher(batch, task=self.retain_task).split(sizes)
-        distilled = [distillation(s, t, args.temperature) for s, t in zip(logits, teacher, strict=True)]
-        if args.retain_inputs == "source":
-            distilled = distilled[-1:]
-        loss = torch.stack(distilled).mean()
-        self._metrics["retain_loss"].append(loss.detach())
+        terms = []
+        if distils:
+            with torch.no_grad():
+                teacher = self.teacher(batch, task=self.retain_task).split(sizes)
+            distilled = [distillation(s, t, args.temperature) for s, t in zip(logits, teacher, strict=True)]
+            if args.retain_inputs == "source":
+                distilled = distilled[-1:]
+            loss = torch.stack(distilled).mean()
+            self._metrics["retain_loss"].append(loss.detach())
+            terms.append(args.distillation_weight * loss)
         if args.target_ce_weight:
             cross_entropy = F.cross_entropy(logits[0].float(), inputs["retain"]["labels"].flatten())
             self._metrics["target_cross_entropy"].append(cross_entropy.detach())
-            loss = loss + args.target_ce_weight * cross_entropy
-        return loss
+            if not distils:
+                self._metrics["retain_loss"].append(cross_entropy.detach())
+            terms.append(args.target_ce_weight * cross_entropy)
+        return sum(terms[1:], terms[0])
 
     def _augmented(self, images: Tensor, cells: Tensor) -> Tensor:
         """Retain images (cells, chunk, C, H, W) as one batch, each cell transformed by draws from its own seed."""

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from toy_tasks import OPTIONS, source, target, two_headed
 
+from hf_dtl.config import UnlearningConfig
 from hf_dtl.methods import (
     GradientCollisionConfig,
     GradientCollisionTrainer,
@@ -19,6 +20,7 @@ from hf_dtl.methods import (
     RandomFoolingConfig,
     RandomFoolingTrainer,
 )
+from hf_dtl.methods.by_name import METHODS
 from hf_dtl.methods.noise_then_distil import NoiseThenDistilConfig, NoiseThenDistilTrainer
 from hf_dtl.methods.non_fine_tunable import NonFineTunableConfig, NonFineTunableTrainer
 from hf_dtl.methods.weight_distortion import WeightDistanceRegularisationConfig, WeightDistanceRegularisationTrainer
@@ -29,6 +31,7 @@ NOISE = (NoiseThenDistilConfig, NoiseThenDistilTrainer)
 DISTANCE = (WeightDistanceRegularisationConfig, WeightDistanceRegularisationTrainer)
 PROJECTED = (ProjectedGradientConfig, ProjectedGradientTrainer)
 NON_FINE_TUNABLE = (NonFineTunableConfig, NonFineTunableTrainer)
+LABELS = {"target_ce_weight": 1.0, "num_chunks": 4, "learning_rate": 0.1}
 
 CASES = {
     "gc": (GC, {}),
@@ -49,6 +52,15 @@ CASES = {
     ),
     "projected_gradient_accumulated_resnet": (PROJECTED, {"threshold": 0.3, "gradient_accumulation_steps": 2}),
     "non_fine_tunable": (NON_FINE_TUNABLE, {"inner_steps": 2}),
+    "retrain_resnet": (METHODS["retrain"], LABELS),
+    "neg_grad_plus": (METHODS["neg_grad_plus"], LABELS),
+    "bad_teaching": (METHODS["bad_teaching"], {"num_chunks": 4}),
+    "scrub_accumulated": (
+        METHODS["scrub"],
+        LABELS | {"gradient_accumulation_steps": 2, "min_phase": 1, "max_phase": 1, "max_until": 1.0},
+    ),
+    "salun": (METHODS["salun"], LABELS | {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-2}),
+    "ssd": (METHODS["ssd"], {"num_chunks": 4, "alpha": 1.1, "fisher_images": 33}),
 }
 
 
@@ -60,7 +72,7 @@ def architecture(case: str) -> str:
 def main(output: Path) -> None:
     """Train every case with 32 forget images and 4 chunks a step, whatever the number of processes."""
     for case, ((config, trainer_class), options) in CASES.items():
-        world = config(output_dir=str(output), use_cpu=True).world_size
+        world = UnlearningConfig(output_dir=str(output), use_cpu=True).world_size
         accumulation = options.get("gradient_accumulation_steps", 1)
         args = config(
             output_dir=str(output),
@@ -81,8 +93,9 @@ def main(output: Path) -> None:
             "attack_cross_entropy",
             "forget_accuracy",
         ):
-            if key in logs[0]:
-                state[f"log.{key}"] = torch.tensor([e[key] for e in logs], dtype=torch.float64)
+            found = [e[key] for e in logs if key in e]
+            if found:
+                state[f"log.{key}"] = torch.tensor(found, dtype=torch.float64)
         state["world_size"] = torch.tensor(trainer.accelerator.num_processes)
         save_file(state, output / f"{case}-rank{trainer.args.process_index}.safetensors")
     trainer.end()

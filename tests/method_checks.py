@@ -3,16 +3,29 @@
 import copy
 
 import torch
-from toy_tasks import OPTIONS, source, target, two_headed
+from toy_tasks import OPTIONS, digits, part, source, target, two_headed
 from transformers import AutoModelForImageClassification, TrainerCallback
 
 
-def build(pair, folder, model=None, callbacks=None, **options):
-    """A trainer of `pair`, a (config class, trainer class), on the toy tasks."""
+def build(pair, folder, model=None, callbacks=None, forget=None, retain=None, **options):
+    """A trainer of `pair`, a (config class, trainer class), on the toy tasks or on the images given."""
     config_class, trainer_class = pair
     args = config_class(output_dir=str(folder), **OPTIONS | options)
-    model = two_headed() if model is None else model
-    return trainer_class(model=model, args=args, forget_dataset=source(), retain_dataset=target(), callbacks=callbacks)
+    return trainer_class(
+        model=two_headed() if model is None else model,
+        args=args,
+        forget_dataset=forget or source(),
+        retain_dataset=retain or target(),
+        callbacks=callbacks,
+    )
+
+
+def forget_one(pair, folder, **options):
+    """A trainer on the model of `toy_tasks.digits`, which has one head, that is to forget one digit of three."""
+    model, data, _ = digits()
+    return build(
+        pair, folder, copy.deepcopy(model), None, part(data, data.labels == 1), part(data, data.labels != 1), **options
+    )
 
 
 def trained(*args, **kwargs):

@@ -186,6 +186,38 @@ def test_retention_follows_its_options(tmp_path):
     )
 
 
+def test_distillation_has_its_weight_and_without_one_the_original_model_is_not_asked(tmp_path, monkeypatch):
+    t = trained(tmp_path, retain_inputs="both", distillation_weight=0.3, target_ce_weight=0.5)
+    log = [e for e in t.state.log_history if "retain_loss" in e][-1]
+    assert log["retain_loss"] > 1e-4
+    assert log["loss"] == pytest.approx(
+        0.3 * log["retain_loss"] + 0.5 * log["target_cross_entropy"] + log["disposal_value"], rel=1e-4
+    )
+    t = trainer(tmp_path, retain_inputs="both", distillation_weight=0.0, target_ce_weight=0.5, **AS_THEY_ARE)
+    monkeypatch.setattr(t.teacher, "forward", lambda *args, **kwargs: pytest.fail("the original model was asked"))
+    batch = [t.train_dataset[i]["retain"] for i in range(4)]
+    with torch.no_grad():
+        logits = t.model.eval()(torch.cat([b["pixel_values"] for b in batch]), task="target")
+    t.train()
+    log = next(e for e in t.state.log_history if "retain_loss" in e)
+    expected = F.cross_entropy(logits, torch.cat([b["labels"] for b in batch])).item()
+    assert log["retain_loss"] == log["target_cross_entropy"] == pytest.approx(expected, rel=1e-4)
+    assert log["loss"] == pytest.approx(0.5 * expected + log["disposal_value"], rel=1e-4)
+    nothing = dict(distillation_weight=0.0, target_ce_weight=0.0)
+    methods.ProjectedGradientConfig(str(tmp_path), **OPTIONS | nothing)  # has no retention
+    with pytest.raises(ConfigError, match="leave nothing that retains"):
+        trainer(tmp_path, **nothing)
+
+
+def test_weights_are_corrected_after_every_step_also_when_training_goes_on(tmp_path, monkeypatch):
+    t, seen = trainer(tmp_path, "UniformFooling"), []
+    monkeypatch.setattr(t, "constrain", lambda: seen.append(flat(t.model).clone()))
+    t.train()
+    t.train()
+    assert len(seen) == 6 and torch.equal(seen[-1], flat(t.model))
+    assert not any(torch.equal(a, b) for a, b in zip(seen, seen[1:], strict=False)), "after the step, not before"
+
+
 def test_retain_images_are_transformed_cell_by_cell(tmp_path, monkeypatch):
     """What the model sees follows from the seed and the cell alone, however the cells are grouped into batches."""
 
@@ -320,6 +352,7 @@ def test_parameters_without_gradient_are_frozen_and_named(tmp_path, caplog):
         ({"num_chunks": 8, "chunking": "class"}, "6 classes for num_chunks=8"),
         ({"forget_weight": -1}, "forget_weight=-1 must be >= 0"),
         ({"temperature": 0}, "temperature=0 must be > 0"),
+        ({"distillation_weight": -0.5}, "distillation_weight=-0.5 must be >= 0"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"chunking": "alphabet"}, "alphabet"),
         ({"retain_augmentation": "colour"}, "'colour' is unknown; use one of: none, affine, affine_flip"),

@@ -9,6 +9,7 @@ from hf_dtl.functional.collision import (
     default_step,
     gradient_collision,
 )
+from hf_dtl.functional.dampening import dampening_factors, squared_gradients
 from hf_dtl.functional.erasure import probe_generalisation
 from hf_dtl.functional.losses import (
     bounded_forgetting,
@@ -26,6 +27,8 @@ from hf_dtl.functional.metrics import (
     unlearning_impact_score,
     zrf_score,
 )
+from hf_dtl.functional.relabelling import wrong_labels
+from hf_dtl.functional.saliency import saliency_mask
 from hf_dtl.functional.subspace import Basis, GradientSubspace
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "average_loss",
     "bounded_forgetting",
     "calibrate_step",
+    "dampening_factors",
     "default_step",
     "distillation",
     "gradient_collision",
@@ -48,9 +52,12 @@ __all__ = [
     "random_affine",
     "random_fooling",
     "relearn_time",
+    "saliency_mask",
     "slc_auc",
+    "squared_gradients",
     "tug_of_war",
     "uniform_fooling",
     "unlearning_impact_score",
+    "wrong_labels",
     "zrf_score",
 ]

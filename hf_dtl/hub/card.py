@@ -167,7 +167,7 @@ def leakage_card(
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
-        tags=list(TAGS),
+        tags=[tag for tag in TAGS if report.unlearning is None or tag != "disposable-transfer-learning"],
         base_model=None if local else base_model,
         model_name=f"{report.method}-scrubbed",
         eval_results=_results(report),
@@ -194,6 +194,7 @@ def leakage_card(
         notes=[notes] if isinstance(notes, str) else notes,
         destroyed=report.target_destroyed,
         unlearning=report.unlearning,
+        floor=report.floor,
         reconstruction="collision" in report.method,
         library_version=report.library_version,
         machine=report.machine,

@@ -25,6 +25,14 @@ METHODS: dict[str, tuple[type[UnlearningConfig], type[UnlearningTrainer]]] = {
     "negative_ce": (methods.NegativeCrossEntropyConfig, methods.NegativeCrossEntropyTrainer),
     "random_fooling": (methods.RandomFoolingConfig, methods.RandomFoolingTrainer),
     "uniform_fooling": (methods.UniformFoolingConfig, methods.UniformFoolingTrainer),
+    "retrain": (methods.RetrainConfig, methods.RetrainTrainer),
+    "fine_tune": (methods.FineTuneConfig, methods.FineTuneTrainer),
+    "neg_grad_plus": (methods.NegGradPlusConfig, methods.NegGradPlusTrainer),
+    "random_label": (methods.RandomLabelConfig, methods.RandomLabelTrainer),
+    "bad_teaching": (methods.BadTeachingConfig, methods.BadTeachingTrainer),
+    "scrub": (methods.ScrubConfig, methods.ScrubTrainer),
+    "salun": (methods.SalUnConfig, methods.SalUnTrainer),
+    "ssd": (methods.SelectiveSynapticDampeningConfig, methods.SelectiveSynapticDampeningTrainer),
 }
 
 

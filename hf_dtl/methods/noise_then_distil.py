@@ -60,6 +60,10 @@ class NoiseThenDistilTrainer(BatchStatisticsTrainer):
 
     def prepare(self) -> None:
         super().prepare()
+        self.mix_in_fresh(self.args.alpha)
+
+    def mix_in_fresh(self, alpha: float) -> None:
+        """Move the backbone and the retained head a share `alpha`, 0..1, of the way to weights drawn by the seed."""
         model: MultiHeadClassifier = self.model
         fresh = fresh_model(model, self.retain_task, self.args.seed)
         theirs = dict(fresh.backbone.named_parameters()) | dict(fresh.backbone.named_buffers())
@@ -69,7 +73,7 @@ class NoiseThenDistilTrainer(BatchStatisticsTrainer):
         weights += model.heads[self.retain_task].parameters()
         others += fresh.heads["new"].parameters()
         with torch.no_grad():
-            for weight, mixed in zip(weights, mix_weights(weights, others, self.args.alpha), strict=True):
+            for weight, mixed in zip(weights, mix_weights(weights, others, alpha), strict=True):
                 weight.copy_(mixed)
 
 

@@ -8,10 +8,10 @@ linear and convolutional layer.
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
@@ -37,6 +37,8 @@ class ProjectedGradientConfig(UnlearningConfig):
         subspace_file, criterion, threshold, goal, delta, entropy_weight, stop, retain_margin, check_every, and from
         `UnlearningConfig` forget_weight and max_forget_grad_norm. There is no retention loss: its options do nothing.
     """
+
+    retains: ClassVar[bool] = False
 
     subspace_file: str | None = field(
         default=None,
@@ -181,29 +183,17 @@ class ProjectedGradientTrainer(UnlearningTrainer):
         for parameter in self.model.parameters():
             parameter.requires_grad_(parameter.requires_grad and id(parameter) in weights)
 
-    def create_optimizer(self, *args: Any, **kwargs: Any):
-        optimizer = super().create_optimizer(*args, **kwargs)
-        if not getattr(optimizer, "_is_projected", False):
-            optimizer.register_step_post_hook(lambda *_: self.project())
-            optimizer._is_projected = True
-        return optimizer
-
     @torch.no_grad()
-    def project(self) -> None:
+    def constrain(self) -> None:
         """Take the protected directions out of the whole change since the given weights."""
         for name, layer in self._projected.items():
             weight, origin = layer.weight, self._given[name].weight
             if weight.requires_grad:
                 weight.copy_(origin + self.basis.project(name, weight - origin))
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
-        """The forget loss alone; retain images, where there are any, are not looked at."""
-        self._train_mode(model)
-        inputs = self._prepare_inputs(inputs)
-        self._pending.append({"cell": inputs["cell"], **inputs["forget"]})
-        if self.accelerator.sync_gradients:
-            return self.args.forget_weight * self._dispose()
-        return torch.zeros((), device=self.args.device)
+    def shown(self) -> tuple[bool, bool]:
+        """Forget images alone; retain images, where there are any, are not looked at."""
+        return False, True
 
     def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         args = self.args

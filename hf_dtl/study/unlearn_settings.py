@@ -10,7 +10,7 @@ RATES = Knob("learning_rate", (3e-4, 1e-3, 3e-3))
 
 UNLEARN_KNOBS: dict[str, Knob] = {
     "projected_gradient": Knob("learning_rate", (0.03, 0.1, 0.3)),
-    "ssd": Knob("alpha", (3.0, 10.0, 30.0)),
+    "ssd": Knob("alpha", (1.5, 3.0, 6.0)),  # where a tenth of the images is forgotten, above 10 nothing happens
 }
 
 UNLEARN_METHODS = (
@@ -42,16 +42,16 @@ class UnlearnSetting:
 
 _EVERYWHERE: dict[str, Any] = {
     "reference": "retrain",
-    "unlearn_steps": 30,
+    "unlearn_steps": 20,
     "budgets": "10",
     "audit_seeds": "0,1",
-    "train_epochs": 16.0,
+    "images_per_class": 300,
+    "max_eval_images": 1500,
+    "train_epochs": 20.0,
 }
 _FASHION = _EVERYWHERE | {"dataset": "fashion_mnist"}
 _CIFAR = _EVERYWHERE | {
     "dataset": "{data}",
-    "images_per_class": 500,
-    "max_eval_images": 2000,
     "augmentation": "affine_flip",
     "image_size": 35,
     "train_epochs": 30.0,
@@ -59,11 +59,13 @@ _CIFAR = _EVERYWHERE | {
 _RESNET = {"attack_learning_rates": "2e-3,6e-3", "train_learning_rate": 3e-3}
 
 UNLEARN_SETTINGS: dict[str, UnlearnSetting] = {
-    "fashion_vit": UnlearnSetting("Fashion-MNIST, a ViT of 0.3 M parameters", _FASHION),
-    "fashion_resnet": UnlearnSetting("Fashion-MNIST, a ResNet of 0.1 M parameters", _FASHION | _RESNET, True),
-    "cifar_vit": UnlearnSetting("CIFAR-10 (500 images a class), a ViT of 0.3 M parameters", _CIFAR),
+    "fashion_vit": UnlearnSetting("Fashion-MNIST, 300 images a class, a ViT of 0.3 M parameters", _FASHION),
+    "fashion_resnet": UnlearnSetting(
+        "Fashion-MNIST, 300 images a class, a ResNet of 0.1 M parameters", _FASHION | _RESNET, True
+    ),
+    "cifar_vit": UnlearnSetting("CIFAR-10, 300 images a class, a ViT of 0.3 M parameters", _CIFAR),
     "cifar_resnet": UnlearnSetting(
-        "CIFAR-10 (500 images a class), a ResNet of 0.1 M parameters", _CIFAR | _RESNET | {"image_size": None}, True
+        "CIFAR-10, 300 images a class, a ResNet of 0.1 M parameters", _CIFAR | _RESNET | {"image_size": None}, True
     ),
 }
 

@@ -88,7 +88,7 @@ def test_tables_card_and_pictures_speak_of_the_request(tmp_path):
     card = str(leakage_card(unlearned(), model_labels=["a", "b"]))
     assert "was trained on 7000 images and then made to forget 700 of them (`class=3`)" in card
     assert "5.0 points on average away" in card and "over a model trained without it" in card
-    assert "disposable transfer" not in card.partition("---")[2].partition("---")[2], "only a tag"
+    assert "disposable" not in card and "(PL − PL of retrained)" in card
     before = str(leakage_card(report(), model_labels=["a", "b"]))
     assert "disposable transfer" in before and "koh2023disposable" in before and "made to forget" not in before
     for files in (plot_attacks(unlearned(), tmp_path / "a"), plot_comparison([unlearned()], tmp_path / "c")):

@@ -2,14 +2,13 @@
 
 import copy
 import logging
-from functools import cache
 
 import pytest
 import torch
 from architectures import CONFIGS
 from method_checks import assert_resumes, assert_same, assert_split_does_not_matter, build, trained
-from toy_tasks import OPTIONS, images, target, two_headed
-from transformers import AutoModelForImageClassification, TrainerCallback
+from toy_tasks import OPTIONS, digits, part, right, target, two_headed
+from transformers import TrainerCallback
 
 from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ConfigError
@@ -72,36 +71,6 @@ def test_result_does_not_depend_on_the_split_and_resumes(tmp_path):
     t = assert_split_does_not_matter(PGU, tmp_path, learning_rate=0.1, threshold=0.5)
     assert any(change.norm() > 0 for change in moved(t).values())
     assert_resumes(PGU, tmp_path, learning_rate=0.1, threshold=0.5)
-
-
-def part(data, chosen):
-    some = copy.deepcopy(data)
-    some.pixel_values, some.labels = data.pixel_values[chosen], data.labels[chosen]
-    return some
-
-
-@cache
-def digits():
-    """A model that knows three digits, their images, and held-out ones."""
-    torch.manual_seed(0)
-    data = images("mnist[0,1,2]", 80)
-    held_out = torch.arange(len(data.labels)) % 2 == 0
-    data, held_out = part(data, ~held_out), part(data, held_out)
-    config = copy.deepcopy(CONFIGS["vit"]())
-    config.num_labels = 3
-    model = AutoModelForImageClassification.from_config(config)
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    for _ in range(60):
-        loss = torch.nn.functional.cross_entropy(model(data.pixel_values).logits, data.labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval(), data, held_out
-
-
-def right(model, data):
-    with torch.no_grad():
-        return (model.eval()(data.pixel_values).logits.argmax(-1) == data.labels).float().mean().item()
 
 
 FORGET = OPTIONS | {"max_steps": 30, "learning_rate": 0.2, "threshold": 0.9, "per_device_train_batch_size": 16}

@@ -129,7 +129,7 @@ def _retrained(report: LeakageReport) -> float | None:
     """Leakage of the retrained model itself, None where it is not known."""
     own, over = report.leakage, report.leakage_over_retrained
     if report.floor == "retrained":
-        return 0.0
+        return None  # that is 0
     return None if own.mean is None or not own.gap or over.gap is None else 1 - over.gap / own.gap
 
 
