@@ -34,8 +34,9 @@ class ProjectedGradientConfig(UnlearningConfig):
     """Options of projected-gradient unlearning.
 
     Parameters that control the method:
-        subspace_file, criterion, threshold, goal, delta, entropy_weight, stop, retain_margin, check_every, and from
-        `UnlearningConfig` forget_weight and max_forget_grad_norm. There is no retention loss: its options do nothing.
+        subspace_file, criterion, threshold, goal, delta, entropy_weight, stop, retain_margin, check_every,
+        check_images, and from `UnlearningConfig` forget_weight and max_forget_grad_norm. There is no retention loss:
+        its options do nothing.
     """
 
     retains: ClassVar[bool] = False
@@ -72,6 +73,9 @@ class ProjectedGradientConfig(UnlearningConfig):
     )
     retain_margin: float = field(default=0.05, metadata={"help": "Margin of stop='retain_drop', in 0..1."})
     check_every: int = field(default=10, metadata={"help": "Steps between two measurements for stop, >= 1."})
+    check_images: int = field(
+        default=512, metadata={"help": "Most forget images, and held-out images, that a measurement looks at, >= 1."}
+    )
     chunking: Chunking = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})
     learning_rate: float = field(default=1e-2, metadata={"help": "Learning rate, of SGD unless optim says otherwise."})
     optim: str = field(default="sgd", metadata={"help": "Optimizer; whatever it is, the update is projected last."})
@@ -80,9 +84,10 @@ class ProjectedGradientConfig(UnlearningConfig):
         super().__post_init__()
         if not 0 < self.threshold <= 1:
             raise ConfigError(f"threshold={self.threshold} must be in (0, 1].")
-        if not 0 <= self.retain_margin <= 1 or self.check_every < 1:
+        if not 0 <= self.retain_margin <= 1 or min(self.check_every, self.check_images) < 1:
             raise ConfigError(
-                f"retain_margin={self.retain_margin} must be in 0..1 and check_every={self.check_every} at least 1."
+                f"retain_margin={self.retain_margin} must be in 0..1, check_every={self.check_every} and "
+                f"check_images={self.check_images} at least 1."
             )
         for name, low, strict in (("delta", 0, True), ("entropy_weight", 0, False)):
             value = getattr(self, name)
@@ -138,7 +143,9 @@ class ProjectedGradientTrainer(UnlearningTrainer):
         shown = forget_dataset if retain_dataset is None else retain_dataset
         super().__init__(model, args, forget_dataset, shown, **kwargs)
         if args.stop != "steps":
-            self.add_callback(StopWhenForgotten(self, args.stop, args.retain_margin, args.check_every))
+            self.add_callback(
+                StopWhenForgotten(self, args.stop, args.retain_margin, args.check_every, args.check_images)
+            )
 
     def prepare(self) -> None:
         args, model = self.args, self.model

@@ -5,11 +5,12 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback
 
 from hf_dtl.errors import ConfigError
@@ -35,22 +36,25 @@ class StopWhenForgotten(TrainerCallback):
         rule: see `StopRule`, not "steps".
         margin: of retain_drop, in 0..1.
         every: steps between two measurements, >= 1.
+        images: most images of each kind that a measurement looks at, a fixed draw, >= 1.
 
     Raises:
         ConfigError: the trainer has no eval_dataset.
     """
 
-    def __init__(self, trainer: UnlearningTrainer, rule: StopRule, margin: float, every: int):
+    def __init__(self, trainer: UnlearningTrainer, rule: StopRule, margin: float, every: int, images: int):
         if trainer.eval_dataset is None or not len(trainer.eval_dataset):  # type: ignore[arg-type]
             raise ConfigError(f"stop={rule!r} needs held-out images of what is retained: give eval_dataset.")
         self.trainer, self.rule, self.margin, self.every = trainer, rule, margin, every
+        self.forget = _drawn(trainer.train_dataset.forget, images)
+        self.held_out = _drawn(trainer.eval_dataset, images)
         self.start = 0.0
         self.best: tuple[float, float] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         trainer = self.trainer
         if self.rule == "retain_drop":
-            self.start = accuracy(trainer, trainer.teacher, trainer.eval_dataset)
+            self.start = accuracy(trainer, trainer.teacher, self.held_out)
         self.best = None
         if state.global_step and self._path.exists():
             with safe_open(self._path, "pt") as file:
@@ -62,8 +66,8 @@ class StopWhenForgotten(TrainerCallback):
         if state.global_step % self.every and state.global_step < state.max_steps:
             return
         trainer, model = self.trainer, self.trainer.accelerator.unwrap_model(self.trainer.model)
-        forget = accuracy(trainer, model, trainer.train_dataset.forget)
-        held_out = accuracy(trainer, model, trainer.eval_dataset)
+        forget = accuracy(trainer, model, self.forget)
+        held_out = accuracy(trainer, model, self.held_out)
         for name, value in (("forget_accuracy", forget), ("held_out_accuracy", held_out)):
             trainer._metrics[name].append(torch.tensor(value, device=trainer.args.device))
         if self.rule == "validation_accuracy":
@@ -108,6 +112,12 @@ class StopWhenForgotten(TrainerCallback):
             save_file(weights, new, metadata={"about": json.dumps(about)})
             new.replace(self._path)
         trainer.accelerator.wait_for_everyone()
+
+
+def _drawn(images: Dataset, most: int) -> Dataset:
+    """The images, or a fixed draw of them."""
+    count = len(images)  # type: ignore[arg-type]
+    return images if count <= most else Subset(images, np.random.default_rng(0).permutation(count)[:most].tolist())
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import copy
 import logging
 
+import numpy as np
 import pytest
 import torch
 from architectures import CONFIGS
@@ -120,6 +121,15 @@ def test_stops_once_forgotten_images_are_named_like_held_out_ones(tmp_path):
     assert right(t.export(), part(data, chosen)) == pytest.approx(logs[-1]["forget_accuracy"])
 
 
+def test_a_measurement_looks_at_a_fixed_draw_of_so_many_images(tmp_path):
+    _, data, held_out = digits()
+    t = stopped(tmp_path, "validation_accuracy", data, data, held_out, check_images=7, max_steps=2)
+    t.train()
+    (log,) = [e for e in t.state.log_history if "forget_accuracy" in e]
+    order = np.random.default_rng(0).permutation(len(data.labels))[:7]
+    assert log["forget_accuracy"] == pytest.approx(right(t.export(), data.subset(order.tolist())))
+
+
 def test_keeps_the_best_weights_before_the_others_suffer_also_after_an_interruption(tmp_path):
     _, data, held_out = digits()
     forget, others = part(data, data.labels == 1), part(held_out, held_out.labels != 1)
@@ -234,6 +244,7 @@ def test_statistics_that_do_not_fit_are_refused(tmp_path):
         ({"threshold": 0.0}, "threshold=0.0"), ({"threshold": 1.5}, "threshold=1.5"), ({"delta": 0.0}, "delta=0.0"),
         ({"entropy_weight": -1.0}, "entropy_weight=-1.0"), ({"criterion": "rank"}, "criterion='rank'"),
         ({"goal": "hide"}, "goal='hide'"), ({"stop": "now"}, "stop='now'"), ({"check_every": 0}, "check_every=0"),
+        ({"check_images": 0}, "check_images=0"),
         ({"retain_margin": 2.0}, "retain_margin=2.0"),
     ],
 )  # fmt: skip
