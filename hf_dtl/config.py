@@ -4,12 +4,13 @@ import os
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
+import numpy as np
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
-from hf_dtl.streams import Chunking, PairedStreams
+from hf_dtl.streams import Chunking, PairedStreams, labels_of
 
 
 @dataclass
@@ -31,6 +32,7 @@ class UnlearningConfig(TrainingArguments):
     """
 
     retains: ClassVar[bool] = True  # whether the method has a retention loss
+    least_classes: ClassVar[int] = 1  # classes that the forget images must have
 
     forget_weight: float = field(
         default=1.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
@@ -168,7 +170,16 @@ class UnlearningConfig(TrainingArguments):
             )
 
     def streams(self, forget: Dataset, retain: Dataset) -> PairedStreams:
-        """The forget and retain streams of these options; see `PairedStreams` for what it refuses."""
+        """The forget and retain streams of these options.
+
+        Raises:
+            ConfigError: the forget images have fewer classes than the method needs; see also `PairedStreams`.
+        """
+        if self.least_classes > 1 and len(forget) and len(np.unique(labels_of(forget))) < self.least_classes:  # type: ignore[arg-type]
+            raise ConfigError(
+                f"{type(self).__name__}: the method works through heads that tell the forgotten classes apart, so it "
+                f"needs at least {self.least_classes}; these images are of one. Use projected_gradient, for example."
+            )
         return PairedStreams(
             forget,
             retain,

@@ -11,6 +11,7 @@ It needs forget data of at least two classes: probes of one class have nothing t
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,6 +22,8 @@ from hf_dtl.probes import ProbeConfig, ProbedTrainer
 @dataclass
 class FeatureEraserConfig(ProbeConfig):
     """Options of the feature eraser: those of `ProbeConfig`."""
+
+    least_classes: ClassVar[int] = 2
 
 
 class FeatureEraserTrainer(ProbedTrainer):

@@ -8,7 +8,7 @@ descent as the attacker, and the retention that all methods share.
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ class NonFineTunableConfig(UnlearningConfig):
         inner_steps, inner_learning_rate, suppression, and from `UnlearningConfig` num_chunks (attacks a step) and
         chunking.
     """
+
+    least_classes: ClassVar[int] = 2
 
     inner_steps: int = field(
         default=5, metadata={"help": "Steps of the simulated fine-tuning, >= 0; 0 only spoils a random head."}

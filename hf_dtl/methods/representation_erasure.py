@@ -8,6 +8,7 @@ against.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class RepresentationErasureConfig(BatchStatisticsConfig):
         alpha, ridge, and from `UnlearningConfig` forget_weight, num_chunks and chunking. A chunk is what one probe is
         fitted to and tried on, so it needs several images of every class: few chunks, drawn at random.
     """
+
+    least_classes: ClassVar[int] = 2
 
     alpha: float = field(
         default=0.5,

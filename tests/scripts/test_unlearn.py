@@ -185,6 +185,8 @@ def test_a_repeated_command_trains_and_attacks_nothing_again(done, tmp_path):
         ({"methods": "projected_gradient:threshold=1.5"}, "threshold=1.5 must be in (0, 1]"),
         ({"methods": "projected_gradient:subspace_file=x"}, "belongs to a model that is there already"),
         ({"methods": "projected_gradient:subspace_file=x", "train_epochs": 0}, "does not exist"),
+        ({"methods": "representation_erasure"}, "needs at least 2; these images are of one"),
+        ({"methods": "feature_eraser"}, "needs at least 2; these images are of one"),
         ({"budgets": "100"}, "Lower --budgets"),
         ({"unlearn_batch_size": 0}, "--unlearn_batch_size 0 must be a positive multiple"),
     ],
