@@ -1,10 +1,10 @@
 """The main job of disposable transfer learning: pre-train, adapt, dispose, and prepare what is audited."""
 
 import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -14,6 +14,7 @@ from hf_dtl.audit.task import draw_images
 from hf_dtl.data import TaskData, check_disjoint, check_forward, load_task
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.job import StagedJob, in_memory
+from hf_dtl.job_options import JobOptions
 from hf_dtl.methods.by_name import METHODS, MethodChoice, parse_methods
 from hf_dtl.options import option
 from hf_dtl.stages import Run
@@ -22,8 +23,8 @@ from hf_dtl.training import fit_head, stage_arguments
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass
-class DTLOptions:
+@dataclass(kw_only=True)
+class DTLOptions(JobOptions):
     """Options of the main job.
 
     Parameters that control the data:
@@ -39,6 +40,14 @@ class DTLOptions:
         output_dir, seed, use_cpu, bf16, save_steps.
     """
 
+    DISPOSAL: ClassVar[tuple[str, ...]] = (
+        "dispose_steps",
+        "dispose_batch_size",
+        "dispose_learning_rate",
+        "forget_weight",
+    )
+    FREE: ClassVar[tuple[str, ...]] = ("novel_dataset", "novel_label_column")
+
     output_dir: str = option("outputs/dtl", "Folder of the run; continued when it holds an unfinished part of it.")
     seed: int = option(0, "Seed of training and of the draw of target images.")
     source_dataset: str = option("mnist[0,1,2,3,4,5]", "Task to dispose of: NAME[:SPLIT][CLASS,CLASS,...].")
@@ -46,19 +55,14 @@ class DTLOptions:
     novel_dataset: str = option(
         "fashion_mnist[0,1,2,3]", "Task that nobody trained, for the second axis of the audit."
     )
-    image_column: str | None = option(None, "Column of images; default: the only one.")
     source_label_column: str | None = option(None, "Column of source classes; default: label.")
     target_label_column: str | None = option(None, "Column of target classes; default: label.")
     novel_label_column: str | None = option(None, "Column of novel classes; default: label.")
     source_images_per_class: int | None = option(None, "Source training images a class; default: all.")
     target_images_per_class: int = option(10, "Target training images a class; few, so that transfer matters.")
-    max_eval_images: int | None = option(None, "Cap on the images of each validation and test split; default: all.")
     model_name_or_path: str | None = option(
         None, "Pre-trained Hub or local image classifier; default: a small ViT, pre-trained here on the source task."
     )
-    revision: str = option("main", "Revision of that model.")
-    image_size: int | None = option(None, "Resize images to this many pixels instead of what the model asks for.")
-    batch_size: int = option(64, "Images a training step, over all processes.")
     pretrain_epochs: float | None = option(
         None, "Passes over the source data; default: 16, or 0 for a given model. 0 skips the stage."
     )
@@ -66,9 +70,6 @@ class DTLOptions:
     adapt_epochs: float = option(200, "Passes over the target data in adaptation.")
     adapt_learning_rate: float = option(5e-4, "Peak learning rate of adaptation.")
     retrain_epochs: float = option(400, "Passes over the target data of the retrained reference.")
-    augmentation: str = option(
-        "affine", "Random transforms of the training images of all models: none, affine, or affine_flip (no digits)."
-    )
     methods: str = option(
         "representation_erasure,gradient_collision:max_steps=100",
         "Disposal methods, separated by commas, each with options of its config, NAME[:OPTION=VALUE]...; the first "
@@ -77,38 +78,10 @@ class DTLOptions:
     dispose_steps: int = option(300, "Steps of disposal.")
     dispose_batch_size: int = option(64, "Source images, and target images, a step of disposal.")
     dispose_learning_rate: float = option(2e-3, "Learning rate of disposal.")
-    forget_weight: float | None = option(
-        None, "Weight (lambda) of the disposal loss against retention; default: the method's own."
-    )
     attacks: str = option(
         "linear_probe,full,head_then_full",
         "Attacks, separated by commas: names, grid, adaptive or all; those that do not apply are left out.",
     )
-    budgets: str = option("5,20", "Images a class that the attacker gets, separated by commas.")
-    audit_seeds: str = option("0,1,2", "Seeds of the attacks, separated by commas.")
-    attack_learning_rates: str | None = option(
-        None, "Learning rates that full fine-tuning attacks choose from; default: what suits the model."
-    )
-    successive_halving: bool = option(False, "Give up learning rates early: a weaker attacker.")
-    use_cpu: bool = option(False, "Train on the CPU even if there is a GPU.")
-    bf16: bool = option(False, "Train under bfloat16 autocast.")
-    save_steps: int = option(50, "Steps between the checkpoints that an interrupted stage continues from.")
-
-    def recorded(self) -> dict[str, Any]:
-        """Every option that decides a result, for the report."""
-        return {k: v for k, v in asdict(self).items() if k not in ("output_dir", "methods", "save_steps")}
-
-    def disposal(self) -> dict[str, Any]:
-        """Options of the disposal: a run may be continued with others."""
-        names = ("dispose_steps", "dispose_batch_size", "dispose_learning_rate", "forget_weight")
-        return {name: getattr(self, name) for name in names}
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the stages that all methods share: a run is one choice of these."""
-        audit = ("attacks", "budgets", "audit_seeds", "attack_learning_rates", "successive_halving")
-        audit += ("novel_dataset", "novel_label_column")
-        apart = {*audit, "max_eval_images", *self.disposal()}
-        return {k: v for k, v in self.recorded().items() if k not in apart}
 
 
 class DTLJob(StagedJob):

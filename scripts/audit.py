@@ -14,18 +14,14 @@ The models are Hub ids or folders with safetensors weights; they need not be mad
 stored at once: the same command with --resume continues an interrupted audit.
 """
 
-import sys
-
 import torch
 import transformers
-from rich.console import Console
-from transformers import HfArgumentParser
 
 from hf_dtl.audit import LeakageReport, table
 from hf_dtl.audit_job import AuditJob
 from hf_dtl.audit_options import AuditOptions
 from hf_dtl.audit_results import leakage_report, write_outputs
-from hf_dtl.errors import DTLError
+from hf_dtl.command_line import console, run_script
 from hf_dtl.processes import together
 
 
@@ -48,18 +44,11 @@ def main(options: AuditOptions) -> None:
 
 
 def show(report: LeakageReport) -> None:
-    # for a file or pipe Rich would take 80 columns and break the tables
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    console.print(*table(report))
+    shown = console()
+    shown.print(*table(report))
     for note in report.settings["notes"]:
-        console.print(note, highlight=False, markup=False)
+        shown.print(note, highlight=False, markup=False)
 
 
 if __name__ == "__main__":
-    try:
-        (arguments,) = HfArgumentParser(AuditOptions).parse_args_into_dataclasses()
-        main(arguments)
-    except DTLError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted. Start the same command with --resume to continue.")
+    run_script(AuditOptions, main, again="Start the same command with --resume")

@@ -9,31 +9,22 @@ continues it and repeats no finished cell, also with more seeds, methods or requ
 """
 
 import os
-import sys
 
 # Every process trains one small network with one thread, and tells its progress by one line a cell.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from rich.console import Console
-from transformers import HfArgumentParser
 
-from hf_dtl.errors import DTLError
+from hf_dtl.command_line import console, run_script
 from hf_dtl.study.unlearn_report import cells
 from hf_dtl.study.unlearn_run import ComparisonOptions, compare
 
 
 def main(options: ComparisonOptions) -> None:
     found = compare(options, lambda line: print(line, flush=True))
-    console = Console() if sys.stdout.isatty() else Console(width=180)
-    console.print(*(cells(one).rich() for one in found))
+    shown = console(width=180)
+    shown.print(*(cells(one).rich() for one in found))
 
 
 if __name__ == "__main__":
-    (arguments,) = HfArgumentParser(ComparisonOptions).parse_args_into_dataclasses()
-    try:
-        main(arguments)
-    except DTLError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted. Start the same command again to continue.")
+    run_script(ComparisonOptions, main)

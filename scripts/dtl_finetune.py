@@ -14,16 +14,10 @@ Without arguments it runs on embedded data, offline: MNIST digits 0-5 are the so
 it again with the same options to continue an interrupted run.
 """
 
-import sys
-
-import torch
 import transformers
-from rich.console import Console
-from transformers import HfArgumentParser
 
-from hf_dtl.audit import comparison_table, table
+from hf_dtl.command_line import end_processes, run_script, show_reports
 from hf_dtl.dtl import DTLJob, DTLOptions
-from hf_dtl.errors import DTLError
 from hf_dtl.results import Scrubbed, audit, write_outputs
 
 
@@ -41,23 +35,9 @@ def main(options: DTLOptions) -> None:
     ]
     if job.state.is_main_process:
         write_outputs(job, results, undisposed)
-        # for a file or pipe Rich would take 80 columns and break the tables
-        console = Console() if sys.stdout.isatty() else Console(width=120)
-        for result in results:
-            console.print(*table(result.report))
-        if len(results) > 1:
-            console.print(comparison_table([result.report for result in results]))
-        console.print(f"Scrubbed model, card, report and plots: {job.run.folder}", highlight=False)
-    job.state.wait_for_everyone()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        show_reports([result.report for result in results], job.run.folder)
+    end_processes(job.state)
 
 
 if __name__ == "__main__":
-    (arguments,) = HfArgumentParser(DTLOptions).parse_args_into_dataclasses()
-    try:
-        main(arguments)
-    except DTLError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted. Start the same command again to continue.")
+    run_script(DTLOptions, main)

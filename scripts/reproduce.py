@@ -9,30 +9,21 @@ continues it and repeats no finished cell, also with more seeds, methods, attack
 """
 
 import os
-import sys
 
 # Every process trains one small network with one thread, and tells its progress by one line a cell.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from rich.console import Console
-from transformers import HfArgumentParser
 
-from hf_dtl.errors import DTLError
+from hf_dtl.command_line import console, run_script
 from hf_dtl.study import StudyOptions, main_cells, reproduce
 
 
 def main(options: StudyOptions) -> None:
     summary = reproduce(options, lambda line: print(line, flush=True))
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(main_cells(summary).rich())
+    shown = console(width=160)
+    shown.print(main_cells(summary).rich())
 
 
 if __name__ == "__main__":
-    (arguments,) = HfArgumentParser(StudyOptions).parse_args_into_dataclasses()
-    try:
-        main(arguments)
-    except DTLError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted. Start the same command again to continue.")
+    run_script(StudyOptions, main)

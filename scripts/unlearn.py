@@ -15,15 +15,9 @@ Without a model a small ViT is first trained on the data, which are by default t
 like. Start it again with the same options to continue an interrupted run.
 """
 
-import sys
-
-import torch
 import transformers
-from rich.console import Console
-from transformers import HfArgumentParser
 
-from hf_dtl.audit import comparison_table, table
-from hf_dtl.errors import DTLError
+from hf_dtl.command_line import end_processes, run_script, show_reports
 from hf_dtl.results import Scrubbed
 from hf_dtl.unlearn import LAYER_INPUTS, UnlearnJob
 from hf_dtl.unlearn_options import UnlearnOptions
@@ -43,29 +37,15 @@ def main(options: UnlearnOptions) -> None:
     ]
     if job.state.is_main_process:
         write(job, results, undisposed)
-        # for a file or pipe Rich would take 80 columns and break the tables
-        console = Console() if sys.stdout.isatty() else Console(width=120)
-        for result in results:
-            console.print(*table(result.report))
-        if len(results) > 1:
-            console.print(comparison_table([result.report for result in results]))
-        console.print(f"Scrubbed model, card, report and plots: {job.run.folder}", highlight=False)
-        if (job.run.folder / LAYER_INPUTS).exists():
-            console.print(
-                f"For a later request on the scrubbed model, without retain images: methods "
-                f"projected_gradient:subspace_file={job.run.folder / LAYER_INPUTS}",
-                highlight=False,
+        show_reports([result.report for result in results], job.run.folder)
+        kept = job.run.folder / LAYER_INPUTS
+        if kept.exists():
+            print(
+                "For a later request on the scrubbed model, without retain images: "
+                f"--methods projected_gradient:subspace_file={kept}"
             )
-    job.state.wait_for_everyone()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    end_processes(job.state)
 
 
 if __name__ == "__main__":
-    (arguments,) = HfArgumentParser(UnlearnOptions).parse_args_into_dataclasses()
-    try:
-        main(arguments)
-    except DTLError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted. Start the same command again to continue.")
+    run_script(UnlearnOptions, main)

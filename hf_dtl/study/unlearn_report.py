@@ -23,23 +23,19 @@ GOAL_GAP, GOAL_COST = 0.02, 0.05
 SPLITS = ("forget", "retain", "test")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One method on one request, over training seeds.
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """One model on one request, over training seeds: the one before, or the one that was trained again.
 
     Args:
-        name: the method at its strength, as a command line names it.
+        name: the model's role.
         accuracy: on forget, retain and test images, in 0..1.
         gap: mean distance of these to the retrained model's.
         mia: AUC of telling forgotten from unseen images by their loss; 0.5 is guessing.
         learned: PL accuracy under the strongest attack, averaged over budgets.
         new_head: the same under the strongest attack with a new head.
-        leakage: over the retrained model.
-        cpu: seconds of unlearning.
-        cost: CPU seconds over those of retraining.
-        memory: MiB beyond what was there before.
-        tried: average gap in tuning, by strength; None where the training diverged.
-        diverged: training seeds on which it diverged.
+        cpu: seconds of its training.
+        memory: MiB that this took beyond what was there before.
     """
 
     name: str
@@ -48,32 +44,26 @@ class Row:
     mia: Average
     learned: Average
     new_head: Average
-    leakage: Average
     cpu: Average
-    cost: Average
     memory: Average
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Reference):
+    """One method on one request, over training seeds.
+
+    Args:
+        name: the method at its strength, as a command line names it; other fields as of `Reference`.
+        leakage: over the retrained model.
+        cost: CPU seconds over those of retraining.
+        tried: average gap in tuning, by strength; None where the training diverged.
+        diverged: training seeds on which it diverged.
+    """
+
+    leakage: Average
+    cost: Average
     tried: dict[float, float | None]
     diverged: int
-
-    @classmethod
-    def of(cls, name: str, found: Sequence[Outcome | None], tried: dict[float, float | None]) -> "Row":
-        """Sum up the outcomes of the training seeds, None where it diverged."""
-        kept = [one for one in found if one is not None]
-        costs = [one.unlearning.cost["scrubbed"] for one in kept]
-        return cls(
-            name,
-            {s: Average.of(one.unlearning.accuracy[s]["scrubbed"] for one in kept) for s in SPLITS},
-            Average.of(one.unlearning.average_gap() for one in kept),
-            Average.of(_mia(one, "scrubbed") for one in kept),
-            Average.of(_learned(one, "scrubbed") for one in kept),
-            Average.of(_new_head(one, "scrubbed") for one in kept),
-            Average.of(one.leakage.over_retrained.mean for one in kept),
-            Average.of(cost and cost["cpu"] for cost in costs),
-            Average.of(one.unlearning.relative_cost for one in kept),
-            Average.of(cost and cost.get("peak_mib") for cost in costs),
-            tried,
-            diverged=len(found) - len(kept),
-        )
 
     @property
     def goal(self) -> bool | None:
@@ -83,32 +73,34 @@ class Row:
         return self.gap.mean <= GOAL_GAP and self.cost.mean <= GOAL_COST
 
 
-@dataclass(frozen=True)
-class Reference:
-    """The model before, and the one that was trained again without what is to be forgotten; fields as in `Row`."""
+def method_row(name: str, found: Sequence[Outcome | None], tried: dict[float, float | None]) -> Row:
+    """Sum up the outcomes of a method's training seeds, None where it diverged."""
+    kept = [one for one in found if one is not None]
+    return Row(
+        name=name,
+        **_numbers("scrubbed", kept, [one.unlearning.cost["scrubbed"] for one in kept]),
+        leakage=Average.of(one.leakage.over_retrained.mean for one in kept),
+        cost=Average.of(one.unlearning.relative_cost for one in kept),
+        tried=tried,
+        diverged=len(found) - len(kept),
+    )
 
-    name: str
-    accuracy: dict[str, Average]
-    gap: Average
-    mia: Average
-    learned: Average
-    new_head: Average
-    cpu: Average
-    memory: Average
 
-    @classmethod
-    def of(cls, name: str, found: Sequence[Outcome], costs: Sequence[dict[str, float] | None]) -> "Reference":
-        """Sum up one model over training seeds, from the outcomes of any method."""
-        return cls(
-            name,
-            {s: Average.of(one.unlearning.accuracy[s][name] for one in found) for s in SPLITS},
-            Average.of(one.unlearning.average_gap(name) for one in found),
-            Average.of(_mia(one, name) for one in found),
-            Average.of(_learned(one, name) for one in found),
-            Average.of(_new_head(one, name) for one in found),
-            Average.of(cost and cost["cpu"] for cost in costs),
-            Average.of(cost and cost.get("peak_mib") for cost in costs),
-        )
+def reference_row(name: str, found: Sequence[Outcome], costs: Sequence[dict[str, float] | None]) -> Reference:
+    """Sum up a reference over training seeds, from the outcomes of any method and the costs of its own training."""
+    return Reference(name=name, **_numbers(name, found, costs))
+
+
+def _numbers(model: str, found: Sequence[Outcome], costs: Sequence[dict[str, float] | None]) -> dict[str, Any]:
+    return {
+        "accuracy": {s: Average.of(one.unlearning.accuracy[s][model] for one in found) for s in SPLITS},
+        "gap": Average.of(one.unlearning.average_gap(model) for one in found),
+        "mia": Average.of(_mia(one, model) for one in found),
+        "learned": Average.of(_learned(one, model) for one in found),
+        "new_head": Average.of(_new_head(one, model) for one in found),
+        "cpu": Average.of(cost and cost["cpu"] for cost in costs),
+        "memory": Average.of(cost and cost.get("peak_mib") for cost in costs),
+    }
 
 
 @dataclass(frozen=True)
@@ -233,7 +225,7 @@ def cells(found: Comparison) -> Cells:
     return Cells(f"Forget {found.request}", columns, tuple(rows), tuple(notes))
 
 
-def _common(row: Row | Reference) -> tuple[str, ...]:
+def _common(row: Reference) -> tuple[str, ...]:
     accuracy = [_number(row.accuracy[split], 3) for split in SPLITS]
     return (
         *accuracy,

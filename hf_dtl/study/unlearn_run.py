@@ -15,7 +15,7 @@ from hf_dtl.stages import changed_settings, write_atomically
 from hf_dtl.study.options import Method
 from hf_dtl.study.settings import write_tiny_resnet
 from hf_dtl.study.unlearn_cells import TUNED_ON, UnlearnCell, outcome
-from hf_dtl.study.unlearn_report import Comparison, Reference, Row, markdown, plot_gap, results
+from hf_dtl.study.unlearn_report import Comparison, markdown, method_row, plot_gap, reference_row, results
 from hf_dtl.study.unlearn_settings import RATES, REQUESTS, UNLEARN_KNOBS, UNLEARN_METHODS, UNLEARN_SETTINGS
 from hf_dtl.study.workers import run_cells
 from hf_dtl.unlearn_options import UnlearnOptions
@@ -221,7 +221,7 @@ def _comparison(
             cells = study.method(request, method, strength)
             found = [outcome(*own) for own in zip(cells, trained, references, strict=True)]
             any_outcome = any_outcome or [o for o in found if o is not None and None not in found]
-            rows.append(Row.of(method.at(strength), found, study.gaps(request, method)))
+            rows.append(method_row(method.at(strength), found, study.gaps(request, method)))
     if not any_outcome:
         raise DivergedError(f"No method finished on {request} on every seed, so there is nothing to compare.")
     models = ("undisposed", "retrained")
@@ -232,7 +232,7 @@ def _comparison(
         request=request,
         images={name: images[name] for name in ("forget", "retain")},
         seeds=study.seeds,
-        references=tuple(Reference.of(model, any_outcome, costs[model]) for model in models),
+        references=tuple(reference_row(model, any_outcome, costs[model]) for model in models),
         rows=tuple(rows),
         failed=failed,
     )

@@ -1,0 +1,57 @@
+"""What every script does around its work: read the options, and end with a message instead of a traceback."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from rich.console import Console
+from transformers import HfArgumentParser
+
+from hf_dtl.audit import LeakageReport, comparison_table, table
+from hf_dtl.errors import DTLError
+
+
+def run_script(options: type, main: Callable[[Any], None], again: str = "Start the same command again") -> None:
+    """Read the command line into a dataclass and call `main` with it; an error of the library ends it with its text.
+
+    Args:
+        options: dataclass whose fields have help texts.
+        main: the script's work.
+        again: what continues it after Ctrl-C, as the beginning of a sentence.
+    """
+    (arguments,) = HfArgumentParser(options).parse_args_into_dataclasses()
+    try:
+        main(arguments)
+    except DTLError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"Interrupted. {again} to continue.")
+
+
+def console(width: int = 120) -> Console:
+    """The terminal; for a file or pipe Rich would take 80 columns and break the tables.
+
+    Args:
+        width: columns where there is no terminal.
+    """
+    return Console() if sys.stdout.isatty() else Console(width=width)
+
+
+def show_reports(reports: Sequence[LeakageReport], folder: Path) -> None:
+    """Print the tables of every report, the methods side by side where there are several, and where it all lies."""
+    shown = console()
+    for report in reports:
+        shown.print(*table(report))
+    if len(reports) > 1:
+        shown.print(comparison_table(reports))
+    shown.print(f"Scrubbed model, card, report and plots: {folder}", highlight=False)
+
+
+def end_processes(state: PartialState) -> None:
+    """Wait for all processes, and leave their group."""
+    state.wait_for_everyone()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
