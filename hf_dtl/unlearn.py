@@ -115,6 +115,7 @@ class UnlearnJob(StagedJob):
         parts = {"forget": self.division.forget, "retain": self.division.retain}
         for split in ("validation", "test"):
             whole: datasets.Dataset = getattr(task, split)
+            whole = whole.select(np.flatnonzero(~self.request.has_value(whole)))
             forgotten = np.isin(_labels(whole), classes)
             if classes and not forgotten.any():
                 raise DataError(f"'{task.name}': the {split} split has no image of the classes to forget.")
@@ -150,7 +151,8 @@ class UnlearnJob(StagedJob):
         elif own["chunking"].default == "class" and labels < own["num_chunks"].default:
             common["chunking"] = "random"  # fewer classes than chunks
         if "stop" in own:
-            common["stop"] = "retain_drop" if self.division.classes else "validation_accuracy"
+            poison = choice.options.get("goal") == "depoison"
+            common["stop"] = "retain_drop" if self.division.classes or poison else "validation_accuracy"
         if o.forget_weight is not None:
             common["forget_weight"] = o.forget_weight
         return choice.config(**stage_arguments(work, **common))

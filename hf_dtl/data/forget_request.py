@@ -122,12 +122,29 @@ class ForgetRequest:
             )
         return np.isin(task.train_rows, list(rows))
 
-    def _valued(self, task: TaskData) -> np.ndarray:
-        feature = task.train.features[self.name]
-        column = task.train.select_columns([self.name]).with_format(None)[:][self.name]
+    def has_value(self, images: datasets.Dataset) -> np.ndarray:
+        """Tell which held-out images have the column's value: they belong to what is forgotten, and test nothing else.
+
+        Args:
+            images: a split of the task; without that column nothing is known, so none has.
+
+        Returns:
+            (N,) bool; no image for other kinds of requests.
+        """
+        if self.column is None or self.column not in images.features:
+            return np.zeros(len(images), dtype=bool)
+        return self._texts(images) == self.value
+
+    def _texts(self, images: datasets.Dataset) -> np.ndarray:
+        """The column as text, empty where there is no value."""
+        feature = images.features[self.name]
+        column = images.select_columns([self.name]).with_format(None)[:][self.name]
         if isinstance(feature, datasets.ClassLabel):
             column = [None if value is None else feature.int2str(value) for value in column]
-        texts = np.array(["" if value is None else str(value) for value in column])
+        return np.array(["" if value is None else str(value) for value in column])
+
+    def _valued(self, task: TaskData) -> np.ndarray:
+        texts = self._texts(task.train)
         mask = texts == self.value
         if not mask.any():
             there = sorted(set(texts.tolist()) - {""})

@@ -83,7 +83,7 @@ def load_task(
         images_per_class: draw so many training images of each class; None means all. A larger draw with the same
             seed contains a smaller one.
         seed: of that draw alone.
-        keep_column: a further column that the training images keep.
+        keep_column: a further column that the training images keep, and held-out images where they have it.
 
     Returns:
         The task, its labels numbered in the order of the specification.
@@ -122,7 +122,11 @@ def load_task(
     renumber[list(chosen)] = np.arange(len(chosen))
     whole = {
         name: image_and_label(
-            used[name], image_column, renumber[ids[name]], labels, keep_column if name in train_rows else None
+            used[name],
+            image_column,
+            renumber[ids[name]],
+            labels,
+            keep_column if keep_column in used[name].features else None,
         )
         for name in used
     }
