@@ -177,7 +177,7 @@ class UnlearningTrainer(Trainer):
     @property
     def reduce(self):
         """Sum of a tensor over all processes, None for one process."""
-        return _sum_over_processes if self.args.world_size > 1 else None
+        return sum_over_processes if self.args.world_size > 1 else None
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
         """Retention on every micro-batch; disposal once an optimizer step, over all its micro-batches' chunks."""
@@ -347,6 +347,7 @@ def _items(dataset: Dataset, model: MultiHeadClassifier, processing_class) -> Da
     return load_images(dataset, processing_class, num_channels=getattr(model.backbone.config, "num_channels", 3))
 
 
-def _sum_over_processes(tensor: Tensor) -> Tensor:
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place."""
     torch.distributed.all_reduce(tensor)
     return tensor

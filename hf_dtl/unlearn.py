@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from hf_dtl.job import StagedJob, in_memory
 from hf_dtl.loading_models import load_classifier
 from hf_dtl.methods.by_name import MethodChoice, parse_methods
 from hf_dtl.stages import Run
-from hf_dtl.subspaces import fingerprints, load_subspace
+from hf_dtl.subspaces import collect_subspace, fingerprints, load_subspace
+from hf_dtl.trainer import sum_over_processes
 from hf_dtl.training import stage_arguments
 from hf_dtl.unlearn_options import UnlearnOptions
 
@@ -44,6 +45,8 @@ class UnlearnJob(StagedJob):
     Raises:
         ConfigError, DataError, ModelError, OutputError: bad input, before any training.
     """
+
+    layer_inputs: Path | None = None
 
     def __init__(self, options: UnlearnOptions):
         super().__init__(options)
@@ -153,6 +156,8 @@ class UnlearnJob(StagedJob):
         if "stop" in own:
             poison = choice.options.get("goal") == "depoison"
             common["stop"] = "retain_drop" if self.division.classes or poison else "validation_accuracy"
+        if "subspace_file" in own and self.layer_inputs is not None:
+            common["subspace_file"] = str(self.layer_inputs)
         if o.forget_weight is not None:
             common["forget_weight"] = o.forget_weight
         return choice.config(**stage_arguments(work, **common))
@@ -183,7 +188,13 @@ class UnlearnJob(StagedJob):
         return {"scratch": scratch, "retrained": self.trained("retrained", start, self.images["retain"], training)}
 
     def unlearn(self, choice: MethodChoice, undisposed: PreTrainedModel) -> PreTrainedModel:
-        """The scrubbed model; a method that collects layer inputs leaves them for the next request."""
+        """The scrubbed model.
+
+        A method that needs the moments of layer inputs gets those on all training data, which a stage of their own
+        collects once for the model, and leaves those on the retained images for the next request.
+        """
+        if "subspace_file" in choice.config_class.__dataclass_fields__ and "subspace_file" not in choice.options:
+            self.layer_inputs = self.run.stage("layer_inputs", partial(self._collect, undisposed)) / LAYER_INPUTS
 
         def keep(trainer: Any, folder: Path) -> None:
             if hasattr(trainer, "save_subspace"):
@@ -192,6 +203,16 @@ class UnlearnJob(StagedJob):
         forget, retain = self.images["forget"], self.images["retain"]
         given = {"eval_dataset": self.images["validation"], "then": keep}
         return self.disposed(choice, undisposed, forget, retain, **given)
+
+    def _collect(self, undisposed: PreTrainedModel, folder: Path) -> None:
+        task = UnlearningConfig.retain_task
+        model = MultiHeadClassifier(copy.deepcopy(undisposed), task=task).to(self.state.device).eval()
+        together = torch.utils.data.ConcatDataset([self.images["forget"], self.images["retain"]])
+        processes = self.state.process_index, self.state.num_processes
+        reduce = sum_over_processes if processes[1] > 1 else None
+        moments = collect_subspace(model, together, task, process=processes, reduce=reduce)
+        if self.state.is_main_process:
+            moments.save(folder / LAYER_INPUTS, **fingerprints(model, task, self.processor))
 
     # What the audit gets --------------------------------------------------------------------------------------
 
