@@ -170,11 +170,16 @@ class DTLJob(StagedJob):
     def pretrain(self) -> PreTrainedModel:
         """A model that knows the source task: the given one, or one trained on the source data."""
         o = self.options
-        epochs = o.pretrain_epochs if o.pretrain_epochs is not None else (16 if o.model_name_or_path is None else 0)
-        if epochs == 0:
+        if self._epochs == 0:
             return self.model
-        training = self.training_options(num_train_epochs=epochs, learning_rate=o.pretrain_learning_rate)
+        training = self.training_options(num_train_epochs=self._epochs, learning_rate=o.pretrain_learning_rate)
         return self.trained("pretrain", self.model, self.images["source"]["train"], training)
+
+    @property
+    def _epochs(self) -> float:
+        """Passes over the source data."""
+        o = self.options
+        return o.pretrain_epochs if o.pretrain_epochs is not None else (16 if o.model_name_or_path is None else 0)
 
     def adapt(self, pretrained: PreTrainedModel) -> tuple[PreTrainedModel, MultiHeadClassifier]:
         """The TL model: as a plain target model (`undisposed`), and with a refitted source head for the disposal."""
@@ -193,11 +198,18 @@ class DTLJob(StagedJob):
         return undisposed, MultiHeadClassifier.load(self.run.stage("source_head", refit))
 
     def references(self, undisposed: PreTrainedModel) -> dict[str, PreTrainedModel | list[PreTrainedModel]]:
-        """`scratch` (random weights, a draw for each attack seed) and `retrained` (trained on the target alone)."""
+        """`scratch` (random weights, a draw for each attack seed) and `retrained` (trained on the target alone).
+
+        A given model that learns the source task here is where `retrained` starts too: what it knew before is public.
+        One that comes with the source task leaves nothing but random weights to start from.
+        """
         o = self.options
         scratch = scratch_models(undisposed, len(self.attacks.seeds), seed=o.seed)
         training = self.training_options(num_train_epochs=o.retrain_epochs, learning_rate=o.pretrain_learning_rate)
-        retrained = self.trained("retrained", copy.deepcopy(scratch[0]), self.images["target"]["train"], training)
+        start = copy.deepcopy(scratch[0])
+        if o.model_name_or_path is not None and self._epochs:
+            start = _with_new_head(self.given_model(new_head=True), self.tasks["target"].labels, o.seed)
+        retrained = self.trained("retrained", start, self.images["target"]["train"], training)
         return {"scratch": scratch, "retrained": retrained}
 
     def dispose(self, choice: MethodChoice, tl_model: MultiHeadClassifier) -> PreTrainedModel:

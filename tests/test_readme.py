@@ -83,18 +83,15 @@ def test_the_table_is_the_one_that_the_command_wrote():
 
 
 def test_the_study_table_is_what_the_studies_found():
-    rows = [line for line in README.splitlines() if line.startswith("| representation_erasure | ")]
-    table = README[README.index(rows[0]) :]
-    for place, name in enumerate(("mnist_vit", "mnist_resnet", "fashion_vit")):
-        found = json.loads((RESULTS.parent / "study" / name / "results.json").read_text())["summary"]["rows"]
-        for row in found:
-            own = ":head=probes" if "head=probes" in row["method"] else ""
-            line = next(x for x in table.splitlines() if x.startswith(f"| {row['method'].split(':')[0]}{own} | "))
+    lines = README[README.index("| method | MNIST, ViT |") :].splitlines()
+    for place, name in enumerate(("mnist_vit", "mnist_resnet", "fashion_vit", "cifar_vit"), 1):
+        summary = json.loads((RESULTS.parent / "study" / name / "results.json").read_text())["summary"]
+        for row in summary["rows"]:
             leaked, lost = row["over_retrained"]["over"], row["loss_points"]
-            wanted = [
-                f"{leaked['mean']:.2f} ± {leaked['deviation']:.2f}", f"{lost['mean']:+.2f} ± {lost['deviation']:.2f}",
-                f"{row['cost']['mean']:.2f}",
-            ]  # fmt: skip
-            assert line.split(" | ")[1 + 3 * place : 4 + 3 * place] == wanted or line.endswith(
-                f"{' | '.join(wanted)} |"
+            line = next(line for line in lines if line.startswith(f"| {row['method'].split(':')[0]} |"))
+            assert line.strip("| ").split(" | ")[place] == (
+                f"{leaked['mean']:.2f} ± {leaked['deviation']:.2f} / {lost['mean']:+.1f} ± {lost['deviation']:.1f}"
             )
+        retrained = next(r for r in summary["references"] if r["name"] == "retrained")["loss_points"]
+        line = next(line for line in lines if line.startswith("| (retrained) |"))
+        assert line.strip("| ").split(" | ")[place] == f"0 / {retrained['mean']:+.1f} ± {retrained['deviation']:.1f}"

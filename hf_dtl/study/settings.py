@@ -57,6 +57,14 @@ CIFAR_METHODS = (
     f"{ERASURE}:per_device_train_batch_size=128:per_device_retain_batch_size=64",
     *(m for m in FEWER_METHODS if m.startswith(("gradient_collision", "noise", "feature"))),
 )
+# A pre-trained backbone of 22 M parameters on a CPU: few and small steps, and no noise, which so few would not repair.
+_SMALL = "per_device_train_batch_size=32:per_device_retain_batch_size=32"
+DINO_METHODS = (
+    f"representation_erasure:max_steps=60:alpha=0:{_SMALL}",
+    f"gradient_collision:max_steps=30:{_SMALL}",
+    f"noise_then_distil:max_steps=100:{_SMALL}",
+    f"feature_eraser:max_steps=40:{_SMALL}",
+)
 
 
 @dataclass(frozen=True)
@@ -144,15 +152,19 @@ SETTINGS: dict[str, Setting] = {
         | {
             "model_name_or_path": "{model}",
             "image_size": 56,
-            "source_images_per_class": 1000,
-            "pretrain_epochs": 3.0,
+            "source_images_per_class": 300,
+            "pretrain_epochs": 2.0,
             "pretrain_learning_rate": 1e-4,
-            "adapt_epochs": 20.0,
+            "adapt_epochs": 8.0,
             "adapt_learning_rate": 1e-4,
-            "retrain_epochs": 60.0,
+            "retrain_epochs": 24.0,
             "dispose_learning_rate": 1e-4,
+            "attacks": "linear_probe,full",
+            "attack_learning_rates": "1e-4",
+            "budgets": "10",
+            "max_eval_images": 600,
         },
-        CIFAR_METHODS,
+        DINO_METHODS,
     ),
 }
 

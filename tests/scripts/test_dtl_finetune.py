@@ -245,6 +245,29 @@ def test_probes_get_all_images_of_a_process(tmp_path):
     assert [job.disposal_config(choice, tmp_path).num_chunks for choice in job.choices] == [1, 4]
 
 
+@pytest.mark.parametrize(("epochs", "same"), [(1.0, True), (0, False)])
+def test_retrained_starts_where_the_source_model_started(epochs, same, tmp_path, monkeypatch):
+    from hf_dtl.dtl import DTLJob, DTLOptions
+
+    given = two_headed().export("target")
+    given.save_pretrained(tmp_path / "model")
+    embedded_processor(16).save_pretrained(tmp_path / "model")
+    options = QUICK | {"model_name_or_path": str(tmp_path / "model"), "pretrain_epochs": epochs}
+    job = DTLJob(DTLOptions(output_dir=str(tmp_path / "out"), **options))
+    starts = {}
+
+    def remember(name, model, images, training):
+        starts[name] = {key: value.clone() for key, value in model.state_dict().items()}
+        for parameter in model.parameters():
+            parameter.data += 1  # as training does
+        return model
+
+    monkeypatch.setattr(job, "trained", remember)
+    job.references(job.pretrain())
+    body = [key for key in starts["retrained"] if not key.startswith("classifier")]
+    assert all(torch.equal(starts["retrained"][key], given.state_dict()[key]) for key in body) is same
+
+
 def test_settings_that_change_results_are_recorded(undisturbed):
     recorded = json.loads((undisturbed[0] / "run.json").read_text())
     assert recorded["seed"] == 0 and recorded["adapt_epochs"] == 10
