@@ -77,7 +77,7 @@ class ProjectedGradientConfig(UnlearningConfig):
         default=512, metadata={"help": "Most forget images, and held-out images, that a measurement looks at, >= 1."}
     )
     chunking: Chunking = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})
-    learning_rate: float = field(default=1e-2, metadata={"help": "Learning rate, of SGD unless optim says otherwise."})
+    learning_rate: float = field(default=0.1, metadata={"help": "Learning rate, of SGD unless optim says otherwise."})
     optim: str = field(default="sgd", metadata={"help": "Optimizer; whatever it is, the update is projected last."})
 
     def __post_init__(self):

@@ -212,7 +212,8 @@ def cells(found: Comparison) -> Cells:
         *("CPU s", "of retraining", "memory, MiB"),
     )
     goal = f"✓: gap at most {100 * GOAL_GAP:g} points in at most {100 * GOAL_COST:g} % of retraining's CPU time."
-    notes = [goal]
+    memory = "Memory: beyond what was there before; on a CPU memory that was freed earlier is used again."
+    notes = [goal, memory]
     diverged = [f"{row.name} on {row.diverged} seed(s)" for row in found.rows if row.diverged]
     if diverged:
         notes.append(f"Diverged, so without values there: {', '.join(diverged)}.")
