@@ -236,7 +236,9 @@ def unlearning_cells(report: LeakageReport) -> Cells:
     rows.append(("CPU seconds", *("–" if cost is None else f"{cost['cpu']:.1f}" for cost in costs)))
     notes = ["Average gap: mean distance of the accuracies on forget, retain and test; lower is better."]
     if not found.has_retrained:
-        notes = ["Without a retrained reference it is not known which forget accuracy is right: 0 is not the goal."]
+        notes = [
+            "Without a retrained model the right forget accuracy is not known; for single images 0 is not the goal."
+        ]
     if found.relative_cost is not None:
         notes.append(f"Unlearning took {100 * found.relative_cost:.1f} % of retraining's CPU time.")
     return Cells(f"Unlearning {found.request}", ("accuracy", *roles), tuple(rows), tuple(notes))
