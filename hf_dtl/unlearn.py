@@ -194,7 +194,7 @@ class UnlearnJob(StagedJob):
         collects once for the model, and leaves those on the retained images for the next request.
         """
         if "subspace_file" in choice.config_class.__dataclass_fields__ and "subspace_file" not in choice.options:
-            self.layer_inputs = self.run.stage("layer_inputs", partial(self._collect, undisposed)) / LAYER_INPUTS
+            self.layer_inputs = self.collect_layer_inputs(undisposed)
 
         def keep(trainer: Any, folder: Path) -> None:
             if hasattr(trainer, "save_subspace"):
@@ -203,6 +203,10 @@ class UnlearnJob(StagedJob):
         forget, retain = self.images["forget"], self.images["retain"]
         given = {"eval_dataset": self.images["validation"], "then": keep}
         return self.disposed(choice, undisposed, forget, retain, **given)
+
+    def collect_layer_inputs(self, undisposed: PreTrainedModel) -> Path:
+        """The moments of layer inputs on all training data: a stage, done once for the model."""
+        return self.run.stage("layer_inputs", partial(self._collect, undisposed)) / LAYER_INPUTS
 
     def _collect(self, undisposed: PreTrainedModel, folder: Path) -> None:
         task = UnlearningConfig.retain_task

@@ -83,6 +83,7 @@ def _load_job(options: str) -> UnlearnJob:
 
 def _prepare(cell: UnlearnCell, job: UnlearnJob) -> dict[str, Any]:
     undisposed = job.train()
+    job.collect_layer_inputs(undisposed)  # here, because cells of one job run side by side
     retrained = job.references(undisposed)["retrained"]
     assert isinstance(retrained, PreTrainedModel)
     tuning = cell.kind == "tuning seed"

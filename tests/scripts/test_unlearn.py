@@ -134,10 +134,10 @@ def test_the_next_request_needs_no_retain_images_and_numbers_classes_as_the_mode
     assert str(output.parent) not in text + card and str(tmp_path) not in text + card
     assert "0 is not the goal" in out
 
-    code, _, err = run(
-        tmp_path / "wrong", methods=chosen, model_name_or_path=output / "undisposed", train_epochs=None
-    )  # fmt: skip
-    assert code == 1 and "weights differ" in err and not (tmp_path / "wrong" / "scrubbed").exists()
+    other = {"methods": chosen, "model_name_or_path": str(output / "undisposed"), "train_epochs": 0}
+    with pytest.raises(DTLError, match="weights differ"):
+        UnlearnJob(UnlearnOptions(**QUICK | {"output_dir": str(tmp_path / "wrong")} | other))
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_random_images_on_two_processes_as_on_one(tmp_path):
@@ -170,8 +170,8 @@ def test_a_repeated_command_trains_and_attacks_nothing_again(done, tmp_path):
     assert code == 0, err[-4000:]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (copy / "attacks.jsonl").read_bytes() == attacks
-    code, _, err = run(copy, forget="class=3")
-    assert code == 1 and "holds another run (forget: 'class=2' there, 'class=3' now)" in err
+    with pytest.raises(DTLError, match="holds another run .*forget: 'class=2' there, 'class=3' now"):
+        UnlearnJob(UnlearnOptions(**QUICK | {"output_dir": str(copy), "forget": "class=3", "train_epochs": 25.0}))
     assert (copy / "scrubbed" / "README.md").exists()
 
 
