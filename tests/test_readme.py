@@ -95,3 +95,19 @@ def test_the_study_table_is_what_the_studies_found():
         retrained = next(r for r in summary["references"] if r["name"] == "retrained")["loss_points"]
         line = next(line for line in lines if line.startswith("| (retrained) |"))
         assert line.strip("| ").split(" | ")[place] == f"0 / {retrained['mean']:+.1f} ± {retrained['deviation']:.1f}"
+
+
+def test_the_table_of_unlearning_is_what_the_comparison_found():
+    found = json.loads((RESULTS.parent / "unlearning" / "fashion_vit" / "results.json").read_text())["comparisons"]
+    lines = README[README.index("| method | class=0: gap, points |") :].splitlines()
+    for place, one in enumerate(found):
+        for row in (*one["rows"], *one["references"]):
+            names = (row["name"].split(":")[0], f"({row['name']})")
+            line = next(line for line in lines if line.startswith(tuple(f"| {name} |" for name in names)))
+            gap, mia = row["gap"], row["mia"]
+            wanted = [
+                f"{100 * gap['mean']:.1f} ± {100 * gap['deviation']:.1f}", f"{mia['mean']:.3f} ± {mia['deviation']:.3f}",
+            ]  # fmt: skip
+            if "leakage" in row:
+                wanted.append(f"{row['leakage']['mean']:.2f} ± {row['leakage']['deviation']:.2f}")
+            assert line.strip("| ").split(" | ")[1 + 3 * place :][: len(wanted)] == wanted
