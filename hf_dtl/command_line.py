@@ -22,8 +22,8 @@ def run_script(options: type, main: Callable[[Any], None], again: str = "Start t
         main: the script's work.
         again: what continues it after Ctrl-C, as the beginning of a sentence.
     """
-    (arguments,) = HfArgumentParser(options).parse_args_into_dataclasses()
     try:
+        (arguments,) = HfArgumentParser(options).parse_args_into_dataclasses()  # options may refuse a value
         main(arguments)
     except DTLError as error:
         sys.exit(f"{type(error).__name__}: {error}")

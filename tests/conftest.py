@@ -1,7 +1,11 @@
 """Network-free tests in a home of their own; set before anything imports the Hub client."""
 
 import os
+import signal
 import tempfile
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and every process would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HOME = tempfile.mkdtemp(prefix="hf_dtl_tests_")
 os.environ |= {

@@ -11,9 +11,10 @@ from toy_tasks import two_headed
 from transformers import HfArgumentParser
 
 from hf_dtl.audit_options import AuditOptions
-from hf_dtl.data import DatasetSpec, embedded_processor
+from hf_dtl.data import DatasetSpec, ForgetRequest, embedded_processor
 from hf_dtl.dtl import DTLOptions
 from hf_dtl.methods.by_name import parse_methods
+from hf_dtl.unlearn_options import UnlearnOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -60,6 +61,16 @@ def test_commands_are_understood(command):
     assert parse_methods(options.methods)
     for spec in (options.source_dataset, options.target_dataset, options.novel_dataset):
         DatasetSpec.parse(spec)
+
+
+@pytest.mark.parametrize("command", commands("unlearn.py"))
+def test_unlearning_commands_are_understood(command):
+    words = shlex.split(command, comments=True)
+    position = words.index("scripts/unlearn.py")
+    (options,) = HfArgumentParser(UnlearnOptions).parse_args_into_dataclasses(words[position + 1 :])
+    assert parse_methods(options.methods) and DatasetSpec.parse(options.dataset)
+    if options.forget != "rows.txt":
+        ForgetRequest.parse(options.forget)
 
 
 def test_make_targets_exist():

@@ -62,7 +62,7 @@ def test_killed_interrupted_and_continued(tmp_path):
     folder = tmp_path / "out"
     one = folder / "seeds" / "1000" / "stages"
     process = start(folder, workers=2, override=json.dumps(OVERRIDE | {"save_steps": 1}))
-    wait_for(process, lambda: any((one / "pretrain.partial" / "checkpoints").glob("checkpoint-*")))
+    wait_for(process, lambda: any((one / "pretrain.partial").glob("checkpoints/*/trainer_state.json")))
     process.send_signal(signal.SIGKILL)  # the first process alone: its workers must not live on
     process.communicate()
     assert gone(process.pid)
