@@ -34,7 +34,7 @@ class UnlearnOptions(JobOptions):
 
     forget: str = option(
         help="What to forget: class=3 (also class=cat,dog or class=0-2), a file of row numbers of the training "
-        "split, column=value (such as person=ann), or random=10% of the training images."
+        "split, column=value (such as person=ann), or random=10%% of the training images."
     )
     dataset: str = option(
         "fashion_mnist", "Data that the model was trained on: NAME[:SPLIT][CLASS,CLASS,...], a Hub id or a folder."
