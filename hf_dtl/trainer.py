@@ -4,7 +4,7 @@ import copy
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -178,6 +178,17 @@ class UnlearningTrainer(Trainer):
     def reduce(self):
         """Sum of a tensor over all processes, None for one process."""
         return sum_over_processes if self.args.world_size > 1 else None
+
+    @property
+    def quiet(self) -> dict[str, bool]:
+        """Arguments of a progress bar: none where the environment decides (TQDM_DISABLE)."""
+        return {"disable": True} if self.args.disable_tqdm or self.args.process_index else {}
+
+    def loaded(self, images: Dataset, rows: Iterable[int]) -> tuple[Tensor, Tensor]:
+        """Some images of a data set and their labels on the device, for a pass besides the training."""
+        items = [images[row] for row in rows]
+        pixels = torch.stack([item["pixel_values"] for item in items]).to(self.args.device)
+        return pixels, torch.tensor([int(item["labels"]) for item in items], device=self.args.device)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
         """Retention on every micro-batch; disposal once an optimizer step, over all its micro-batches' chunks."""

@@ -169,9 +169,12 @@ class UnlearnJob(StagedJob):
         epochs = self._epochs
         if epochs == 0:
             return self.model
-        together = torch.utils.data.ConcatDataset([self.images["forget"], self.images["retain"]])
         training = self.training_options(num_train_epochs=epochs, learning_rate=self.options.train_learning_rate)
-        return self.trained("train", self.model, together, training)
+        return self.trained("train", self.model, self._together(), training)
+
+    def _together(self) -> torch.utils.data.Dataset:
+        """All training images."""
+        return torch.utils.data.ConcatDataset([self.images["forget"], self.images["retain"]])
 
     def references(self, undisposed: PreTrainedModel) -> dict[str, PreTrainedModel | list[PreTrainedModel]]:
         """`scratch` (random weights, a draw for each attack seed), and `retrained` where it is asked for."""
@@ -211,10 +214,9 @@ class UnlearnJob(StagedJob):
     def _collect(self, undisposed: PreTrainedModel, folder: Path) -> None:
         task = UnlearningConfig.retain_task
         model = MultiHeadClassifier(copy.deepcopy(undisposed), task=task).to(self.state.device).eval()
-        together = torch.utils.data.ConcatDataset([self.images["forget"], self.images["retain"]])
         processes = self.state.process_index, self.state.num_processes
         reduce = sum_over_processes if processes[1] > 1 else None
-        moments = collect_subspace(model, together, task, process=processes, reduce=reduce)
+        moments = collect_subspace(model, self._together(), task, process=processes, reduce=reduce)
         if self.state.is_main_process:
             moments.save(folder / LAYER_INPUTS, **fingerprints(model, task, self.processor))
 

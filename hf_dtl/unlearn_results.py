@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from hf_dtl.audit import LeakageReport, PiggybackRecord, accuracy, run_audit
 from hf_dtl.audit.membership import MembershipResult, membership_inference
 from hf_dtl.audit.report import machine, without_folders
-from hf_dtl.audit.unlearning import Unlearning
+from hf_dtl.audit.unlearning import ROLES, Unlearning
 from hf_dtl.errors import DataError
 from hf_dtl.job import in_memory
 from hf_dtl.methods.by_name import MethodChoice
@@ -47,17 +47,23 @@ class Measured:
         )
 
 
-def audit(job: UnlearnJob, choice: MethodChoice, models: Models) -> LeakageReport:
-    """Measure and attack the scrubbed model and its references; attacks that are finished are not repeated.
+def audit(
+    job: UnlearnJob, choice: MethodChoice, scrubbed: PreTrainedModel, references: Models, before: Measured
+) -> LeakageReport:
+    """Measure the scrubbed model, and attack it and its references; attacks that are finished are not repeated.
 
     Every process runs its share of the attacks, so all must call this, and all get the report.
 
     Args:
         job: whose images are used.
         choice: the method.
-        models: by role: undisposed, scrubbed, scratch, and retrained where there is one.
+        scrubbed: its result.
+        references: by role: undisposed, scratch, and retrained where there is one.
+        before: what the references answer, which all methods share.
     """
-    return report(job, choice, measure(job, models), attack(job, models, "attacks"))
+    found = before + measure(job, {"scrubbed": scrubbed})
+    found.membership.sort(key=lambda row: ROLES.index(row["model"]))
+    return report(job, choice, found, attack(job, {"scrubbed": scrubbed, **references}, "attacks"))
 
 
 def attack(job: UnlearnJob, models: Models, store: str, *, progress: bool = True) -> list[PiggybackRecord]:

@@ -21,7 +21,7 @@ from hf_dtl.command_line import end_processes, run_script, show_reports
 from hf_dtl.results import Scrubbed
 from hf_dtl.unlearn import LAYER_INPUTS, UnlearnJob
 from hf_dtl.unlearn_options import UnlearnOptions
-from hf_dtl.unlearn_results import audit, write
+from hf_dtl.unlearn_results import audit, measure, write
 
 
 def main(options: UnlearnOptions) -> None:
@@ -29,12 +29,10 @@ def main(options: UnlearnOptions) -> None:
     transformers.logging.disable_progress_bar()  # of reading and writing weights
     job = UnlearnJob(options)
     undisposed = job.train()
-    references = job.references(undisposed)
+    references = {"undisposed": undisposed, **job.references(undisposed)}
     scrubbed = [(choice, job.unlearn(choice, undisposed)) for choice in job.choices]
-    results = [
-        Scrubbed(choice, model, audit(job, choice, {"undisposed": undisposed, "scrubbed": model, **references}))
-        for choice, model in scrubbed
-    ]
+    before = measure(job, references)
+    results = [Scrubbed(choice, model, audit(job, choice, model, references, before)) for choice, model in scrubbed]
     if job.state.is_main_process:
         write(job, results, undisposed)
         show_reports([result.report for result in results], job.run.folder)

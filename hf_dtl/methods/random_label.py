@@ -100,14 +100,11 @@ class SalUnTrainer(RandomLabelTrainer):
         self.model.eval()
         mine = range(args.process_index, len(forget), args.world_size)
         losses = [partial(self._sum_of_losses, mine[i : i + _BATCH]) for i in range(0, len(mine), _BATCH)]
-        quiet = {"disable": True} if args.disable_tqdm or args.process_index else {}  # else TQDM_DISABLE decides
-        bar = tqdm(losses, desc="saliency", unit="batch", **quiet)
+        bar = tqdm(losses, desc="saliency", unit="batch", **self.quiet)
         return average_loss(bar, self._trained, reduce=self.reduce).gradients
 
     def _sum_of_losses(self, rows: range) -> Tensor:
-        items = [self.train_dataset.forget[i] for i in rows]
-        images = torch.stack([item["pixel_values"] for item in items]).to(self.args.device)
-        labels = torch.tensor([int(item["labels"]) for item in items], device=self.args.device)
+        images, labels = self.loaded(self.train_dataset.forget, rows)
         return F.cross_entropy(self.model(images, task=self.forget_task).float(), labels, reduction="sum")
 
     @torch.no_grad()

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback
 
@@ -135,9 +134,7 @@ def accuracy(trainer: UnlearningTrainer, model: torch.nn.Module, images: Dataset
     mine = range(args.process_index, len(images), args.world_size)  # type: ignore[arg-type]
     right = torch.zeros((), dtype=torch.float64, device=args.device)
     for start in range(0, len(mine), batch_size):
-        items = [images[i] for i in mine[start : start + batch_size]]
-        pixels: Tensor = torch.stack([item["pixel_values"] for item in items]).to(args.device)
-        labels = torch.tensor([int(item["labels"]) for item in items], device=args.device)
+        pixels, labels = trainer.loaded(images, mine[start : start + batch_size])
         right += (model(pixels, task=trainer.retain_task).argmax(-1) == labels).sum()
     model.train(training)
     if trainer.reduce is not None:

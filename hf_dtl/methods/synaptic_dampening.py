@@ -106,22 +106,19 @@ class SelectiveSynapticDampeningTrainer(UnlearningTrainer):
         mine = drawn[args.process_index :: args.world_size]
         at_once = max(1, min(32, _AT_ONCE // sum(weight.numel() for weight in total)))
         self.model.eval()
-        quiet = {"disable": True} if args.disable_tqdm or args.process_index else {}  # else TQDM_DISABLE decides
-        with tqdm(total=len(mine), desc=f"Fisher information, {which}", unit="image", **quiet) as bar:
+        with tqdm(total=len(mine), desc=f"Fisher information, {which}", unit="image", **self.quiet) as bar:
             for images, rows, task in (
                 (forget, mine[mine < len(forget)], self.forget_task),
                 (retain, mine[mine >= len(forget)] - len(forget), self.retain_task),
             ):
                 loss = partial(self._image_loss, tuple(weights), task)
                 for start in range(0, len(rows), at_once):
-                    items = [images[i] for i in rows[start : start + at_once].tolist()]
-                    pixels = torch.stack([item["pixel_values"] for item in items]).to(args.device)
-                    labels = torch.tensor([int(item["labels"]) for item in items], device=args.device)
+                    pixels, labels = self.loaded(images, rows[start : start + at_once].tolist())
                     for t, squares in zip(
                         total, squared_gradients(loss, list(weights.values()), pixels, labels), strict=True
                     ):
                         t += squares
-                    bar.update(len(items))
+                    bar.update(len(labels))
         return [t / len(drawn) for t in reduce_together(total, self.reduce)]
 
     def _weights(self) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ class UnlearnCell:
 
     def do(self, job: UnlearnJob) -> None:
         """Do the cell unless it is finished."""
-        work = {"references": _attack_references, "tuning": _try, "method": _unlearn}.get(self.kind, _prepare)
+        work = {"references": _attack_references, "tuning": _unlearn, "method": _unlearn}.get(self.kind, _prepare)
         keep(self.path, lambda: work(self, job))
 
 
@@ -100,30 +100,24 @@ def _prepare(cell: UnlearnCell, job: UnlearnJob) -> dict[str, Any]:
     }
 
 
-def _references(job: UnlearnJob) -> dict[str, Any]:
-    undisposed = load_stage(job.run.folder / "stages" / "train")
-    return {"undisposed": undisposed, **job.references(undisposed)}
+def _undisposed(job: UnlearnJob) -> PreTrainedModel:
+    return load_stage(job.run.folder / "stages" / "train")
 
 
 def _attack_references(cell: UnlearnCell, job: UnlearnJob) -> list[dict[str, Any]]:
-    return [asdict(record) for record in attack(job, _references(job), "attacks-references", progress=False)]
-
-
-def _try(cell: UnlearnCell, job: UnlearnJob) -> dict[str, Any]:
-    choice = parse_method(cell.method)
-    try:
-        scrubbed = job.unlearn(choice, _references(job)["undisposed"])
-    except DivergedError as error:
-        return {"diverged": str(error)}
-    return asdict(measure(job, {"scrubbed": scrubbed}, TUNED_ON, membership=False))
+    undisposed = _undisposed(job)
+    models = {"undisposed": undisposed, **job.references(undisposed)}
+    return [asdict(record) for record in attack(job, models, "attacks-references", progress=False)]
 
 
 def _unlearn(cell: UnlearnCell, job: UnlearnJob) -> dict[str, Any]:
     choice = parse_method(cell.method)
     try:
-        scrubbed = job.unlearn(choice, _references(job)["undisposed"])
+        scrubbed = job.unlearn(choice, _undisposed(job))
     except DivergedError as error:
         return {"diverged": str(error)}
+    if cell.kind == "tuning":
+        return asdict(measure(job, {"scrubbed": scrubbed}, TUNED_ON, membership=False))
     records = attack(job, {"scrubbed": scrubbed}, f"attacks-{cell.path.stem}", progress=False)
     found = measure(job, {"scrubbed": scrubbed}, MEASURED_ON)
     return {**asdict(found), "attacks": [asdict(r) for r in records], "cost": job.cost(job.disposal_stage(choice))}

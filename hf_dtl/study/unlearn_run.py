@@ -9,6 +9,7 @@ from typing import Any
 from hf_dtl.audit_options import attack_names
 from hf_dtl.data import ForgetRequest
 from hf_dtl.errors import ConfigError, DivergedError, OutputError
+from hf_dtl.functional import average_gap
 from hf_dtl.methods.by_name import METHODS, parse_method
 from hf_dtl.options import numbers, option
 from hf_dtl.stages import changed_settings, write_atomically
@@ -93,12 +94,12 @@ class Study:
 
         None where the training diverged.
         """
-        goal = self.tuning_seed(request).result()["accuracy"]
+        accuracy = self.tuning_seed(request).result()["accuracy"]
+        goal = {split: accuracy[split]["retrained"] for split in TUNED_ON}
         found: dict[float, float | None] = {}
         for strength, cell in self.tuning(request, method).items():
             own = cell.result().get("accuracy")
-            gaps = [abs(own[s]["scrubbed"] - goal[s]["retrained"]) for s in TUNED_ON] if own else []
-            found[strength] = sum(gaps) / len(gaps) if gaps else None
+            found[strength] = average_gap({split: own[split]["scrubbed"] for split in TUNED_ON}, goal) if own else None
         return found
 
     def start(self) -> None:
