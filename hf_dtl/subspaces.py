@@ -1,7 +1,5 @@
 """Gradient subspaces of a model on a data set: collected over all processes, and kept beside the model for later."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from hf_dtl.errors import ConfigError
+from hf_dtl.fingerprint import fingerprint
 from hf_dtl.functional import GradientSubspace
 from hf_dtl.functional.collision import Reduce
 from hf_dtl.heads import MultiHeadClassifier
@@ -54,14 +53,11 @@ def collect_subspace(
 
 def fingerprints(model: MultiHeadClassifier, task: str, processing_class) -> dict[str, str]:
     """What moments belong to: the weights that the task uses, and how images are processed."""
-    weights = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(model.state_dict().items()):
-        if name.startswith(("backbone.", f"heads.{task}.")):
-            weights.update(name.encode())
-            weights.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    used = ("backbone.", f"heads.{task}.")
+    weights = [part for item in sorted(model.state_dict().items()) if item[0].startswith(used) for part in item]
     processing = {} if processing_class is None else processing_class.to_dict()
-    text = json.dumps({k: v for k, v in processing.items() if not k.startswith("_")}, sort_keys=True, default=str)
-    return {"weights": weights.hexdigest(), "processing": hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
+    processing = {k: v for k, v in processing.items() if not k.startswith("_")}
+    return {"weights": fingerprint(weights), "processing": fingerprint([processing])}
 
 
 def load_subspace(path: str | Path, wanted: dict[str, str], device: torch.device) -> GradientSubspace:

@@ -15,10 +15,11 @@ from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.audit.published import check_finite, check_forward
 from hf_dtl.audit.recipes import RECIPES, Unit
-from hf_dtl.audit.store import AttackStore, ModelName, PiggybackRecord, fingerprint
+from hf_dtl.audit.store import AttackStore, ModelName, PiggybackRecord
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
 from hf_dtl.audit.workers import share_out
 from hf_dtl.errors import ConfigError
+from hf_dtl.fingerprint import fingerprint
 
 Models = Mapping[str, PreTrainedModel | Sequence[PreTrainedModel]]
 """By role; several models of one role are draws of it, and the attack seeds take turns with them."""

@@ -1,10 +1,9 @@
 """Finished attacks on disk: one JSON line each, so that an interrupted audit continues where it was."""
 
-import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed
-from torch import Tensor
 
 from hf_dtl.errors import DataError, OutputError
 from hf_dtl.processes import portable
@@ -84,19 +82,6 @@ class PiggybackRecord:
         if wrong:
             raise DataError(f"A piggyback record has unknown or missing keys: {', '.join(wrong)}.")
         return cls(**entry)
-
-
-def fingerprint(parts: Iterable[object]) -> str:
-    """Hash tensors and JSON values to 32 hexadecimal digits; equal content gives equal text on every machine."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, Tensor):
-            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        else:
-            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()
 
 
 class AttackStore:

@@ -15,7 +15,7 @@ from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import bounded_forgetting
 from hf_dtl.methods import ProjectedGradientConfig, ProjectedGradientTrainer
-from hf_dtl.subspaces import collect_subspace, fingerprints
+from hf_dtl.subspaces import collect_subspace, fingerprints, load_subspace
 
 PGU = (ProjectedGradientConfig, ProjectedGradientTrainer)
 
@@ -66,6 +66,8 @@ def test_everything_else_is_bit_identical(tmp_path, name):
         assert torch.equal(mine[parameter], given[parameter]), parameter
     if name != "mobilenet_v2":  # whose random features are too alike for a gradient
         assert any(not torch.equal(mine[parameter], given[parameter]) for parameter in projected)
+    t.save_subspace(tmp_path / "moments.safetensors")
+    load_subspace(tmp_path / "moments.safetensors", fingerprints(t.model, "target", None), torch.device("cpu"))
 
 
 def test_result_does_not_depend_on_the_split_and_resumes(tmp_path):
