@@ -87,10 +87,12 @@ class MultiHeadClassifier(nn.Module):
         model.set_submodule(self.classifier_path, nn.Identity())
         self.backbone = model
         self.heads = nn.ModuleDict()
-        self.labels: dict[str, tuple[str, ...]] = {}
+        self.labels: dict[str, tuple[str, ...]] = {}  # task -> names of its classes; none for a regression task
         self._attention = model.config._attn_implementation
         id2label = model.config.id2label
-        self._register(task, [id2label[i] for i in range(classifier.out_features)], classifier)
+        regression = model.config.problem_type == "regression" and classifier.out_features == 1
+        labels = [] if regression else [id2label[i] for i in range(classifier.out_features)]
+        self._register(task, labels, classifier)
 
     def _register(self, task: str, labels: Sequence[str], head: nn.Linear) -> None:
         if not re.fullmatch(r"[A-Za-z_]\w*", task) or task in self.heads or hasattr(nn.ModuleDict, task):
@@ -108,11 +110,23 @@ class MultiHeadClassifier(nn.Module):
 
     def add_head(self, task: str, labels: Sequence[str]) -> None:
         """Add a new, randomly initialised head (truncated normal of deviation 0.02, no bias) for `labels`."""
+        self._add_head(task, labels, len(labels))
+
+    def add_regression_head(self, task: str) -> None:
+        """Add a new head with one output, initialised as in `add_head`; its task has no labels."""
+        self._add_head(task, (), 1)
+
+    def _add_head(self, task: str, labels: Sequence[str], outputs: int) -> None:
         like = next(iter(self.heads.values())).weight
-        head = nn.Linear(self.num_features, len(labels), device=like.device, dtype=like.dtype)
+        head = nn.Linear(self.num_features, outputs, device=like.device, dtype=like.dtype)
         nn.init.trunc_normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
         self._register(task, labels, head)
+
+    def is_regression(self, task: str) -> bool:
+        """Whether the head of `task` gives one number instead of logits."""
+        self._check_task(task)
+        return not self.labels[task]
 
     def remove_head(self, task: str) -> None:
         """Drop the head of `task` for good."""
@@ -155,7 +169,10 @@ class MultiHeadClassifier(nn.Module):
         return list(output.hidden_states), output.logits
 
     def forward(self, pixel_values: Tensor, task: str | None = None) -> Tensor | dict[str, Tensor]:
-        """Compute the logits (batch, labels) of `task`, or of every task in a dictionary when `task` is None."""
+        """Compute the logits (batch, labels) of `task`, or of every task in a dictionary when `task` is None.
+
+        A regression head gives (batch, 1).
+        """
         if task is not None:
             self._check_task(task)
             return self.heads[task](self.features(pixel_values))
@@ -178,7 +195,8 @@ class MultiHeadClassifier(nn.Module):
             task: the task to keep.
 
         Returns:
-            A model of the backbone's own class, with this task's labels, on the CPU, whose saved folder
+            A model of the backbone's own class, with this task's labels (for a regression head the task's name and
+            the `problem_type` "regression"), on the CPU, whose saved folder
             `AutoModelForImageClassification.from_pretrained` loads without custom code.
         """
         self._check_task(task)
@@ -186,11 +204,12 @@ class MultiHeadClassifier(nn.Module):
         model.set_submodule(self.classifier_path, copy.deepcopy(self.heads[task]))
         if self._attention not in (None, "eager"):
             model.set_attn_implementation(self._attention)
-        labels = self.labels[task]
+        regression = self.is_regression(task)
+        labels = (task,) if regression else self.labels[task]
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: i for i, label in enumerate(labels)}
         model.config.architectures = [type(model).__name__]
-        model.config.problem_type = "single_label_classification"
+        model.config.problem_type = "regression" if regression else "single_label_classification"
         # The name may be a local path, and the published model is no longer the model of that name.
         model.config._name_or_path = ""
         model.name_or_path = ""
@@ -215,6 +234,9 @@ class MultiHeadClassifier(nn.Module):
         config = AutoConfig.from_pretrained(folder)
         model = cls(AutoModelForImageClassification.from_config(config), task=first)
         for task in others:
-            model.add_head(task, labels[task])
+            if labels[task]:
+                model.add_head(task, labels[task])
+            else:
+                model.add_regression_head(task)
         model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
         return model

@@ -122,3 +122,47 @@ def test_task_names():
         model(torch.zeros(1, 3, 16, 16), task="target")
     with pytest.raises(ModelError, match="only task"):
         model.remove_head("source")
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_regression_heads(name, tmp_path):
+    """One output, kept by save and load whichever head is first, and exported as the Hub writes regression."""
+    model = MultiHeadClassifier(build(name), task="source").eval()
+    model.add_regression_head("angle")
+    model.add_head("target", ["cat", "dog"])
+    images = torch.randn(3, 3, 16, 16)
+    assert model.labels["angle"] == () and [model.is_regression(t) for t in model.heads] == [False, True, False]
+    with torch.no_grad():
+        outputs = model(images)
+        assert outputs["angle"].shape == (3, 1)
+        assert torch.equal(outputs["angle"], model.heads["angle"](model.features(images)))
+    for step in ("classes first", "regression first"):
+        model.save(tmp_path / step)
+        loaded = MultiHeadClassifier.load(tmp_path / step).eval()
+        assert loaded.labels == model.labels and list(loaded.heads) == list(model.heads)
+        with torch.no_grad():
+            assert all(torch.equal(logits, model(images)[task]) for task, logits in loaded(images).items())
+        if step == "classes first":
+            model.remove_head("source")
+    model.export("angle").save_pretrained(tmp_path / "plain")
+    plain = AutoModelForImageClassification.from_pretrained(tmp_path / "plain").eval()
+    assert plain.config.problem_type == "regression" and plain.config.num_labels == 1
+    assert plain.config.id2label == {0: "angle"}
+    with torch.no_grad():
+        result = plain(images, labels=torch.tensor([0.5, -1.0, 2.0]))
+    assert torch.allclose(result.logits, outputs["angle"], atol=1e-6)
+    assert torch.allclose(
+        result.loss, torch.nn.functional.mse_loss(outputs["angle"][:, 0], torch.tensor([0.5, -1, 2]))
+    )
+    again = MultiHeadClassifier(plain, task="angle")
+    assert again.is_regression("angle") and again.export("angle").config.problem_type == "regression"
+    assert model.export("target").config.problem_type == "single_label_classification"
+    with pytest.raises(ModelError, match="no task 'source'"):
+        model.is_regression("source")
+
+
+def test_a_model_of_several_numbers_keeps_their_names():
+    config = CONFIGS["vit"]()
+    config.problem_type = "regression"
+    model = MultiHeadClassifier(AutoModelForImageClassification.from_config(config))
+    assert not model.is_regression("default") and len(model.labels["default"]) == 6

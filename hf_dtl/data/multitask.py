@@ -1,0 +1,324 @@
+"""Load data with one label column a task: rendered glyphs, groups of Fashion-MNIST, or a user's own data set."""
+
+import logging
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label_column, image_and_label
+from hf_dtl.data.glyphs import render_glyphs
+from hf_dtl.data.loading import (
+    TEST_FRACTION,
+    VALIDATION_FRACTION,
+    _draw,
+    _held_out_names,
+    _Part,
+    _remove_duplicates,
+    _require_columns,
+    _train_rows,
+)
+from hf_dtl.data.selection import DatasetSpec
+from hf_dtl.data.sources import open_splits, source_key
+from hf_dtl.errors import DataError
+
+GLYPHS, FASHION_GROUPS = "glyphs", "fashion_groups"
+GLYPH_IMAGES = {"train": 5000, "validation": 1000, "test": 2000}
+GROUPS = {
+    "kind": {
+        "garment": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Shirt"),
+        "footwear": ("Sandal", "Sneaker", "Ankle boot"),
+        "bag": ("Bag",),
+    },
+    "worn_on": {
+        "upper body": ("T-shirt/top", "Pullover", "Coat", "Shirt"),
+        "legs": ("Trouser",),
+        "whole body": ("Dress",),
+        "feet": ("Sandal", "Sneaker", "Ankle boot"),
+        "carried": ("Bag",),
+    },
+    "sleeves": {
+        "long": ("Pullover", "Coat", "Shirt"),
+        "short or none": ("T-shirt/top", "Dress"),
+        "not a matter of sleeves": ("Trouser", "Sandal", "Sneaker", "Bag", "Ankle boot"),
+    },
+    "season": {
+        "warm": ("T-shirt/top", "Dress", "Sandal"),
+        "cold": ("Pullover", "Coat", "Ankle boot"),
+        "any": ("Trouser", "Shirt", "Sneaker", "Bag"),
+    },
+}
+"""Tasks of `fashion_groups` besides `item`: what each class of Fashion-MNIST counts as."""
+
+logger = logging.getLogger(__name__)
+
+Tasks = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class MultiTaskData:
+    """Images with a label for each of several tasks, in three splits that share no image.
+
+    Args:
+        name: the data set as a user writes it, a path cut to its last part: safe to publish.
+        tasks: task → its class names, by label; empty for a regression task.
+        train: data set with exactly the columns `image` (Image, decoded on access) and one a task: a ClassLabel, or a
+            float32 for a regression task.
+        validation: as `train`, to choose learning rates and when to stop.
+        test: as `train`, for reported numbers only.
+        duplicates_removed: exact copies of an image that were dropped.
+        source_key: digest that is equal for two selections of the same data set.
+        train_rows: (N,) row of each training image in the split (or splits, one after another) that was named.
+    """
+
+    name: str
+    tasks: Tasks
+    train: datasets.Dataset
+    validation: datasets.Dataset
+    test: datasets.Dataset
+    duplicates_removed: int
+    source_key: str
+    train_rows: np.ndarray
+
+
+def load_multitask(
+    spec: str | DatasetSpec,
+    *,
+    task_columns: Sequence[str] | Mapping[str, str] | None = None,
+    image_column: str | None = None,
+    images: int | None = None,
+    seed: int = 0,
+) -> MultiTaskData:
+    """Load data for several tasks as three splits that share no image.
+
+    `glyphs` is rendered (see `hf_dtl.data.glyphs`): the tasks letter, case, family, weight, slant, and the regression
+    task rotation. `fashion_groups` is the embedded Fashion-MNIST with tasks that follow from its class: item (the ten
+    classes), kind (garment, footwear, bag), worn_on (part of the body), sleeves and season, as `GROUPS` says. They
+    speak of the class as such: a dress with long sleeves counts as dresses do. Any other name is a data set as in
+    `load_task`, whose splits and duplicates are treated as there, except that held-out images are drawn from all
+    alike: they depend neither on `seed` nor on the tasks chosen.
+
+    Args:
+        spec: `"glyphs"`, `"fashion_groups"`, a Hub id, or a path; a split may follow, but no classes.
+        task_columns: label columns, each of which is a task of that name; or task → column. A column of floats is a
+            regression task, whose values are taken as they are; ClassLabel, string, integer and boolean columns are
+            classes. None means all tasks of `glyphs` or `fashion_groups`.
+        image_column: column of images; None means the only one.
+        images: draw so many training images (glyphs: render so many, else 5,000); None means all. A larger draw with
+            the same seed contains a smaller one.
+        seed: of that draw, and of the training glyphs, alone.
+
+    Returns:
+        The data. Classes keep a ClassLabel's order; others are sorted.
+
+    Raises:
+        DataError: the data, a column or a split cannot be used, a column is named twice, an image has no label for a
+            task (none, -1 or NaN), or a task has one class only; no image was decoded yet.
+
+    Example:
+        >>> data = load_multitask("fashion_groups", task_columns=["kind", "season"], images=50)
+        >>> data.tasks["kind"], data.train.column_names, len(data.train)
+        (('garment', 'footwear', 'bag'), ['image', 'kind', 'season'], 50)
+    """
+    if isinstance(spec, str):
+        spec = DatasetSpec.parse(spec)
+    where = f"'{spec.name}'"
+    if spec.classes is not None:
+        raise DataError(f"'{spec}': classes cannot be selected from data with several tasks; leave the brackets out.")
+    if images is not None and images < 1:
+        raise DataError(f"images is {images}; it must be at least 1, or None for all images.")
+    splits = _open(spec, images, seed)
+    train_rows = _train_rows(spec, splits)
+    test_name, validation_name = _held_out_names(splits, exclude=set(train_rows))
+    used = {name: splits[name] for name in (*train_rows, test_name, validation_name) if name is not None}
+    features = next(iter(used.values())).features
+    image_column = find_image_column(features, image_column, where)
+    columns = _columns(spec, task_columns, features, image_column)
+    _require_columns(used, (image_column, *columns.values()), where)
+
+    tasks, labels = _labels(used, columns, where)
+    whole = {name: _labelled(used[name], image_column, tasks, labels[name]) for name in used}
+    parts = {"train": _part(whole, train_rows)}
+    for role, name in (("test", test_name), ("validation", validation_name)):
+        if name is not None:
+            parts[role] = _part(whole, {name: np.arange(len(whole[name]))})
+    if "test" not in parts and "validation" in parts:
+        parts["test"] = parts.pop("validation")
+    for role, part in parts.items():
+        _refuse_missing(part, tasks, columns, f"{where}, {role} split")
+
+    removed = _remove_duplicates(parts, where)
+    if removed:
+        logger.warning("%s: %d exact duplicates removed before splitting.", where, removed)
+    for role, fraction in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
+        if role not in parts:
+            held_out = _draw(parts["train"], ("",), fraction=fraction, seed=0)
+            parts[role], parts["train"] = parts["train"].keep(held_out), parts["train"].keep(~held_out)
+    if images is not None:
+        parts["train"] = parts["train"].keep(_drawn(len(parts["train"].rows), images, seed, where))
+    for role, part in parts.items():
+        if not len(part.rows):
+            raise DataError(f"{where}: the {role} split is empty. Use more images.")
+    selected = {role: part.dataset.select(part.rows) for role, part in parts.items()}
+    _refuse_single_values(selected["train"], tasks, columns, where)
+    own = {"duplicates_removed": removed, "source_key": source_key(spec), "train_rows": parts["train"].rows}
+    return MultiTaskData(str(spec.public()), tasks, **selected, **own)
+
+
+def _open(spec: DatasetSpec, images: int | None, seed: int) -> Splits:
+    """Every split with the columns as stored, or as made here."""
+    if spec.name not in (GLYPHS, FASHION_GROUPS):
+        return open_splits(spec)
+    if spec.revision is not None:
+        raise DataError(f"'{spec}': a revision is for Hub data sets; leave out '@{spec.revision}'.")
+    if spec.name == FASHION_GROUPS:
+        return {name: _with_groups(split) for name, split in open_splits(DatasetSpec("fashion_mnist")).items()}
+    # what is held out is the same whatever the seed
+    rendered = {split: render_glyphs(split, GLYPH_IMAGES[split]) for split in ("validation", "test")}
+    return {"train": render_glyphs("train", images or GLYPH_IMAGES["train"], seed), **rendered}
+
+
+def _with_groups(fashion: datasets.Dataset) -> datasets.Dataset:
+    """Fashion-MNIST with `item` in place of `label`, and a column for each of `GROUPS`."""
+    items = fashion.features["label"].names
+    fashion = fashion.rename_column("label", "item")
+    label = np.asarray(fashion.with_format("numpy")["item"][:])
+    for task, groups in GROUPS.items():
+        number = {item: position for position, members in enumerate(groups.values()) for item in members}
+        column = np.array([number[item] for item in items])[label]
+        fashion = fashion.add_column(task, column, feature=datasets.ClassLabel(names=list(groups)))
+    return fashion
+
+
+def _columns(
+    spec: DatasetSpec, wanted: Sequence[str] | Mapping[str, str] | None, features: datasets.Features, image_column: str
+) -> dict[str, str]:
+    """Task → column."""
+    where = f"'{spec.name}'"
+    there = [name for name in features if name != image_column]
+    if isinstance(wanted, str):
+        raise DataError(f"task_columns is the text {wanted!r}; give a list of columns, such as [{wanted!r}].")
+    if wanted is None:
+        if spec.name not in (GLYPHS, FASHION_GROUPS):
+            raise DataError(
+                f"{where}: say which columns are tasks with task_columns. Columns there: {_listed(there)}."
+            )
+        wanted = there
+    pairs = list(wanted.items()) if isinstance(wanted, Mapping) else [(column, column) for column in wanted]
+    if not pairs:
+        raise DataError(f"{where}: task_columns names no task. Columns there: {_listed(there)}.")
+    seen: set[str] = set()
+    for task, column in pairs:
+        if column not in there:
+            close = get_close_matches(column, there, n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            raise DataError(f"{where} has no label column '{column}'.{hint} Label columns: {_listed(there)}.")
+        if column in seen:
+            raise DataError(f"{where}: the column '{column}' is named twice; each column is one task.")
+        if task == "image" or not re.fullmatch(r"[A-Za-z_]\w*", task):
+            raise DataError(
+                f"{where}: '{task}' cannot be the name of a task: it must be letters, digits and _, and not 'image'. "
+                f"Give it another name with task_columns={{'name': {column!r}}}."
+            )
+        seen.add(column)
+    return dict(pairs)
+
+
+def _labels(used: Splits, columns: Mapping[str, str], where: str) -> tuple[Tasks, dict[str, dict[str, np.ndarray]]]:
+    """Tasks, and split → task → (N,) labels: int64 with -1 for none, or float32 with NaN for none."""
+    tasks: Tasks = {}
+    labels: dict[str, dict[str, np.ndarray]] = {name: {} for name in used}
+    for task, column in columns.items():
+        feature = next(iter(used.values())).features[column]
+        dtype = feature.dtype if isinstance(feature, datasets.Value) else ""
+        if dtype.startswith("float"):
+            tasks[task] = ()
+            for name, split in used.items():
+                if split.features[column] != feature:
+                    raise DataError(f"{where}: the column '{column}' has another type in the split '{name}'.")
+                values = split.select_columns([column]).with_format("arrow")[:][column]
+                labels[name][task] = pc.cast(values, pa.float32()).fill_null(float("nan")).to_numpy()
+            continue
+        if dtype != "bool":
+            find_label_column(used[next(iter(used))].features, column, where)
+        names, ids = class_ids(used, column, where)
+        if dtype.startswith("int") and "-1" in names:  # no class, but how many data sets write that there is none
+            none = names.index("-1")
+            names = (*names[:none], *names[none + 1 :])
+            ids = {name: np.where(v == none, -1, v - (v > none)) for name, v in ids.items()}
+        tasks[task] = names
+        for name, values in ids.items():
+            labels[name][task] = values
+    return tasks, labels
+
+
+def _labelled(
+    split: datasets.Dataset, image_column: str, tasks: Tasks, labels: Mapping[str, np.ndarray]
+) -> datasets.Dataset:
+    """The images of a split, decoded on access, beside one column a task."""
+    images = image_and_label(split, image_column, np.zeros(len(split), dtype=np.int64), ("",)).select_columns("image")
+    features = datasets.Features(
+        {
+            task: datasets.ClassLabel(names=list(names)) if names else datasets.Value("float32")
+            for task, names in tasks.items()
+        }
+    )
+    columns = datasets.Dataset(pa.table(dict(labels), schema=features.arrow_schema))
+    return datasets.concatenate_datasets([images, columns], axis=1)
+
+
+def _part(whole: Splits, rows: Mapping[str, np.ndarray]) -> _Part:
+    """Rows of one or several splits, all of one class: nothing is drawn by class here."""
+    pieces = [whole[name] for name in rows]
+    offsets = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
+    dataset = pieces[0] if len(pieces) == 1 else datasets.concatenate_datasets(pieces)
+    index = np.concatenate([kept + offset for kept, offset in zip(rows.values(), offsets, strict=True)])
+    return _Part(dataset, index, np.zeros(len(index), dtype=np.int64))
+
+
+def _column(dataset: datasets.Dataset, task: str) -> np.ndarray:
+    return dataset.select_columns([task]).with_format("arrow")[:][task].to_numpy()
+
+
+def _refuse_missing(part: _Part, tasks: Tasks, columns: Mapping[str, str], where: str) -> None:
+    for task, names in tasks.items():
+        values = _column(part.dataset, task)[part.rows]
+        missing = part.rows[values < 0 if names else ~np.isfinite(values)]
+        if len(missing):
+            rows = _listed([str(row) for row in missing], 5)
+            raise DataError(
+                f"{where}: {len(missing)} of {len(values)} images have no label for the task '{task}' (column "
+                f"'{columns[task]}'): row {rows}. Every image needs one for every task: remove these rows, or leave "
+                "the task out."
+            )
+
+
+def _refuse_single_values(train: datasets.Dataset, tasks: Tasks, columns: Mapping[str, str], where: str) -> None:
+    for task, names in tasks.items():
+        values = np.unique(_column(train, task))
+        if len(values) < 2:
+            only = f"class only, '{names[values[0]]}'" if names else f"value only, {values[0]:g}"
+            raise DataError(
+                f"{where}: the training images have one {only}, for the task '{task}' (column '{columns[task]}'). "
+                "There is nothing to tell apart: leave the task out, or use more images."
+            )
+
+
+def _drawn(there: int, wanted: int, seed: int, where: str) -> np.ndarray:
+    """Mask of a random draw of training images."""
+    if wanted > there:
+        raise DataError(f"{where}: images is {wanted}, but there are {there} training images. Ask for no more.")
+    mask = np.zeros(there, dtype=bool)
+    mask[np.random.default_rng([seed, zlib.crc32(b"train")]).permutation(there)[:wanted]] = True
+    return mask
+
+
+def _listed(entries: Sequence[str], limit: int = 30) -> str:
+    rest = f" and {len(entries) - limit} more" if len(entries) > limit else ""
+    return ", ".join(entries[:limit]) + rest
