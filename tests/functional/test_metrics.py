@@ -11,6 +11,7 @@ from hf_dtl.functional import (
     js_divergence,
     relearn_time,
     slc_auc,
+    task_impact,
     tug_of_war,
     unlearning_impact_score,
     zrf_score,
@@ -52,6 +53,25 @@ def test_unlearning_impact_score_by_hand(goal, values, expected):
     original_forget = values[3] if goal == "untouched" else None
     found = unlearning_impact_score(*values[:3], goal=goal, original_forget=original_forget)
     assert found == pytest.approx(expected)
+
+
+def test_impact_of_several_tasks_by_hand():
+    before = {"letter": (0.8, 1.0), "case": (0.5, 0.9), "weight": (1.0, 1.0)}
+    after = {"letter": (0.6, 0.8), "case": (0.5, 0.45), "weight": (0.9, 1.0)}
+    letter, case, weight = (0.25 + 0.0) / 2, (0.0 + 0.5) / 2, (0.1 + 0.0) / 2
+    found = task_impact(before, after, ["letter"])
+    assert found.by_task == pytest.approx({"letter": letter, "case": case, "weight": weight})
+    assert found.mean == pytest.approx((letter + case + weight) / 3)
+    full = task_impact(before, after, {"letter", "case", "weight"})
+    assert full.by_task == pytest.approx({"letter": letter, "case": (0.0 + 0.05 / 0.5) / 2, "weight": (0.1 + 0.0) / 2})
+    assert task_impact(before, after, ["letter"], goal="class").by_task["letter"] == pytest.approx((0.25 + 1.0) / 2)
+
+
+def test_an_unchanged_model_that_already_meets_the_target_has_impact_0():
+    unchanged = {"letter": (0.8, 0.8), "case": (0.7, 1.0)}  # the images to forget are named like unseen ones
+    assert task_impact(unchanged, unchanged, ["letter"]) == (0.0, {"letter": 0.0, "case": 0.0})
+    memorised = {"letter": (0.8, 1.0), "case": (0.7, 1.0)}
+    assert task_impact(memorised, memorised, ["letter"]).by_task == pytest.approx({"letter": 0.125, "case": 0.0})
 
 
 def test_gaps_to_the_retrained_model_by_hand():
@@ -107,6 +127,12 @@ def test_relearn_time_by_hand(threshold, expected):
         (lambda: unlearning_impact_score(0.8, 0.5, 0.5, goal="task"), "'task' is unknown"),
         (lambda: unlearning_impact_score(0.8, 0.5, 0.5, goal="untouched"), "needs original_forget"),
         (lambda: unlearning_impact_score(0.8, 0.5, 0.5, goal="untouched", original_forget=0), "original_forget is 0"),
+        (lambda: task_impact({}, {}, []), "same tasks"),
+        (lambda: task_impact({"a": (0.5, 0.5)}, {"b": (0.5, 0.5)}, []), r"same tasks, got \['a'\] and \['b'\]"),
+        (lambda: task_impact({"a": (0.5, 0.5)}, {"a": (0.5, 0.5)}, ["b"]), "no accuracy of the forgotten task b"),
+        (lambda: task_impact({"a": (0, 0.5)}, {"a": (0.5, 0.5)}, ["a"]), "Task 'a': original_test is 0.*Leave this"),
+        (lambda: task_impact({"a": (0.5, 0)}, {"a": (0.5, 0.5)}, []), "Task 'a': original_forget is 0"),
+        (lambda: task_impact({"a": (0.5, -2.0)}, {"a": (0.5, -3.0)}, ["a"]), "unlearned_forget must be in 0..1"),
         (lambda: tug_of_war({}, {}), "same splits"),
         (lambda: average_gap({"test": 0.5}, {"forget": 0.5}), "same splits"),
         (lambda: tug_of_war({"test": 0.5}, {"test": 1.5}), "retrained accuracy on test must be in 0..1"),
