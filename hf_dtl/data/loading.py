@@ -1,24 +1,26 @@
 """Load one classification task: chosen classes of a data set as disjoint train, validation and test splits."""
 
-import hashlib
 import logging
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import datasets
 import numpy as np
-from datasets import ReadInstruction
 
 from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, image_and_label
 from hf_dtl.data.selection import DatasetSpec, select_classes
 from hf_dtl.data.sources import open_splits, source_key
+from hf_dtl.data.splits import (
+    TEST_FRACTION,
+    VALIDATION_FRACTION,
+    Part,
+    draw_by_class,
+    held_out_names,
+    remove_duplicates,
+    require_columns,
+    training_rows,
+)
 from hf_dtl.errors import DataError
-
-TEST_SPLITS = ("test",)
-VALIDATION_SPLITS = ("validation", "valid", "val")
-TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -46,18 +48,6 @@ class TaskData:
     duplicates_removed: int
     source_key: str
     train_rows: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Rows of a data set that make a split; `rows` indexes `dataset`, `labels` belongs to `rows`."""
-
-    dataset: datasets.Dataset
-    rows: np.ndarray
-    labels: np.ndarray
-
-    def keep(self, mask: np.ndarray) -> "_Part":
-        return _Part(self.dataset, self.rows[mask], self.labels[mask])
 
 
 def load_task(
@@ -102,15 +92,15 @@ def load_task(
         raise DataError(f"images_per_class is {images_per_class}; it must be at least 1, or None for all images.")
     where = f"'{spec.name}'"
     splits = open_splits(spec)
-    train_rows = _train_rows(spec, splits)
-    test_name, validation_name = _held_out_names(splits, exclude=set(train_rows))
+    train_rows = training_rows(spec, splits)
+    test_name, validation_name = held_out_names(splits, exclude=set(train_rows))
     used = {name: splits[name] for name in (*train_rows, test_name, validation_name) if name is not None}
     features = next(iter(used.values())).features
     image_column = find_image_column(features, image_column, where)
     label_column = find_label_column(features, label_column, where)
-    _require_columns(used, (image_column, label_column), where)
+    require_columns(used, (image_column, label_column), where)
     if keep_column is not None:
-        _require_columns({name: used[name] for name in train_rows}, (keep_column,), where)
+        require_columns({name: used[name] for name in train_rows}, (keep_column,), where)
         if keep_column in (image_column, label_column, "image", "label"):
             raise DataError(f"{where}: '{keep_column}' is the name of the images' or the labels' column.")
 
@@ -140,16 +130,16 @@ def load_task(
     if "test" not in parts and "validation" in parts:
         parts["test"] = parts.pop("validation")
 
-    removed = _remove_duplicates(parts, where)
+    removed = remove_duplicates(parts, where)
     if removed:
         logger.warning("%s: %d exact duplicates removed before splitting.", where, removed)
     for role, fraction in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
         if role not in parts:
-            held_out = _draw(parts["train"], labels, fraction=fraction, seed=0)
+            held_out = draw_by_class(parts["train"], labels, fraction=fraction, seed=0)
             parts[role], parts["train"] = parts["train"].keep(held_out), parts["train"].keep(~held_out)
     _check_counts(parts, labels, images_per_class, where)
     if images_per_class is not None:
-        parts["train"] = parts["train"].keep(_draw(parts["train"], labels, count=images_per_class, seed=seed))
+        parts["train"] = parts["train"].keep(draw_by_class(parts["train"], labels, count=images_per_class, seed=seed))
     selected = {role: part.dataset.select(part.rows) for role, part in parts.items()}
     own = {"duplicates_removed": removed, "source_key": source_key(spec), "train_rows": parts["train"].rows}
     return TaskData(str(spec.public()), labels, **selected, **own)
@@ -176,102 +166,17 @@ def check_disjoint(source: TaskData, target: TaskData) -> None:
         )
 
 
-def _train_rows(spec: DatasetSpec, splits: Mapping[str, datasets.Dataset]) -> dict[str, np.ndarray]:
-    """Rows of each split that the split expression names, in the order of the data set."""
-    expression = spec.split or ("train" if "train" in splits or len(splits) != 1 else next(iter(splits)))
-    wanted = [part.partition("[")[0] for part in expression.split("+")]
-    for name in wanted:
-        if name not in splits:
-            raise DataError(f"'{spec.name}' has no split '{name}'. Splits there: {', '.join(splits)}.")
-    try:
-        ranges = ReadInstruction.from_spec(expression).to_absolute({name: len(splits[name]) for name in wanted})
-    except (ValueError, AssertionError) as error:
-        raise DataError(f"'{spec}': the split '{expression}' cannot be taken: {error}.") from error
-    rows: dict[str, np.ndarray] = {name: np.arange(0) for name in wanted}
-    for piece in ranges:
-        rows[piece.splitname] = np.union1d(rows[piece.splitname], np.arange(piece.from_, piece.to))
-    return rows
-
-
-def _held_out_names(splits: Mapping[str, datasets.Dataset], exclude: set[str]) -> tuple[str | None, str | None]:
-    test = next((name for name in TEST_SPLITS if name in splits and name not in exclude), None)
-    validation = next((name for name in VALIDATION_SPLITS if name in splits and name not in exclude), None)
-    return test, validation
-
-
-def _require_columns(splits: Mapping[str, datasets.Dataset], columns: tuple[str, ...], where: str) -> None:
-    for name, split in splits.items():
-        for column in columns:
-            if column not in split.features:
-                raise DataError(
-                    f"{where}: the split '{name}' has no column '{column}'. "
-                    f"Columns there: {', '.join(split.features)}."
-                )
-
-
-def _gather(whole: Mapping[str, datasets.Dataset], rows: Mapping[str, np.ndarray]) -> _Part:
+def _gather(whole: Mapping[str, datasets.Dataset], rows: Mapping[str, np.ndarray]) -> Part:
     """Rows of one or several splits that belong to a selected class."""
     pieces = [whole[name] for name in rows]
     offsets = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
     dataset = pieces[0] if len(pieces) == 1 else datasets.concatenate_datasets(pieces)
     index = np.concatenate([kept + offset for kept, offset in zip(rows.values(), offsets, strict=True)])
     labels = dataset.select_columns(["label"]).with_format("numpy")[:]["label"][index]
-    return _Part(dataset, index, labels).keep(labels >= 0)
+    return Part(dataset, index, labels).keep(labels >= 0)
 
 
-def _remove_duplicates(parts: dict[str, _Part], where: str) -> int:
-    """Keep the first of equal images, looking at held-out splits before the training split; return how many went."""
-    seen: set[bytes] = set()
-    removed = 0
-    for role in ("test", "validation", "train"):
-        if role not in parts:
-            continue
-        mask = np.ones(len(parts[role].rows), dtype=bool)
-        for position, digest in enumerate(_digests(parts[role], where)):
-            mask[position] = digest not in seen
-            seen.add(digest)
-        removed += int((~mask).sum())
-        parts[role] = parts[role].keep(mask)
-    return removed
-
-
-def _digests(part: _Part, where: str) -> list[bytes]:
-    """Digest of each image as stored, without decoding it."""
-    encoded = part.dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
-    digests: list[bytes] = []
-    for batch in encoded.select(part.rows).with_format("arrow").iter(1000):
-        images = batch.column("image").combine_chunks()
-        for content, path in zip(images.field("bytes"), images.field("path"), strict=True):
-            if content.is_valid:
-                data = content.as_buffer()
-            else:
-                row = part.rows[len(digests)]
-                if not path.is_valid:
-                    raise DataError(f"{where}: row {row} has no image. Remove the row.")
-                try:
-                    data = Path(path.as_py()).read_bytes()
-                except OSError as error:
-                    raise DataError(f"{where}: the image of row {row} cannot be read: {error}.") from error
-            digests.append(hashlib.blake2b(data, digest_size=16).digest())
-    return digests
-
-
-def _draw(
-    part: _Part, labels: tuple[str, ...], *, seed: int, fraction: float | None = None, count: int | None = None
-) -> np.ndarray:
-    """Mask of a random `count` or `fraction` of each class; a fraction takes at least one and leaves at least one."""
-    mask = np.zeros(len(part.rows), dtype=bool)
-    for label, name in enumerate(labels):
-        rows = np.flatnonzero(part.labels == label)
-        if fraction is not None:
-            count = max(min(max(1, round(fraction * len(rows))), len(rows) - 1), 0)
-        # Seeded by the name too: the draw of a class does not depend on which others are selected.
-        order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(rows))
-        mask[rows[order[:count]]] = True
-    return mask
-
-
-def _check_counts(parts: dict[str, _Part], labels: tuple[str, ...], images_per_class: int | None, where: str) -> None:
+def _check_counts(parts: dict[str, Part], labels: tuple[str, ...], images_per_class: int | None, where: str) -> None:
     counts = {role: np.bincount(part.labels, minlength=len(labels)) for role, part in parts.items()}
     for role in ("train", "test", "validation"):
         if not counts[role].any():

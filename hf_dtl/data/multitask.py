@@ -14,18 +14,18 @@ import pyarrow.compute as pc
 
 from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label_column, image_and_label
 from hf_dtl.data.glyphs import render_glyphs
-from hf_dtl.data.loading import (
-    TEST_FRACTION,
-    VALIDATION_FRACTION,
-    _draw,
-    _held_out_names,
-    _Part,
-    _remove_duplicates,
-    _require_columns,
-    _train_rows,
-)
 from hf_dtl.data.selection import DatasetSpec
 from hf_dtl.data.sources import open_splits, source_key
+from hf_dtl.data.splits import (
+    TEST_FRACTION,
+    VALIDATION_FRACTION,
+    Part,
+    draw_by_class,
+    held_out_names,
+    remove_duplicates,
+    require_columns,
+    training_rows,
+)
 from hf_dtl.errors import DataError
 
 GLYPHS, FASHION_GROUPS = "glyphs", "fashion_groups"
@@ -134,13 +134,13 @@ def load_multitask(
     if images is not None and images < 1:
         raise DataError(f"images is {images}; it must be at least 1, or None for all images.")
     splits = _open(spec, images, seed)
-    train_rows = _train_rows(spec, splits)
-    test_name, validation_name = _held_out_names(splits, exclude=set(train_rows))
+    train_rows = training_rows(spec, splits)
+    test_name, validation_name = held_out_names(splits, exclude=set(train_rows))
     used = {name: splits[name] for name in (*train_rows, test_name, validation_name) if name is not None}
     features = next(iter(used.values())).features
     image_column = find_image_column(features, image_column, where)
     columns = _columns(spec, task_columns, features, image_column)
-    _require_columns(used, (image_column, *columns.values()), where)
+    require_columns(used, (image_column, *columns.values()), where)
 
     tasks, labels = _labels(used, columns, where)
     whole = {name: _labelled(used[name], image_column, tasks, labels[name]) for name in used}
@@ -153,12 +153,12 @@ def load_multitask(
     for role, part in parts.items():
         _refuse_missing(part, tasks, columns, f"{where}, {role} split")
 
-    removed = _remove_duplicates(parts, where)
+    removed = remove_duplicates(parts, where)
     if removed:
         logger.warning("%s: %d exact duplicates removed before splitting.", where, removed)
     for role, fraction in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
         if role not in parts:
-            held_out = _draw(parts["train"], ("",), fraction=fraction, seed=0)
+            held_out = draw_by_class(parts["train"], ("",), fraction=fraction, seed=0)
             parts[role], parts["train"] = parts["train"].keep(held_out), parts["train"].keep(~held_out)
     if images is not None:
         parts["train"] = parts["train"].keep(_drawn(len(parts["train"].rows), images, seed, where))
@@ -273,20 +273,20 @@ def _labelled(
     return datasets.concatenate_datasets([images, columns], axis=1)
 
 
-def _part(whole: Splits, rows: Mapping[str, np.ndarray]) -> _Part:
+def _part(whole: Splits, rows: Mapping[str, np.ndarray]) -> Part:
     """Rows of one or several splits, all of one class: nothing is drawn by class here."""
     pieces = [whole[name] for name in rows]
     offsets = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
     dataset = pieces[0] if len(pieces) == 1 else datasets.concatenate_datasets(pieces)
     index = np.concatenate([kept + offset for kept, offset in zip(rows.values(), offsets, strict=True)])
-    return _Part(dataset, index, np.zeros(len(index), dtype=np.int64))
+    return Part(dataset, index, np.zeros(len(index), dtype=np.int64))
 
 
 def _column(dataset: datasets.Dataset, task: str) -> np.ndarray:
     return dataset.select_columns([task]).with_format("arrow")[:][task].to_numpy()
 
 
-def _refuse_missing(part: _Part, tasks: Tasks, columns: Mapping[str, str], where: str) -> None:
+def _refuse_missing(part: Part, tasks: Tasks, columns: Mapping[str, str], where: str) -> None:
     for task, names in tasks.items():
         values = _column(part.dataset, task)[part.rows]
         missing = part.rows[values < 0 if names else ~np.isfinite(values)]
