@@ -19,6 +19,7 @@ from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.job import StagedJob, in_memory
 from hf_dtl.loading_models import load_classifier
+from hf_dtl.methods import InstanceUnlearningTrainer
 from hf_dtl.methods.by_name import MethodChoice, parse_methods
 from hf_dtl.stages import Run
 from hf_dtl.subspaces import collect_subspace, fingerprints, load_subspace
@@ -68,6 +69,11 @@ class UnlearnJob(StagedJob):
         )
         self.division: Division = self.request.divide(self.task, o.seed)
         configs = [self.disposal_config(choice, Path(o.output_dir)) for choice in self.choices]
+        if self.division.new_labels and not any(getattr(config, "goal", None) == "relabel" for config in configs):
+            raise ConfigError(
+                f"--forget {self.request} names new labels, which none of the methods gives: add "
+                "--methods instancewise:goal=relabel, or leave the labels out of the file."
+            )
         self.model = self._load_model()
         self.rows = _rows_of_the_head(self.model, self.task)
         self.images = {name: self._images(name, part) for name, part in self._parts().items()}
@@ -204,7 +210,11 @@ class UnlearnJob(StagedJob):
                 trainer.save_subspace(folder / LAYER_INPUTS)
 
         forget, retain = self.images["forget"], self.images["retain"]
-        given = {"eval_dataset": self.images["validation"], "then": keep}
+        given: dict[str, Any] = {"eval_dataset": self.images["validation"], "then": keep}
+        if issubclass(choice.trainer_class, InstanceUnlearningTrainer):
+            given["rows"] = self.division.rows
+            if choice.options.get("goal") == "relabel" and self.division.new_labels is not None:
+                given["new_labels"] = [self.rows[label] for label in self.division.new_labels]
         return self.disposed(choice, undisposed, forget, retain, **given)
 
     def collect_layer_inputs(self, undisposed: PreTrainedModel) -> Path:

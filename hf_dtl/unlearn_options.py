@@ -1,10 +1,10 @@
 """Options of unlearning a part of one data set."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hf_dtl.job_options import JobOptions
-from hf_dtl.methods.by_name import METHODS
+from hf_dtl.methods.by_name import METHODS, with_goal
 from hf_dtl.options import option
 
 
@@ -18,7 +18,7 @@ class UnlearnOptions(JobOptions):
         model_name_or_path, revision, image_size, batch_size, train_epochs, train_learning_rate, augmentation,
         reference, retrain_epochs, retrain_learning_rate, retrained, retrained_revision.
     Parameters that control unlearning and audit:
-        methods, unlearn_steps, unlearn_batch_size, unlearn_learning_rate, forget_weight, attacks, budgets,
+        methods, goal, unlearn_steps, unlearn_batch_size, unlearn_learning_rate, forget_weight, attacks, budgets,
         audit_seeds, attack_learning_rates, successive_halving, membership.
     Parameters that control the run:
         output_dir, seed, use_cpu, bf16, save_steps.
@@ -34,7 +34,8 @@ class UnlearnOptions(JobOptions):
 
     forget: str = option(
         help="What to forget: class=3 (also class=cat,dog or class=0-2), a file of row numbers of the training "
-        "split, column=value (such as person=ann), or random=10%% of the training images."
+        "split (or of row,class: what to name each image instead), column=value (such as person=ann), or "
+        "random=10%% of the training images."
     )
     dataset: str = option(
         "fashion_mnist", "Data that the model was trained on: NAME[:SPLIT][CLASS,CLASS,...], a Hub id or a folder."
@@ -64,6 +65,9 @@ class UnlearnOptions(JobOptions):
         "Methods, separated by commas, each with options of its config, NAME[:OPTION=VALUE]...; the first "
         f"is put at the top of the output folder. There are: {', '.join(METHODS)}.",
     )
+    goal: str | None = option(
+        None, "Goal of the methods that have one, the same as NAME:goal=...: misclassify or relabel of instancewise."
+    )
     unlearn_steps: int = option(100, "Steps of unlearning, at most: some methods stop earlier, or take none.")
     unlearn_batch_size: int = option(64, "Forget images, and retain images where they are used, a step.")
     unlearn_learning_rate: float | None = option(
@@ -74,3 +78,11 @@ class UnlearnOptions(JobOptions):
         "Attacks, separated by commas: names, grid, adaptive or all; those that do not apply are left out.",
     )
     membership: bool = option(True, "Also ask whether forgotten images can be told from images never seen.")
+
+    def __post_init__(self) -> None:
+        if self.goal is not None:
+            self.methods, self.goal = with_goal(self.methods, self.goal), None
+
+    def recorded(self) -> dict[str, Any]:
+        """As in `JobOptions`; the goal is a part of the methods."""
+        return {name: value for name, value in super().recorded().items() if name != "goal"}

@@ -1,12 +1,14 @@
-"""De-poisoning of a real model on real images: what the trigger does, and what it does afterwards."""
+"""De-poisoning of a real model on real images, and single images that are given another label."""
 
 import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoModelForImageClassification, ViTConfig
 
 from hf_dtl.data import embedded_processor, load_images, load_task
+from hf_dtl.errors import ConfigError
 from hf_dtl.unlearn import UnlearnJob
 from hf_dtl.unlearn_options import UnlearnOptions
 
@@ -73,3 +75,48 @@ def test_poison_loses_its_power_and_clean_images_keep_theirs(poisoned, tmp_path)
     right = [(named(model, clean) == clean.labels).float().mean().item() for model in (before, after)]
     assert success[0] > 0.95 and success[1] < 0.6
     assert right[1] > right[0] - 0.03
+
+
+@pytest.fixture(scope="module")
+def renaming(tmp_path_factory):
+    """A small model whose head numbers the classes in another way, and a request of three rows with new labels."""
+    folder = tmp_path_factory.mktemp("renaming")
+    names = ["2", "0", "1"]
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=28, patch_size=14,
+        id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForImageClassification.from_config(config).save_pretrained(folder / "model")
+    embedded_processor(28).save_pretrained(folder / "model")
+    task = load_task("mnist[0,1,2]", images_per_class=12)
+    rows = [int(task.train_rows[list(task.train["label"]).index(label)]) for label in range(3)]
+    (folder / "rows.txt").write_text("".join(f"{row},{(label + 1) % 3}\n" for label, row in enumerate(rows)))
+    options = {"forget": str(folder / "rows.txt"), "dataset": "mnist[0,1,2]", "images_per_class": 12, "use_cpu": True}
+    options |= {"model_name_or_path": str(folder / "model"), "budgets": "2", "max_eval_images": 30}
+    options |= {"unlearn_steps": 400}
+    return options, rows
+
+
+def test_listed_images_are_renamed_by_the_heads_own_numbers(renaming, tmp_path):
+    options, rows = renaming
+    method = "instancewise:adversarial=false:importance=false:learning_rate=0.05:forget_weight=1"
+    chosen = UnlearnOptions(**options, output_dir=str(tmp_path / "out"), methods=method, goal="relabel")
+    assert chosen.methods == f"{method}:goal=relabel" and "goal" not in chosen.recorded()
+    job = UnlearnJob(chosen)
+    assert sorted(job.division.rows) == sorted(rows)
+    scrubbed = job.unlearn(job.choices[0], job.train())
+    with torch.no_grad():
+        rows_of_head = scrubbed(job.images["forget"].pixel_values).logits.argmax(-1).tolist()
+    own = job.division.forget["label"]
+    assert [scrubbed.config.id2label[row] for row in rows_of_head] == [str((label + 1) % 3) for label in own]
+
+
+def test_new_labels_and_goals_that_no_method_takes(renaming, tmp_path):
+    options, _ = renaming
+    options = options | {"output_dir": str(tmp_path / "out")}
+    with pytest.raises(ConfigError, match="names new labels, which none of the methods gives"):
+        UnlearnJob(UnlearnOptions(**options, methods="instancewise,salun"))
+    with pytest.raises(ConfigError, match="--goal relabel is for methods that have goals: projected_gradient, insta"):
+        UnlearnOptions(**options, methods="salun", goal="relabel")
+    assert not (tmp_path / "out").exists()

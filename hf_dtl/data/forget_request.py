@@ -1,6 +1,7 @@
 """What is to be forgotten of one data set, as a user writes it, and the two parts that it divides the images into."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +16,8 @@ from hf_dtl.errors import DataError
 
 REQUEST_GRAMMAR = """What to forget is written as one of
   class=3            a class by position or name, also several: class=cat,dog or class=0-2
-  indices.txt        a file with one row number of the training split a line, from 0 on
+  indices.txt        a file with one row number of the training split a line, from 0 on; with row,class on every
+                     line also what to name each image instead: instancewise:goal=relabel
   column=value       all training images whose column has that value, such as person=ann
   random=10%         that share of the training images, or so many: random=500, drawn with the seed"""
 
@@ -81,10 +83,11 @@ class ForgetRequest:
         """
         labels = np.asarray(task.train.select_columns(["label"]).with_format("numpy")[:]["label"])
         classes = self._classes(task) if self.kind == "class" else ()
+        new: dict[int, int] = {}
         if self.kind == "class":
             mask = np.isin(labels, classes)
         elif self.kind == "indices":
-            mask = self._listed(task)
+            mask, new = self._listed(task)
         elif self.kind == "column":
             mask = self._valued(task)
         else:
@@ -98,20 +101,27 @@ class ForgetRequest:
                 "Forget less, or name a larger data set."
             )
         forget, retain = (task.train.select(np.flatnonzero(part)) for part in (mask, ~mask))
-        return Division(forget, retain, classes)
+        rows = task.train_rows[mask].tolist()
+        return Division(forget, retain, classes, rows, [new[row] for row in rows] if new else None)
 
     def _classes(self, task: TaskData) -> tuple[int, ...]:
         entries = [entry.strip() for entry in self.value.split(",")]
         return tuple(dict.fromkeys(p for entry in entries for p in positions(entry, task.labels, f"'{task.name}'")))
 
-    def _listed(self, task: TaskData) -> np.ndarray:
-        rows = set()
+    def _listed(self, task: TaskData) -> tuple[np.ndarray, dict[int, int]]:
+        """Which training images are listed, and the new label by row where there are new labels."""
+        listed: dict[int, str] = {}
         for number, line in enumerate(Path(self.name).read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             entry = line.partition("#")[0].strip()
-            if entry and not entry.isdecimal():
+            row, _, label = (part.strip() for part in entry.partition(","))
+            if entry and not row.isdecimal():
                 raise DataError(f"--forget {self}, line {number}: {entry[:40]!r} is not a row number from 0 on.")
-            if entry:
-                rows.add(int(entry))
+            if entry and listed.setdefault(int(row), label) != label:
+                raise DataError(
+                    f"--forget {self}, line {number}: row {row} is listed before as {listed[int(row)]!r}, and here as "
+                    f"{label!r}. List it once."
+                )
+        rows = set(listed)
         missing = sorted(rows - set(task.train_rows.tolist()))
         if missing:
             shown = ", ".join(map(str, missing[:_SHOWN])) + (" and more" if len(missing) > _SHOWN else "")
@@ -120,7 +130,26 @@ class ForgetRequest:
                 f"({shown}). They are past the end, of a class or split that was not named, exact duplicates of "
                 "another image, or held out for validation or test. Take them off the list."
             )
-        return np.isin(task.train_rows, list(rows))
+        return np.isin(task.train_rows, list(rows)), self._new_labels(listed, task)
+
+    def _new_labels(self, listed: dict[int, str], task: TaskData) -> dict[int, int]:
+        without = [row for row, label in listed.items() if not label]
+        if len(without) == len(listed):
+            return {}
+        if without:
+            raise DataError(f"--forget {self}: row {without[0]} has no new label, others have. Give all one, or none.")
+        labels = np.asarray(task.train.select_columns(["label"]).with_format("numpy")[:]["label"])
+        own = dict(zip(task.train_rows.tolist(), labels.tolist(), strict=True))
+        new = {}
+        for row, label in listed.items():
+            found = positions(label, task.labels, f"'{task.name}'")
+            if len(found) != 1 or found[0] == own[row]:
+                problem = "the label that it has" if len(found) == 1 else "several classes"
+                raise DataError(
+                    f"--forget {self}: the new label {label!r} of row {row} is {problem}. Give another one."
+                )
+            new[row] = found[0]
+        return new
 
     def has_value(self, images: datasets.Dataset) -> np.ndarray:
         """Tell which held-out images have the column's value: they belong to what is forgotten, and test nothing else.
@@ -179,8 +208,12 @@ class Division:
     Args:
         forget, retain: columns as the training images have them.
         classes: labels of the classes that are forgotten as a whole; empty for single images.
+        rows: of each image to forget, in the split that was named.
+        new_labels: what each of them is to be named instead of its label, where the request says so.
     """
 
     forget: datasets.Dataset
     retain: datasets.Dataset
     classes: tuple[int, ...]
+    rows: Sequence[int]
+    new_labels: Sequence[int] | None

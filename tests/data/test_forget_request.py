@@ -68,6 +68,41 @@ def test_listed_rows_are_those_of_the_split_that_the_user_knows(people, tmp_path
     assert pixels(division.forget) == pixels(wanted) and pixels(division.retain) == whole - pixels(wanted)
 
 
+def test_listed_rows_may_say_what_to_name_an_image_instead(people, tmp_path):
+    rows = tmp_path / "rows.txt"
+    task = load_task(people)
+    kept = [row for row in (4, 8, 13) if row in task.train_rows]
+    rows.write_text("".join(f"{row},{'cat' if row % 2 == 0 else 'dog'}\n" for row in reversed(kept)))
+    division = ForgetRequest.parse(str(rows)).divide(task)
+    assert list(division.rows) == kept and len(kept) > 1
+    own = [task.labels[label] for label in division.forget["label"]]
+    new = [task.labels[label] for label in division.new_labels]
+    assert own == ["dog" if row % 2 == 0 else "cat" for row in kept] and all(
+        a != b for a, b in zip(own, new, strict=True)
+    )
+    rows.write_text(f"{kept[0]}\n")
+    assert ForgetRequest.parse(str(rows)).divide(task).new_labels is None
+    assert divide(people, "random=3")[1].new_labels is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("4,cat\n8\n", "row 8 has no new label, others have. Give all one, or none"),
+        ("4,dog\n", "the new label 'dog' of row 4 is the label that it has"),
+        ("4,0-1\n", "the new label '0-1' of row 4 is several classes"),
+        ("4,bird\n", "has no class 'bird'"),
+        ("4,cat\n4,dog\n", "line 2: row 4 is listed before as 'cat', and here as 'dog'. List it once"),
+        ("x,cat\n", "line 1: 'x,cat' is not a row number"),
+    ],
+)
+def test_new_labels_that_cannot_be_given(people, tmp_path, text, message):
+    rows = tmp_path / "rows.txt"
+    rows.write_text(text)
+    with pytest.raises(DataError, match=message):
+        ForgetRequest.parse(str(rows)).divide(load_task(people))
+
+
 def test_rows_that_are_no_training_images_are_named(people, tmp_path):
     rows = tmp_path / "rows.txt"
     task = load_task(people)

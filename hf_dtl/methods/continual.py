@@ -1,0 +1,78 @@
+"""Continual requests: one after another, each on the model that the one before left."""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
+
+from hf_dtl.methods.instancewise import AlreadyForgottenError
+from hf_dtl.trainer import UnlearningTrainer
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 128
+
+
+class Served(NamedTuple):
+    """What a request left."""
+
+    model: PreTrainedModel
+    """After this request, on the CPU, in evaluation mode."""
+    accuracy: list[float]
+    """On the images of this request and of every earlier one, in their order, with their true labels; 0 is wanted."""
+    steps: int
+    """Optimizer steps that it took; 0 where its images were already forgotten."""
+
+
+def unlearn_in_sequence(
+    model: PreTrainedModel,
+    requests: Sequence[Dataset],
+    trainer: Callable[[PreTrainedModel, Dataset, int], UnlearningTrainer],
+) -> Iterator[Served]:
+    """Serve requests to forget one after another, and see whether the earlier ones stay forgotten.
+
+    Whatever a method derives from the model it is given (original weights, importance, adversaries, a teacher) is
+    derived anew from what the request before left, because every request has a trainer of its own. A request whose
+    images are all forgotten already is passed over with a warning.
+
+    Args:
+        model: the first one; it is copied.
+        requests: images to forget, items {"pixel_values", "labels"}.
+        trainer: makes the trainer of a request from a copy of the present model, its images and its position. Any
+            `UnlearningTrainer` will do; each needs an output folder of its own if it keeps checkpoints.
+
+    Yields:
+        A `Served` after each request, so that more can be measured on its model in between.
+
+    Example:
+        for done in unlearn_in_sequence(model, parts, lambda m, x, i: InstanceUnlearningTrainer(m, config(i), x)):
+            print(done.accuracy)
+    """
+    present, device = copy.deepcopy(model).eval(), next(model.parameters()).device
+    for number, images in enumerate(requests):
+        steps = 0
+        try:
+            serving = trainer(copy.deepcopy(present), images, number)
+        except AlreadyForgottenError as error:
+            logger.warning("Request %d is passed over. %s", number + 1, error)
+        else:
+            serving.train()
+            present, device, steps = serving.export(), serving.args.device, serving.state.global_step
+        accuracy = [_accuracy(present.to(device), earlier) for earlier in requests[: number + 1]]
+        present = present.cpu()
+        yield Served(present, accuracy, steps)
+
+
+@torch.no_grad()
+def _accuracy(model: PreTrainedModel, images: Dataset) -> float:
+    device, count, right = next(model.parameters()).device, len(images), 0  # type: ignore[arg-type]
+    for start in range(0, count, _BATCH):
+        items = [images[i] for i in range(start, min(start + _BATCH, count))]
+        pixels = torch.stack([item["pixel_values"] for item in items]).to(device)
+        labels = torch.tensor([int(item["labels"]) for item in items], device=device)
+        right += int((model(pixel_values=pixels).logits.argmax(-1) == labels).sum())
+    return right / count
