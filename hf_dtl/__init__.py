@@ -2,10 +2,11 @@
 
 from hf_dtl.audit import AttackConfig, LeakageReport, run_audit
 from hf_dtl.config import UnlearningConfig
-from hf_dtl.data import load_images, load_task
+from hf_dtl.data import MultiTaskImages, load_images, load_multitask, load_multitask_images, load_task
 from hf_dtl.errors import ConfigError, DataError, DivergedError, DTLError, ModelError, OutputError
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.methods import (
+    AlreadyForgottenError,
     BadTeachingConfig,
     BadTeachingTrainer,
     FeatureEraserConfig,
@@ -15,6 +16,12 @@ from hf_dtl.methods import (
     FreshDistillationConfig,
     GradientCollisionConfig,
     GradientCollisionTrainer,
+    InstanceUnlearningConfig,
+    InstanceUnlearningTrainer,
+    MultiTaskTrainer,
+    MultiTaskTrainingConfig,
+    MultiTaskUnlearningConfig,
+    MultiTaskUnlearningTrainer,
     NegativeCrossEntropyConfig,
     NegativeCrossEntropyTrainer,
     NegGradPlusConfig,
@@ -43,12 +50,18 @@ from hf_dtl.methods import (
     WeightDistanceRegularisationTrainer,
     WeightDistortionConfig,
     WeightDistortionTrainer,
+    full_task,
+    measure_tasks,
+    partial_task,
+    unlearn_in_sequence,
+    with_task_heads,
 )
 from hf_dtl.trainer import UnlearningTrainer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyForgottenError",
     "AttackConfig",
     "BadTeachingConfig",
     "BadTeachingTrainer",
@@ -63,9 +76,16 @@ __all__ = [
     "FreshDistillationConfig",
     "GradientCollisionConfig",
     "GradientCollisionTrainer",
+    "InstanceUnlearningConfig",
+    "InstanceUnlearningTrainer",
     "LeakageReport",
     "ModelError",
     "MultiHeadClassifier",
+    "MultiTaskImages",
+    "MultiTaskTrainer",
+    "MultiTaskTrainingConfig",
+    "MultiTaskUnlearningConfig",
+    "MultiTaskUnlearningTrainer",
     "NegGradPlusConfig",
     "NegGradPlusTrainer",
     "NegativeCrossEntropyConfig",
@@ -97,7 +117,14 @@ __all__ = [
     "WeightDistanceRegularisationTrainer",
     "WeightDistortionConfig",
     "WeightDistortionTrainer",
+    "full_task",
     "load_images",
+    "load_multitask",
+    "load_multitask_images",
     "load_task",
+    "measure_tasks",
+    "partial_task",
     "run_audit",
+    "unlearn_in_sequence",
+    "with_task_heads",
 ]

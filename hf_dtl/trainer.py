@@ -41,8 +41,8 @@ class UnlearningTrainer(Trainer):
 
     A method is a subclass that gives one of these: `forget_loss` of logits, `chunk_loss` of images where it looks at
     more than logits, `disposal` where it does not minimise the mean of the chunks' losses, `shown` where not every
-    step looks at both streams, `prepare` where it changes the weights before the first step, and `constrain` where it
-    corrects them after each.
+    step looks at both streams, `prepare` where it changes the weights before the first step, `direct` where it
+    corrects the gradients before each, and `constrain` where it corrects the weights after each.
 
     Args:
         model: a `MultiHeadClassifier` with the heads `args.forget_task` and `args.retain_task`, or a plain Hub
@@ -121,6 +121,9 @@ class UnlearningTrainer(Trainer):
     def shown(self) -> tuple[bool, bool]:
         """Whether the present optimizer step looks at retain images, and whether at forget images."""
         return True, bool(self.args.forget_weight)  # without it, a method only changes the weights beforehand
+
+    def direct(self) -> None:
+        """Correct the gradients of `self.model` before every step of the optimizer, whichever it is."""
 
     def constrain(self) -> None:
         """Correct the weights of `self.model` after every step of the optimizer, whichever it is."""
@@ -209,10 +212,11 @@ class UnlearningTrainer(Trainer):
         return total
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """The optimizer of `transformers.Trainer`, or the given one, each of whose steps `constrain` corrects."""
+        """The optimizer of `transformers.Trainer`, or the given one, between `direct` and `constrain` at each step."""
         optimizer = super().create_optimizer(*args, **kwargs)
         stepped = getattr(optimizer, "optimizer", optimizer)  # a second train() finds it wrapped by accelerate
         if not getattr(stepped, "_is_constrained", False):
+            stepped.register_step_pre_hook(lambda *_: self.direct())
             stepped.register_step_post_hook(lambda *_: self.constrain())
             stepped._is_constrained = True
         return optimizer

@@ -61,6 +61,7 @@ CASES = {
     ),
     "salun": (METHODS["salun"], LABELS | {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-2}),
     "ssd": (METHODS["ssd"], {"num_chunks": 4, "alpha": 1.1, "fisher_images": 33}),
+    "unseen_label": (METHODS["unseen_label"], LABELS | {"forget_task": "target", "wrong_share": 0.6}),
 }
 
 
@@ -79,7 +80,8 @@ def main(output: Path) -> None:
             **OPTIONS | options | {"per_device_train_batch_size": 32 // (world * accumulation)},
         )
         trainer = trainer_class(
-            model=two_headed(architecture(case)), args=args, forget_dataset=source(), retain_dataset=target(),
+            model=two_headed(architecture(case)), args=args,
+            forget_dataset=target() if args.forget_task == "target" else source(), retain_dataset=target(),
             eval_dataset=target(),
         )  # fmt: skip
         trainer.train()

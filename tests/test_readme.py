@@ -108,16 +108,22 @@ def test_the_study_table_is_what_the_studies_found():
         assert line.strip("| ").split(" | ")[place] == f"0 / {retrained['mean']:+.1f} ± {retrained['deviation']:.1f}"
 
 
-def test_the_table_of_unlearning_is_what_the_comparison_found():
-    found = json.loads((RESULTS.parent / "unlearning" / "fashion_vit" / "results.json").read_text())["comparisons"]
-    lines = README[README.index("| method | class=0: gap, points |") :].splitlines()
-    for place, one in enumerate(found):
+@pytest.mark.parametrize(
+    ("setting", "title"), [("fashion_vit", "Fashion, ViT"), ("fashion_resnet", "Fashion, ResNet")]
+)
+def test_the_tables_of_unlearning_are_what_the_comparisons_found(setting, title):
+    found = json.loads((RESULTS.parent / "unlearning" / setting / "results.json").read_text())["comparisons"]
+    for one, table in zip(found, ("A class", "A random tenth"), strict=True):
+        head, _, *lines = README[README.index(f"| {table} |") :].split("\n\n")[0].splitlines()
+        place = next(i for i, cell in enumerate(head.split(" | ")) if cell == f"{title}: gap")
+        assert len(lines) == len(one["rows"]) + len(one["references"])
         for row in (*one["rows"], *one["references"]):
             names = (row["name"].split(":")[0], f"({row['name']})")
             line = next(line for line in lines if line.startswith(tuple(f"| {name} |" for name in names)))
             gap, mia = row["gap"], row["mia"]
             wanted = [f"{100 * gap['mean']:.1f} ± {100 * gap['deviation']:.1f}"]
-            wanted.append(f"{mia['mean']:.3f} ± {mia['deviation']:.3f}")
+            wanted.append(f"{mia['mean']:.2f} ± {mia['deviation']:.2f}")
             if "leakage" in row:
                 wanted.append(f"{row['leakage']['mean']:.2f} ± {row['leakage']['deviation']:.2f}")
-            assert line.strip("| ").split(" | ")[1 + 3 * place :][: len(wanted)] == wanted
+                wanted.append(f"{100 * row['cost']['mean']:.1f} %")
+            assert line.strip("| ").split(" | ")[place:][: len(wanted)] == wanted

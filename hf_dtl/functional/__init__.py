@@ -1,5 +1,6 @@
 """Pure tensor mathematics: every method's formulas stand here once, and import only torch."""
 
+from hf_dtl.functional.adversarial import targeted_l2_pgd
 from hf_dtl.functional.augmentation import Augmentation, augment, random_affine
 from hf_dtl.functional.collision import (
     Average,
@@ -10,7 +11,10 @@ from hf_dtl.functional.collision import (
     gradient_collision,
 )
 from hf_dtl.functional.dampening import dampening_factors, squared_gradients
+from hf_dtl.functional.damping import damped_basis
 from hf_dtl.functional.erasure import probe_generalisation
+from hf_dtl.functional.held_out import held_out_answers, unseen_labels
+from hf_dtl.functional.importance import importance_penalty, weight_importance
 from hf_dtl.functional.losses import (
     bounded_forgetting,
     distillation,
@@ -23,13 +27,17 @@ from hf_dtl.functional.metrics import (
     js_divergence,
     relearn_time,
     slc_auc,
+    task_impact,
     tug_of_war,
     unlearning_impact_score,
     zrf_score,
 )
+from hf_dtl.functional.orthogonal import orthogonalise, pcgrad
+from hf_dtl.functional.per_sample import per_sample_gradients
 from hf_dtl.functional.relabelling import wrong_labels
 from hf_dtl.functional.saliency import saliency_mask
 from hf_dtl.functional.subspace import Basis, GradientSubspace
+from hf_dtl.functional.task_subspace import TaskSubspace, output_subspaces, task_subspace
 
 __all__ = [
     "Augmentation",
@@ -37,17 +45,25 @@ __all__ = [
     "Basis",
     "Collision",
     "GradientSubspace",
+    "TaskSubspace",
     "augment",
     "average_gap",
     "average_loss",
     "bounded_forgetting",
     "calibrate_step",
+    "damped_basis",
     "dampening_factors",
     "default_step",
     "distillation",
     "gradient_collision",
+    "held_out_answers",
+    "importance_penalty",
     "js_divergence",
     "negative_cross_entropy",
+    "orthogonalise",
+    "output_subspaces",
+    "pcgrad",
+    "per_sample_gradients",
     "probe_generalisation",
     "random_affine",
     "random_fooling",
@@ -55,9 +71,14 @@ __all__ = [
     "saliency_mask",
     "slc_auc",
     "squared_gradients",
+    "targeted_l2_pgd",
+    "task_impact",
+    "task_subspace",
     "tug_of_war",
     "uniform_fooling",
     "unlearning_impact_score",
+    "unseen_labels",
+    "weight_importance",
     "wrong_labels",
     "zrf_score",
 ]

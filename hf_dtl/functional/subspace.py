@@ -29,7 +29,7 @@ _LARGEST_PIECE = 2**24  # numbers of unfolded inputs at once, 64 MiB
 
 @dataclass(frozen=True)
 class Basis:
-    """Orthonormal directions of each layer's inputs that no update may use.
+    """Orthonormal directions of each layer's inputs that no update may use (or shorter ones, that hold it back).
 
     Args:
         vectors: by layer, (groups, width, rank); where groups differ in rank, the missing columns are zero.

@@ -29,9 +29,11 @@ METHODS: dict[str, tuple[type[UnlearningConfig], type[UnlearningTrainer]]] = {
     "fine_tune": (methods.FineTuneConfig, methods.FineTuneTrainer),
     "neg_grad_plus": (methods.NegGradPlusConfig, methods.NegGradPlusTrainer),
     "random_label": (methods.RandomLabelConfig, methods.RandomLabelTrainer),
+    "unseen_label": (methods.UnseenLabelConfig, methods.UnseenLabelTrainer),
     "bad_teaching": (methods.BadTeachingConfig, methods.BadTeachingTrainer),
     "scrub": (methods.ScrubConfig, methods.ScrubTrainer),
     "salun": (methods.SalUnConfig, methods.SalUnTrainer),
+    "instancewise": (methods.InstanceUnlearningConfig, methods.InstanceUnlearningTrainer),
     "ssd": (methods.SelectiveSynapticDampeningConfig, methods.SelectiveSynapticDampeningTrainer),
 }
 
@@ -117,3 +119,21 @@ def parse_methods(text: str) -> list[MethodChoice]:
     if not choices or len(set(texts)) < len(texts):
         raise ConfigError(f"--methods {text!r} must name one or several different methods: {', '.join(METHODS)}.")
     return choices
+
+
+def with_goal(text: str, goal: str) -> str:
+    """A list of methods in which those that have goals, and name none, are given this one.
+
+    Raises:
+        ConfigError: no method of the list has goals.
+
+    Example:
+        >>> with_goal("instancewise:epsilon=2,salun", "relabel")
+        'instancewise:epsilon=2:goal=relabel,salun'
+    """
+    choices = parse_methods(text)
+    if not any("goal" in own_fields(choice.config_class) for choice in choices):
+        having = ", ".join(name for name, (config_class, _) in METHODS.items() if "goal" in own_fields(config_class))
+        raise ConfigError(f"--goal {goal} is for methods that have goals: {having}. Leave it out for {text!r}.")
+    takes = [c for c in choices if "goal" in own_fields(c.config_class) and "goal" not in c.options]
+    return ",".join(f"{c.text}:goal={goal}" if c in takes else c.text for c in choices)

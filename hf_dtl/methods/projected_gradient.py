@@ -5,28 +5,23 @@ Interference with Gradient Projection", arXiv 2312.04095. Its code knows two con
 linear and convolutional layer.
 """
 
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
-from hf_dtl.functional import Basis, GradientSubspace, bounded_forgetting
-from hf_dtl.functional.layer_inputs import projectable
+from hf_dtl.functional import GradientSubspace, bounded_forgetting
 from hf_dtl.functional.subspace import Criterion
 from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.methods.projection import ProjectingTrainer
 from hf_dtl.methods.stopping import StopRule, StopWhenForgotten
 from hf_dtl.streams import Chunking
-from hf_dtl.subspaces import collect_subspace, fingerprints, load_subspace
-from hf_dtl.trainer import UnlearningTrainer
-
-logger = logging.getLogger(__name__)
+from hf_dtl.subspaces import fingerprints
 
 
 @dataclass
@@ -102,12 +97,10 @@ class ProjectedGradientConfig(UnlearningConfig):
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
 
 
-class ProjectedGradientTrainer(UnlearningTrainer):
+class ProjectedGradientTrainer(ProjectingTrainer):
     """Minimise the bounded forget loss by updates outside the span of the retained layer inputs.
 
-    After every step of the optimizer, whichever it is, the whole change since the given weights is projected:
-    momentum, adaptive step sizes and weight decay cannot leak into the protected directions. Biases, normalisation,
-    tokens and embeddings stay bit-identical, and so does every layer that cannot be projected (named in the log).
+    See `ProjectingTrainer` for what is projected, and when.
 
     Args:
         retain_dataset: what to keep; None where `args.subspace_file` or `subspace` is given.
@@ -119,7 +112,6 @@ class ProjectedGradientTrainer(UnlearningTrainer):
             images.
     """
 
-    basis: Basis
     subspace: GradientSubspace
 
     def __init__(
@@ -148,55 +140,10 @@ class ProjectedGradientTrainer(UnlearningTrainer):
             )
 
     def prepare(self) -> None:
-        args, model = self.args, self.model
-        if self._subspace is not None:
-            self.subspace = self._subspace
-        elif args.subspace_file is not None:
-            wanted = fingerprints(model, self.retain_task, self.processing_class)
-            full = load_subspace(args.subspace_file, wanted, args.device)
-            self.subspace = self._or_refuse(lambda: full - self._collect(self.train_dataset.forget))
-        else:
-            self.subspace = self._or_refuse(lambda: self._collect(self.train_dataset.retain))
-        self.basis = self._or_refuse(lambda: self.subspace.basis(args.criterion, args.threshold))
-        self.basis = self.basis.to(args.device)
-        layers, self._given = projectable(model), projectable(self.teacher)
-        self._projected = {name: layers[name] for name in self.basis.vectors if name in layers}
-        others = {f"heads.{task}" for task in model.heads if task != self.retain_task}
-        frozen = sorted(set(layers) - set(self._projected) - others)
-        if frozen:
-            logger.warning("Frozen, because their inputs cannot be seen: %s", ", ".join(frozen))
-        worst = max(self.basis.negative_mass, key=lambda name: self.basis.negative_mass[name])
-        logger.info("Largest share of negative eigenvalues: %.2g (%s)", self.basis.negative_mass[worst], worst)
-
-    def _or_refuse(self, work):
-        try:
-            return work()
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-
-    def _collect(self, images: Dataset) -> GradientSubspace:
-        return collect_subspace(
-            self.model,
-            images,
-            self.retain_task,
-            process=(self.args.process_index, self.args.world_size),
-            reduce=self.reduce,
-            progress=not self.args.disable_tqdm,
-        )
-
-    def _freeze_unused(self) -> None:
-        super()._freeze_unused()
-        weights = {id(layer.weight) for layer in self._projected.values()}
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(parameter.requires_grad and id(parameter) in weights)
-
-    @torch.no_grad()
-    def constrain(self) -> None:
-        """Take the protected directions out of the whole change since the given weights."""
-        for name, layer in self._projected.items():
-            weight, origin = layer.weight, self._given[name].weight
-            if weight.requires_grad:
-                weight.copy_(origin + self.basis.project(name, weight - origin))
+        args = self.args
+        given = self._subspace
+        self.subspace = self.retained_moments(args.subspace_file) if given is None else given
+        self.protect(self.subspace, args.criterion, args.threshold)
 
     def shown(self) -> tuple[bool, bool]:
         """Forget images alone; retain images, where there are any, are not looked at."""

@@ -45,8 +45,8 @@ class StopWhenForgotten(TrainerCallback):
         if trainer.eval_dataset is None or not len(trainer.eval_dataset):  # type: ignore[arg-type]
             raise ConfigError(f"stop={rule!r} needs held-out images of what is retained: give eval_dataset.")
         self.trainer, self.rule, self.margin, self.every = trainer, rule, margin, every
-        self.forget = _drawn(trainer.train_dataset.forget, images)
-        self.held_out = _drawn(trainer.eval_dataset, images)
+        self.forget = drawn(trainer.train_dataset.forget, images)
+        self.held_out = drawn(trainer.eval_dataset, images)
         self.start = 0.0
         self.best: tuple[float, float] | None = None
 
@@ -113,7 +113,7 @@ class StopWhenForgotten(TrainerCallback):
         trainer.accelerator.wait_for_everyone()
 
 
-def _drawn(images: Dataset, most: int) -> Dataset:
+def drawn(images: Dataset, most: int) -> Dataset:
     """The images, or a fixed draw of them."""
     count = len(images)  # type: ignore[arg-type]
     return images if count <= most else Subset(images, np.random.default_rng(0).permutation(count)[:most].tolist())

@@ -10,11 +10,14 @@ RATES = Knob("learning_rate", (3e-4, 1e-3, 3e-3))
 
 UNLEARN_KNOBS: dict[str, Knob] = {
     "projected_gradient": Knob("learning_rate", (0.03, 0.1, 0.3)),
+    "unseen_label": Knob("learning_rate", (0.5, 1.0, 2.0)),
     "ssd": Knob("alpha", (1.5, 3.0, 6.0)),  # where a tenth of the images is forgotten, above 10 nothing happens
 }
 
 UNLEARN_METHODS = (
     "projected_gradient",
+    # smaller and fewer steps than the others take, because it needs a pass over images before them
+    "unseen_label:max_steps=16:per_device_train_batch_size=32:per_device_retain_batch_size=64",
     "fine_tune",
     "neg_grad_plus",
     "random_label",

@@ -1,0 +1,173 @@
+"""Unseen labels, this project's own method: answer forgotten images as a model would that never saw them.
+
+A retrained model answers forgotten images as it answers any held-out image: most of them right, some wrong, and which
+ones can be foretold. So nothing is climbed. Kernel regression from retained images, on the representations of every
+depth, says which forgotten images would be answered wrong and how (`hf_dtl.functional.held_out_answers`); the model
+is taught these answers alone, beside retained images. Its steps are damped in the directions that retained inputs use
+(`hf_dtl.functional.damped_basis`), the soft form of what projected-gradient unlearning forbids.
+"""
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from hf_dtl.errors import ConfigError
+from hf_dtl.functional import damped_basis, held_out_answers, unseen_labels
+from hf_dtl.methods.projection import ProjectingTrainer
+from hf_dtl.methods.random_label import RandomLabelConfig, RandomLabelTrainer
+from hf_dtl.methods.stopping import accuracy, drawn
+from hf_dtl.probes import read
+from hf_dtl.streams import labels_of
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 64
+
+
+@dataclass
+class UnseenLabelConfig(RandomLabelConfig):
+    """Options of unseen labels: those of `UnlearningConfig`, and these.
+
+    Parameters that control which answers are taught:
+        support, ridge, wrong_share, check_images.
+    Parameters that control the steps:
+        subspace_file, damping, max_damped_grad_norm.
+    """
+
+    support: int = field(
+        default=500, metadata={"help": "Retain images, drawn by the seed, that foretell the answers, >= 1."}
+    )
+    ridge: float = field(default=0.1, metadata={"help": "Ridge of that kernel regression, > 0."})
+    wrong_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the forget images to be answered wrong, 0..1; default: that of the held-out images "
+            "(eval_dataset). Images of a class of which nothing is retained are all answered otherwise."
+        },
+    )
+    check_images: int = field(
+        default=512, metadata={"help": "Most held-out images that wrong_share is measured on, >= 1."}
+    )
+    subspace_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Moments of the layer inputs on ALL data that the model was trained on, as `save_subspace` of "
+            "projected_gradient writes them; default: a pass over the retain images."
+        },
+    )
+    damping: float = field(
+        default=0.01, metadata={"help": "Damping of steps where retained inputs are, > 0: smaller keeps more."}
+    )
+    learning_rate: float = field(default=1.0, metadata={"help": "Learning rate, of SGD unless optim says otherwise."})
+    max_grad_norm: float = field(
+        default=0.0, metadata={"help": "Bound on the norm of the gradient before it is damped; 0: no bound."}
+    )
+    max_damped_grad_norm: float = field(
+        default=0.5, metadata={"help": "Bound on the norm of the gradient after it is damped, >= 0; 0: no bound."}
+    )
+    optim: str = field(default="sgd", metadata={"help": "Optimizer; it gets gradients that are damped already."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("ridge", "damping"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be > 0.")
+        for name in ("support", "check_images"):
+            if not getattr(self, name) >= 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be >= 1.")
+        if not self.max_damped_grad_norm >= 0:
+            raise ConfigError(f"max_damped_grad_norm={self.max_damped_grad_norm} must be >= 0.")
+        if self.wrong_share is not None and not 0 <= self.wrong_share <= 1:
+            raise ConfigError(f"wrong_share={self.wrong_share} must be in 0..1.")
+
+
+class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
+    """Minimise CE(retain) + forget_weight * CE(f(x), y~) over the forget images that an unseeing model would miss.
+
+    y~ is what it would answer instead. Weights of linear and convolutional layers move, all else stays bit-identical.
+
+    Raises:
+        ConfigError: forgotten and retained images are of different tasks, neither wrong_share nor an eval_dataset is
+            given though classes are forgotten in part only, the model has one class, or the moments are another
+            model's.
+        ModelError: the backbone does not give its hidden states.
+    """
+
+    def prepare(self) -> None:
+        args, streams = self.args, self.train_dataset
+        if self.forget_task != self.retain_task:
+            raise ConfigError(
+                f"unseen_label answers forgotten images by retained images of the same task; these are of the tasks "
+                f"{self.forget_task!r} and {self.retain_task!r}. Use representation_erasure to dispose of a task."
+            )
+        moments = self.retained_moments(args.subspace_file)
+        self.guard(self._or_refuse(lambda: damped_basis(moments, args.damping)))
+        chosen, answers = self.unseen()
+        self.train_dataset = args.streams(Subset(streams.forget, chosen.tolist()), streams.retain)
+        self.wrong = answers
+
+    def unseen(self) -> tuple[Tensor, Tensor]:
+        """Positions of the forget images that would be answered wrong, ascending, and these answers, on the CPU."""
+        args, forget, retain = self.args, self.train_dataset.forget, self.train_dataset.retain
+        classes = self.model.heads[self.forget_task].out_features
+        labels, known = torch.as_tensor(labels_of(forget)), labels_of(retain)
+        count = min(args.support, len(known))
+        support = np.random.default_rng(args.seed).permutation(len(known))[:count].tolist()
+        told = self._readings(Subset(retain, support))
+        asked = self._readings(forget)
+        support_labels = torch.as_tensor(known[support], device=args.device)
+        answers = held_out_answers(told, support_labels, asked, classes, ridge=args.ridge).cpu()
+        gone = torch.as_tensor(~np.isin(labels.numpy(), known))
+        answers[gone] = answers[gone].scatter(1, labels[gone, None], -torch.inf)
+        wrong = int(gone.sum())
+        if wrong < len(labels):
+            wrong += round(self._wrong_share() * (len(labels) - wrong))
+        if not wrong:
+            wrong = 1
+            logger.warning("Held-out images are answered without fault, so there is next to nothing to change.")
+        chosen, other = self._or_refuse(lambda: unseen_labels(answers, labels, wrong))
+        order = chosen.argsort()
+        return chosen[order], other[order]
+
+    def _wrong_share(self) -> float:
+        args, held_out = self.args, self.eval_dataset
+        if args.wrong_share is not None:
+            return args.wrong_share
+        if held_out is None or not len(held_out):
+            raise ConfigError("Give held-out images of what is retained (eval_dataset), or wrong_share.")
+        return 1 - accuracy(self, self.model, drawn(held_out, args.check_images))
+
+    @torch.no_grad()
+    def _readings(self, images: Dataset) -> list[Tensor]:
+        """What every depth gives of images, (images, width) each; each process looks at a share, all get the same."""
+        args, found = self.args, []
+        starts = range(0, len(images), _BATCH)  # type: ignore[arg-type]
+        self.model.eval()
+        for number, start in enumerate(starts):
+            rows = range(start, min(start + _BATCH, len(images)))  # type: ignore[arg-type]
+            if number % args.world_size == args.process_index or not found:
+                pixels, _ = self.loaded(images, rows)
+                own = read(*self.model.hidden_states(pixels))
+                found = found or [torch.zeros(len(images), r.shape[1], device=args.device) for r in own]  # type: ignore[arg-type]
+            if number % args.world_size == args.process_index:
+                for whole, part in zip(found, own, strict=True):
+                    whole[rows.start : rows.stop] = part
+        return found if self.reduce is None else [self.reduce(whole) for whole in found]
+
+    @torch.no_grad()
+    def direct(self) -> None:
+        """Damp every gradient where retained inputs are."""
+        weights = {name: layer.weight for name, layer in self._projected.items() if layer.weight.grad is not None}
+        for name, weight in weights.items():
+            weight.grad = self.basis.project(name, weight.grad)
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights.values()])
+        self._metrics["damped_grad_norm"].append(norm)
+        if self.args.max_damped_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(weights.values(), self.args.max_damped_grad_norm, norm)
+
+    def constrain(self) -> None:
+        """Nothing is forbidden: the gradients were damped."""
