@@ -33,6 +33,7 @@ class UnlearningConfig(TrainingArguments):
 
     retains: ClassVar[bool] = True  # whether the method has a retention loss
     least_classes: ClassVar[int] = 1  # classes that the forget images must have
+    one_task: ClassVar[bool] = False  # whether what is forgotten and what is retained must be of one task
 
     forget_weight: float = field(
         default=1.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from hf_dtl.audit import AttackedTask, scratch_models
 from hf_dtl.audit.task import draw_images
 from hf_dtl.data import TaskData, check_disjoint, check_forward, load_task
+from hf_dtl.errors import ConfigError
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.job import StagedJob, in_memory
 from hf_dtl.job_options import JobOptions
@@ -97,6 +98,12 @@ class DTLJob(StagedJob):
     def __init__(self, options: DTLOptions):
         super().__init__(options)
         self.choices = parse_methods(options.methods)
+        for choice in self.choices:
+            if choice.config_class.one_task:
+                raise ConfigError(
+                    f"--methods {choice.text} forgets a part of one task, and this disposes of a whole one: use "
+                    "scripts/unlearn.py, or another method here."
+                )
         self.check_batch("dispose_batch_size")
         self._load_tasks()
         configs = [self.disposal_config(choice, Path(options.output_dir)) for choice in self.choices]

@@ -80,7 +80,7 @@ class UnlearningTrainer(Trainer):
             model = MultiHeadClassifier(model, task=self.retain_task)
             self.forget_task = self.retain_task
         self._check(model, args)
-        forget, retain = (_items(d, model, processing_class) for d in (forget_dataset, retain_dataset))
+        forget, retain = (items_of(d, model, processing_class) for d in (forget_dataset, retain_dataset))
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
         super().__init__(
             model=model,
@@ -350,7 +350,7 @@ class UnlearningTrainer(Trainer):
         )
 
 
-def _items(dataset: Dataset, model: MultiHeadClassifier, processing_class) -> Dataset:
+def items_of(dataset: Dataset, model: MultiHeadClassifier, processing_class) -> Dataset:
     """Decode and process a `datasets.Dataset` of images; leave other data sets as they are."""
     if not isinstance(dataset, datasets.Dataset):
         return dataset

@@ -33,7 +33,7 @@ from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.instances import Instances, predict, read_instances, shown
 from hf_dtl.methods.projection import ProjectingTrainer
 from hf_dtl.streams import PairedStreams
-from hf_dtl.trainer import _items, sum_over_processes
+from hf_dtl.trainer import items_of, sum_over_processes
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class InstanceUnlearningConfig(WholeBatchConfig):
     """
 
     retains: ClassVar[bool] = False  # each kind of retention can be switched off
+    one_task: ClassVar[bool] = True
 
     goal: Goal = field(
         default="misclassify",
@@ -222,7 +223,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         }
         classes = model.heads[self.retain_task].out_features
         _check_goal(args, classes, new_labels)
-        images = _items(forget_dataset, model, processing_class)
+        images = items_of(forget_dataset, model, processing_class)
         found = read_instances(images, classes, new_labels=new_labels, rows=rows)
         named = predict(model, found.images.pixel_values, self.retain_task, **processes)
         self.instances, self.skipped = _without_forgotten(found, named)

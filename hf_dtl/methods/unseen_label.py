@@ -9,6 +9,7 @@ is taught these answers alone, beside retained images. Its steps are damped in t
 
 import logging
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ class UnseenLabelConfig(RandomLabelConfig):
     Parameters that control the steps:
         subspace_file, damping, max_damped_grad_norm.
     """
+
+    one_task: ClassVar[bool] = True
 
     support: int = field(
         default=500, metadata={"help": "Retain images, drawn by the seed, that foretell the answers, >= 1."}

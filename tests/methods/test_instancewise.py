@@ -37,7 +37,7 @@ def one_headed(name="vit"):
 
 def known(model, count=7, task="source"):
     """Images of an untrained model that it names as they are labelled."""
-    pixels = source().pixel_values[:count]
+    pixels = source().pixel_values[:count].clone()
     return ImageTensors(pixels, predict(model, pixels, task))
 
 
