@@ -26,13 +26,16 @@ def blocks(language):
 
 
 def test_python_snippet_runs(tmp_path, monkeypatch):
-    snippet, metric = blocks("python")
+    snippet, requests, metric = blocks("python")
     folder = tmp_path / "outputs" / "demo" / "undisposed"
     two_headed().export("target").save_pretrained(folder)
     embedded_processor(size=16).save_pretrained(folder)
     monkeypatch.chdir(tmp_path)
     exec(compile(metric, "README.md", "exec"), {})
-    exec(compile(snippet, "README.md", "exec"), {})
+    names: dict = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    exec(compile(requests, "README.md", "exec"), names)
+    assert len(names["done"].accuracy) == 2 and max(names["done"].accuracy) < 1
     assert {f.name for f in (tmp_path / "scrubbed").iterdir()} >= {"config.json", "model.safetensors"}
 
 
