@@ -8,13 +8,11 @@ from typing import Any
 
 from hf_dtl.audit_options import attack_names
 from hf_dtl.dtl import DTLOptions
-from hf_dtl.errors import ConfigError, OutputError
+from hf_dtl.errors import ConfigError
 from hf_dtl.methods.by_name import METHODS, parse_method
 from hf_dtl.options import numbers, option
-from hf_dtl.stages import changed_settings, write_atomically
+from hf_dtl.study.folder import start_folder
 from hf_dtl.study.settings import FORGET_WEIGHT, KNOBS, SETTINGS, Knob, Setting, write_tiny_resnet
-
-RECORD = "study.json"
 
 
 @dataclass
@@ -93,25 +91,10 @@ class Plan:
         Raises:
             OutputError: it holds another study, or files that are not a study's.
         """
-        record = self.output / RECORD
         free = {"attacks", "budgets", "audit_seeds", "attack_learning_rates", "successive_halving"}
         free |= {"use_cpu", "save_steps"}
         now = {"setting": self.name, **{name: value for name, value in self.shared.items() if name not in free}}
-        if self.output.is_file():
-            raise OutputError(f"The output folder {self.output} is a file. Choose another --output_dir.")
-        if record.exists():
-            changed = changed_settings(record, now)
-            if changed:
-                raise OutputError(
-                    f"The output folder {self.output} holds another study ({'; '.join(changed)}). Choose another "
-                    "--output_dir, or repeat that study's options to continue it."
-                )
-        elif self.output.is_dir() and any(path.name != f".{RECORD}.partial" for path in self.output.iterdir()):
-            raise OutputError(
-                f"The output folder {self.output} holds files that are not a study's. Choose another --output_dir."
-            )
-        self.output.mkdir(parents=True, exist_ok=True)
-        write_atomically(record, json.dumps(now, indent=2) + "\n")
+        start_folder(self.output, now)
         if self.setting.tiny_resnet:
             for seed in (*self.seeds, self.tuning_seed):
                 write_tiny_resnet(self.output / "model" / f"seed{seed}", seed)

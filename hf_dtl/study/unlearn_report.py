@@ -139,7 +139,7 @@ def results(
         "library_version": library_version(),
         "setting": options.setting,
         "title": UNLEARN_SETTINGS[options.setting].title,
-        "command": _command(options),
+        "command": command(options, "compare_unlearning"),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": trained["machine"],
         "parameters": trained["parameters"],
@@ -151,8 +151,9 @@ def results(
     return json.loads(json.dumps(without_folders(values)))
 
 
-def _command(options: Any) -> str:
-    words = ["python", "scripts/compare_unlearning.py", "--setting", options.setting]
+def command(options: Any, script: str) -> str:
+    """The command that repeats a study, with the options that differ from their defaults."""
+    words = ["python", f"scripts/{script}.py", "--setting", options.setting]
     for own in fields(options):
         value = getattr(options, own.name)
         if own.name not in ("setting", "output_dir") and value != own.default:
@@ -202,10 +203,10 @@ def cells(found: Comparison) -> Cells:
     rows = []
     for row in found.rows:
         mark = " ✓" if row.goal else ""
-        end = (_number(row.leakage, 2), _number(row.cpu, 1), _percent(row.cost), _number(row.memory, 0))
+        end = (number(row.leakage, 2), number(row.cpu, 1), _percent(row.cost), number(row.memory, 0))
         rows.append((row.name + mark, *_common(row), *end))
     for reference in found.references:
-        end = ("", _number(reference.cpu, 1), "", _number(reference.memory, 0))
+        end = ("", number(reference.cpu, 1), "", number(reference.memory, 0))
         rows.append((f"({reference.name})", *_common(reference), *end))
     columns = (
         *("method", "forget", "retain", "test", "gap, points", "MIA", "PL", "PL, new head", "leakage"),
@@ -227,12 +228,12 @@ def cells(found: Comparison) -> Cells:
 
 
 def _common(row: Reference) -> tuple[str, ...]:
-    accuracy = [_number(row.accuracy[split], 3) for split in SPLITS]
+    accuracy = [number(row.accuracy[split], 3) for split in SPLITS]
     return (
         *accuracy,
-        _number(row.gap, 1, 100),
-        _number(row.mia, 3),
-        *(_number(a, 3) for a in (row.learned, row.new_head)),
+        number(row.gap, 1, 100),
+        number(row.mia, 3),
+        *(number(a, 3) for a in (row.learned, row.new_head)),
     )
 
 
@@ -244,7 +245,8 @@ def _tuning(found: Comparison) -> Cells:
     return Cells("Tuning", ("chosen", "average gap in points on the tuning seed, by strength"), tuple(rows))
 
 
-def _number(found: Average, digits: int, factor: float = 1.0) -> str:
+def number(found: Average, digits: int, factor: float = 1.0) -> str:
+    """Write a number with its deviation, a dash where there is none."""
     if found.mean is None:
         return "–"
     text = f"{factor * found.mean:.{digits}f}"

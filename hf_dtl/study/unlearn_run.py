@@ -8,11 +8,12 @@ from typing import Any
 
 from hf_dtl.audit_options import attack_names
 from hf_dtl.data import ForgetRequest
-from hf_dtl.errors import ConfigError, DivergedError, OutputError
+from hf_dtl.errors import ConfigError, DivergedError
 from hf_dtl.functional import average_gap
 from hf_dtl.methods.by_name import METHODS, parse_method
 from hf_dtl.options import numbers, option
-from hf_dtl.stages import changed_settings, write_atomically
+from hf_dtl.stages import write_atomically
+from hf_dtl.study.folder import start_folder
 from hf_dtl.study.options import Method
 from hf_dtl.study.settings import write_tiny_resnet
 from hf_dtl.study.unlearn_cells import TUNED_ON, UnlearnCell, outcome
@@ -20,8 +21,6 @@ from hf_dtl.study.unlearn_report import Comparison, markdown, method_row, plot_g
 from hf_dtl.study.unlearn_settings import RATES, REQUESTS, UNLEARN_KNOBS, UNLEARN_METHODS, UNLEARN_SETTINGS
 from hf_dtl.study.workers import run_cells
 from hf_dtl.unlearn_options import UnlearnOptions
-
-RECORD = "study.json"
 
 
 @dataclass
@@ -108,24 +107,39 @@ class Study:
         Raises:
             OutputError: it holds another one, or other files.
         """
-        record = self.output / RECORD
         now = {"setting": self.options.setting, **{k: v for k, v in self.shared.items() if k not in ("attacks",)}}
-        if record.exists():
-            changed = changed_settings(record, now)
-            if changed:
-                raise OutputError(
-                    f"The output folder {self.output} holds another comparison ({'; '.join(changed)}). Choose another "
-                    "--output_dir, or repeat its options to continue it."
-                )
-        elif self.output.exists() and (self.output.is_file() or any(self.output.iterdir())):
-            raise OutputError(
-                f"The output folder {self.output} holds files of something else. Choose another --output_dir."
-            )
-        self.output.mkdir(parents=True, exist_ok=True)
-        write_atomically(record, json.dumps(now, indent=2) + "\n")
+        start_folder(self.output, now, "comparison")
         if UNLEARN_SETTINGS[self.options.setting].tiny_resnet:
             for seed in (*self.seeds, self.options.tuning_seed):
                 write_tiny_resnet(self.output / "model" / f"seed{seed}", seed, num_labels=10)
+
+
+def setting_options(name: str, data_dir: str | None) -> dict[str, Any]:
+    """Options of `UnlearnOptions` of a setting.
+
+    Raises:
+        ConfigError: there is no such setting, or it needs a folder of data.
+    """
+    if name not in UNLEARN_SETTINGS:
+        raise ConfigError(f"Unknown --setting {name!r}; there are: {', '.join(UNLEARN_SETTINGS)}.")
+    options = UNLEARN_SETTINGS[name].options
+    if "{data}" in str(options["dataset"]) and data_dir is None:
+        raise ConfigError(f"--setting {name} needs --data_dir; see --help.")
+    return {k: v.format(data=data_dir) if k == "dataset" else v for k, v in options.items()}
+
+
+def reported_seeds(text: str, tuning_seed: int) -> tuple[int, ...]:
+    """Read the training seeds.
+
+    Raises:
+        ConfigError: one is negative or listed twice, or tuning is done on it.
+    """
+    seeds = numbers(text, "seeds", int)
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or tuning_seed in seeds or tuning_seed < 0:
+        raise ConfigError(
+            f"--seeds {text!r} must be different numbers from 0 on, and --tuning_seed {tuning_seed} none of them."
+        )
+    return seeds
 
 
 def plan(options: ComparisonOptions) -> Study:
@@ -135,16 +149,8 @@ def plan(options: ComparisonOptions) -> Study:
         ConfigError, DataError: an option is unknown, missing or out of its range.
     """
     o = options
-    if o.setting not in UNLEARN_SETTINGS:
-        raise ConfigError(f"Unknown --setting {o.setting!r}; there are: {', '.join(UNLEARN_SETTINGS)}.")
-    setting = UNLEARN_SETTINGS[o.setting]
-    if "{data}" in str(setting.options["dataset"]) and o.data_dir is None:
-        raise ConfigError(f"--setting {o.setting} needs --data_dir; see --help.")
-    seeds = numbers(o.seeds, "seeds", int)
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or o.tuning_seed in seeds or o.tuning_seed < 0:
-        raise ConfigError(
-            f"--seeds {o.seeds!r} must be different numbers from 0 on, and --tuning_seed {o.tuning_seed} none of them."
-        )
+    shared = setting_options(o.setting, o.data_dir)
+    seeds = reported_seeds(o.seeds, o.tuning_seed)
     if o.workers < 1:
         raise ConfigError(f"--workers {o.workers} must be at least 1.")
     attack_names(o.attacks)
@@ -156,7 +162,6 @@ def plan(options: ComparisonOptions) -> Study:
     texts = [part.strip() for part in o.methods.split(",") if part.strip()]
     if not texts or len(set(texts)) < len(texts):
         raise ConfigError(f"--methods {o.methods!r} must name different methods: {', '.join(METHODS)}.")
-    shared = {k: v.format(data=o.data_dir) if k == "dataset" else v for k, v in setting.options.items()}
     shared |= {"attacks": o.attacks, "use_cpu": o.use_cpu}
     output = Path(o.output_dir or f"outputs/compare/{o.setting}")
     return Study(o, output, shared, seeds, requests, tuple(_method(text) for text in texts))
