@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hf_dtl.job_options import JobOptions
-from hf_dtl.methods.by_name import METHODS, with_goal
+from hf_dtl.methods.by_name import METHODS, MethodChoice, parse_methods, with_goal
+from hf_dtl.multitask_options import MULTITASK, OWN, check_for_tasks, several_tasks
 from hf_dtl.options import option
 
 
@@ -13,7 +14,8 @@ class UnlearnOptions(JobOptions):
     """Options of unlearning.
 
     Parameters that control the request:
-        forget, dataset, image_column, label_column, images_per_class, max_eval_images.
+        forget, dataset, image_column, label_column, images_per_class, max_eval_images; of several tasks at once
+        forget_tasks, task_columns, images.
     Parameters that control the model and its training:
         model_name_or_path, revision, image_size, batch_size, train_epochs, train_learning_rate, augmentation,
         reference, retrain_epochs, retrain_learning_rate, retrained, retrained_revision.
@@ -37,15 +39,24 @@ class UnlearnOptions(JobOptions):
         "split (or of row,class: what to name each image instead), column=value (such as person=ann), or "
         "random=10%% of the training images."
     )
-    dataset: str = option(
-        "fashion_mnist", "Data that the model was trained on: NAME[:SPLIT][CLASS,CLASS,...], a Hub id or a folder."
+    dataset: str | None = option(
+        None,
+        "Data that the model was trained on: NAME[:SPLIT][CLASS,CLASS,...], a Hub id or a folder; default: "
+        "fashion_mnist, with --methods multitask glyphs.",
     )
     output_dir: str = option("outputs/unlearn", "Folder of the run; continued when it holds an unfinished part of it.")
     seed: int = option(0, "Seed of training, unlearning, and the draw of --forget random.")
     label_column: str | None = option(None, "Column of classes; default: label.")
     images_per_class: int | None = option(None, "Training images a class; default: all.")
+    augmentation: str | None = option(
+        None,
+        "Random transforms of the training images of all models: none, affine, or affine_flip (no digits); default: "
+        "affine, with --methods multitask none: some task may ask for what they change.",
+    )
     model_name_or_path: str | None = option(
-        None, "Hub or local image classifier to unlearn from; default: a small ViT, trained here on the data."
+        None,
+        "Hub or local image classifier to unlearn from, with --methods multitask also a folder with heads for several "
+        "tasks; default: a small ViT, trained here on the data.",
     )
     train_epochs: float | None = option(
         None, "Passes over the data that train the model; default: 16, or 0 for a given model. 0 skips the stage."
@@ -63,7 +74,7 @@ class UnlearnOptions(JobOptions):
     methods: str = option(
         "projected_gradient",
         "Methods, separated by commas, each with options of its config, NAME[:OPTION=VALUE]...; the first "
-        f"is put at the top of the output folder. There are: {', '.join(METHODS)}.",
+        f"is put at the top of the output folder. There are: {', '.join([*METHODS, *MULTITASK])}.",
     )
     goal: str | None = option(
         None, "Goal of the methods that have one, the same as NAME:goal=...: misclassify or relabel of instancewise."
@@ -73,16 +84,55 @@ class UnlearnOptions(JobOptions):
     unlearn_learning_rate: float | None = option(
         None, "Learning rate of unlearning; default: the method's own, else 5e-4 for the small ViT, 5e-5 for others."
     )
-    attacks: str = option(
-        "linear_probe,full,full_published",
-        "Attacks, separated by commas: names, grid, adaptive or all; those that do not apply are left out.",
+    attacks: str | None = option(
+        None,
+        "Attacks, separated by commas: names, grid, adaptive or all; those that do not apply are left out. Default: "
+        "linear_probe,full,full_published, with --methods multitask full.",
+    )
+    budgets: str | None = option(
+        None, "Images a class that the attacker gets, separated by commas; default: 5,20, with --methods multitask 5."
     )
     membership: bool = option(True, "Also ask whether forgotten images can be told from images never seen.")
 
+    forget_tasks: str | None = option(
+        None, "With --methods multitask: tasks to forget the images for, separated by commas; default: all tasks."
+    )
+    task_columns: str | None = option(
+        None,
+        "With --methods multitask: label columns, separated by commas, each of which is a task, or TASK=COLUMN; "
+        "default: all of glyphs and fashion_groups. Columns of floats are regression tasks.",
+    )
+    images: int | None = option(None, "With --methods multitask: training images; default: all.")
+
     def __post_init__(self) -> None:
+        check_for_tasks(self)
         if self.goal is not None:
             self.methods, self.goal = with_goal(self.methods, self.goal), None
+        several = self.multitask
+        for name, one_task, tasks in (
+            ("dataset", "fashion_mnist", "glyphs"),
+            ("augmentation", "affine", "none"),
+            ("attacks", "linear_probe,full,full_published", "full"),
+            ("budgets", "5,20", "5"),
+        ):
+            if getattr(self, name) is None:
+                setattr(self, name, tasks if several else one_task)
+
+    @property
+    def multitask(self) -> bool:
+        """Whether images are forgotten of a model of several tasks."""
+        return several_tasks(self.methods)
+
+    @property
+    def choices(self) -> list[MethodChoice]:
+        """The methods.
+
+        Raises:
+            ConfigError: see `parse_method`.
+        """
+        return parse_methods(self.methods, MULTITASK if self.multitask else METHODS)
 
     def recorded(self) -> dict[str, Any]:
-        """As in `JobOptions`; the goal is a part of the methods."""
-        return {name: value for name, value in super().recorded().items() if name != "goal"}
+        """As in `JobOptions`; the goal is a part of the methods, and one task has no options of several."""
+        left_out = ("goal",) if self.multitask else ("goal", *OWN)
+        return {name: value for name, value in super().recorded().items() if name not in left_out}

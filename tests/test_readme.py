@@ -71,7 +71,7 @@ def test_unlearning_commands_are_understood(command):
     words = shlex.split(command, comments=True)
     position = words.index("scripts/unlearn.py")
     (options,) = HfArgumentParser(UnlearnOptions).parse_args_into_dataclasses(words[position + 1 :])
-    assert parse_methods(options.methods) and DatasetSpec.parse(options.dataset)
+    assert options.choices and DatasetSpec.parse(options.dataset)
     if options.forget != "rows.txt":
         ForgetRequest.parse(options.forget)
 

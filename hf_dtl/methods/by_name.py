@@ -12,7 +12,9 @@ from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.trainer import UnlearningTrainer
 
-METHODS: dict[str, tuple[type[UnlearningConfig], type[UnlearningTrainer]]] = {
+Methods = dict[str, tuple[type[UnlearningConfig], type[UnlearningTrainer]]]
+
+METHODS: Methods = {
     "representation_erasure": (methods.RepresentationErasureConfig, methods.RepresentationErasureTrainer),
     "gradient_collision": (methods.GradientCollisionConfig, methods.GradientCollisionTrainer),
     "feature_eraser": (methods.FeatureEraserConfig, methods.FeatureEraserTrainer),
@@ -61,8 +63,12 @@ class MethodChoice:
         return self.config_class(**common | self.options)
 
 
-def parse_method(text: str) -> MethodChoice:
+def parse_method(text: str, known: Methods = METHODS) -> MethodChoice:
     """Read `NAME[:OPTION=VALUE]...`, the options being fields of the method's config.
+
+    Args:
+        text: what a user writes.
+        known: the methods that there are, by name.
 
     Raises:
         ConfigError: an unknown method or option, or a value of the wrong type.
@@ -72,9 +78,9 @@ def parse_method(text: str) -> MethodChoice:
         {'chunking': 'random'}
     """
     name, *pairs = text.strip().split(":")
-    if name not in METHODS:
-        raise ConfigError(f"Unknown method {name!r}; the methods are: {', '.join(METHODS)}.")
-    config_class, trainer_class = METHODS[name]
+    if name not in known:
+        raise ConfigError(f"Unknown method {name!r}; the methods are: {', '.join(known)}.")
+    config_class, trainer_class = known[name]
     fields = {f.name: f for f in dataclasses.fields(config_class)}
     options = {}
     for pair in pairs:
@@ -112,12 +118,12 @@ def _value(name: str, field: dataclasses.Field, text: str) -> Any:
     return value
 
 
-def parse_methods(text: str) -> list[MethodChoice]:
-    """Read a comma-separated list of methods; each may be named once."""
-    choices = [parse_method(part) for part in text.split(",") if part.strip()]
+def parse_methods(text: str, known: Methods = METHODS) -> list[MethodChoice]:
+    """Read a comma-separated list of methods, as `parse_method` reads each; each may be named once."""
+    choices = [parse_method(part, known) for part in text.split(",") if part.strip()]
     texts = [choice.text for choice in choices]
     if not choices or len(set(texts)) < len(texts):
-        raise ConfigError(f"--methods {text!r} must name one or several different methods: {', '.join(METHODS)}.")
+        raise ConfigError(f"--methods {text!r} must name one or several different methods: {', '.join(known)}.")
     return choices
 
 
