@@ -61,7 +61,10 @@ CASES = {
     ),
     "salun": (METHODS["salun"], LABELS | {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-2}),
     "ssd": (METHODS["ssd"], {"num_chunks": 4, "alpha": 1.1, "fisher_images": 33}),
-    "unseen_label": (METHODS["unseen_label"], LABELS | {"forget_task": "target", "wrong_share": 0.6}),
+    "unseen_label": (
+        METHODS["unseen_label"],
+        LABELS | {"forget_task": "target", "wrong_share": 0.6, "learning_rate": 0.5},
+    ),
 }
 
 
