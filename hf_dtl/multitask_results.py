@@ -269,7 +269,7 @@ def plot_scores(job: MultiTaskJob, results: Sequence[Result], path: Path) -> Pat
     figure = Figure(figsize=(3 + 1.1 * len(tasks), 6.5), layout="constrained")
     figure.suptitle(wrapped(f"Unlearning {job.request} for {', '.join(job.forgotten)}", 70))
     panels = figure.subplots(len(SPLITS), 1, sharex=True, sharey=True)
-    wide = 0.6 / max(len(results) - 1, 1)
+    wide = min(0.2, 0.6 / max(len(results) - 1, 1))
     for panel, split in zip(panels, SPLITS, strict=True):
         for i, result in enumerate(results):
             places = [place + (i - (len(results) - 1) / 2) * wide for place in range(len(tasks))]
