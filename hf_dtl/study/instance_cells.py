@@ -1,20 +1,17 @@
 """Cells of the study of instance-wise unlearning: requests of several sizes to one model a training seed."""
 
 import copy
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
-import transformers
 from transformers import PreTrainedModel
 from transformers.trainer_callback import PrinterCallback
 
@@ -28,6 +25,7 @@ from hf_dtl.methods.continual import Served, unlearn_in_sequence
 from hf_dtl.methods.instancewise import AlreadyForgottenError
 from hf_dtl.study.cells import keep, short_hash
 from hf_dtl.study.instance_settings import ABLATION, ADVERSARIES_A_STEP
+from hf_dtl.study.job_cell import JobCell
 from hf_dtl.unlearn import POOL, UnlearnJob
 from hf_dtl.unlearn_options import UnlearnOptions
 from hf_dtl.unlearn_results import Measured, attack, measure
@@ -57,7 +55,7 @@ def instancewise(variant: str, search: str) -> MethodChoice:
 
 
 @dataclass(frozen=True)
-class InstanceCell:
+class InstanceCell(JobCell):
     """One piece of the study.
 
     Args:
@@ -87,31 +85,11 @@ class InstanceCell:
         parts = [self.kind, self.options.recorded(), self.requests, self.variant, self.search]
         return Path(self.options.output_dir) / "results" / f"{self.kind}-{short_hash(parts)}.json"
 
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.path.exists()
-
-    def result(self) -> Any:
-        """The result of a finished cell."""
-        return json.loads(self.path.read_text(encoding="utf-8"))
-
-    def load(self) -> UnlearnJob:
-        """The job of the cell; the last two are kept."""
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        return _load_job(json.dumps(asdict(self.options)))
-
     def do(self, job: UnlearnJob) -> None:
         """Do the cell unless it is finished."""
         work = {"seed": _train, "undisposed": _undisposed, "adversaries": _make_adversaries}.get(self.kind, _unlearn)
         with _without_warnings():
             keep(self.path, lambda: work(self, job))
-
-
-@lru_cache(maxsize=2)
-def _load_job(options: str) -> UnlearnJob:
-    return UnlearnJob(UnlearnOptions(**json.loads(options)))
 
 
 @contextmanager

@@ -1,12 +1,9 @@
 """Cells of the comparison of unlearning methods: one request on one training seed, its references, and each method."""
 
-import json
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import transformers
 from transformers import PreTrainedModel
 
 from hf_dtl.audit import AxisLeakage, PiggybackRecord, leakage
@@ -16,6 +13,7 @@ from hf_dtl.errors import DivergedError
 from hf_dtl.job import load_stage
 from hf_dtl.methods.by_name import parse_method
 from hf_dtl.study.cells import keep, short_hash
+from hf_dtl.study.job_cell import JobCell
 from hf_dtl.unlearn import UnlearnJob
 from hf_dtl.unlearn_options import UnlearnOptions
 from hf_dtl.unlearn_results import MEASURED_ON, Measured, attack, measure
@@ -29,7 +27,7 @@ TUNED_ON = ("forget", "retain", "validation")
 
 
 @dataclass(frozen=True)
-class UnlearnCell:
+class UnlearnCell(JobCell):
     """One piece of the comparison.
 
     Args:
@@ -55,30 +53,10 @@ class UnlearnCell:
         name = self.method.split(":")[0] or self.kind.replace(" ", "-")
         return Path(self.options.output_dir) / "results" / f"{name}-{short_hash(parts)}.json"
 
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.path.exists()
-
-    def result(self) -> Any:
-        """The result of a finished cell."""
-        return json.loads(self.path.read_text(encoding="utf-8"))
-
-    def load(self) -> UnlearnJob:
-        """The job of the cell; the last two are kept."""
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        return _load_job(json.dumps(asdict(self.options)))
-
     def do(self, job: UnlearnJob) -> None:
         """Do the cell unless it is finished."""
         work = {"references": _attack_references, "tuning": _unlearn, "method": _unlearn}.get(self.kind, _prepare)
         keep(self.path, lambda: work(self, job))
-
-
-@lru_cache(maxsize=2)
-def _load_job(options: str) -> UnlearnJob:
-    return UnlearnJob(UnlearnOptions(**json.loads(options)))
 
 
 def _prepare(cell: UnlearnCell, job: UnlearnJob) -> dict[str, Any]:
