@@ -1,12 +1,11 @@
 """Selective synaptic dampening: shrink the weights that matter more to what is forgotten than to everything."""
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hf_dtl.functional.per_sample import per_sample_gradients
 
 ImageLoss = Callable[[list[Tensor], Tensor, Tensor], Tensor]
 
@@ -31,10 +30,7 @@ def squared_gradients(loss: ImageLoss, weights: Sequence[Tensor], images: Tensor
         >>> squared_gradients(loss, [torch.tensor(2.0)], torch.tensor([[[[1.0]]], [[[3.0]]]]), torch.tensor([0, 0]))
         [tensor(10.)]
     """
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no rule for `vmap`
-        warnings.filterwarnings("ignore", message="There is a performance drop")
-        gradients = vmap(grad(loss), in_dims=(None, 0, 0))([w.detach() for w in weights], images, labels)
-    return [g.detach().square().sum(0) for g in gradients]
+    return [g.square().sum(0) for g in per_sample_gradients(loss, weights, images, labels)]
 
 
 def dampening_factors(
