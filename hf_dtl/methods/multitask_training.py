@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -19,6 +18,7 @@ from hf_dtl.data import MultiTaskImages, load_multitask_images
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.functional import Augmentation, augment
 from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.methods.every_head import SavesEveryHead
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class MultiTaskTrainingConfig(TrainingArguments):
         self.label_names = ["labels"]
 
 
-class MultiTaskTrainer(Trainer):
+class MultiTaskTrainer(SavesEveryHead, Trainer):
     """A `transformers.Trainer` that trains a `MultiHeadClassifier` on all tasks of its data.
 
     `evaluate()` gives `eval_<task>_accuracy`, or `eval_<task>_mean_absolute_error` for a regression task, beside the
@@ -179,16 +179,6 @@ class MultiTaskTrainer(Trainer):
             eval_dataset = _images(eval_dataset, model, self.processing_class)
             _check_labels(model, eval_dataset)
         return super().evaluate(eval_dataset, *args, **kwargs)
-
-    def save_model(self, output_dir: str | os.PathLike | None = None, _internal_call: bool = False) -> None:
-        """Write backbone and every head, as `MultiHeadClassifier.load` reads them, and the processor."""
-        if _internal_call:
-            super().save_model(output_dir, _internal_call=True)
-        elif self.args.should_save:
-            output_dir = output_dir or self.args.output_dir
-            self.accelerator.unwrap_model(self.model).save(output_dir)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(output_dir)
 
 
 def with_task_heads(model: PreTrainedModel, tasks: Mapping[str, tuple[str, ...]]) -> MultiHeadClassifier:

@@ -1,6 +1,5 @@
 """The trainer of (image, task) pairs: two streams over the same images, each with the labels it is to look at."""
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 from hf_dtl.errors import ModelError
 from hf_dtl.functional.pair_losses import pair_distance, pair_losses
 from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.methods.every_head import SavesEveryHead
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
 from hf_dtl.methods.task_pairs import Forget, PairSet, forget_table, read_labels
 from hf_dtl.trainer import UnlearningTrainer
@@ -20,7 +20,7 @@ from hf_dtl.trainer import UnlearningTrainer
 _BATCH = 64
 
 
-class PairTrainer(UnlearningTrainer):
+class PairTrainer(SavesEveryHead, UnlearningTrainer):
     """An `UnlearningTrainer` for a model with one head a task: an image counts for some of the tasks in each stream.
 
     Retention is the cross-entropy, or squared error, of the pairs to keep, and the distillation of the original
@@ -165,13 +165,3 @@ class PairTrainer(UnlearningTrainer):
     def export(self, task: str | None = None) -> PreTrainedModel:
         """A plain Hub model of one task; default: the first."""
         return self.accelerator.unwrap_model(self.model).export(task or self.tasks[0])
-
-    def save_model(self, output_dir: str | os.PathLike | None = None, _internal_call: bool = False) -> None:
-        """Write the model with all its heads, as `MultiHeadClassifier.load` reads it, and its processor."""
-        if _internal_call:
-            super().save_model(output_dir, _internal_call=True)
-        elif self.args.should_save:
-            output_dir = output_dir or self.args.output_dir
-            self.accelerator.unwrap_model(self.model).save(output_dir)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(output_dir)

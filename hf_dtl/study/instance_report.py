@@ -3,20 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from hf_dtl.audit.plots.look import COLOURS, GUIDE, MARKERS, note, plain, save
-from hf_dtl.audit.report import library_version, without_folders
+from hf_dtl.audit.report import without_folders
 from hf_dtl.audit.tables import Cells
 from hf_dtl.study.instance_cells import MEASURED_ON
 from hf_dtl.study.instance_settings import ADVERSARIES_A_STEP
 from hf_dtl.study.summary import Average
-from hf_dtl.study.unlearn_report import command, number
-from hf_dtl.study.unlearn_settings import UNLEARN_SETTINGS
+from hf_dtl.study.unlearn_report import about, number
 
 SCHEMA_VERSION = 1
 
@@ -148,16 +146,9 @@ def results(study: Any, found: Sequence[Requests], trained: Mapping[str, Any]) -
     options = study.options
     values = {
         "schema_version": SCHEMA_VERSION,
-        "library_version": library_version(),
-        "setting": options.setting,
-        "title": UNLEARN_SETTINGS[options.setting].title,
-        "command": command(options, "study_instances"),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": trained["machine"],
-        "parameters": trained["parameters"],
+        **about(options, "study_instances", trained),
         "images": trained["images"],
         "seeds": study.seeds,
-        "tuning_seed": options.tuning_seed,
         "adversaries": {name: getattr(options, name) for name in ("examples", "epsilon", "step_size", "attack_steps")},
         "adversaries_a_step": ADVERSARIES_A_STEP,
         "options": study.shared,

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,19 +136,32 @@ def results(
     """Everything that is known of the comparison, as JSON values; folders of local paths are cut off."""
     values = {
         "schema_version": SCHEMA_VERSION,
-        "library_version": library_version(),
-        "setting": options.setting,
-        "title": UNLEARN_SETTINGS[options.setting].title,
-        "command": command(options, "compare_unlearning"),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": trained["machine"],
-        "parameters": trained["parameters"],
-        "tuning_seed": options.tuning_seed,
+        **about(options, "compare_unlearning", trained),
         "goal": {"average_gap": GOAL_GAP, "cost": GOAL_COST},
         "options": shared,
         "comparisons": [{**asdict(one), "goal": {row.name: row.goal for row in one.rows}} for one in found],
     }
     return json.loads(json.dumps(without_folders(values)))
+
+
+def about(options: Any, script: str, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What the results of a study begin with: its setting, the command that repeats it, when and where it was run.
+
+    Args:
+        options: of the study.
+        script: its name.
+        trained: result of a cell that trains.
+    """
+    return {
+        "library_version": library_version(),
+        "setting": options.setting,
+        "title": UNLEARN_SETTINGS[options.setting].title,
+        "command": command(options, script),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": trained["machine"],
+        "parameters": trained["parameters"],
+        "tuning_seed": options.tuning_seed,
+    }
 
 
 def command(options: Any, script: str) -> str:
