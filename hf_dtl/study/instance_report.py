@@ -15,6 +15,7 @@ from hf_dtl.study.instance_cells import MEASURED_ON
 from hf_dtl.study.instance_settings import ADVERSARIES_A_STEP
 from hf_dtl.study.summary import Average
 from hf_dtl.study.unlearn_report import about, number
+from hf_dtl.study.unlearn_settings import UNLEARN_SETTINGS
 
 SCHEMA_VERSION = 1
 
@@ -146,7 +147,7 @@ def results(study: Any, found: Sequence[Requests], trained: Mapping[str, Any]) -
     options = study.options
     values = {
         "schema_version": SCHEMA_VERSION,
-        **about(options, "study_instances", trained),
+        **about(options, "study_instances", UNLEARN_SETTINGS[options.setting].title, trained),
         "images": trained["images"],
         "seeds": study.seeds,
         "adversaries": {name: getattr(options, name) for name in ("examples", "epsilon", "step_size", "attack_steps")},

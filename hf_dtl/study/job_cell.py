@@ -8,6 +8,7 @@ from typing import Any
 
 import transformers
 
+from hf_dtl.multitask_job import MultiTaskJob
 from hf_dtl.unlearn import UnlearnJob
 from hf_dtl.unlearn_options import UnlearnOptions
 
@@ -32,13 +33,14 @@ class JobCell:
         """The result of a finished cell."""
         return json.loads(self.path.read_text(encoding="utf-8"))
 
-    def load(self) -> UnlearnJob:
-        """The job of the cell; the last two are kept."""
+    def load(self) -> Any:
+        """The job of the cell, `MultiTaskJob` of several tasks, else `UnlearnJob`; the last two are kept."""
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         return _load_job(json.dumps(asdict(self.options)))
 
 
 @lru_cache(maxsize=2)
-def _load_job(options: str) -> UnlearnJob:
-    return UnlearnJob(UnlearnOptions(**json.loads(options)))
+def _load_job(options: str) -> UnlearnJob | MultiTaskJob:
+    found = UnlearnOptions(**json.loads(options))
+    return MultiTaskJob(found) if found.multitask else UnlearnJob(found)

@@ -136,7 +136,7 @@ def results(
     """Everything that is known of the comparison, as JSON values; folders of local paths are cut off."""
     values = {
         "schema_version": SCHEMA_VERSION,
-        **about(options, "compare_unlearning", trained),
+        **about(options, "compare_unlearning", UNLEARN_SETTINGS[options.setting].title, trained),
         "goal": {"average_gap": GOAL_GAP, "cost": GOAL_COST},
         "options": shared,
         "comparisons": [{**asdict(one), "goal": {row.name: row.goal for row in one.rows}} for one in found],
@@ -144,18 +144,19 @@ def results(
     return json.loads(json.dumps(without_folders(values)))
 
 
-def about(options: Any, script: str, trained: Mapping[str, Any]) -> dict[str, Any]:
+def about(options: Any, script: str, title: str, trained: Mapping[str, Any]) -> dict[str, Any]:
     """What the results of a study begin with: its setting, the command that repeats it, when and where it was run.
 
     Args:
         options: of the study.
         script: its name.
+        title: of the setting.
         trained: result of a cell that trains.
     """
     return {
         "library_version": library_version(),
         "setting": options.setting,
-        "title": UNLEARN_SETTINGS[options.setting].title,
+        "title": title,
         "command": command(options, script),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": trained["machine"],
