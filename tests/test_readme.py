@@ -130,3 +130,21 @@ def test_the_tables_of_unlearning_are_what_the_comparisons_found(setting, title)
                 wanted.append(f"{row['leakage']['mean']:.2f} ± {row['leakage']['deviation']:.2f}")
                 wanted.append(f"{100 * row['cost']['mean']:.1f} %")
             assert line.strip("| ").split(" | ")[place:][: len(wanted)] == wanted
+
+
+def test_the_table_of_cifar_is_what_the_comparisons_found():
+    head, _, *lines = README[README.index("| CIFAR-10, one training seed |") :].split("\n\n")[0].splitlines()
+    columns, seen = head.strip("| ").split(" | "), 0
+    for setting, network in (("cifar_vit", "ViT"), ("cifar_resnet", "ResNet")):
+        found = json.loads((RESULTS.parent / "unlearning" / setting / "results.json").read_text())["comparisons"]
+        for one, request in zip(found, ("class", "tenth"), strict=True):
+            place = columns.index(f"{request}, {network}: gap")
+            assert len(lines) == len(one["rows"]) + 1 and one["seeds"] == [1]
+            for row in one["rows"]:
+                line = next(line for line in lines if line.startswith(f"| {row['name'].split(':')[0]} |"))
+                leaked = row["leakage"]["mean"]
+                wanted = [f"{100 * row['gap']['mean']:.1f}", "–" if leaked is None else f"{leaked:.2f}"]
+                wanted.append(f"{100 * row['cost']['mean']:.1f} %")
+                assert line.strip("| ").split(" | ")[place : place + 3] == wanted
+                seen += 1
+    assert seen == 36

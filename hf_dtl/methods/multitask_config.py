@@ -110,8 +110,16 @@ class MultiTaskUnlearningConfig(BatchStatisticsConfig):
     max_forget_grad_norm: float = field(
         default=0.0, metadata={"help": "Bound on the norm of the forget gradient, before its weight; 0: no bound."}
     )
-    distillation_weight: float = field(
-        default=0.0, metadata={"help": "Weight of the distillation from the frozen original model, >= 0."}
+    target_ce_weight: float | None = field(
+        default=None,
+        metadata={"help": "Weight of the cross-entropy on labels, >= 0; default: 0 for interference_aware, else 1."},
+    )
+    distillation_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Weight of the distillation from the frozen original model, >= 0; default: 1 for "
+            "interference_aware, which is to leave other answers as they were rather than better, else 0."
+        },
     )
     retain_augmentation: Augmentation = field(
         default="none",
@@ -129,6 +137,11 @@ class MultiTaskUnlearningConfig(BatchStatisticsConfig):
         forgets = _WEIGHTS[self.strategy] > 0
         if self.forget_weight is None or not forgets:
             self.forget_weight = _WEIGHTS[self.strategy]
+        keeps = self.strategy == "interference_aware"
+        if self.target_ce_weight is None:
+            self.target_ce_weight = 0.0 if keeps and self.distillation_weight != 0 else 1.0
+        if self.distillation_weight is None:
+            self.distillation_weight = 1.0 if keeps else 0.0
         super().__post_init__()
         if forgets and not self.forget_weight:
             raise ConfigError("forget_weight=0 leaves nothing that forgets; use strategy='fine_tune' for that.")

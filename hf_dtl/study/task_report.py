@@ -87,7 +87,6 @@ class Scope:
         references: the original model, and the one that was trained again.
         rows: the methods.
         failed: why a method has no row.
-        compared: whether our method is among them, so that it can be compared with the strongest baseline.
     """
 
     name: str
@@ -97,7 +96,6 @@ class Scope:
     references: tuple[Numbers, ...]
     rows: tuple[Row, ...]
     failed: dict[str, str]
-    compared: bool
 
     @property
     def strongest(self) -> Row | None:
@@ -221,7 +219,8 @@ def markdown(values: Mapping[str, Any], found: Sequence[Scope]) -> str:
         "task only while its images are named better than held-out ones were (`forget_until=unseen`; fine_tune never "
         f"does). Every number is a mean ± deviation over {len(seeds)} training seeds "
         f"({', '.join(map(str, seeds))}). The learning rate of every method was chosen of three on a seed of its own "
-        f"({values['tuning_seed']}), by the mean UIS on forgotten and validation images.",
+        f"({values['tuning_seed']}), by the mean UIS on forgotten and validation images; parts of our method take the "
+        "rate of the whole.",
         "*UIS*, Unlearning Impact Score, mean over the tasks: 0 is ideal, forgotten images being answered as unseen "
         "ones were, with test scores and untouched tasks as they were. *forget*, *test*: mean score of the forgotten "
         "tasks; *untouched*: the same images in the other tasks. *MIA*: AUC of telling forgotten from unseen images "
@@ -302,7 +301,8 @@ def _tuning(found: Scope) -> Cells:
     rows = []
     for row in found.rows:
         tried = ", ".join(f"{s:g}: {'diverged' if uis is None else f'{uis:.4f}'}" for s, uis in row.tried.items())
-        rows.append((row.name, tried))
+        if tried:
+            rows.append((row.name, tried))
     return Cells("Tuning", ("chosen", "mean UIS on the tuning seed, by learning rate"), tuple(rows))
 
 

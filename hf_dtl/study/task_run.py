@@ -15,7 +15,7 @@ from hf_dtl.study.folder import start_folder
 from hf_dtl.study.options import Method
 from hf_dtl.study.task_cells import TaskCell, strategy
 from hf_dtl.study.task_report import Scope, markdown, plot_impact, reference_row, results, row_of
-from hf_dtl.study.task_settings import METHODS, OURS, RATES, SCOPES, TASK_SETTINGS
+from hf_dtl.study.task_settings import ABLATION, METHODS, OURS, RATES, SCOPES, TASK_SETTINGS
 from hf_dtl.study.unlearn_run import reported_seeds
 from hf_dtl.study.workers import run_cells
 from hf_dtl.unlearn_options import UnlearnOptions
@@ -136,18 +136,23 @@ def plan(options: TaskStudyOptions) -> TaskStudy:
     }
     attack_names(shared["attacks"])
     output = Path(o.output_dir or f"outputs/tasks/{o.setting}")
-    return TaskStudy(o, output, shared, seeds, scopes, tuple(_method(text) for text in texts))
+    return TaskStudy(o, output, shared, seeds, scopes, tuple(_method(text, OURS in texts) for text in texts))
 
 
-def _method(text: str) -> Method:
-    """The method with its strengths; a learning rate among its own options is not tuned."""
+def _method(text: str, whole: bool) -> Method:
+    """The method with its strengths; a learning rate among its own options is not tuned.
+
+    An ablation has none of its own where the whole method is compared too: it takes that one's.
+    """
     choice = strategy(text)
     if choice.options["strategy"] == "retrain":
         raise ConfigError("--methods: retrain is a reference, in every table without being asked for. Leave it out.")
     choice.config(output_dir="", use_cpu=True)
     given = choice.options.get(RATES.option)
     bare = ":".join(part for part in text.split(":") if not part.startswith(f"{RATES.option}="))
-    return Method(bare, RATES.option, RATES.values if given is None else (float(given),))
+    if given is None:
+        return Method(bare, RATES.option, () if whole and text in ABLATION else RATES.values)
+    return Method(bare, RATES.option, (float(given),))
 
 
 def study_tasks(options: TaskStudyOptions, told: Callable[[str], None] = print) -> list[Scope]:
@@ -170,8 +175,10 @@ def study_tasks(options: TaskStudyOptions, told: Callable[[str], None] = print) 
     run_cells([*tuning, *(cell for scope in scopes for cell in study.references(scope))], workers, told)
     chosen: dict[tuple[str, Method], float] = {}
     for scope in scopes:
+        whole = next((method for method in study.methods if method.text == OURS), None)
         for method in study.methods:
-            tried = {s: uis for s, uis in study.tried(scope, method).items() if uis is not None}
+            tuned = method if method.strengths or whole is None else whole
+            tried = {s: uis for s, uis in study.tried(scope, tuned).items() if uis is not None}
             if tried:
                 chosen[scope, method] = min(tried, key=lambda s: tried[s])
     told("Part 3 of 3: the methods, on every seed.")
@@ -196,7 +203,6 @@ def _scope(study: TaskStudy, scope: str, cells: dict[Method, list[TaskCell]]) ->
     ]
     failed = {m.text: "the training diverged at every learning rate" for m in study.methods if m not in cells}
     tasks = {task for task, forgotten in before[0]["tasks"].items() if forgotten}
-    ours = any(method.text == OURS for method in cells)
     return Scope(
         name=scope,
         tasks=tuple(before[0]["tasks"]),
@@ -205,5 +211,4 @@ def _scope(study: TaskStudy, scope: str, cells: dict[Method, list[TaskCell]]) ->
         references=tuple(reference_row(role, before) for role in ("original", "retrained")),
         rows=tuple(rows),
         failed=failed,
-        compared=ours,
     )

@@ -319,7 +319,7 @@ def score(t, rows, task, model=None):
 
 
 def test_forgets_one_task_of_some_images_and_keeps_the_rest(tmp_path):
-    options = {"max_steps": 15, "optim": "adamw_torch", "learning_rate": 3e-3, "retain_gradients": "mini_batch"}
+    options = {"max_steps": 30, "optim": "adamw_torch", "learning_rate": 3e-3, "retain_gradients": "mini_batch"}
     t = build(tmp_path, model=learned(), **options)
     t.train()
     rest = [row for row in range(48) if row not in ROWS]
