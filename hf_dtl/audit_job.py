@@ -38,6 +38,7 @@ class AuditJob:
 
     Args:
         options: see `AuditOptions`.
+        train: train the retrained reference where the options ask for it.
 
     Attributes:
         models: the audited models by role: undisposed, scrubbed, scratch (its first draw), retrained.
@@ -48,13 +49,13 @@ class AuditJob:
             on one of them is raised on all.
     """
 
-    def __init__(self, options: AuditOptions):
+    def __init__(self, options: AuditOptions, *, train: bool = True):
         self.options = options
         # The others wait while the first one measures and writes.
         self.state = PartialState(cpu=options.use_cpu, timeout=timedelta(hours=24))
         together(self._load)
         self.run = Run(options.output_dir, options.identity(), self.state)
-        if options.retrain:
+        if options.retrain and train:
             self.models["retrained"] = self._retrained()
         self.attacked = together(self._attacked)
 
@@ -65,6 +66,13 @@ class AuditJob:
             draws = scratch_models(self.models["undisposed"], len(self.attacks.seeds), self.options.seed)
             models["scratch"] = [draw.to(self.state.device) for draw in draws]
         return run_audit(models, self.attacked, self.attacks, store=self.run.folder / STORE)
+
+    @property
+    def scratch_from_scrubbed(self) -> bool:
+        """Whether the scrubbed model's configuration and the seed are enough to draw the scratch models again."""
+        labels = {int(self.models[role].config.num_labels or 0) for role in ("undisposed", "scrubbed")}
+        same = self.architectures["scrubbed"] == self.architectures["undisposed"] and len(labels) == 1
+        return self.options.scratch is None and same
 
     # Checks and loading ---------------------------------------------------------------------------------------
 

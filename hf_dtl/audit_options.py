@@ -12,6 +12,10 @@ from hf_dtl.options import numbers, option
 
 ROLES = ("undisposed", "scrubbed", "scratch", "retrained")
 SETS = {"grid": GRID, "adaptive": ADAPTIVE, "all": tuple(RECIPES)}
+IMAGES = (
+    *("image_column", "source_label_column", "target_label_column", "novel_label_column"),
+    *("image_size", "max_train_images_per_class", "max_eval_images", "processor", "retrain"),
+)
 RATES = ("linear_probe_learning_rates", "full_learning_rates", "lora_learning_rates")
 
 
@@ -32,7 +36,10 @@ class AuditOptions:
         method, target_margin, output_dir, resume, seed, use_cpu.
     """
 
-    scrubbed: str = option(help="The model to audit: Hub id or folder of an image classifier (safetensors).")
+    scrubbed: str = option(
+        help="The model to audit: Hub id or folder of an image classifier (safetensors). To compare a published model "
+        "with its own report instead: --verify HUB_ID_OR_FOLDER alone (see --verify . --help)."
+    )
     undisposed: str = option(help="The model before disposal, written likewise: what leakage 1 means.")
     source_dataset: str = option(help="Data that were to be forgotten: NAME[:SPLIT][CLASS,CLASS,...].")
     output_dir: str = option("outputs/audit", "Folder of the report, tables, plots and finished attacks.")
@@ -144,6 +151,11 @@ class AuditOptions:
         free = {"output_dir", "attacks", "budgets", "seeds", *RATES, "successive_halving", "max_stack", "membership"}
         free |= {"method", "target_margin", "resume", "use_cpu"}
         return {name: value for name, value in asdict(self).items() if name not in free}
+
+    def attacked_images(self) -> dict[str, Any]:
+        """What decides which images are attacked and how they are prepared, besides the data sets."""
+        chosen = {name: getattr(self, name) for name in IMAGES}
+        return chosen | {"processor": public_name(self.processor) if self.processor else None}
 
     def public(self) -> dict[str, Any]:
         """Every option that differs from its default, without local folders, for the report."""

@@ -6,6 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+
 from hf_dtl.audit import (
     LeakageReport,
     PiggybackRecord,
@@ -20,6 +23,7 @@ from hf_dtl.audit.tables import AXIS_TITLES
 from hf_dtl.audit_job import AuditJob
 from hf_dtl.audit_options import public_name
 from hf_dtl.errors import DataError
+from hf_dtl.hub import weights_sha256
 from hf_dtl.published_heads import numbered
 from hf_dtl.stages import fresh_folder, replace_folder, write_atomically
 
@@ -41,7 +45,21 @@ def leakage_report(job: AuditJob, records: Sequence[PiggybackRecord]) -> Leakage
         settings=_settings(job, notes),
         machine=machine(device) | {"processes": job.state.num_processes},
         chance={task.name: 1 / len(task.labels) for task in job.attacked.values()},
+        weights=_weights(job),
     )
+
+
+def _weights(job: AuditJob) -> dict[str, str]:
+    """Hashes of the weights of the scrubbed model; nothing where the Hub's client keeps them elsewhere."""
+    place, revision = job.options.models["scrubbed"]
+    folder = Path(place)
+    if not folder.is_dir():
+        commit = getattr(job.models["scrubbed"].config, "_commit_hash", None) or revision
+        try:
+            folder = Path(snapshot_download(place, revision=commit, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return {}
+    return weights_sha256(folder)
 
 
 def _left_out(job: AuditJob, records: Sequence[PiggybackRecord]) -> list[str]:
@@ -89,7 +107,11 @@ def _settings(job: AuditJob, notes: list[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {role: public_name(place) for role, (place, _) in o.models.items()}
     commits = {role: getattr(model.config, "_commit_hash", None) for role, model in job.models.items()}
     settings |= {f"{name}_dataset": task.name for name, task in job.tasks.items()}
+    settings |= {name: value for name, value in o.attacked_images().items() if value}
+    retain = job.attacked["source"].retain
     return settings | {
+        "retain_images": 0 if retain is None else len(retain.labels),
+        "scratch_from_scrubbed": job.scratch_from_scrubbed,
         "command": _command(job),
         "commits": {role: commit for role, commit in commits.items() if commit},
         "image_processor": type(job.processor).__name__,

@@ -5,7 +5,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from hf_dtl.audit.report import machine
 from hf_dtl.disposal_plot import plot_disposal
 from hf_dtl.dtl import DTLJob, DTLOptions
 from hf_dtl.heads import MultiHeadClassifier
-from hf_dtl.hub import leakage_card
+from hf_dtl.hub import leakage_card, weights_sha256
 from hf_dtl.job import StagedJob
 from hf_dtl.methods.by_name import MethodChoice, own_fields
 from hf_dtl.stages import fresh_folder, replace_folder, write_atomically
@@ -128,22 +128,23 @@ def write_method(job: StagedJob, result: Scrubbed, folder: Path, compared: Seque
 
     scrubbed = fresh_folder(folder / "scrubbed")
     _save_model(job, result.model, scrubbed)
+    report = replace(result.report, weights=weights_sha256(scrubbed))
     (scrubbed / "plots").mkdir()
     for picture in pictures:
         shutil.copy(picture, scrubbed / "plots")
     base = job.options.model_name_or_path
     card = leakage_card(
-        result.report,
+        report,
         base_model=base if base and not Path(base).exists() else None,
         model_labels=result.model.config.id2label,
         plots=[f"plots/{picture.name}" for picture in pictures if picture.suffix == ".png"],
     )
     card.save(scrubbed / "README.md")
-    result.report.save(scrubbed / REPORT)
+    report.save(scrubbed / REPORT)
 
     replace_folder(plots, folder / "plots")
     replace_folder(scrubbed, folder / "scrubbed")
-    result.report.save(folder / REPORT)
+    report.save(folder / REPORT)
 
 
 def write_outputs(job: StagedJob, results: Sequence[Scrubbed], undisposed: PreTrainedModel) -> None:

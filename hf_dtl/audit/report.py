@@ -29,6 +29,8 @@ _LOCAL_FOLDERS = re.compile(
 _COMPUTED = {"schema_version", "leakage", "target_destroyed"}
 # Not in every file of this schema: files without them are read with their defaults.
 _OPTIONAL = {"settings", "machine", "chance", "target_margin", "target_destroyed", "membership", "unlearning"}
+_OPTIONAL |= {"weights"}
+_WEIGHTS_FILE, _SHA256 = re.compile(r"[^/\\]+\.safetensors"), re.compile(r"[0-9a-f]{64}")
 MEMBERSHIP_SHARES = (
     "auc", "balanced_accuracy", "tpr_at_1_percent_fpr", "forget_member_rate", "held_out_member_rate",
 )  # fmt: skip
@@ -87,6 +89,16 @@ def _check_membership(rows: object) -> None:
             raise DataError(f"`{name}` in a row of `membership` must be {wanted} or null, got {value!r}.")
 
 
+def _check_weights(weights: object) -> None:
+    if not isinstance(weights, dict):
+        raise DataError(f"`weights` of a leakage report must be an object, got {weights!r}.")
+    for name, value in weights.items():
+        if not isinstance(name, str) or not _WEIGHTS_FILE.fullmatch(name):
+            raise DataError(f"`weights` of a leakage report names safetensors files without folders, got {name!r}.")
+        if not isinstance(value, str) or not _SHA256.fullmatch(value):
+            raise DataError(f"`weights.{name}` of a leakage report must be 64 hexadecimal digits, got {value!r}.")
+
+
 @dataclass(frozen=True)
 class LeakageReport:
     """Everything the audit of one scrubbed model measured; `leakage` follows from the attacks and is not an input.
@@ -111,6 +123,8 @@ class LeakageReport:
             texts and numbers.
         unlearning: accuracies on the images that were forgotten and kept, where a part of one data set was unlearned;
             `target` is then what is retained of it and `source` what is forgotten.
+        weights: SHA-256 of every safetensors file of the scrubbed model that was attacked, by file name, as
+            `hf_dtl.hub.weights_sha256` gives it; empty where it is not known.
 
     Raises:
         DataError: a value is missing, of the wrong type or out of its range.
@@ -128,6 +142,7 @@ class LeakageReport:
     library_version: str = field(default_factory=library_version)
     membership: list[dict[str, Any]] = field(default_factory=list)
     unlearning: Unlearning | None = None
+    weights: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("method", "library_version"):
@@ -154,6 +169,7 @@ class LeakageReport:
         object.__setattr__(self, "piggyback", tuple(self.piggyback))
         object.__setattr__(self, "settings", without_folders(self.settings))
         object.__setattr__(self, "machine", without_folders(self.machine))
+        _check_weights(self.weights)
         _check_membership(self.membership)
         object.__setattr__(self, "membership", without_folders(self.membership))
         _ = self.axes
@@ -235,6 +251,7 @@ class LeakageReport:
             "chance": self.chance,
             "settings": self.settings,
             "machine": self.machine,
+            "weights": self.weights,
             "membership": self.membership,
             **({} if self.unlearning is None else {"unlearning": self.unlearning.to_dict()}),
             "piggyback": [asdict(record) for record in self.piggyback],

@@ -88,6 +88,11 @@ def record(**values):
         (changed(leakage={**json.loads(report().to_json())["leakage"], "low": None}), "leakage low None"),
         (changed(target_margin=None), "target_margin"),
         (changed(chance={"mnist": None}), "chance.mnist"),
+        (changed(weights=["model.safetensors"]), "`weights` of a leakage report must be an object"),
+        (changed(weights={"sub/model.safetensors": "0" * 64}), "without folders"),
+        (changed(weights={"model.bin": "0" * 64}), "model.bin"),
+        (changed(weights={"model.safetensors": "0" * 63}), "64 hexadecimal"),
+        (changed(weights={"model.safetensors": 7}), "weights.model.safetensors"),
         (changed(membership={}), "list of objects"),
         (changed(membership=[{"model": "scrubbed"}]), "attack"),
         (changed(membership=[{"model": "scrubbed", "attack": "loss", "auc": 1.2}]), "1.2"),
@@ -149,6 +154,9 @@ def test_optional_parts_survive_the_round_trip():
     again = LeakageReport.from_json(found.to_json())
     assert again == found and again.membership == MEMBERSHIP
     assert json.loads(found.to_json())["target_destroyed"] is None
+    weights = {"model-00001-of-00002.safetensors": "0a" * 32, "model-00002-of-00002.safetensors": "1b" * 32}
+    assert LeakageReport.from_json(report(weights=weights).to_json()).weights == weights
+    assert LeakageReport.from_json(without("weights")).weights == {}
     folder = [{"model": "scrubbed", "attack": "loss", "images": "/home/ann/forget"}]
     assert report(membership=folder).membership[0]["images"] == "forget"
 

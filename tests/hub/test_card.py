@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 from audit_toys import large_report, records, report
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, metadata_load
+from markdown_it import MarkdownIt
 
 from hf_dtl.hub import leakage_card
 from hf_dtl.hub.card import verdict
@@ -24,23 +27,126 @@ def test_the_card_survives_a_strict_round_trip_and_has_what_the_hub_needs(tmp_pa
 
 def test_the_model_index_keeps_target_and_piggyback_results_apart():
     results = ModelCard(str(card())).data.eval_results
-    assert len({r.unique_identifier for r in results}) == len(results) == 1 + 2 * 2
-    values = {(r.dataset_config, r.dataset_split): r.metric_value for r in results}
-    assert values["target", "test"] == 0.94
-    assert values["source_subset-mnist[0-5]-20-per-class", "piggyback-test"] == pytest.approx(0.75)
+    assert len({r.unique_identifier for r in results}) == len(results) == 2 + 2 * 2
+    entries = {(r.dataset_config, r.dataset_split): r for r in results}
+    assert (entries["target", "test"].metric_value, entries["source", "test"].metric_value) == (0.94, 0.16)
+    assert "proves nothing" in entries["source", "test"].metric_name
+    assert entries["source", "test"].metric_args == {"before_disposal": 0.96}
+    relearned = entries["source_subset-mnist[0-5]-20-per-class", "piggyback-test"]
+    assert relearned.metric_value == pytest.approx(0.75) and relearned.dataset_args == {"images_per_class": 20}
+    assert relearned.metric_args == {
+        "attack": "full", "seeds": [0, 1, 2], "learning_rates": [1e-3] * 3, "deviation": 0.02,
+        "undisposed": 0.9, "scratch": 0.5, "retrained": 0.65,
+    }  # fmt: skip
+    better = {r.dataset_type: "lower is better" in r.metric_name for r in results}
+    assert better["source_subset"] and not better["novel_downstream"], "what nobody trained may well be learned"
 
 
 def test_the_text_has_verdict_tables_plot_limits_and_citation():
     text = str(card())
     for words in (
         verdict(report()), "| target accuracy | 0.950 | 0.940 |", "](plots/piggyback.png)", "reconstruction",
-        "5, 20 images a class", "2308.09971", "6, 7, 8, 9", "| disposal.steps | 100 |", "## Reproduce",
+        "5, 20 images a class", "2308.09971", "6, 7, 8, 9", "| disposal.steps | `100` |", "## Reproduce",
     ):  # fmt: skip
         assert words in text, words
     assert "{{" not in text and "{%" not in text and "None" not in text
     for words in ("0.562 ± 0.050 [0.56", "| SLC-AUC | 0.850 ± 0.020 |", "| full (strongest) |", "bootstrap interval"):
         assert words in text, words
     assert "successive halving" not in text and "not measured" not in text and "†" not in text
+
+
+def test_the_mapping_of_metadata_has_the_numbers_of_the_report():
+    weights = {"model.safetensors": "a" * 64}
+    found = report(weights=weights, settings={"source_dataset": "mnist[0-5]", "audit": {"successive_halving": True}})
+    told = ModelCard(str(card(found))).data["unlearning"]
+    assert told == {
+        "method": "gradient_collision",
+        "disposed_of": "mnist[0-5]",
+        "leakage": {
+            "floor": "scratch",
+            "confidence": 0.95,
+            "over_scratch": {"mean": 0.5625, "deviation": 0.05, "low": 0.5625, "high": 0.5625},
+            "over_retrained": {"mean": 0.363636, "deviation": 0.072727, "low": 0.363636, "high": 0.363636},
+        },
+        "target_destroyed": False,
+        "attacks": ["full", "linear_probe"],
+        "budgets": [5, 20],
+        "attack_seeds": [0, 1, 2],
+        "successive_halving": True,
+        "seed": 0,
+        "library": "hf_dtl",
+        "library_version": found.library_version,
+        "weights_sha256": weights,
+    }
+    assert "weights_sha256" not in card().data["unlearning"]
+
+
+def test_nothing_undefined_is_invented_in_the_metadata():
+    values = {("undisposed", 5): [0.9], ("scrubbed", 5): [0.5]}
+    found = report(piggyback=tuple(records(values)), target=(None, None), settings={}, chance={})
+    told = ModelCard(str(card(found))).data["unlearning"]
+    assert not {"disposed_of", "kept", "weights_sha256", "successive_halving"} & told.keys()
+    assert told["target_destroyed"] is None and "not known" in told["target_not_measured"]
+    for floor in ("scratch", "retrained"):
+        assert told["leakage"][f"over_{floor}"] == {
+            "mean": None, "undefined": f"the {floor} model was not attacked at every budget",
+        }  # fmt: skip
+    relearned = ModelCard(str(card(found))).data.eval_results[-1].metric_args
+    assert not {"scratch", "retrained", "deviation"} & relearned.keys() and relearned["undisposed"] == 0.9
+    unbounded = levels([0.5] * 3, undisposed=(0.5, 0.85, 0.85), scratch=(0.52, 0.4, 0.4))
+    ratio = card(unbounded).data["unlearning"]["leakage"]["over_scratch"]
+    assert ratio["high"] is None and "no bound" in ratio["unbounded"]
+
+
+@pytest.mark.parametrize("base", ["/home/ann/vit", "./vit", "org/vit/part", "org//vit", "a b/c", "", None, "C:\\vit"])
+def test_a_base_model_that_the_hub_cannot_have_is_left_out_with_its_relation(base):
+    data = card(base_model=base).data.to_dict()
+    assert "base_model" not in data and "base_model_relation" not in data
+    assert card(base_model="org/vit").data["base_model_relation"] == "finetune"
+
+
+HOSTILE = "x\n---\n: [`*_|] <script>alert(1)</script> ![](http://a/b) 'yes' # & \"}{{ 1 }}"
+
+
+def test_texts_of_the_report_break_neither_metadata_nor_page(tmp_path):
+    found = report(
+        HOSTILE, settings={"source_dataset": HOSTILE, "note|": HOSTILE, "notes": [HOSTILE], "command": "x\n```\n# y"}
+    )
+    written = card(found, model_labels=[HOSTILE, "<b>"])
+    written.save(tmp_path / "README.md")
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert data.to_dict() == metadata_load(tmp_path / "README.md") == written.data.to_dict()
+    assert data["unlearning"]["method"] == found.method
+    shown = page(str(written))
+    assert "<script" not in shown and "<b>" not in shown and shown.count("<img") == 1 and shown.count("<h1>") == 1
+    assert shown.count("<h2>") == 5 and shown.count("alert(1)") > 5 and 'href="' not in shown
+    assert "# y" in shown and "<h1>y" not in shown
+
+
+def page(text):
+    return MarkdownIt("commonmark").enable("table").render(ModelCard(text).text)
+
+
+def test_the_page_shows_every_table_and_picture_and_no_markup():
+    found = large_report(settings={"audit": {"attacks": ["full"]}, "source_dataset": "photos[a|b]"})
+    shown = page(str(card(found, plots=["plots/piggyback.png", "plots/attacks.png"])))
+    assert shown.count("<table>") == 5 and shown.count("<img") == 2 and shown.count("</details>") == 1
+    for line in shown.splitlines():
+        assert not line.startswith(("|", "<p>|", "#", "<p>#")) and "{{" not in line and "](" not in line, line
+    assert "photos[a|b]" in shown
+    assert "<code>full</code></td>" in shown
+
+
+def test_versions_seeds_and_weights_are_said_or_said_to_be_unknown():
+    text = str(card(report(machine={"torch": "2.13.0", "device": "x86_64"}, weights={"model.safetensors": "0" * 64})))
+    for words in (
+        "hf_dtl ", "torch 2.13.0", "transformers not recorded", "python not recorded", "Machine: device x86_64.",
+        "- Seed 0; seeds of the attacks 0, 1, 2.", f"SHA-256 of `model.safetensors`: `{'0' * 64}`", "--verify",
+        "does not say by which command",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "does not name the weights" in str(card())
+    assert "```bash\npython x.py --seed 1\n```" in str(card(report(settings={"command": "python x.py --seed 1"})))
 
 
 def test_no_local_path_gets_into_the_card():
@@ -132,6 +238,67 @@ def test_the_card_of_a_large_audit_names_every_attack_note_and_picture():
 def test_an_undefined_leakage_is_no_praise():
     found = report(piggyback=tuple(records({("scrubbed", 5): [0.2, 0.2], ("scratch", 5): [0.2, 0.2]})))
     assert "undefined, so nothing is shown" in verdict(found) and "undefined" in str(card(found))
+
+
+def test_the_verdict_gives_numbers_that_a_layman_understands():
+    assert verdict(report()).startswith(
+        "With 20 images a class, an attacker who relearns the source task reaches an accuracy of 75 ± 2 % from this "
+        "model, 50 ± 2 % from random weights, 90 ± 2 % from the model before disposal and 65 ± 2 % from a model "
+        "trained on the target task alone; guessing gives 17 %. This method removed"
+    )
+
+
+def test_the_verdict_shows_the_budget_that_is_worst_for_the_model():
+    high = {5: 0.9, 20: 0.9, 100: 0.95}
+    for worst in high:
+        values = {("scratch", b): [0.4, 0.41, 0.42] for b in high} | {
+            ("undisposed", b): [v] * 3 for b, v in high.items()
+        }
+        values |= {("scrubbed", b): [0.9 if b == worst else 0.45] * 3 for b in high}
+        assert f"With {worst} images a class" in verdict(report(piggyback=tuple(records(values))))
+    # the highest accuracy is not where the model helps most; and a budget without the floor does not hide one with it
+    values = {("scrubbed", 5): [0.6] * 2, ("scratch", 5): [0.2] * 2, ("scrubbed", 20): [0.8] * 2}
+    assert "With 5 images" in verdict(report(piggyback=tuple(records(values | {("scratch", 20): [0.7] * 2}))))
+    assert "With 5 images" in verdict(report(piggyback=tuple(records(values))))
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        ("scratch", "random weights"),
+        ("undisposed", "the model before disposal"),
+        ("retrained", "a model trained on the target task alone"),
+    ],
+)
+def test_a_missing_reference_is_said(role, name):
+    kept = tuple(record for record in report().piggyback if record.model != role)
+    text = verdict(report(piggyback=kept))
+    assert f"It was not compared with {name}." in text and f"from {name}" not in text
+    if role != "retrained":
+        assert "undefined, so nothing is shown about removal" in text and "removed a part" not in text
+    partly = tuple(r for r in report().piggyback if r.model != role or r.budget == 5)
+    assert f"It was compared with {name} at some budgets only." in verdict(report(piggyback=partly))
+
+
+def test_hostile_reports_get_no_praise():
+    one_seed = replace(report(), piggyback=tuple(r for r in report(scrubbed=(0.4, 0.5)).piggyback if r.seed == 1))
+    text = verdict(one_seed)
+    assert "One seed was used" in text and "undefined" in text and "recovered" not in text and "±" not in text
+    assert "with 5, 20 images a class and\n  1 seed." in str(card(one_seed))
+    # without the axis there is nothing to praise, and no number
+    novel = tuple(r for r in report().piggyback if r.axis == "novel_downstream")
+    text = verdict(report(piggyback=novel))
+    assert text.startswith("The leakage is undefined") and "%" not in text and "not compared" not in text
+    # a model on which every rate of the strongest attack diverges looks like one that leaks nothing
+    broken = tuple(
+        replace(r, accuracy=1 / 6, validation_accuracy=1 / 6, diverged=True) if r.model == "scrubbed" else r
+        for r in report().piggyback
+    )
+    text = verdict(report(piggyback=broken))
+    assert "6 of the attacks on this model failed" in text and "recovered little" not in text
+    destroyed = report(scrubbed=(0.82, 0.92), target=(0.9, 0.1))
+    assert verdict(destroyed).startswith("The target task was destroyed")
+    assert "did not remove the source task" in verdict(destroyed)
 
 
 def test_a_card_without_labels_is_refused():

@@ -1,0 +1,153 @@
+"""The metadata block of a leakage card: what the Hub indexes, and the leakage in numbers."""
+
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from hf_dtl.audit.bootstrap import CONFIDENCE
+from hf_dtl.audit.leakage import PLAccuracy, Ratio
+from hf_dtl.audit.report import LeakageReport, without_folders
+from hf_dtl.audit.tables import AXIS_TITLES
+
+TAGS = ("hf_dtl", "unlearning", "disposable-transfer-learning", "image-classification")
+TASK_TYPE = "image-classification"
+
+
+def card_metadata(report: LeakageReport, base_model: str | None = None) -> ModelCardData:
+    """Give the metadata of a scrubbed model's card. What the report does not say is left out, or null with a reason.
+
+    Args:
+        report: the report of the model.
+        base_model: Hub id of the model that the work started from; a local folder is left out.
+    """
+    known = base_model is not None and _is_hub_id(base_model)
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag=TASK_TYPE,
+        tags=[tag for tag in TAGS if report.unlearning is None or tag != "disposable-transfer-learning"],
+        base_model=base_model if known else None,
+        base_model_relation="finetune" if known else None,
+        unlearning=_unlearning(report),
+        model_name=f"{report.method}-scrubbed",
+        eval_results=[*_accuracies(report), *_relearned(report)],
+    )
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return without_folders(name) == name
+
+
+def _unlearning(report: LeakageReport) -> dict[str, Any]:
+    """The mapping `unlearning`: what was done, and what is left."""
+    told: dict[str, Any] = {"method": report.method}
+    for key, setting in (("disposed_of", "source_dataset"), ("kept", "target_dataset")):
+        if report.settings.get(setting) is not None:
+            told[key] = str(report.settings[setting])
+    told["leakage"] = {
+        "floor": report.floor,
+        "confidence": CONFIDENCE,
+        "over_scratch": _ratio(report.leakage),
+        "over_retrained": _ratio(report.leakage_over_retrained),
+    }
+    told["target_destroyed"] = report.target_destroyed
+    if report.target_destroyed is None:
+        told["target_not_measured"] = "target accuracy before or after disposal is not known"
+    told["attacks"] = list(dict.fromkeys(record.attack for record in report.piggyback))
+    told["budgets"] = sorted({record.budget for record in report.piggyback})
+    told["attack_seeds"] = sorted({record.seed for record in report.piggyback})
+    if report.successive_halving:
+        told["successive_halving"] = True
+    told |= {"seed": report.seed, "library": "hf_dtl", "library_version": report.library_version}
+    return told | ({"weights_sha256": dict(report.weights)} if report.weights else {})
+
+
+def _ratio(ratio: Ratio) -> dict[str, Any]:
+    if ratio.mean is None:
+        return {"mean": None, "undefined": ratio.undefined}
+    found = {"mean": ratio.mean, "deviation": ratio.deviation, "low": ratio.low, "high": ratio.high}
+    told: dict[str, Any] = {name: None if value is None else round(value, 6) for name, value in found.items()}
+    if ratio.low is None or ratio.high is None:
+        told["unbounded"] = "the draws give no bound where low or high is null"
+    return told
+
+
+def _accuracies(report: LeakageReport) -> list[EvalResult]:
+    """Accuracy on what was kept and, as a warning, on what was disposed of."""
+    destroyed = " (destroyed)" if report.target_destroyed else ""
+    old_head = "of the old head" if report.unlearning is None else "on the forgotten images"
+    rows = (
+        ("target", report.target_accuracy, f"target accuracy{destroyed}"),
+        ("source", report.source_accuracy, f"source accuracy {old_head} (proves nothing: see piggyback accuracy)"),
+    )
+    return [
+        EvalResult(
+            task_type=TASK_TYPE,
+            dataset_type=role,
+            dataset_name=str(report.settings.get(f"{role}_dataset", f"{role} task")),
+            dataset_config=role,
+            dataset_split="test" if report.unlearning is None or role == "target" else "forget",
+            metric_type="accuracy",
+            metric_name=name,
+            metric_value=round(after, 6),
+            metric_args=_known(before_disposal=found["undisposed"]) or None,
+        )
+        for role, found, name in rows
+        if (after := found["scrubbed"]) is not None
+    ]
+
+
+def _relearned(report: LeakageReport) -> list[EvalResult]:
+    """PL accuracy at every budget; configuration and split keep the entries apart, or the Hub would merge them."""
+    results = []
+    for axis, found in report.axes.items():
+        references = {(p.dataset, p.budget, p.model): p.mean for p in found.pl_accuracy}
+        for point in found.pl_accuracy:
+            if point.model == "scrubbed":
+                others = {
+                    role: references.get((point.dataset, point.budget, role))
+                    for role in ("undisposed", "scratch", "retrained")
+                }
+                results.append(
+                    EvalResult(
+                        task_type=TASK_TYPE,
+                        dataset_type=axis,
+                        dataset_name=f"{point.dataset} ({AXIS_TITLES[axis]}), {point.budget} images a class",
+                        dataset_config=f"{axis}-{point.dataset}-{point.budget}-per-class",
+                        dataset_split="piggyback-test",
+                        dataset_args={"images_per_class": point.budget},
+                        metric_type="accuracy",
+                        metric_name="piggyback accuracy" + (" (lower is better)" if axis == "source_subset" else ""),
+                        metric_value=round(point.mean, 6),
+                        metric_args=_attack(report, axis, point) | _known(**others),
+                    )
+                )
+    return results
+
+
+def _attack(report: LeakageReport, axis: str, point: PLAccuracy) -> dict[str, Any]:
+    """The settings of the strongest attack at one budget."""
+    runs = sorted(
+        (
+            record
+            for record in report.piggyback
+            if (record.model, record.axis, record.dataset) == ("scrubbed", axis, point.dataset)
+            and (record.attack, record.budget) == (point.attack, point.budget)
+        ),
+        key=lambda record: record.seed,
+    )
+    return {
+        "attack": point.attack,
+        "seeds": [run.seed for run in runs],
+        "learning_rates": [run.learning_rate for run in runs],
+        **_known(deviation=point.deviation),
+    }
+
+
+def _known(**numbers: float | None) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in numbers.items() if value is not None}

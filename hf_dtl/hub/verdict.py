@@ -1,0 +1,154 @@
+"""What a leakage report shows, in words for readers who know nothing of leakage."""
+
+from hf_dtl.audit.leakage import PLAccuracy
+from hf_dtl.audit.report import LeakageReport
+from hf_dtl.audit.tables import with_interval
+
+# Upper ends of the leakage (of interval and mean + deviation, the worse) that a sentence of the verdict speaks for.
+MOST_REMOVED, PART_REMOVED = 0.25, 0.75
+
+
+def verdict(report: LeakageReport) -> str:
+    """Say in plain words what the report shows, reading every number from its less favourable end.
+
+    The accuracies are those of the budget at which the scrubbed model is worth most to an attacker.
+
+    Args:
+        report: the report.
+
+    Returns:
+        A few sentences without markup. Where the target task is destroyed they begin with that, and praise nothing.
+    """
+    target, said = report.target_accuracy, []
+    if report.target_destroyed:
+        said.append(
+            f"The target task was destroyed: its accuracy fell from {target['undisposed']:.3f} to "
+            f"{target['scrubbed']:.3f}, so a low leakage is no merit."
+        )
+    diverged = _diverged(report)
+    said += [_accuracies(report), _leakage(report, praise=report.target_destroyed is False and not diverged)]
+    if diverged:
+        said.append(
+            f"{diverged} of the attacks on this model failed with every learning rate and count as guessing, so the "
+            "leakage may be higher than it looks."
+        )
+    if report.target_destroyed is None:
+        said.append("Target accuracy was not measured, so it is not known whether this model still does its task.")
+    said += [_over_retrained(report), _missing(report)]
+    if report.seeds == 1:
+        said.append("One seed was used, so it is not known how much of these numbers is luck.")
+    return " ".join(sentence for sentence in said if sentence)
+
+
+def _what(report: LeakageReport) -> str:
+    return "the source task" if report.unlearning is None else report.unlearning.request
+
+
+def _origins(report: LeakageReport) -> dict[str, str]:
+    """Where a relearner can start, by role, in words."""
+    without = "trained on the target task alone"
+    if report.unlearning is not None:
+        without = "that was trained again without the forgotten images"
+    return {
+        "scratch": "random weights",
+        "undisposed": "the model before disposal",
+        "retrained": f"a model {without}",
+    }
+
+
+def _points(report: LeakageReport) -> dict[tuple[str, int], dict[str, PLAccuracy]]:
+    """PL accuracy on the source task by data set and budget, then by model; places where the scrubbed one is known."""
+    places: dict[tuple[str, int], dict[str, PLAccuracy]] = {}
+    for point in report.axes["source_subset"].pl_accuracy if "source_subset" in report.axes else ():
+        places.setdefault((point.dataset, point.budget), {})[point.model] = point
+    return {place: points for place, points in places.items() if "scrubbed" in points}
+
+
+def _accuracies(report: LeakageReport) -> str:
+    """What an attacker reaches, and from where, at the budget that is worst for this model."""
+    places = _points(report)
+    if not places:
+        return ""
+    compared = {place: points for place, points in places.items() if report.floor in points} or places
+
+    def advantage(place: tuple[str, int]) -> float:
+        points = places[place]
+        return points["scrubbed"].mean - (points[report.floor].mean if report.floor in points else 0.0)
+
+    dataset, budget = worst = max(compared, key=advantage)
+    starts = [("scrubbed", "this model"), *_origins(report).items()]
+    reached = [f"{_percent(places[worst][role])} from {name}" for role, name in starts if role in places[worst]]
+    listed = " and ".join([", ".join(reached[:-1]), reached[-1]] if len(reached) > 1 else reached)
+    guessing = f"; guessing gives {100 * report.chance[dataset]:.0f} %" if dataset in report.chance else ""
+    return (
+        f"With {budget} image{'s' if budget > 1 else ''} a class, an attacker who relearns {_what(report)} reaches an "
+        f"accuracy of {listed}{guessing}."
+    )
+
+
+def _percent(point: PLAccuracy) -> str:
+    noise = "" if point.deviation is None else f" ± {100 * point.deviation:.0f}"
+    return f"{100 * point.mean:.0f}{noise} %"
+
+
+def _diverged(report: LeakageReport) -> int:
+    """Runs on the scrubbed model that count as guessing, among those that the leakage is made of."""
+    chosen = {(p["scrubbed"].dataset, p["scrubbed"].budget, p["scrubbed"].attack) for p in _points(report).values()}
+    runs = (r for r in report.piggyback if r.model == "scrubbed" and r.axis == "source_subset" and r.diverged)
+    return sum((run.dataset, run.budget, run.attack) in chosen for run in runs)
+
+
+def _leakage(report: LeakageReport, *, praise: bool) -> str:
+    ratio, what = report.headline, _what(report)
+    floor = "" if report.unlearning is None else " over a model trained without it"
+    if ratio.mean is None:
+        return f"The leakage is undefined, so nothing is shown about removal: {ratio.undefined}."
+    number = f"leakage{floor} {with_interval(ratio)}, where 1 leaks all and 0 nothing"
+    if ratio.mean > 1:
+        return f"This method did not remove {what}: it is relearned at least as well as before ({number})."
+    if ratio.least_favourable > PART_REMOVED:
+        return f"This method did not remove {what}: {number}."
+    if not praise:
+        return f"The attacks tried here gave the {number}. A stronger attack may recover more."
+    if ratio.least_favourable > MOST_REMOVED:
+        return f"This method removed a part of {what}: {number}."
+    return f"The attacks tried here recovered little of {what}: {number}. A stronger attack may recover more."
+
+
+def _over_retrained(report: LeakageReport) -> str:
+    if report.unlearning is not None:
+        gap = report.unlearning.average_gap()
+        return (
+            ""
+            if gap is None
+            else (
+                f"Its accuracies are {100 * gap:.1f} points on average away from a model trained again without these "
+                "images."
+            )
+        )
+    retrained = report.leakage_over_retrained
+    if report.headline.mean is None or retrained.mean is None or retrained.least_favourable <= 0.1:
+        return ""
+    still = "is still" if retrained.low is not None and retrained.low > 0 else "may still be"
+    return (
+        f"It {still} relearned better than a model trained on the target task alone "
+        f"(leakage over that model: {with_interval(retrained)})."
+    )
+
+
+def _missing(report: LeakageReport) -> str:
+    """The references that this model was not compared with, or not at every budget."""
+    places = _points(report).values()
+    absent, partly = [], []
+    for role, name in _origins(report).items():
+        there = [role in points for points in places]
+        if there and not any(there):
+            absent.append(name)
+        elif not all(there):
+            partly.append(name)
+    said = []
+    if absent:
+        said.append(f"It was not compared with {', nor with '.join(absent)}.")
+    if partly:
+        said.append(f"It was compared with {' and with '.join(partly)} at some budgets only.")
+    return " ".join(said)

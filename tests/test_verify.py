@@ -1,0 +1,293 @@
+"""Published folders whose report is honest, inflated, cut or of other weights, verified as a user does it."""
+
+import json
+import runpy
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hf_dtl.audit import LeakageReport
+from hf_dtl.audit_job import AuditJob
+from hf_dtl.audit_options import AuditOptions
+from hf_dtl.audit_results import leakage_report
+from hf_dtl.dtl import DTLJob, DTLOptions
+from hf_dtl.errors import ConfigError, DataError, ModelError
+from hf_dtl.hub import weights_sha256
+from hf_dtl.results import Scrubbed, audit, write_outputs
+from hf_dtl.unlearn import UnlearnJob
+from hf_dtl.unlearn_options import UnlearnOptions
+from hf_dtl.unlearn_results import audit as audit_unlearned
+from hf_dtl.unlearn_results import measure
+from hf_dtl.verify import VerifyOptions, differing_weights, noise, verify
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "audit.py"
+QUICK = {
+    "image_size": 14, "max_eval_images": 60, "budgets": "2", "audit_seeds": "1,0", "attack_learning_rates": "1e-3",
+    "use_cpu": True, "augmentation": "none",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def disposed(tmp_path_factory):
+    """What the main job publishes."""
+    output = tmp_path_factory.mktemp("dtl")
+    job = DTLJob(
+        DTLOptions(
+            source_dataset="mnist[0,1,2]", target_dataset="mnist[6,7]", novel_dataset="fashion_mnist[0,1]",
+            source_images_per_class=40, target_images_per_class=8, pretrain_epochs=4, adapt_epochs=2, retrain_epochs=1,
+            dispose_steps=2, methods="negative_ce", attacks="linear_probe,full", seed=3,
+            output_dir=str(output), **QUICK,
+        )
+    )  # fmt: skip
+    undisposed, heads = job.adapt(job.pretrain())
+    scrubbed = job.dispose(job.choices[0], heads)
+    report = audit(job, job.choices[0], scrubbed, undisposed, job.references(undisposed), heads)
+    write_outputs(job, [Scrubbed(job.choices[0], scrubbed, report)], undisposed)
+    return output / "scrubbed"
+
+
+@pytest.fixture(scope="module")
+def unlearned(tmp_path_factory):
+    """What unlearning a class publishes."""
+    output = tmp_path_factory.mktemp("unlearn")
+    job = UnlearnJob(
+        UnlearnOptions(
+            dataset="mnist[0,1,2,3]", forget="class=2", images_per_class=30, train_epochs=3, methods="fine_tune",
+            unlearn_steps=2, attacks="linear_probe,full_published", reference="retrain", output_dir=str(output),
+            **QUICK,
+        )
+    )  # fmt: skip
+    undisposed = job.train()
+    references = {"undisposed": undisposed, **job.references(undisposed)}
+    scrubbed = job.unlearn(job.choices[0], undisposed)
+    report = audit_unlearned(job, job.choices[0], scrubbed, references, measure(job, references))
+    write_outputs(job, [Scrubbed(job.choices[0], scrubbed, report)], undisposed)
+    return output / "scrubbed"
+
+
+@pytest.fixture(scope="module")
+def audited(disposed, tmp_path_factory):
+    """The same model, audited from outside with images of its own choice."""
+    output = tmp_path_factory.mktemp("audit")
+    options = AuditOptions(
+        scrubbed=str(disposed), undisposed=str(disposed.parent / "undisposed"), source_dataset="mnist[0,1,3]",
+        target_dataset="mnist[6,7]", attacks="linear_probe,retain_then_full", budgets="2", seeds="0,1",
+        full_learning_rates="1e-3", max_train_images_per_class=15, max_eval_images=50, use_cpu=True, retrain=True,
+        retrain_epochs=1, output_dir=str(output / "out"),
+    )  # fmt: skip
+    job = AuditJob(options)
+    shutil.copytree(disposed, output / "published")
+    leakage_report(job, job.attack()).save(output / "published" / "leakage_report.json")
+    return output / "published"
+
+
+def run(*words):
+    """The script's exit status, or its last words."""
+    before, sys.argv = sys.argv, [str(SCRIPT), *map(str, words)]
+    try:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    except SystemExit as end:
+        return end.code
+    finally:
+        sys.argv = before
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where copies lie, and the output folder in which their attacks are run once for all tests."""
+    return tmp_path_factory.mktemp("verify")
+
+
+@pytest.fixture
+def copied(disposed, place):
+    """A copy of the published folder to be spoilt."""
+    folder = place / "copied"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(disposed, folder)
+    return folder
+
+
+def options(folder, output, **changes):
+    return VerifyOptions(**{"verify": str(folder), "output_dir": str(output / "out"), "use_cpu": True} | changes)
+
+
+def change_report(folder, change):
+    path = folder / "leakage_report.json"
+    change(LeakageReport.load(path)).save(path)
+
+
+def test_weights_are_named_in_the_report(disposed, audited):
+    report = LeakageReport.load(disposed / "leakage_report.json")
+    assert set(report.weights) == {"model.safetensors"} and report.weights == weights_sha256(disposed)
+    assert LeakageReport.load(disposed.parent / "leakage_report.json").weights == report.weights
+    assert LeakageReport.load(audited / "leakage_report.json").weights == report.weights
+
+
+def test_an_honest_folder_holds_and_its_attacks_are_kept(copied, place, capsys):
+    output = place / "out"
+    assert run("--verify", copied, "--output_dir", output, "--use_cpu") == 0
+    said = capsys.readouterr().out
+    assert "The report HOLDS" in said and "undisposed, retrained" in said and "max(2 deviations" in said
+    found = json.loads((output / "verification.json").read_text())
+    keys = {(n["what"], n["model"], n["axis"], n["attack"]) for n in found["numbers"] if n["what"] == "PL accuracy"}
+    assert keys == {
+        ("PL accuracy", model, axis, attack)
+        for model in ("scrubbed", "scratch")
+        for axis in ("source_subset", "novel_downstream")
+        for attack in ("linear_probe", "full")
+    }
+    assert found["holds"] and "target accuracy" in {n["what"] for n in found["numbers"]}
+    for number in found["numbers"]:  # the same images, heads and random weights
+        assert number["found"] == pytest.approx(number["published"], abs=1e-9), number
+    assert found["found"]["mean"] == pytest.approx(found["published"]["mean"])
+    stored = (output / "attacks.jsonl").read_bytes()
+    assert verify(options(copied, place)).holds and (output / "attacks.jsonl").read_bytes() == stored
+
+
+@pytest.mark.parametrize("kind", ["unlearned", "audited"])
+def test_reports_of_other_jobs_hold_too(kind, request, tmp_path):
+    found = verify(options(request.getfixturevalue(kind), tmp_path))
+    assert found.holds and {number.model for number in found.numbers} == {"scrubbed", "scratch"}
+    attacks = {"unlearned": {"linear_probe", "full_published"}, "audited": {"linear_probe", "retain_then_full"}}
+    assert {number.attack for number in found.numbers} == attacks[kind] | {""}
+    for number in found.numbers:
+        assert number.found == pytest.approx(number.published, abs=1e-9), number
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "value"), [("scrubbed", "accuracy", 0.05), ("scratch", "accuracy", 1.0),
+                                 ("scrubbed", "validation_accuracy", 0.0)],
+)  # fmt: skip
+def test_a_report_with_embellished_numbers_does_not_hold(copied, place, capsys, model, name, value):
+    def embellished(report):
+        chosen = (model, "source_subset", "full")
+        records = [
+            replace(r, **{name: value}) if (r.model, r.axis, r.attack) == chosen else r for r in report.piggyback
+        ]
+        return replace(report, piggyback=tuple(records))
+
+    change_report(copied, embellished)
+    assert run("--verify", copied, "--output_dir", place / "out", "--use_cpu", "--attacks", "full") == 1
+    said = capsys.readouterr().out
+    assert "The report DOES NOT HOLD: 1 of 9 numbers differ." in said and "NO" in said
+    assert ("(validation)" in said) == (name == "validation_accuracy")
+
+
+def test_attacks_that_were_left_out_or_invented_do_not_hold(copied, place):
+    report = LeakageReport.load(copied / "leakage_report.json")
+    kept = [r for r in report.piggyback if (r.model, r.attack) != ("scrubbed", "full")]
+    invented = [replace(r, attack="full_published") for r in report.piggyback if r.attack == "full"]
+    one_seed = [r for r in report.piggyback if r.seed == 0]
+    for records, missing in (
+        (kept, {("scrubbed", "full")}),
+        ((*report.piggyback, *invented), {("scrubbed", "full_published"), ("scratch", "full_published")}),
+        (one_seed, {(m, a) for m in ("scrubbed", "scratch") for a in ("linear_probe", "full")}),
+    ):
+        replace(report, piggyback=tuple(records)).save(copied / "leakage_report.json")
+        found = verify(options(copied, place))
+        assert {(number.model, number.attack) for number in found.numbers if not number.holds} == missing
+        assert "–" in found.cells().markdown()
+
+
+def test_weights_that_changed_by_one_number_are_named(copied, place, capsys):
+    told = weights_sha256(copied)["model.safetensors"]
+    weights = load_file(copied / "model.safetensors")
+    weights["classifier.bias"][0] = torch.nextafter(weights["classifier.bias"][0], torch.tensor(10.0))
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    now = weights_sha256(copied)["model.safetensors"]
+    quick = ("--attacks", "linear_probe", "--use_cpu", "--output_dir", place / "out")
+    assert told != now and run("--verify", copied, *quick) == 1
+    said = capsys.readouterr().out
+    assert f"model.safetensors was changed: its hash is {now[:12]}…, in the report {told[:12]}…." in said
+    assert "DOES NOT HOLD: weights of 1 file differ." in said
+
+
+def test_missing_and_added_files_of_weights_are_named():
+    a, b = "a" * 64, "b" * 64
+    assert not list(differing_weights({}, {"model.safetensors": a})), "an old report names none"
+    assert not list(differing_weights({"x.safetensors": a}, {"x.safetensors": a}))
+    said = list(differing_weights({"1.safetensors": a, "2.safetensors": b}, {"2.safetensors": b, "3.safetensors": a}))
+    assert len(said) == 2 and "1.safetensors is missing" in said[0] and "3.safetensors is not in the report" in said[1]
+
+
+def test_a_report_without_hashes_says_so(copied, place):
+    change_report(copied, lambda report: replace(report, weights={}))
+    found = verify(options(copied, place, attacks="linear_probe"))
+    assert found.holds and "does not name the weights" in " ".join(found.sentences()) and found.found is None
+
+
+def no_report(folder):
+    (folder / "leakage_report.json").unlink()
+
+
+def other_schema(folder):
+    text = (folder / "leakage_report.json").read_text()
+    (folder / "leakage_report.json").write_text(text.replace('"schema_version": 1', '"schema_version": 9'))
+
+
+def pickle_only(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def settings(**changes):
+    def change(folder):
+        change_report(folder, lambda report: replace(report, settings=report.settings | changes))
+
+    return change
+
+
+WRONG = {
+    "no report": (no_report, {}, DataError, "There is no leakage_report.json"),
+    "other schema": (other_schema, {}, DataError, "schema_version 9"),
+    "pickle": (pickle_only, {}, ModelError, "pytorch_model.bin is a pickle"),
+    "no weights": (no_weights, {}, ModelError, "no safetensors weights"),
+    "no attacker": (settings(audit=None), {}, DataError, "no `audit`"),
+    "attacker": (settings(audit={"attacks": ["strong"]}), {}, DataError, "Unknown attacks strong"),
+    "local data": (settings(source_dataset="photos/[0,1,2]"), {}, DataError, "--source_dataset"),
+    "settings": (settings(seed="x"), {}, DataError, "settings of the report"),
+    "counts": (settings(source_images_per_class=39), {}, DataError, "source train 120 there, 117 here"),
+    "other attacks": (None, {"attacks": "lora"}, ConfigError, "lora is not in the report"),
+    "other budgets": (None, {"budgets": "2,7"}, ConfigError, "7 is not in the report"),
+    "repository": (shutil.rmtree, {"verify": "org/none"}, ModelError, "'org/none' is no folder here"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_refused_before_any_attack(case, copied, tmp_path):
+    change, changes, kind, words = WRONG[case]
+    if change is not None:
+        change(copied)
+    with pytest.raises(kind, match=words):
+        verify(options(copied, tmp_path, **changes))
+    assert not list(tmp_path.glob("out/attacks.jsonl*"))
+
+
+def test_wrong_input_ends_with_status_2(tmp_path, capsys):
+    assert run("--verify", tmp_path) == 2
+    assert "DataError: There is no leakage_report.json" in capsys.readouterr().err
+    (tmp_path / "scrubbed").mkdir()
+    (tmp_path / "scrubbed" / "leakage_report.json").write_text("{}")
+    assert run(f"--verify={tmp_path}") == 2 and "/scrubbed." in capsys.readouterr().err
+    assert run("--verify") == 2
+
+
+def test_data_in_another_place_are_given(copied, place):
+    settings(source_dataset="photos[0,1,2]")(copied)
+    found = verify(options(copied, place, source_dataset="mnist[0,1,2]", attacks="all", budgets="2"))
+    assert found.holds and found.found is not None
+    other = {"source_dataset": "mnist[4,5,8]", "attacks": "linear_probe", "output_dir": str(place / "other")}
+    assert not verify(options(copied, place, **other)).holds
+
+
+def test_the_noise_of_images_is_at_least_one_image():
+    assert noise(0.5, 100) == pytest.approx(0.1) and noise(0.0, 50) == noise(1.0, 50) == pytest.approx(0.02)
