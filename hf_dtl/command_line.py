@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,25 @@ def run_script(options: type, main: Callable[[Any], None], again: str = "Start t
         again: what continues it after Ctrl-C, as the beginning of a sentence.
     """
     try:
-        (arguments,) = HfArgumentParser(options).parse_args_into_dataclasses()  # options may refuse a value
+        parser = HfArgumentParser(options)
+        arguments, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)  # may refuse a value
+        if unknown:
+            print(_unknown(unknown[0], parser), file=sys.stderr)
+            sys.exit(2)
         main(arguments)
     except DTLError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"Interrupted. {again} to continue.")
+
+
+def _unknown(word: str, parser: HfArgumentParser) -> str:
+    """What is wrong with a word that no option takes."""
+    name, known = word.partition("=")[0], [name for action in parser._actions for name in action.option_strings]
+    near = get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    what = "option" if word.startswith("-") else "argument"
+    return f"There is no {what} {name!r}. {hint}--help lists all options."
 
 
 def console(width: int = 120) -> Console:

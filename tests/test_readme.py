@@ -15,6 +15,7 @@ from hf_dtl.data import DatasetSpec, ForgetRequest, embedded_processor
 from hf_dtl.dtl import DTLOptions
 from hf_dtl.methods.by_name import parse_methods
 from hf_dtl.unlearn_options import UnlearnOptions
+from hf_dtl.verify import VerifyOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,8 +51,9 @@ def test_audit_commands_are_understood(command):
     words = shlex.split(command)
     position = words.index("scripts/audit.py")
     assert words[:2] == ["accelerate", "launch"] or words[0] == "python"
-    (options,) = HfArgumentParser(AuditOptions).parse_args_into_dataclasses(words[position + 1 :])
-    for spec in options.datasets.values():
+    own = VerifyOptions if "--verify" in words else AuditOptions
+    (options,) = HfArgumentParser(own).parse_args_into_dataclasses(words[position + 1 :])
+    for spec in getattr(options, "datasets", {}).values():
         DatasetSpec.parse(spec)
 
 
