@@ -28,11 +28,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (about two minutes, once) ..."
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	@$(INSTALL) "$$(grep '^torch==' constraints.txt)"
-	@$(INSTALL) --editable .
+	@$(INSTALL) --editable '.[space]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	@$(INSTALL) --editable '.[test]'
+	@$(INSTALL) --editable '.[space,test]'
 	@touch $@
 
 clean:

@@ -5,6 +5,7 @@ import re
 import gradio as gr
 
 from hf_dtl.errors import DataError
+from hf_dtl.metrics.look import look
 from hf_dtl.metrics.predictions import share_right
 
 MOST_CLASSES_SHOWN = 20
@@ -76,4 +77,4 @@ with gr.Blocks(title="Piggyback accuracy") as demo:
 demo.queue(max_size=32)
 
 if __name__ == "__main__":
-    demo.launch(theme=gr.themes.Soft())
+    demo.launch(**look())

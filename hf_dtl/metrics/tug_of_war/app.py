@@ -3,6 +3,7 @@
 import gradio as gr
 
 from hf_dtl.errors import DTLError
+from hf_dtl.metrics.look import look
 from hf_dtl.metrics.scores import likeness_to_retrained
 
 ABOUT = """
@@ -43,4 +44,4 @@ with gr.Blocks(title="Tug-of-War") as demo:
 demo.queue(max_size=32)
 
 if __name__ == "__main__":
-    demo.launch(theme=gr.themes.Soft())
+    demo.launch(**look())

@@ -3,6 +3,7 @@
 import gradio as gr
 
 from hf_dtl.errors import DTLError
+from hf_dtl.metrics.look import look
 from hf_dtl.metrics.scores import impact_of_unlearning
 
 ABOUT = """
@@ -52,4 +53,4 @@ with gr.Blocks(title="Unlearning Impact Score") as demo:
 demo.queue(max_size=32)
 
 if __name__ == "__main__":
-    demo.launch(theme=gr.themes.Soft())
+    demo.launch(**look())

@@ -1,0 +1,99 @@
+"""The Space: probe a scrubbed model, try to relearn what it forgot, and read its leakage card.
+
+    python space/app.py
+
+starts it on http://127.0.0.1:7860, offline, with the example pair that comes with it and what `make demo` left.
+"""
+
+from pathlib import Path
+
+import gradio as gr
+import torch
+
+from hf_dtl.metrics.look import look
+from page import views
+from page.events import Events
+from page.pairs import Pairs, local_pairs
+from page.relearn import ATTACKS, BUDGETS, MOST_SEED
+from page.uploads import MOST_BYTES, received
+
+HERE = Path(__file__).resolve().parent
+SHOW_CURVE = (
+    "(...inputs) => { document.querySelector('svg.curve')?.scrollIntoView({block: 'nearest'}); return inputs; }"
+)
+WAITING = 32
+"""Visitors that may wait; further ones are told so."""
+
+torch.set_num_threads(1)  # the networks are small, and the other core serves the page
+pairs = Pairs(local_pairs(HERE))
+events = Events(pairs)
+
+with gr.Blocks(title="Has this model really forgotten?", delete_cache=(600, 1800), analytics_enabled=False) as demo:
+    gr.HTML(views.INTRO)
+    with gr.Row():
+        published = gr.Dropdown(
+            list(pairs.local), value=next(iter(pairs.local)), allow_custom_value=True, scale=3, min_width=220,
+            label="Published model", info="Choose one, or write a Hub id.",
+        )  # fmt: skip
+        undisposed = gr.Textbox(
+            label="Undisposed model (optional)", info="Hub id of the model before disposal.",
+            placeholder="user/model", max_length=100, max_lines=1, scale=3, min_width=220,
+        )  # fmt: skip
+        opening = gr.Button("Open", scale=1, min_width=110, elem_classes="open-pair")
+    headline = gr.HTML()
+    with gr.Tabs():
+        with gr.Tab("Probe"):
+            with gr.Row():
+                with gr.Column(scale=2, min_width=260):
+                    image = gr.Image(
+                        label="Your image", sources=["upload", "clipboard"], height=230, alt_text="The probed image"
+                    )  # fmt: skip
+                    image.preprocess = received
+                    examples = gr.Gallery(
+                        label="Or an example", columns=5, height="auto", allow_preview=False, object_fit="contain",
+                        elem_classes="examples", buttons=[],
+                    )  # fmt: skip
+                with gr.Column(scale=5, min_width=300):
+                    seen = gr.HTML()
+        with gr.Tab("Relearn it"):
+            with gr.Row():
+                with gr.Column(scale=2, min_width=260):
+                    which = gr.Radio(["scrubbed", "undisposed"], value="scrubbed", label="Model to attack")
+                    attack = gr.Radio(list(ATTACKS), value=ATTACKS[0], label="Attack")
+                    budget = gr.Radio(
+                        list(BUDGETS), value=5, label="Images a class", info="What the attacker may train on."
+                    )
+                    seed = gr.Number(0, label="Seed", info="Draws the images and the new head.", precision=0,
+                                     minimum=0, maximum=MOST_SEED)  # fmt: skip
+                    with gr.Row():
+                        start = gr.Button("Start attack", variant="primary", scale=2, min_width=140)
+                        stop = gr.Button("Stop", scale=1, min_width=70)
+                with gr.Column(scale=5, min_width=300):
+                    picture = gr.HTML()
+                    status = gr.HTML()
+        with gr.Tab("Leakage card"):
+            card = gr.HTML()
+        with gr.Tab("How it works"):
+            gr.HTML((HERE / "page" / "how.html").read_text(encoding="utf-8"))
+
+    pair = [published, undisposed]
+    opened = [headline, examples, image, seen, which, attack, budget, start, picture, status, card]
+    gr.on([demo.load, published.change, undisposed.submit, opening.click], events.open, pair, opened,
+          api_name="open", show_progress="minimal", show_progress_on=headline)  # fmt: skip
+    examples.select(events.example, pair, [image, seen], api_name="example", api_visibility="private",
+                    show_progress="hidden")  # fmt: skip
+    gr.on([image.upload, image.clear], events.probe, [*pair, image], seen, api_name="probe", show_progress="minimal")
+    gr.on([attack.input, budget.input], events.idle, [*pair, attack, budget], [picture, status], api_name="references",
+          show_progress="hidden")  # fmt: skip
+    running = start.click(
+        events.relearn, [*pair, which, attack, budget, seed], [picture, status], api_name="relearn",
+        concurrency_limit=1, show_progress="minimal", show_progress_on=status, js=SHOW_CURVE,
+    )  # fmt: skip
+    stop.click(events.stopped, None, status, cancels=running, api_name="stop", show_progress="hidden")
+
+demo.queue(max_size=WAITING, default_concurrency_limit=1)
+
+if __name__ == "__main__":
+    pairs.get(next(iter(pairs.local)))  # the first visitor does not wait for it
+    style = (HERE / "page" / "style.css").read_text(encoding="utf-8")
+    demo.launch(**look(style), max_file_size=MOST_BYTES, state_session_capacity=200, max_threads=8)

@@ -1,0 +1,167 @@
+"""The published pairs that a visitor can choose: those on this machine, and models of the Hub by their ids."""
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from hf_dtl.audit import LeakageReport
+from hf_dtl.audit.published import check_finite
+from hf_dtl.errors import ConfigError, DTLError, ModelError
+from hf_dtl.hub import weights_sha256
+from hf_dtl.loading_models import check_same_processors, load_classifier, processor_of
+from hf_dtl.results import REPORT
+from page.hub import fetched
+from page.means import ClassMeans
+from page.tasks import Tasks, tasks_of
+
+EXAMPLE, DEMO = "example", "demo"
+KEPT = 2
+"""Pairs in memory; the one that was not asked for the longest time goes first."""
+
+
+@dataclass(frozen=True, eq=False)  # told apart by identity, so that drawings of it can be kept
+class Pair:
+    """A scrubbed model with its report, and the model before disposal where it is published.
+
+    Args:
+        name: what the visitor chose.
+        report: the leakage report that came with the scrubbed model.
+        models: `scrubbed`, and `undisposed` where it is there.
+        processor: prepares an image for both.
+        tasks: images of the source and the target task, or the reason why there are none.
+        means: class means of each model's features; empty without images.
+        proven: whether the report names these very weights; None where it names none.
+    """
+
+    name: str
+    report: LeakageReport
+    models: dict[str, PreTrainedModel]
+    processor: BaseImageProcessor
+    tasks: Tasks | str
+    means: dict[str, ClassMeans]
+    proven: bool | None
+
+    @property
+    def channels(self) -> int:
+        """Channels that the models take."""
+        return getattr(self.models["scrubbed"].config, "num_channels", 3)
+
+
+def local_pairs(space: Path) -> dict[str, Path]:
+    """Pairs on this machine by name: the example that comes with the Space, and what `make demo` left beside it."""
+    run = space.parent / "outputs" / "demo"
+    found = {EXAMPLE: space / "example", DEMO: run}
+    found |= {f"{DEMO}: {method.name}": method for method in sorted(run.glob("methods/*"))}
+    return {name: folder for name, folder in found.items() if (folder / "scrubbed" / REPORT).is_file()}
+
+
+class Pairs:
+    """Loads pairs and keeps the last few; a visitor's text is a name of this list or a Hub id, never a path.
+
+    Args:
+        local: folders by name, each with `scrubbed/`; `undisposed/` is there or in the run that it belongs to.
+    """
+
+    def __init__(self, local: dict[str, Path]):
+        self.local = local
+        self._kept: OrderedDict[tuple[str, str], Pair] = OrderedDict()
+        self._lock, self._loading = Lock(), {True: Lock(), False: Lock()}
+
+    def get(self, published: object, undisposed: object = "") -> Pair:
+        """Give a pair, loading it if need be.
+
+        Args:
+            published: a local name, or the Hub id of a scrubbed model.
+            undisposed: Hub id of the model before disposal, or nothing; not used for local pairs.
+
+        Raises:
+            ConfigError: a text is neither.
+            DataError, ModelError: the models or the report cannot be used.
+        """
+        local = isinstance(published, str) and published in self.local
+        key = (published if local else hub_id(published, "published model"), "")
+        if not local and undisposed:
+            key = (key[0], hub_id(undisposed, "undisposed model"))
+        found = self._known(key)
+        if found is None:
+            # A slow download must not hold up those who look at a local pair.
+            with self._loading[local]:
+                found = self._known(key) or (self._from_folders(key[0]) if local else _from_hub(*key))
+                self._keep(key, found)
+        return found
+
+    def _known(self, key: tuple[str, str]) -> Pair | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def _keep(self, key: tuple[str, str], pair: Pair) -> None:
+        with self._lock:
+            self._kept[key] = pair
+            self._kept.move_to_end(key)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+
+    def _from_folders(self, name: str) -> Pair:
+        folder = self.local[name]
+        beside = [f / "undisposed" for f in (folder, folder.parent.parent) if (f / "undisposed").is_dir()]
+        return _load(name, folder / "scrubbed", beside[0] if beside else None)
+
+
+def hub_id(text: object, what: str) -> str:
+    """Check that a visitor's text is a Hub id, and give it without spaces around it.
+
+    Raises:
+        ConfigError: it is none; `what` names it.
+
+    Example:
+        >>> hub_id(" user/scrubbed ", "published model")
+        'user/scrubbed'
+    """
+    word = text.strip() if isinstance(text, str) else ""
+    try:
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", word, re.ASCII):
+            raise HFValidationError
+        validate_repo_id(word)
+    except HFValidationError:
+        shown = repr(text)[:60]
+        raise ConfigError(
+            f"{shown} cannot be the {what}: choose one of the list, or write a Hub id such as user/scrubbed-model."
+        ) from None
+    return word
+
+
+def _from_hub(published: str, undisposed: str) -> Pair:
+    with fetched(published, report=True) as scrubbed:
+        if not undisposed:
+            return _load(published, scrubbed, None)
+        with fetched(undisposed, report=False) as before:
+            return _load(published, scrubbed, before)
+
+
+def _load(name: str, scrubbed: Path, undisposed: Path | None) -> Pair:
+    folders = {"scrubbed": scrubbed, **({} if undisposed is None else {"undisposed": undisposed})}
+    try:
+        report = LeakageReport.load(scrubbed / REPORT)
+        models = {which: load_classifier(folder) for which, folder in folders.items()}
+        processors = {which: processor_of(folder, models[which]) for which, folder in folders.items()}
+        for which, model in models.items():
+            check_finite(model, f"the {which} model")
+        channels = getattr(models["scrubbed"].config, "num_channels", 3)
+        remedy = "Give the undisposed model that belongs to this scrubbed one."
+        check_same_processors(processors, channels, remedy)
+        tasks = tasks_of(report, processors["scrubbed"], channels)
+        means = {} if isinstance(tasks, str) else {which: ClassMeans(model, tasks) for which, model in models.items()}
+        proven = report.weights == weights_sha256(scrubbed) if report.weights else None
+    except DTLError:
+        raise
+    except Exception as error:  # whatever a foreign file raises
+        raise ModelError(f"The files of {name} cannot be used ({type(error).__name__}).") from error
+    return Pair(name, report, models, processors["scrubbed"], tasks, means, proven)

@@ -1,0 +1,197 @@
+"""What the page shows, as HTML; every text that comes from a model or a report is escaped here."""
+
+import base64
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from html import escape
+
+from matplotlib.figure import Figure
+
+from hf_dtl.audit import LeakageReport
+from hf_dtl.audit.plots.attacks import draw_attacks
+from hf_dtl.audit.plots.piggyback import draw_piggyback
+from hf_dtl.audit.tables import Cells, interval, report_cells
+from hf_dtl.hub.card import ALTERNATIVE_TEXTS, verdict
+from page.pairs import KEPT, Pair
+from page.probe import Probed, Rows
+from page.references import Lines
+from page.relearn import LIMIT, Progress
+
+INTRO = """<header class="intro">
+<h1>Has this model really forgotten?</h1>
+<p>An image classifier was made to <b>forget</b> a part of what it knew, and published. Try to get it back: look at
+what is left in it, attack it yourself, and read what the audit found.</p>
+</header>"""
+
+
+def message(text: str) -> str:
+    """A remark where there is nothing else to show."""
+    return f'<p class="remark">{escape(text)}</p>'
+
+
+def headline(pair: Pair) -> str:
+    """The verdict, and the numbers behind it."""
+    report = pair.report
+    target, source = report.target_accuracy, report.source_accuracy
+    leakage = report.headline
+    tiles = [
+        ("kept task", _change(target), "accuracy on the task it was to keep, before → after"),
+        ("forgotten task", _change(source), "accuracy with its old head: proves nothing by itself"),
+        _relearned(report),
+        (
+            "leakage",
+            "undefined" if leakage.mean is None else f"{leakage.mean:.2f}",
+            f"{interval(leakage)} 1 leaks all, 0 leaks nothing".strip(),
+        ),
+    ]
+    shown = "".join(
+        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}</dd><p>{escape(words)}</p></div>'
+        for name, value, words in tiles
+    )
+    return (
+        f'<section class="headline" aria-label="What the report says"><p class="verdict">{escape(verdict(report))}</p>'
+        f'<dl class="tiles">{shown}</dl><p class="small">{_origin(pair)}</p></section>'
+    )
+
+
+def _change(accuracy: dict[str, float | None]) -> str:
+    before, after = ("?" if accuracy[k] is None else f"{accuracy[k]:.2f}" for k in ("undisposed", "scrubbed"))
+    return f"{before} → {after}"
+
+
+def _relearned(report: LeakageReport) -> tuple[str, str, str]:
+    found = report.axes.get("source_subset")
+    if found is None or not found.pl_accuracy:
+        return "relearned", "not attacked", "no attack on what was to be forgotten"
+    budgets = sorted({point.budget for point in found.pl_accuracy})
+    budget = budgets[len(budgets) // 2]
+    values = {point.model: point.mean for point in found.pl_accuracy if point.budget == budget}
+    others = [f"{model} {values[model]:.2f}" for model in ("undisposed", "retrained", "scratch") if model in values]
+    number = f"{values['scrubbed']:.2f}" if "scrubbed" in values else "?"
+    return f"relearned with {budget} image{'s' * (budget > 1)} a class", number, " · ".join(others)
+
+
+def _origin(pair: Pair) -> str:
+    report = pair.report
+    rows = [
+        ("method", report.method),
+        ("forgotten", report.settings.get("source_dataset")),
+        ("kept", report.settings.get("target_dataset")),
+    ]
+    words = [f"{name} <code>{escape(str(value)[:120])}</code>" for name, value in rows if value]
+    words.append(
+        {
+            True: "the report names these very weights",
+            False: "<b>the report was made of OTHER weights: its numbers do not speak of this model</b>",
+            None: "the report does not say which weights it is about",
+        }[pair.proven]
+    )
+    if "undisposed" not in pair.models:
+        words.append("the undisposed model is not published")
+    return " · ".join(words)
+
+
+def _bars(rows: Rows, whole: float = 1.0) -> str:
+    lines = []
+    for name, value in rows:
+        width = 100 * min(1.0, max(0.0, value / whole))
+        lines.append(
+            f'<li><span class="name">{escape(name)}</span><span class="bar" aria-hidden="true">'
+            f'<i style="width:{width:.1f}%"></i></span><span class="value">{value:.2f}</span></li>'
+        )
+    return f'<ol class="bars">{"".join(lines)}</ol>'
+
+
+def probed(pair: Pair, found: dict[str, Probed]) -> str:
+    """Both models side by side on one image."""
+    columns = []
+    titles = {"scrubbed": "Scrubbed", "undisposed": "Before disposal"}
+    for which, title in titles.items():
+        head = f'<h3><i class="dot {which}" aria-hidden="true"></i>{title}</h3>'
+        if which not in found:
+            columns.append(f"<div>{head}{message('The undisposed model is not published.')}</div>")
+            continue
+        own = found[which]
+        body = f"<h4>It says</h4>{_bars(own.predictions)}"
+        if own.nearest:
+            body += (
+                f"<h4>Its features are like</h4>{_bars(own.nearest)}<p class='small'>The nearest class mean is right "
+                f"for <b>{100 * pair.means[which].known:.0f} %</b> of other images of the forgotten classes.</p>"
+            )
+        columns.append(f"<div>{head}{body}</div>")
+    end = message(pair.tasks) if isinstance(pair.tasks, str) else (
+        '<p class="small">The head can name the kept classes only. Features are what it reads: where an image of a '
+        "forgotten class lies near its own class, the knowledge is still there. Likeness is a cosine with the mean of "
+        "a few images of each class.</p>"
+    )  # fmt: skip
+    return f'<div class="columns">{"".join(columns)}</div>{end}'
+
+
+def status(progress: Progress | None, references: Lines, report_says: float | None, note: str = "") -> str:
+    """How far an attack is, and at its end what it means."""
+    if progress is None:
+        return message("Nothing is running. The lines are what the report says of the other models under this attack.")
+    done = progress.points[-1][0] if progress.points else 0
+    bar = f'<progress max="{progress.steps}" value="{done}" aria-label="steps of the attack"></progress>'
+    if progress.stopped:
+        words = (
+            f"Stopped after {progress.seconds:.0f} of at most {LIMIT:.0f} seconds, at step {done} of {progress.steps}."
+        )
+        return f'<div class="status" role="status">{bar}<p>{words}</p></div>'
+    if progress.accuracy is None:
+        words = (
+            f"Step {done} of {progress.steps}, {progress.seconds:.0f} s. The curve is of a part of the test images."
+        )
+        return f'<div class="status" role="status">{bar}<p>{words}</p></div>'
+    words = [f"<b>You relearned it to {progress.accuracy:.3f}</b> in {progress.seconds:.0f} seconds."]
+    if report_says is not None:
+        words.append(f"The report says {report_says:.3f} for this very attack.")
+    if {"undisposed", "scratch"} <= references.keys():
+        gap = references["undisposed"] - references["scratch"]
+        if gap > 0.02:
+            share = (progress.accuracy - references["scratch"]) / gap
+            words.append(
+                f"That is {100 * share:.0f} % of the way from a model that never learned anything "
+                f"({references['scratch']:.2f}) to one that has forgotten nothing ({references['undisposed']:.2f})."
+            )
+    return f'<div class="status done" role="status">{bar}<p>{" ".join(words)}</p>{message(note) if note else ""}</div>'
+
+
+@lru_cache(maxsize=KEPT)
+def card(pair: Pair) -> str:
+    """The report as plots and tables."""
+    report = pair.report
+    parts: list[str] = []
+    for name, draw in (("piggyback", draw_piggyback), ("attacks", draw_attacks)):
+        try:
+            picture = _data(draw(report))
+        except Exception:  # a foreign report may hold names that matplotlib cannot draw
+            parts.append(message("A plot of this report cannot be drawn."))
+            continue
+        words = escape(ALTERNATIVE_TEXTS[name])
+        parts.append(f'<figure tabindex="0" class="wide"><img src="{picture}" alt="{words}"></figure>')
+    parts += [_table(cells) for cells in report_cells(report)]
+    if report.settings.get("command"):
+        command = escape(str(report.settings["command"])[:500])
+        parts.append(f'<p class="small">To repeat it: <code>{command}</code></p>')
+    return f'<article class="card">{"".join(parts)}</article>'
+
+
+def _data(figure: Figure) -> str:
+    content = io.BytesIO()
+    figure.savefig(content, format="svg")
+    return f"data:image/svg+xml;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _table(cells: Cells) -> str:
+    def row(values: Sequence[str], tag: str) -> str:
+        first = f'<th scope="{"col" if tag == "th" else "row"}">{escape(values[0])}</th>'
+        return f"<tr>{first}{''.join(f'<{tag}>{escape(value)}</{tag}>' for value in values[1:])}</tr>"
+
+    title, body = escape(cells.title), "".join(row(values, "td") for values in cells.rows)
+    notes = "".join(f"<p class='small'>{escape(note)}</p>" for note in cells.notes)
+    return (
+        f'<h3>{title}</h3><div class="wide" tabindex="0" role="region" aria-label="{title}">'
+        f"<table><thead>{row(cells.columns, 'th')}</thead><tbody>{body}</tbody></table></div>{notes}"
+    )

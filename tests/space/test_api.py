@@ -1,0 +1,244 @@
+"""The Space's server as clients see it: each endpoint, inputs of the worst kind, and many visitors at once."""
+
+import io
+import json
+import random
+import re
+import string
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from PIL import Image
+
+client_module = pytest.importorskip("gradio_client", reason="gradio comes with the extra `space`")
+AppError, handle_file = client_module.exceptions.AppError, client_module.handle_file
+
+ENDPOINTS = {"/open", "/probe", "/references", "/relearn", "/stop"}
+INPUTS, VISITORS = 200, 20
+TELLS_TOO_MUCH = re.compile(r"Traceback|File \"|site-packages|/tmp/|/work/|/home/|/root/|\.py\b(?<!audit\.py)")
+
+
+def connected(space):
+    return client_module.Client(space.url, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def client(space):
+    return connected(space)
+
+
+@pytest.fixture(scope="module")
+def digit(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "digit.png"
+    image = Image.new("L", (28, 28))
+    image.paste(255, (12, 4, 16, 24))
+    image.save(path)
+    return path
+
+
+def refused(client, endpoint, *inputs):
+    """The message that an endpoint refuses inputs with."""
+    with pytest.raises(AppError) as caught:
+        client.predict(*inputs, api_name=endpoint)
+    message = str(caught.value)
+    assert not TELLS_TOO_MUCH.search(message), message
+    return message
+
+
+def test_the_endpoints(client):
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == ENDPOINTS
+
+
+def test_open(client):
+    headline, examples, image, seen, *_, card = client.predict("example", "", api_name="/open")
+    assert "leakage" in headline and "these very weights" in headline
+    assert len(examples["value"] if isinstance(examples, dict) else examples) == 10
+    assert "Before disposal" in seen and card.count("<table>") == 4
+
+
+def test_probe(client, digit):
+    seen = client.predict("example", "", handle_file(digit), api_name="/probe")
+    assert seen.count('<ol class="bars">') == 4 and seen.count("(source)") >= 2
+    assert "upload an image" in client.predict("example", "", None, api_name="/probe")
+
+
+def test_relearn(client):
+    client.predict("example", "", api_name="/open")
+    picture, status = client.predict("example", "", "linear_probe", 5, api_name="/references")
+    assert "has not begun" in picture and "undisposed" in picture and "Nothing is running" in status
+    job = client.submit("example", "", "scrubbed", "linear_probe", 5, 0, api_name="/relearn")
+    picture, status = job.result(timeout=120)
+    told, says = (float(value) for value in re.findall(r"(?:it to|says) (\d\.\d{3})", status))
+    assert told == pytest.approx(says, abs=0.02)  # another kind of processor may round otherwise
+    assert len(job.outputs()) >= 8 and "The attack" not in picture
+    assert "Stopped" in client.predict(api_name="/stop")
+
+
+def bomb():
+    """A PNG whose header says 60,000 × 60,000 pixels."""
+    content = io.BytesIO()
+    Image.new("L", (9, 9)).save(content, "PNG")
+    data = bytearray(content.getvalue())
+    data[16:24] = (60_000).to_bytes(4) * 2
+    return bytes(data)
+
+
+def malformed(draw, folder):
+    """Endpoint and inputs with at least one thing wrong in it, drawn by `draw`."""
+    texts = ["/etc/passwd", "../../etc/passwd", "file:///etc/passwd", "C:\\windows", "~/.ssh/id_rsa", "a/../../b",
+             "${jndi:ldap://a}", "<script>alert(1)</script>", "a/b/c", "https://127.0.0.1/a", "' OR 1=1 --", "\x00",
+             "\u202e/a", "x" * 90, "{{7*7}}", "user/%2e%2e", "space/example", "demo/../example"]  # fmt: skip
+    texts += ["".join(draw.choices(string.printable, k=draw.randrange(1, 40))) + "\n" for _ in range(20)]
+    unknown = [f"user{draw.randrange(99)}/model-{draw.randrange(99)}" for _ in range(3)]
+    values = [None, [], {}, True, -1, 10**12, 0.5, "5", "full", "nan", ["scrubbed"], {"path": "/etc/passwd"}]
+
+    def image():
+        kind = draw.randrange(6)
+        noise = draw.randbytes(draw.randrange(1, 400))
+        good = io.BytesIO()
+        Image.new("RGB", (30, 30)).save(good, draw.choice(["PNG", "JPEG", "GIF"]))
+        cut = good.getvalue()[: len(good.getvalue()) // 2]
+        narrow = io.BytesIO()
+        Image.new("1", (draw.randrange(900, 9000), draw.randrange(1, 40))).save(narrow, "PNG")
+        made = [noise, cut, bomb(), narrow.getvalue(), b"<svg onload='alert(1)'/>", b"\x89PNG\r\n\x1a\n" + noise]
+        path = folder / f"{draw.randrange(10**9)}.{draw.choice(['png', 'jpg', 'svg', 'exe', 'gif'])}"
+        path.write_bytes(made[kind])
+        return handle_file(path)
+
+    names = [*texts, *unknown, *[value for value in values if value not in (None, "full")]]
+    kind = draw.choice(["open", "probe", "probe image", "probe image", "references", "relearn", "relearn value"])
+    if kind == "open":
+        return "/open", (draw.choice(names), draw.choice(["", *texts, *unknown]))
+    if kind == "probe":
+        return "/probe", (draw.choice(names), "", None)
+    if kind == "probe image":
+        return "/probe", ("example", "", image())
+    if kind == "references":
+        return "/references", (draw.choice(names), "", "full", 5)
+    if kind == "relearn":
+        return "/relearn", (draw.choice(names), "", "scrubbed", "full", 5, 0)
+    good = ["scrubbed", "linear_probe", 5, 0]
+    place = draw.randrange(4)
+    good[place] = draw.choice(
+        [v for v in values if not (place == 2 and v == "5") and not (place == 1 and v == "full")]
+    )
+    return "/relearn", ("example", "", *good)
+
+
+def test_malformed_inputs_get_a_message(client, digit, space, tmp_path):
+    draw = random.Random(0)
+    client.predict("example", "", api_name="/open")  # so that the choices of attacks are there
+    messages = []
+    for _ in range(INPUTS):
+        endpoint, inputs = malformed(draw, tmp_path)
+        messages.append(refused(client, endpoint, *inputs))
+    assert len(set(messages)) > 20 and all(messages)
+    assert space.process.poll() is None
+    assert "Before disposal" in client.predict("example", "", handle_file(digit), api_name="/probe")
+
+
+@pytest.mark.parametrize("path", ("/etc/passwd", "/proc/self/environ", "../app.py", "C:\\a.png", "", None, 3))
+def test_a_path_of_the_machine_is_never_read(space, path):
+    """As somebody sends it who does not use the client, which would upload a file of his own."""
+    image = {"meta": {"_type": "gradio.FileData"}, "orig_name": "a.png", "path": path}
+    call = f"{space.url}gradio_api/call/probe"
+    joined = httpx.post(call, json={"data": ["example", "", image]}, timeout=60)
+    answer = httpx.get(f"{call}/{joined.json()['event_id']}", timeout=60).text if joined.is_success else "event: error"
+    assert answer.startswith("event: error") and not TELLS_TOO_MUCH.search(answer), answer
+
+
+def test_large_uploads_are_refused(client, tmp_path):
+    path = tmp_path / "large.png"
+    path.write_bytes(bytes(6_000_000))
+    with pytest.raises(Exception, match="(?i)size|large|413"):
+        client.predict("example", "", handle_file(path), api_name="/probe")
+
+
+def test_visitors_at_once_are_served_in_order(space, digit):
+    """The first one waits for a Hub that does not answer, the others behind it; then all are served as they came."""
+    with ThreadPoolExecutor(VISITORS) as pool:
+        visitors = list(pool.map(lambda _: connected(space), range(VISITORS)))
+    served: list[int] = []
+    space.hub.hold = "ann/held"
+    first = visitors[0].submit("ann/held", "", handle_file(digit), api_name="/probe")
+    assert space.hub.held.wait(60)
+    jobs = []
+    for number, visitor in enumerate(visitors[1:]):
+        given = ("example", "", handle_file(digit))
+        jobs.append(
+            visitor.submit(*given, api_name="/probe", result_callbacks=[lambda *_, n=number: served.append(n)])
+        )
+        while jobs[-1].status().code.name in ("STARTING", "JOINING_QUEUE"):
+            time.sleep(0.02)
+    assert not served
+    card = visitors[-1].predict("example", "", "full", 5, api_name="/references")  # other events do not wait
+    assert "has not begun" in card[0] and not served
+    space.hub.hold = None
+    space.hub.release.set()
+    with pytest.raises(AppError, match="ann/held"):
+        first.result(timeout=120)
+    seen = {job.result(timeout=120) for job in jobs}
+    assert len(seen) == 1 and "Before disposal" in seen.pop()
+    time.sleep(0.5)  # callbacks run in threads of their own
+    assert sorted(served) == list(range(VISITORS - 1))
+    assert all(abs(place - number) <= 2 for place, number in enumerate(served)), served
+
+
+# Models of the Hub --------------------------------------------------------------------------------------------
+
+
+def test_a_pair_of_the_hub(client, space, digit):
+    space.publish("ann/scrubbed", "scrubbed")
+    space.publish("ann/before", "undisposed")
+    alone = client.predict("ann/scrubbed", "", handle_file(digit), api_name="/probe")
+    assert "The undisposed model is not published" in alone and alone.count('<ol class="bars">') == 2
+    both = client.predict("ann/scrubbed", "ann/before", handle_file(digit), api_name="/probe")
+    assert both == client.predict("example", "", handle_file(digit), api_name="/probe")
+    headline, *_ = client.predict("ann/scrubbed", "", api_name="/open")
+    assert "these very weights" in headline and "the undisposed model is not published" in headline
+    fetched = {request.split("/")[-1] for request in space.hub.requests if "/resolve/" in request}
+    assert fetched == {"config.json", "model.safetensors", "preprocessor_config.json", "leakage_report.json"}
+    assert not list(space.temporary.glob("pair_*"))
+
+
+def test_models_of_the_hub_that_are_refused(client, space):
+    config = json.loads((space.example / "scrubbed" / "config.json").read_text())
+
+    def message(name, **files):
+        space.publish(f"bad/{name}", "scrubbed", **files)
+        return refused(client, "/open", f"bad/{name}", "")
+
+    assert "There is no public model bad/none" in refused(client, "/open", "bad/none", "")
+    assert "has no leakage_report.json" in message("no-report", leakage_report=None)
+    assert "has no model.safetensors" in message("pickle", model=None)
+    assert "code of its own" in message("code", config=json.dumps(config | {"auto_map": {"AutoConfig": "a.B"}}))
+    assert "only architectures" in message("bert", config=json.dumps(config | {"model_type": "bert"}))
+    assert "up to 64" in message("deep", config=json.dumps(config | {"num_hidden_layers": 10**6}))
+    assert "parameters" in message(
+        "wide", config=json.dumps(config | {"hidden_size": 4096, "intermediate_size": 4096})
+    )
+    assert "lack" in message("other-size", config=json.dumps(config | {"hidden_size": 64}))
+    assert "cannot be" in message("broken", model="no safetensors")
+    assert "no JSON object" in message("list", config="[" * 20_000)
+    assert "up to 512" in message("resized", preprocessor_config=json.dumps({"size": {"height": 9000, "width": 9000}}))
+    report = json.loads((space.example / "leakage_report.json").read_text())
+    assert "schema_version" in message("schema", leakage_report=json.dumps(report | {"schema_version": 99}))
+    report["leakage"]["mean"] = 0.0
+    assert "changed by hand" in message("forged", leakage_report=json.dumps(report))
+    assert "bytes; this page takes" in message("long-report", leakage_report=" " * 2_000_001)
+    assert not list(space.temporary.glob("pair_*"))
+
+
+def test_a_report_of_other_weights_is_named(client, space):
+    other = (space.example / "undisposed" / "model.safetensors").read_bytes()
+    space.publish("bob/swapped", "scrubbed", model=other)
+    headline, *_ = client.predict("bob/swapped", "", api_name="/open")
+    assert "OTHER weights" in headline
+
+
+def test_no_traceback_was_shown_and_none_was_needed(space):
+    """Messages for visitors are no faults of the server: its log stays free of tracebacks of this page's own code."""
+    log = space.log.read_text()
+    assert "was written to the log" not in log and not re.search(r'Traceback(.|\n)*File "[^"]*space/page', log)
