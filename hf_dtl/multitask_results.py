@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
 from matplotlib.figure import Figure
 
 from hf_dtl.audit import PiggybackRecord, leakage, membership_inference, run_audit, scratch_models
@@ -18,6 +19,7 @@ from hf_dtl.data import MultiTaskImages
 from hf_dtl.errors import DataError
 from hf_dtl.functional.metrics import TaskImpact, task_impact
 from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.hub.multitask_card import multitask_card
 from hf_dtl.methods import predict_tasks
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.multitask_job import MultiTaskJob
@@ -291,7 +293,7 @@ def plot_scores(job: MultiTaskJob, results: Sequence[Result], path: Path) -> Pat
 
 def write(job: MultiTaskJob, results: Sequence[Result], notes: Sequence[str]) -> None:
     """Write the models, the first method's at the top and others under `methods/`, the plot, and last the report."""
-    output = job.run.folder
+    output, found = job.run.folder, report(job, results, notes)
     for number, result in enumerate(r for r in results if r.choice is not None):
         folder = output / "methods" / result.choice.folder if number else output
         new = fresh_folder(folder / "scrubbed")
@@ -300,7 +302,21 @@ def write(job: MultiTaskJob, results: Sequence[Result], notes: Sequence[str]) ->
         for task in job.tasks:
             result.model.export(task).save_pretrained(new / "tasks" / task)
             job.processor.save_pretrained(new / "tasks" / task)
+        _card(job, result, results, found).save(new / "README.md")
         replace_folder(new, folder / "scrubbed")
     plot_scores(job, results, output / "plots" / PLOT)
     write_atomically(output / "tables.md", tables(job, results, notes).markdown() + "\n")
-    write_atomically(output / REPORT, json.dumps(report(job, results, notes), indent=2, allow_nan=False) + "\n")
+    write_atomically(output / REPORT, json.dumps(found, indent=2, allow_nan=False) + "\n")
+
+
+def _card(job: MultiTaskJob, result: Result, results: Sequence[Result], found: dict[str, Any]) -> ModelCard:
+    """The card of one unlearned model, beside the references."""
+    assert result.choice is not None
+    beside = [one for one in results if one.choice is None]
+    again = {}
+    for task in job.axes:
+        by_role = {role: relearned(result, task, role) for role in (*_ROLES.values(), "scratch")}
+        again[task] = {role: None if value is None else value[0] for role, value in by_role.items()}
+    method = without_folders(result.choice.text)
+    cells = tables(job, [beside[0], result, *beside[1:]], found["notes"])
+    return multitask_card(found, method, cells, relearned=again)

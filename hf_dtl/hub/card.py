@@ -1,6 +1,5 @@
 """The leakage card: the model card of a scrubbed model, with what an attacker got out of it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ from urllib.parse import quote
 from huggingface_hub import ModelCard
 
 from hf_dtl.audit.report import LeakageReport
-from hf_dtl.audit.tables import Cells, halving_note, report_cells
+from hf_dtl.audit.tables import halving_note, report_cells
 from hf_dtl.errors import DataError
+from hf_dtl.hub.markdown import code, plain, plain_cells
 from hf_dtl.hub.metadata import card_metadata
 from hf_dtl.hub.verdict import verdict
 
@@ -22,27 +22,6 @@ ALTERNATIVE_TEXTS = {
     "comparison": "Target accuracy against leakage, one point a method",
 }
 VERSIONS = ("torch", "transformers", "python")
-
-
-def _plain(text: object) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*<&]|(?<!\w)_|_(?!\w)|(?<=\])[(\[])", r"\\\1", " ".join(str(text).split()))
-
-
-def _plain_cells(cells: Cells) -> Cells:
-    def plain(texts: Sequence[str]) -> tuple[str, ...]:
-        return tuple(map(_plain, texts))
-
-    return Cells(_plain(cells.title), plain(cells.columns), tuple(map(plain, cells.rows)), plain(cells.notes))
-
-
-def _code(text: object, *, cell: bool = False) -> str:
-    """Text as a code span on one line, in a table's cell with its pipes escaped."""
-    words = " ".join(str(text).split())
-    fence = "`" * (1 + max(map(len, re.findall(r"`+", words)), default=0))
-    room = " " if words.startswith("`") or words.endswith("`") or not words else ""
-    span = f"{fence}{room}{words}{room}{fence}"
-    return span.replace("|", "\\|") if cell else span
 
 
 def _address(plot: Path) -> str:
@@ -93,12 +72,12 @@ def leakage_card(
     pictures = [Path(plot) for plot in plots]
     settings = dict(report.settings)
     command, notes = settings.pop("command", None), settings.pop("notes", [])
-    first, *others = map(_plain_cells, report_cells(report))
+    first, *others = map(plain_cells, report_cells(report))
     return ModelCard.from_template(
         card_metadata(report, base_model),
         template_path=str(TEMPLATE),
-        plain=_plain,
-        code=_code,
+        plain=plain,
+        code=code,
         report=report,
         verdict=verdict(report),
         source=settings.get("source_dataset"),
@@ -106,7 +85,7 @@ def leakage_card(
         labels=labels,
         first=first,
         others=others,
-        plots=[(_plain(ALTERNATIVE_TEXTS.get(p.stem, p.stem)), _address(p)) for p in pictures],
+        plots=[(plain(ALTERNATIVE_TEXTS.get(p.stem, p.stem)), _address(p)) for p in pictures],
         settings=_flat(settings),
         command=command,
         attacks=list(dict.fromkeys(record.attack for record in report.piggyback)),

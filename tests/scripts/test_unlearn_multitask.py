@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoModelForImageClassification
 
 from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.hub.multitask_card import verdict
 from hf_dtl.multitask_job import MultiTaskJob
 from hf_dtl.unlearn_options import UnlearnOptions
 
@@ -76,6 +78,42 @@ def test_ends_with_a_table_a_report_a_plot_and_both_models(done):
     assert "--forget_tasks case" in report["command"] and QUICK["methods"] in report["command"]
     assert (output / "plots" / "scores.png").stat().st_size > 5000 and (output / "tables.md").exists()
     assert not [p for p in output.rglob("*") if ".partial" in p.name or p.name.endswith(".old")]
+
+
+def test_every_unlearned_model_has_a_card_of_its_own_numbers(done):
+    output, _ = done
+    report = json.loads((output / "multitask_report.json").read_text())
+    names = [entry["method"] for entry in report["models"] if entry["model"] == "unlearned"]
+    folders = [output / "scrubbed", *(output / "methods").glob("*/scrubbed")]
+    for folder, entry in zip(folders, report["models"][1:3], strict=True):
+        text = (folder / "README.md").read_text()
+        told = ModelCard(text).data.to_dict()["unlearning"]
+        assert told["method"] == entry["method"] and told["tasks"] == ["case"]
+        assert told["unlearning_impact_score"] == round(entry["uis"]["mean"], 6)
+        said = next(line for line in text.splitlines() if line.startswith("> **Verdict.**"))
+        score, original = entry["scores"]["case"], report["models"][0]["scores"]["case"]
+        assert (
+            f"scores {score['forget']:.3f} in the task case" in verdict
+            and f"it was {original['forget']:.3f}" in verdict
+        )
+        assert "from random weights" in verdict and "not compared" not in verdict
+        assert [name for name in names if f"`{name}`" in text] == [entry["method"]]
+        assert str(output.parent) not in text and "some tasks; for the others they were retained" in text
+
+
+def test_the_verdict_names_the_worst_task_and_what_was_not_done():
+    tasks = {task: {"forgotten": task != "c"} for task in "abc"}
+    report = {"tasks": tasks, "images": {"forget": 9}}
+    before = {task: {"forget": 1.0, "test": 0.8} for task in tasks}
+    after = {"a": {"forget": 0.7, "test": 0.8}, "b": {"forget": 0.95, "test": 0.75}, "c": {"forget": 1.0, "test": 0.7}}
+    models = {"original": {"scores": before}, "unlearned": {"scores": after}}
+    said = verdict(report, models, {})
+    assert "scores 0.950 in the task b" in said and "fell by 0.100 at most, in the task c" in said
+    assert "No attack tried" in said and "not compared with a model that was trained again" in said
+    again = {"a": {"scrubbed": 0.9, "retrained": 0.5}, "b": {"scrubbed": 0.95, "retrained": 0.9}}
+    said = verdict(report, {**models, "retrained": {}}, again)
+    assert "relearns the task a scores on these images 0.900 from this model, 0.500 from a model" in said
+    assert "not compared" not in said
 
 
 def test_models_load_plainly_and_reproduce_the_reported_scores(done):
