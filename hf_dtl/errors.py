@@ -23,3 +23,7 @@ class OutputError(DTLError):
 
 class DivergedError(DTLError):
     """Training produced a value that is not finite and was stopped before it could be saved."""
+
+
+class PublishError(DTLError):
+    """A model cannot be published: its folder would leak something, or the Hub refuses it."""

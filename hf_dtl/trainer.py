@@ -6,7 +6,8 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import datasets
 import torch
@@ -23,7 +24,11 @@ from hf_dtl.errors import ConfigError, DivergedError, ModelError
 from hf_dtl.functional import augment, average_loss, distillation
 from hf_dtl.functional.collision import Loss
 from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.processes import together
 from hf_dtl.streams import CellSampler, PairedStreams
+
+if TYPE_CHECKING:
+    from hf_dtl.audit import LeakageReport
 
 logger = logging.getLogger(__name__)
 
@@ -342,12 +347,37 @@ class UnlearningTrainer(Trainer):
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(output_dir)
 
-    def push_to_hub(self, *args, **kwargs):
-        """Refused: the output folder's checkpoints hold the head of the task to be forgotten."""
+    def push_to_hub(
+        self, commit_message: str = "End of training", *, report: "LeakageReport | None" = None, **options: Any
+    ):
+        """Publish the exported model with its leakage card, on the first process; see `publish_model`.
+
+        Args:
+            commit_message: first line of the commit.
+            report: of an audit of the model that `export()` gives, saved; the card is made from it.
+            **options: `base_model`, `token`, `revision` and `private`, which is the default; else the config's.
+        """
+        from hf_dtl.hub.publish import publish_model  # it reads the audit, which no method needs
+
+        args, processor = self.args, self.processing_class
+        if report is None or processor is None:
+            raise ConfigError(
+                "push_to_hub needs a processing_class and the leakage report: a scrubbed model without evidence is a "
+                "claim. Audit what save_model(folder) writes, then call push_to_hub(report=...)."
+            )
+        model, repo_id = self.export(), args.hub_model_id or Path(args.output_dir).resolve().name
+        given = {"token": args.hub_token, "revision": args.hub_revision, "private": args.hub_private_repo is not False}
+        given |= {"commit_message": commit_message, **options}
+        first = self.is_world_process_zero()
+        return together(lambda: publish_model(model, processor, report, repo_id, **given) if first else None)
+
+    def _refuse_upload(self, *args: Any, **kwargs: Any) -> None:
         raise ConfigError(
-            "push_to_hub would upload checkpoints with the forgotten task's head. Upload what save_model(folder) "
-            "writes."
+            "push_to_hub=True and create_model_card upload checkpoints with the forgotten task's head, and a card "
+            "without the attacks. Audit what save_model(folder) writes, then call push_to_hub(report=...)."
         )
+
+    init_hf_repo = _push_from_checkpoint = create_model_card = _refuse_upload
 
 
 def items_of(dataset: Dataset, model: MultiHeadClassifier, processing_class) -> Dataset:

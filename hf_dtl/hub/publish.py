@@ -1,0 +1,203 @@
+"""Publish a scrubbed model on the Hub, together with its leakage card and report."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.utils import validate_repo_id
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from hf_dtl.audit import LeakageReport
+from hf_dtl.errors import DTLError, PublishError
+from hf_dtl.hub.leaks import INDEX, leak_of
+from hf_dtl.hub.staging import PLOTS, PROCESSORS, StagedFile, add_evidence, stage
+
+MAIN = "main"
+MESSAGE = "Publish the scrubbed model with its leakage report"
+# Of these, an earlier publication leaves nothing behind: a card never stands beside other weights than its own.
+_REPLACED = ["*.safetensors", INDEX, PLOTS, *PROCESSORS]
+
+
+class Published(NamedTuple):
+    """What was published: the files, and where they are; without an address after a dry run."""
+
+    files: tuple[StagedFile, ...]
+    url: str | None = None
+    commit: str | None = None
+
+
+def publish(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    revision: str | None = None,
+    commit_message: str = MESSAGE,
+    dry_run: bool = False,
+    token: str | None = None,
+) -> Published:
+    """Stage a run's scrubbed model and upload it in one commit; nothing is made on the Hub before all is checked.
+
+    An interrupted upload is continued by the same call: what the Hub has received is not sent again, and until the
+    commit at the end nothing of it is visible.
+
+    Args:
+        folder: output folder of a run, or a model's folder; see `stage`.
+        repo_id: `user/name`; `name` alone is put under the token's user. The repository is made where there is none.
+        private: whether only its owner may see it. An existing repository must be as this says.
+        revision: branch to commit to, which is made from `main` where there is none; default: `main`.
+        commit_message: first line of the commit.
+        dry_run: only stage and check; nothing is sent.
+        token: of a user who may write there; default: that of `hf auth login` or HF_TOKEN.
+
+    Returns:
+        The published files, and the address of model and commit.
+
+    Raises:
+        PublishError: the folder would leak something or is incomplete, or the Hub refuses or cannot be reached.
+    """
+    _check_repo_id(repo_id)
+    if not dry_run and not (token or get_token()):
+        raise PublishError(
+            "There is no token of the Hub. Log in with `hf auth login`, or set HF_TOKEN to a token with write "
+            "permission (https://huggingface.co/settings/tokens)."
+        )
+    with TemporaryDirectory(prefix="hf_dtl_publish_") as new:
+        files = stage(folder, new)
+        if dry_run:
+            return Published(files)
+        api = HfApi(token=token, library_name="hf_dtl")
+        with _explained(repo_id):
+            if "/" not in repo_id:
+                repo_id = f"{api.whoami()['name']}/{repo_id}"
+            _prepare(api, repo_id, private, revision)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=new,
+                revision=revision,
+                commit_message=commit_message,
+                delete_patterns=_REPLACED,
+            )
+            arrived = set(api.list_repo_files(repo_id, revision=commit.oid))
+    missing = [file.name for file in files if file.name not in arrived]
+    if missing:
+        raise PublishError(
+            f"The Hub left out {', '.join(missing)}. Look into the .gitignore of {repo_id}, and publish again."
+        )
+    return Published(files, f"{api.endpoint}/{repo_id}", commit.commit_url)
+
+
+def publish_model(
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    report: LeakageReport,
+    repo_id: str,
+    *,
+    base_model: str | None = None,
+    **options: Any,
+) -> Published:
+    """Publish a model in memory with the report of its audit, from which card and plots are made.
+
+    Args:
+        model: the scrubbed model, with its weights as they were audited.
+        processor: its image processor.
+        report: of the audit of what `model.save_pretrained` writes.
+        repo_id: see `publish`.
+        base_model: Hub id of the model that the work started from.
+        **options: of `publish`.
+
+    Raises:
+        PublishError: see `publish`; also where the report was made from other weights.
+    """
+    with TemporaryDirectory(prefix="hf_dtl_model_") as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        add_evidence(folder, report, base_model=base_model)
+        return publish(folder, repo_id, **options)
+
+
+def _check_repo_id(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise PublishError(
+            f"{repo_id!r} is not the id of a model: write user/name, in letters, digits, '-', '_' and '.', without an "
+            "address or a type (datasets/, spaces/) before it."
+        ) from error
+
+
+def _prepare(api: HfApi, repo_id: str, private: bool, revision: str | None) -> None:
+    """Find or make the repository and the branch; whatever speaks against them is found before anything is made."""
+    found = _found(api, repo_id, None)
+    if found is None:
+        api.create_repo(repo_id, private=private, exist_ok=True)  # it may have been made meanwhile
+        found = api.model_info(repo_id)
+    if bool(found.private) != private:
+        now, wanted = ("private", "public") if found.private else ("public", "private")
+        raise PublishError(
+            f"The repository {repo_id} is {now}, but was to be {wanted}. Change that in its settings on the Hub, say "
+            f"that it is {now} (--private {str(bool(found.private)).lower()}), or choose another repository."
+        )
+    branch = found if revision in (None, MAIN) else _found(api, repo_id, revision)
+    leaks = [file.rfilename for file in (branch or found).siblings or () if leak_of(file.rfilename)]
+    if leaks:
+        raise PublishError(
+            f"The repository {repo_id} already holds what a published model must not: {', '.join(leaks[:3])}. Its "
+            "history would keep that even if it were deleted: publish to a new repository."
+        )
+    if branch is None:
+        api.create_branch(repo_id, branch=str(revision), exist_ok=True)
+
+
+def _found(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
+    try:
+        return api.model_info(repo_id, revision=revision)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return None
+
+
+@contextmanager
+def _explained(repo_id: str) -> Iterator[None]:
+    """Say what is to be done about an error of the Hub's client."""
+    try:
+        yield
+    except DTLError:
+        raise
+    except Exception as error:  # the client wraps errors of the network in various others
+        raise PublishError(_explanation(error, repo_id)) from error
+
+
+def _explanation(error: Exception, repo_id: str) -> str:
+    again = "Start the same command again: what has arrived is not sent twice."
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
+        return "The Hub is not to be asked: HF_HUB_OFFLINE is set. Unset it to publish."
+    answer = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
+    if answer is None:
+        return f"The Hub cannot be reached ({type(error).__name__}: {error}). Check the network. {again}"
+    status, said = answer.response.status_code, answer.server_message or str(answer).strip().splitlines()[0]
+    if isinstance(answer, RepositoryNotFoundError) or status == 404:
+        return f"The Hub shows this token no model {repo_id} ({status}). Check the id and the token's permissions."
+    if status == 401:
+        return f"The Hub does not accept the token: {said}. Log in again with `hf auth login`, or correct HF_TOKEN."
+    if status in (402, 403):
+        return (
+            f"This token may not write to {repo_id}: {said}. Publish under your own name, or use a token with write "
+            "permission for it."
+        )
+    if status == 409:
+        return f"The name {repo_id} is taken, or somebody else writes to it now: {said}. Try again, or choose another."
+    return f"The Hub answered {status}: {said}. {again}"

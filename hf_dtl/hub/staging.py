@@ -1,0 +1,203 @@
+"""The folder that is published: copies of what is meant to be public, refused where they would leak something."""
+
+import hashlib
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import ModelCard
+
+from hf_dtl.audit import LeakageReport, plot_attacks, plot_piggyback
+from hf_dtl.errors import DataError, OutputError, PublishError
+from hf_dtl.hub.card import leakage_card
+from hf_dtl.hub.leaks import INDEX, check_json, check_labels, check_text, check_weights, leak_of, texts_of
+from hf_dtl.hub.metadata import card_metadata
+from hf_dtl.hub.weights import weights_sha256
+
+REPORT, CARD = "leakage_report.json", "README.md"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+PLOTS = "plots/*.png"
+SHARDS = "model-?????-of-?????.safetensors"
+ALLOWED = ("config.json", *PROCESSORS, "model.safetensors", SHARDS, INDEX, CARD, REPORT, PLOTS)
+# Stands beside what is published and does no harm; it stays behind.
+NOT_NEEDED = ("plots/*.svg",)
+_REWRITE = "Write the card anew from the report: `hf_dtl.hub.staging.add_evidence(folder, report)`."
+_PICTURE = re.compile(r"\]\((plots/[^)\s]+)\)")
+
+
+class StagedFile(NamedTuple):
+    """One file of the staged folder: its path there, its size in bytes, and its SHA-256."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+def stage(output: str | Path, new: str | Path) -> tuple[StagedFile, ...]:
+    """Copy what is to be published to an empty folder, and check the copies.
+
+    Published are the model and its processor, the leakage card, the report and the plots. What a run keeps besides
+    them (other models, checkpoints, finished attacks) is not looked at. In the model's own folder, however, nothing
+    else may stand: a leak there is refused and not skipped, because somebody meant to publish it.
+
+    Args:
+        output: output folder of a run (`scrubbed/` in it is published, with the report and the plots beside it where
+            it has none of its own), or a model's folder.
+        new: the empty folder to fill. After an error it holds a part.
+
+    Returns:
+        The staged files by name.
+
+    Raises:
+        PublishError: a file is missing, does not belong to the others, or would leak something; the message names it.
+        OutputError: `new` is not empty.
+
+    Example:
+        >>> stage("outputs/demo", "outputs/to_publish")  # doctest: +SKIP
+    """
+    output, new = Path(output), Path(new)
+    new.mkdir(parents=True, exist_ok=True)
+    if any(new.iterdir()):
+        raise OutputError(f"The folder {new} is not empty. Choose another one.")
+    for name, path in _chosen(output).items():
+        (new / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, new / name)
+    files = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
+    _check_complete(files)
+    configs = {name: check_json(new / name) for name in files if name.endswith(".json")}
+    for name in files:
+        check_text(name, texts_of(new / name))
+    check_weights(new)
+    check_labels(configs["config.json"])
+    report = _report(new)
+    _check_card(new, report, files)
+    return tuple(StagedFile(name, (new / name).stat().st_size, _sha256(new / name)) for name in files)
+
+
+def add_evidence(folder: str | Path, report: LeakageReport, *, base_model: str | None = None) -> None:
+    """Write report, plots and leakage card into the folder of a saved model, so that it can be published.
+
+    Args:
+        folder: what `trainer.save_model(folder)` or `save_pretrained` wrote.
+        report: of an audit of these weights.
+        base_model: Hub id of the model that the work started from.
+    """
+    folder = Path(folder)
+    labels, plots = check_json(folder / "config.json")["id2label"], folder / "plots"
+    plots.mkdir(exist_ok=True)
+    pictures = plot_piggyback(report, plots / "piggyback") + plot_attacks(report, plots / "attacks")
+    shown = [f"plots/{picture.name}" for picture in pictures if picture.suffix == ".png"]
+    leakage_card(report, base_model=base_model, model_labels=labels, plots=shown).save(folder / CARD)
+    report.save(folder / REPORT)
+
+
+def _chosen(output: Path) -> dict[str, Path]:
+    """The files to publish by their name in the published folder."""
+    model = output / "scrubbed" if (output / "scrubbed").is_dir() else output
+    if not model.is_dir():
+        raise PublishError(f"There is no folder {output}. Give the output folder of a run, or a model's folder.")
+    chosen: dict[str, Path] = {}
+    for path in _walk(model):
+        name = path.relative_to(model).as_posix()
+        _check_inside(path, output)
+        if any(fnmatch(name, pattern) for pattern in NOT_NEEDED):
+            continue
+        leak = leak_of(name)
+        if leak is not None:
+            raise PublishError(f"{path} is {leak.what}. {leak.remedy}.")
+        if name.count("/") > 1 or not any(fnmatch(name, pattern) for pattern in ALLOWED):
+            head = ", and may be a head of the forgotten task" if path.suffix == ".safetensors" else ""
+            raise PublishError(
+                f"{path} is not part of a published model{head}. Move it out of the folder; published are "
+                f"{', '.join(ALLOWED)}."
+            )
+        chosen[name] = path
+    if REPORT not in chosen and (output / REPORT).exists():
+        chosen[REPORT] = _check_inside(output / REPORT, output)
+    if not any(fnmatch(name, PLOTS) for name in chosen):
+        chosen |= {f"plots/{path.name}": _check_inside(path, output) for path in sorted(output.glob(PLOTS))}
+    return chosen
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file in a folder, and every link, which is not followed."""
+    for where, folders, files in os.walk(folder):
+        linked = [name for name in folders if (Path(where) / name).is_symlink()]
+        yield from (Path(where) / name for name in sorted(files + linked))
+
+
+def _check_inside(path: Path, output: Path) -> Path:
+    """Refuse links to other folders: what stands there was not made to be published."""
+    if not path.resolve().is_relative_to(output.resolve()):
+        raise PublishError(
+            f"{path} is a link out of the folder, to {path.resolve()}. Put the file itself there if it is meant."
+        )
+    if not path.is_file():
+        raise PublishError(f"{path} is not a file. Remove it from the model's folder.")
+    return path
+
+
+def _check_complete(files: list[str]) -> None:
+    remedies = {
+        ("config.json",): "Save the model with `save_pretrained`, or give the folder that holds it",
+        PROCESSORS: "Without it nobody can prepare an image as the model needs it: save the image processor there",
+        (REPORT,): "A scrubbed model without its evidence is a claim: audit it first (scripts/audit.py)",
+        (CARD,): "Write the leakage card with `hf_dtl.hub.staging.add_evidence(folder, report)`",
+    }
+    for names, remedy in remedies.items():
+        if not any(name in files for name in names):
+            raise PublishError(f"{' or '.join(names)} is missing. {remedy}.")
+
+
+def _report(new: Path) -> LeakageReport:
+    """The report, if it is one and belongs to these weights."""
+    try:
+        report = LeakageReport.load(new / REPORT)
+    except DataError as error:
+        raise PublishError(f"{REPORT} is not a valid report: {error}") from error
+    audited, present = report.weights, weights_sha256(new)
+    if not audited:
+        raise PublishError(
+            f"{REPORT} does not say which weights it speaks of (`weights` is empty). Audit these weights again: "
+            "reports of this version record their hash."
+        )
+    if audited != present:
+        other = [name for name in sorted(audited.keys() | present.keys()) if audited.get(name) != present.get(name)]
+        raise PublishError(
+            f"{REPORT} does not belong to these weights: {', '.join(other)} is not the file that was audited. Publish "
+            "the audited model, or audit this one."
+        )
+    return report
+
+
+def _check_card(new: Path, report: LeakageReport, files: list[str]) -> None:
+    """Refuse a card whose metadata say otherwise than the report; more metadata, and other words, are the user's."""
+    text = (new / CARD).read_text(encoding="utf-8")
+    try:
+        card = ModelCard(text).data
+    except Exception as error:  # whatever broken YAML raises
+        raise PublishError(f"The metadata of {CARD} cannot be read: {error}") from error
+    expected = ModelCard(f"---\n{card_metadata(report)}\n---\n").data  # as YAML gives it back
+    said = {(r.unique_identifier, r.metric_type, r.metric_name): r.metric_value for r in card.eval_results or []}
+    for result in expected.eval_results or []:
+        value = said.get((result.unique_identifier, result.metric_type, result.metric_name))
+        if not isinstance(value, (int, float)) or not math.isclose(value, result.metric_value, abs_tol=1e-6):
+            raise PublishError(
+                f"{CARD} gives {value} as {result.metric_name} on {result.dataset_name}, but {REPORT} "
+                f"{result.metric_value}. {_REWRITE}"
+            )
+    if card.get("unlearning") != expected.get("unlearning"):
+        raise PublishError(f"`unlearning` in the metadata of {CARD} is not what {REPORT} says. {_REWRITE}")
+    missing = [picture for picture in _PICTURE.findall(text) if picture not in files]
+    if missing:
+        raise PublishError(f"{CARD} shows {', '.join(missing)}, which is missing. {_REWRITE}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

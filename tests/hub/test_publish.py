@@ -1,0 +1,247 @@
+"""Publishing over real HTTP with the real clients, to a Hub on the loopback interface."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from audit_toys import QUICK, task, vit
+from hub.hub_server import READER, WRITER, HubServer
+from publish_toys import LABELS, LEAKS, finished_run, picture, planted, save, sign
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from hf_dtl.audit import LeakageReport, run_audit
+from hf_dtl.errors import PublishError
+from hf_dtl.hub.publish import publish
+
+HERE = Path(__file__).parent
+SCRIPT = HERE.parents[1] / "scripts" / "publish.py"
+STAGED = {
+    "README.md", "config.json", "leakage_report.json", "model.safetensors", "plots/attacks.png", "plots/piggyback.png",
+    "preprocessor_config.json",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return finished_run(tmp_path_factory.mktemp("publish") / "run")
+
+
+@pytest.fixture(scope="module")
+def client(hub, tmp_path_factory):
+    """A process that has this Hub for the Hub, and a cache of its own."""
+    environment = hub.environment(tmp_path_factory.mktemp("home"), token=None)
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "publish_client.py")],
+        env=environment | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE.parents[1]}", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def ask(name, *words, token=WRITER):
+        process.stdin.write(json.dumps([name, token, [str(word) for word in words]]) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    yield ask
+    process.kill()  # its own end takes seconds
+    process.wait()
+
+
+def logits(folder):
+    model = AutoModelForImageClassification.from_pretrained(folder).eval()
+    processor = AutoImageProcessor.from_pretrained(folder)
+    with torch.no_grad():
+        return model(**processor([picture(0), picture(1)], return_tensors="pt")).logits
+
+
+def test_killed_in_the_middle_it_is_continued_by_the_same_command_and_loads_back(hub, run, client, tmp_path):
+    # a real report: three models, attacked
+    models = {"undisposed": vit(seed=1), "scrubbed": vit(), "scratch": vit(seed=2)}
+    report = LeakageReport.load(run / "scrubbed" / "leakage_report.json")
+    records = run_audit(models, {"source": task(name="toy")}, replace(QUICK, attacks=("linear_probe", "full")))
+    chance = {"toy": 1 / 3}
+    save(models["scrubbed"], tmp_path / "run" / "scrubbed", replace(report, piggyback=tuple(records), chance=chance))
+    shutil.copytree(run / "scrubbed" / "plots", tmp_path / "run" / "scrubbed" / "plots")
+    words = [str(tmp_path / "run"), "ann/scrubbed"]
+    weights = LeakageReport.load(tmp_path / "run" / "scrubbed" / "leakage_report.json").weights["model.safetensors"]
+
+    hub.hold = f"PUT .*{weights}"
+    first = subprocess.Popen([sys.executable, str(SCRIPT), *words], env=hub.environment(tmp_path / "home"))
+    assert hub.held.wait(timeout=120)
+    while len(hub.received) < 2:  # the pictures
+        assert first.poll() is None
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    hub.hold = None
+    hub.release.set()
+    published = hub.repositories["ann/scrubbed"]
+    assert set(published.files()) == {".gitattributes"}, "nothing is visible before the commit"
+
+    assert client("script", *words) is None
+    assert set(published.files()) == {".gitattributes", *STAGED} and len(published.commits) == 2
+    for name in STAGED:
+        assert published.files()[name] == (tmp_path / "run" / "scrubbed" / name).read_bytes()
+    assert len(hub.received) == len(set(hub.received)) == 3, "nothing is sent twice"
+    assert published.private and published.messages[-1].startswith("Publish the scrubbed model")
+
+    loaded, expected = client("load", "ann/scrubbed"), logits(tmp_path / "run" / "scrubbed")
+    assert torch.equal(torch.tensor(loaded["logits"]), expected)
+    scores = dict(zip(LABELS, expected[0].softmax(-1).tolist(), strict=True))
+    assert loaded["scores"] == pytest.approx(scores)
+    assert "ann/scrubbed" in client("load", "ann/scrubbed", token=None), "it is private"
+
+
+def test_a_second_publication_updates_and_leaves_nothing_of_the_first(hub, run, client, tmp_path):
+    assert client("script", run, "ann/again", "--private", "false") is None
+    repository = hub.repositories["ann/again"]
+    assert not repository.private and len(repository.commits) == 2
+    assert client("script", run, "ann/again", "--private", "false") is None
+    assert len(repository.commits) == 2, "nothing new, no commit"
+
+    model = AutoModelForImageClassification.from_pretrained(run / "scrubbed")
+    save(model, tmp_path / "sharded")
+    (tmp_path / "sharded" / "model.safetensors").unlink()
+    with torch.no_grad():
+        model.classifier.bias += 1
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="10KB")
+    (tmp_path / "sharded" / "leakage_report.json").unlink()
+    shutil.copy(run / "leakage_report.json", tmp_path / "sharded")
+    sign(tmp_path / "sharded")
+    files = {p.name for p in (tmp_path / "sharded").iterdir()}
+    repository.files()["LICENSE"] = b"mine"
+    words = ("ann/again", "--private", "false", "--commit_message", "Better", "--revision", "main")
+    assert client("script", tmp_path / "sharded", *words) is None
+    assert set(repository.files()) == {".gitattributes", "LICENSE", *files}
+    assert repository.messages[-1] == "Better"
+    expected = logits(tmp_path / "sharded")
+    assert torch.equal(torch.tensor(client("load", "ann/again", token=None)["logits"]), expected)
+    assert not torch.equal(expected, logits(run / "scrubbed"))
+
+
+def test_a_branch_is_made_and_main_stays_as_it_is(hub, run, client):
+    assert client("script", run, "ann/branched", "--revision", "v2") is None
+    repository = hub.repositories["ann/branched"]
+    assert set(repository.files()) == {".gitattributes"} and set(repository.files("v2")) >= STAGED
+    assert client("script", run, "ann/branched", "--revision", "v2", "--commit_message", "twice") is None
+    assert "logits" in client("load", "ann/branched", "v2")
+    assert "ann/branched" in client("load", "ann/branched")
+
+
+def test_no_leak_reaches_the_hub(hub, run, client, tmp_path):
+    before, requests = set(hub.repositories), len(hub.requests)
+    folders = [planted(run, name, tmp_path / str(number)) for number, name in enumerate(LEAKS)]
+    errors = client("refused", "ann/leak", *folders)
+    for (name, (_, said)), error in zip(LEAKS.items(), errors, strict=True):
+        assert re.match(rf"PublishError: .*({said})", error, re.DOTALL), (name, error)
+    assert set(hub.repositories) == before and len(hub.requests) == requests
+    assert client("refused", "ann/leak", run)[0].startswith("no error"), "the same folder without a leak"
+
+
+def test_a_name_alone_belongs_to_the_user_of_the_token(hub, run, client):
+    assert client("script", run, "alone") is None
+    assert "ann/alone" in hub.repositories
+
+
+@pytest.mark.parametrize(
+    ("words", "token", "said"),
+    [
+        (["ann/new"], None, "There is no token of the Hub. Log in with `hf auth login`"),
+        (["ann/new"], "hf_expired", "does not accept the token"),
+        (["bob/new"], READER, r"may not write to bob/new: .*rights"),
+        (["eve/new"], WRITER, r"may not write to eve/new: .*rights"),
+        (["ann/a/b"], WRITER, "'ann/a/b' is not the id of a model"),
+        (["datasets/ann/b"], WRITER, "is not the id of a model: write user/name"),
+        (["ann/bad name"], WRITER, "is not the id of a model"),
+    ],
+)
+def test_who_may_not_publish_is_told_why(hub, run, client, words, token, said):
+    before = set(hub.repositories)
+    assert re.match(f"PublishError: .*{said}", client("script", run, *words, token=token), re.DOTALL)
+    assert set(hub.repositories) == before
+
+
+def test_what_an_existing_repository_is_must_be_wanted(hub, run, client):
+    assert client("script", run, "ann/public", "--private", "false") is None
+    assert client("script", run, "ann/secret") is None
+    assert hub.repositories["ann/secret"].private
+    requests = len(hub.writes())
+    assert "ann/public is public, but was to be private" in client("script", run, "ann/public")
+    assert "ann/secret is private, but was to be public" in client("script", run, "ann/secret", "--private", "false")
+    hub.repositories["ann/public"].files()["old/training_args.bin"] = b""
+    error = client("script", run, "ann/public", "--private", "false", "--revision", "new")
+    assert "ann/public already holds what a published model must not: old/training_args.bin" in error
+    # a public repository of somebody else
+    del hub.repositories["ann/public"].files()["old/training_args.bin"]
+    assert len(hub.writes()) == requests
+    error = client("script", run, "ann/public", "--private", "false", "--commit_message", "mine", token=READER)
+    assert "may not write to ann/public" in error
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (("POST .*/commit/", 500), "The Hub answered 500: planted. Start the same command again"),
+        (("POST .*/commit/", 0), "The Hub cannot be reached .*Start the same command again"),
+        (("GET /api/models/", 0), "The Hub cannot be reached .*Check the network"),
+        (("POST .*/commit/", 409), "somebody else writes to it now"),
+        (("POST .*/preupload/", 404), r"shows this token no model ann/faulty \(404\)"),
+        (("POST .*/create", 402), "may not write to ann/faulty"),
+    ],
+)
+def test_after_a_failure_of_the_hub_the_same_command_succeeds(hub, run, client, fault, said):
+    hub.repositories.pop("ann/faulty", None)
+    hub.faults.append(fault)
+    assert re.match(f"PublishError: {said}|PublishError: .*{said}", client("script", run, "ann/faulty"), re.DOTALL)
+    assert not hub.faults and "README.md" not in getattr(hub.repositories.get("ann/faulty"), "files", dict)()
+    received = len(hub.received)
+    assert client("script", run, "ann/faulty") is None
+    assert set(hub.repositories["ann/faulty"].files()) >= STAGED and len(hub.received) == received
+
+
+def test_a_report_that_the_hub_leaves_out_is_missed(hub, run, client):
+    hub.ignored.add("leakage_report.json")
+    assert "The Hub left out leakage_report.json" in client("script", run, "ann/ignoring")
+    hub.ignored.clear()
+    assert client("script", run, "ann/ignoring") is None
+
+
+def test_a_trainer_publishes_with_its_report_and_never_without(hub, client, tmp_path):
+    requests = len(hub.writes())
+    done = client("trainer", tmp_path / "run", "ann/trained")
+    said = {
+        "no report": "ConfigError: push_to_hub needs a processing_class and the leakage report",
+        "report of other weights": "PublishError: leakage_report.json does not belong to these weights",
+        "Trainer's card": "ConfigError: push_to_hub=True and create_model_card upload",
+        "a checkpoint": "ConfigError: push_to_hub=True and create_model_card upload",
+        "push_to_hub=True": "ConfigError: push_to_hub=True and create_model_card upload",
+    }
+    for name, error in done["errors"].items():
+        assert error.startswith(said[name]), (name, error)
+    assert done["errors"].keys() == said.keys()
+    repository = hub.repositories["ann/trained"]
+    assert done["url"] == f"{hub.url}/ann/trained" and not repository.private
+    assert set(repository.files()) == {".gitattributes", *STAGED} and repository.messages[-1] == "Scrubbed"
+    assert len([w for w in hub.writes()[requests:] if "/create" in w]) == 1
+    assert torch.equal(torch.tensor(client("load", "ann/trained")["logits"]), logits(tmp_path / "run" / "scrubbed"))
+
+
+def test_offline_nothing_is_asked(run, monkeypatch):
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    with pytest.raises(PublishError, match="HF_HUB_OFFLINE is set"):
+        publish(run, "ann/offline", token=WRITER)
+    assert {file.name for file in publish(run, "ann/offline", dry_run=True).files} == STAGED

@@ -1,0 +1,148 @@
+"""What is staged to be published, and that every leak is refused with a message that names it."""
+
+import copy
+import hashlib
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from architectures import CONFIGS
+from audit_toys import report, resnet
+from huggingface_hub import ModelCard
+from publish_toys import LABELS, LEAKS, TOKEN, finished_run, planted, save, sign
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageClassification
+
+from hf_dtl.errors import OutputError, PublishError
+from hf_dtl.hub.leaks import PATHS, check_text
+from hf_dtl.hub.staging import stage
+
+STAGED = [
+    "README.md", "config.json", "leakage_report.json", "model.safetensors", "plots/attacks.png", "plots/piggyback.png",
+    "preprocessor_config.json",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return finished_run(tmp_path_factory.mktemp("publish") / "run")
+
+
+def test_only_what_is_meant_to_be_public_is_staged_and_it_is_the_same(run, tmp_path):
+    files = stage(run, tmp_path / "new")
+    assert [file.name for file in files] == STAGED
+    assert sorted(p.relative_to(tmp_path / "new").as_posix() for p in (tmp_path / "new").rglob("*.*")) == STAGED
+    for file in files:
+        content = (run / "scrubbed" / file.name).read_bytes()
+        assert (tmp_path / "new" / file.name).read_bytes() == content
+        assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    with pytest.raises(OutputError, match="not empty"):
+        stage(run, tmp_path / "new")
+
+
+def test_a_models_own_folder_can_be_given_and_report_and_plots_may_stand_beside_it(run, tmp_path):
+    assert [file.name for file in stage(run / "scrubbed", tmp_path / "one")] == STAGED
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    shutil.rmtree(moved / "scrubbed" / "plots")
+    (moved / "scrubbed" / "leakage_report.json").unlink()
+    assert [file.name for file in stage(moved, tmp_path / "two")] == STAGED
+    shutil.move(moved / "scrubbed", tmp_path / "elsewhere")
+    (moved / "scrubbed").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PublishError, match="is a link out of the folder"):
+        stage(moved, tmp_path / "linked")
+    (moved / "scrubbed").unlink()
+    shutil.move(tmp_path / "elsewhere", moved / "scrubbed")
+    (moved / "leakage_report.json").unlink()
+    with pytest.raises(PublishError, match="leakage_report.json is missing.*audit"):
+        stage(moved, tmp_path / "three")
+    with pytest.raises(PublishError, match="There is no folder"):
+        stage(tmp_path / "nowhere", tmp_path / "four")
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_leak_is_refused_and_named(run, tmp_path, name):
+    with pytest.raises(PublishError, match=re.compile(LEAKS[name][1], re.DOTALL)) as refused:
+        stage(planted(run, name, tmp_path), tmp_path / "new")
+    assert TOKEN not in str(refused.value)
+
+
+def test_the_report_of_another_model_that_leaked_less_is_refused(run, tmp_path):
+    """Evidence that was made for one model is not shown for another."""
+    save(resnet(), tmp_path / "other", report(scrubbed=(0.40, 0.50)))
+    output = tmp_path / "run"
+    shutil.copytree(run, output)
+    for name in ("leakage_report.json", "README.md"):
+        shutil.copy(tmp_path / "other" / name, output / "scrubbed")
+    with pytest.raises(PublishError, match="does not belong to these weights"):
+        stage(output, tmp_path / "new")
+
+
+def test_what_the_loader_skips_by_name_is_refused(tmp_path):
+    """A BEiT checkpoint may hold index tables under names that are dropped in silence: a head can hide there."""
+    config = copy.deepcopy(CONFIGS["beit"]())
+    config.num_labels = len(LABELS)
+    save(AutoModelForImageClassification.from_config(config), tmp_path / "beit")
+    stage(tmp_path / "beit", tmp_path / "one")
+    weights = load_file(tmp_path / "beit" / "model.safetensors")
+    weights["source.relative_position_index"] = torch.zeros(6, 16)
+    save_file(weights, tmp_path / "beit" / "model.safetensors", metadata={"format": "pt"})
+    sign(tmp_path / "beit")
+    AutoModelForImageClassification.from_pretrained(tmp_path / "beit")
+    with pytest.raises(PublishError, match="the rest stands under names that are skipped"):
+        stage(tmp_path / "beit", tmp_path / "two")
+
+
+def test_shards_are_staged_if_the_index_names_each_of_them(run, tmp_path):
+    model = AutoModelForImageClassification.from_pretrained(run / "scrubbed")
+    folder = tmp_path / "sharded"
+    save(model, folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="10KB")
+    sign(folder)
+    shards = sorted(p.name for p in folder.glob("*.safetensors"))
+    assert len(shards) > 1
+    staged = [file.name for file in stage(folder, tmp_path / "one") if "model" in file.name]
+    assert staged == [*shards, "model.safetensors.index.json"]
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    first = {name: file for name, file in index["weight_map"].items() if file == shards[0]}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index | {"weight_map": first}))
+    with pytest.raises(PublishError, match=f"not one model's: {shards[1]}.* besides {shards[0]}"):
+        stage(folder, tmp_path / "two")
+
+
+def test_words_and_metadata_may_be_added_to_the_card(run, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(run, output)
+    card = ModelCard.load(output / "scrubbed" / "README.md")
+    card.data["license"] = "mit"
+    card.text += (
+        "\n## Thanks\n\nTo [the Hub](https://huggingface.co/docs/hub), and/or 5 / 20 others; see ../x, a/b/c.\n"
+    )
+    card.save(output / "scrubbed" / "README.md")
+    assert [file.name for file in stage(output, tmp_path / "new")] == STAGED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://huggingface.co/org/name/tree/main", "images/class", "(PL − PL of scratch) / (PL)", "</td></tr>",
+        "fashion_mnist[T-shirt/top,Trouser]", "../photos", "plots/attacks.png", "hf_dtl 0.1.0",
+        "the bearer of 5/6/2026", "PL / budget", "sha256 " + 64 * "a", "hf://datasets/org/name", "1:1 at 10:30",
+    ],
+)  # fmt: skip
+def test_ordinary_text_is_no_leak(text):
+    check_text("README.md", iter([text]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/home/ann", "see /data", "'/mnt/x'", "(/opt/lab/run)", "~/run", "~ann/run", "file:///x", r"D:\data",
+        "d:/data", r"\\lab\share", "--data=/a/b", "path:/a/b", "|/a/b|", "`/a/b`", "/workspace",
+    ],
+)  # fmt: skip
+def test_local_folders_are_found_however_they_are_written(text):
+    assert PATHS.search(text)
