@@ -114,7 +114,7 @@ class UnlearningConfig(TrainingArguments):
                 self.push_to_hub,
                 "push_to_hub",
                 "checkpoints hold the head of the task to be forgotten",
-                "save_model() writes a folder without it, which can be uploaded",
+                "audit what save_model() writes, and call trainer.push_to_hub(report=...)",
             ),
         ):
             if wanted:

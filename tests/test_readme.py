@@ -48,7 +48,7 @@ def commands(script):
 
 @pytest.mark.parametrize("command", commands("audit.py"))
 def test_audit_commands_are_understood(command):
-    words = shlex.split(command)
+    words = shlex.split(command, comments=True)
     position = words.index("scripts/audit.py")
     assert words[:2] == ["accelerate", "launch"] or words[0] == "python"
     own = VerifyOptions if "--verify" in words else AuditOptions

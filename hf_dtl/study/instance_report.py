@@ -14,7 +14,7 @@ from hf_dtl.audit.tables import Cells
 from hf_dtl.study.instance_cells import MEASURED_ON
 from hf_dtl.study.instance_settings import ADVERSARIES_A_STEP
 from hf_dtl.study.summary import Average
-from hf_dtl.study.unlearn_report import about, number
+from hf_dtl.study.unlearn_report import about, ending, number
 from hf_dtl.study.unlearn_settings import UNLEARN_SETTINGS
 
 SCHEMA_VERSION = 1
@@ -165,7 +165,7 @@ def markdown(values: Mapping[str, Any], found: Sequence[Requests]) -> str:
         values: see `results`.
         found: the numbers.
     """
-    o, machine, made, seeds = values["options"], values["machine"], values["adversaries"], values["seeds"]
+    o, made, seeds = values["options"], values["adversaries"], values["seeds"]
     parts = [
         f"# Forgetting single images: {values['title']}",
         f"A model of {values['parameters'] / 1e6:.2f} M parameters is trained once a seed for {o['train_epochs']:g} "
@@ -189,14 +189,10 @@ def markdown(values: Mapping[str, Any], found: Sequence[Requests]) -> str:
     for one in found:
         parts += [f"## {one.title}", cells(one).markdown()]
         parts += [f"`{variant}` has no row: {reason}." for variant, reason in one.failed.items()]
-    versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "transformers"))
     parts += [
         "## Tuning",
         _tuning(found).markdown(),
-        "## To repeat it",
-        f"```bash\n{values['command']}\n```",
-        f"Made on {values['date']} with hf_dtl {values['library_version']} on {machine['device']}, "
-        f"{machine['threads']} thread(s) a process, {versions}. All options and values are in `results.json`.",
+        *ending(values),
     ]
     return "\n\n".join(parts) + "\n"
 

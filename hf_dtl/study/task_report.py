@@ -16,7 +16,7 @@ from hf_dtl.audit.tables import Cells
 from hf_dtl.study.summary import Average
 from hf_dtl.study.task_cells import relearned
 from hf_dtl.study.task_settings import BASELINES, OURS, TASK_SETTINGS
-from hf_dtl.study.unlearn_report import about, number
+from hf_dtl.study.unlearn_report import about, ending, number
 
 SCHEMA_VERSION = 1
 GOALS = {"full": 0.30, "partial": 0.50}
@@ -209,7 +209,7 @@ def markdown(values: Mapping[str, Any], found: Sequence[Scope]) -> str:
         values: see `results`.
         found: the numbers.
     """
-    o, machine, seeds = values["options"], values["machine"], values["seeds"]
+    o, seeds = values["options"], values["seeds"]
     parts = [
         f"# Forgetting images of several tasks: {values['title']}",
         f"A model of {values['parameters'] / 1e6:.2f} M parameters with one head a task is trained for "
@@ -232,13 +232,7 @@ def markdown(values: Mapping[str, Any], found: Sequence[Scope]) -> str:
     for one in found:
         parts += [f"## {_heading(one)}", cells(one).markdown(), _by_task(one).markdown(), _tuning(one).markdown()]
         parts += [f"`{method}` has no row: {reason}." for method, reason in one.failed.items()]
-    versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "transformers"))
-    parts += [
-        "## To repeat it",
-        f"```bash\n{values['command']}\n```",
-        f"Made on {values['date']} with hf_dtl {values['library_version']} on {machine['device']}, "
-        f"{machine['threads']} thread(s) a process, {versions}. All options and values are in `results.json`.",
-    ]
+    parts += ending(values)
     return "\n\n".join(parts) + "\n"
 
 

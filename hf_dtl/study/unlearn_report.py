@@ -182,8 +182,7 @@ def markdown(values: dict[str, Any], found: Sequence[Comparison]) -> str:
         values: see `results`.
         found: the numbers.
     """
-    o, machine = values["options"], values["machine"]
-    seeds = found[0].seeds
+    o, seeds = values["options"], found[0].seeds
     parts = [
         f"# Unlearning: {values['title']}",
         f"A model of {values['parameters'] / 1e6:.2f} M parameters is trained for {o['train_epochs']:g} passes, and "
@@ -202,14 +201,20 @@ def markdown(values: dict[str, Any], found: Sequence[Comparison]) -> str:
         counts = f"{one.images['forget']:,} images forgotten, {one.images['retain']:,} retained"
         parts += [f"## {one.request}", f"{counts}.", cells(one).markdown(), _tuning(one).markdown()]
         parts += [f"`{method}` has no row: {reason}." for method, reason in one.failed.items()]
+    parts += ending(values)
+    return "\n\n".join(parts) + "\n"
+
+
+def ending(values: Mapping[str, Any]) -> list[str]:
+    """What every study's Markdown ends with: how to repeat it, and what it was made with."""
+    machine = values["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "transformers"))
-    parts += [
+    return [
         "## To repeat it",
         f"```bash\n{values['command']}\n```",
         f"Made on {values['date']} with hf_dtl {values['library_version']} on {machine['device']}, "
         f"{machine['threads']} thread(s) a process, {versions}. All options and values are in `results.json`.",
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def cells(found: Comparison) -> Cells:
