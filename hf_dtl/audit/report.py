@@ -28,8 +28,16 @@ _LOCAL_FOLDERS = re.compile(
 )
 _COMPUTED = {"schema_version", "leakage", "target_destroyed"}
 # Not in every file of this schema: files without them are read with their defaults.
-_OPTIONAL = {"settings", "machine", "chance", "target_margin", "target_destroyed", "membership", "unlearning"}
-_OPTIONAL |= {"weights"}
+_OPTIONAL = {
+    "settings",
+    "machine",
+    "chance",
+    "target_margin",
+    "target_destroyed",
+    "membership",
+    "unlearning",
+    "weights",
+}
 _WEIGHTS_FILE, _SHA256 = re.compile(r"[^/\\]+\.safetensors"), re.compile(r"[0-9a-f]{64}")
 MEMBERSHIP_SHARES = (
     "auc", "balanced_accuracy", "tpr_at_1_percent_fpr", "forget_member_rate", "held_out_member_rate",

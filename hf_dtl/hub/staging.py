@@ -1,6 +1,5 @@
 """The folder that is published: copies of what is meant to be public, refused where they would leak something."""
 
-import hashlib
 import math
 import os
 import re
@@ -17,7 +16,7 @@ from hf_dtl.errors import DataError, OutputError, PublishError
 from hf_dtl.hub.card import leakage_card
 from hf_dtl.hub.leaks import INDEX, check_json, check_labels, check_text, check_weights, leak_of, texts_of
 from hf_dtl.hub.metadata import card_metadata
-from hf_dtl.hub.weights import weights_sha256
+from hf_dtl.hub.weights import sha256_of, weights_sha256
 
 REPORT, CARD = "leakage_report.json", "README.md"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -76,7 +75,7 @@ def stage(output: str | Path, new: str | Path) -> tuple[StagedFile, ...]:
     check_labels(configs["config.json"])
     report = _report(new)
     _check_card(new, report, files)
-    return tuple(StagedFile(name, (new / name).stat().st_size, _sha256(new / name)) for name in files)
+    return tuple(StagedFile(name, (new / name).stat().st_size, sha256_of(new / name)) for name in files)
 
 
 def add_evidence(folder: str | Path, report: LeakageReport, *, base_model: str | None = None) -> None:
@@ -196,8 +195,3 @@ def _check_card(new: Path, report: LeakageReport, files: list[str]) -> None:
     missing = [picture for picture in _PICTURE.findall(text) if picture not in files]
     if missing:
         raise PublishError(f"{CARD} shows {', '.join(missing)}, which is missing. {_REWRITE}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

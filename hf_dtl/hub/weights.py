@@ -14,8 +14,10 @@ def weights_sha256(folder: str | Path) -> dict[str, str]:
         SHA-256 (64 hexadecimal digits) by file name, in the order of the names; empty where there is no such file.
         The Hub shows the same value for a file.
     """
-    found = {}
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {path.name: sha256_of(path) for path in sorted(Path(folder).glob("*.safetensors"))}
+
+
+def sha256_of(path: Path) -> str:
+    """Hash one file: 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

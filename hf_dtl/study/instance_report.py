@@ -12,7 +12,8 @@ from hf_dtl.audit.plots.look import COLOURS, GUIDE, MARKERS, note, plain, save
 from hf_dtl.audit.report import without_folders
 from hf_dtl.audit.tables import Cells
 from hf_dtl.study.instance_cells import MEASURED_ON
-from hf_dtl.study.instance_settings import ADVERSARIES_A_STEP
+from hf_dtl.study.instance_settings import ADVERSARIES_A_STEP, RATES
+from hf_dtl.study.settings import without_option
 from hf_dtl.study.summary import Average
 from hf_dtl.study.unlearn_report import about, ending, number
 from hf_dtl.study.unlearn_settings import UNLEARN_SETTINGS
@@ -296,4 +297,4 @@ def plot_instances(found: Sequence[Requests], path: str | Path, title: str) -> l
 
 def _variant(row: Row) -> str:
     """The variant without its strength, which differs from k to k."""
-    return ":".join(part for part in row.name.split(":") if not part.startswith("learning_rate="))
+    return without_option(row.name, RATES.option)

@@ -174,9 +174,7 @@ def _variant(text: str, search: str, shared: Mapping[str, Any]) -> Method:
         raise ConfigError(f"Unknown variant {text!r}; it must begin with one of: {', '.join(ABLATION)}.")
     choice = instancewise(text, search)
     choice.config(output_dir="", use_cpu=True, per_device_train_batch_size=shared["unlearn_batch_size"])
-    given = choice.options.get(RATES.option)
-    bare = ":".join(part for part in text.split(":") if not part.startswith(f"{RATES.option}="))
-    return Method(bare, RATES.option, RATES.values if given is None else (float(given),))
+    return Method.of(text, RATES, choice.options.get(RATES.option))
 
 
 def _sequence(o: InstanceStudyOptions, sizes: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,7 +12,15 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.methods.by_name import METHODS, parse_method
 from hf_dtl.options import numbers, option
 from hf_dtl.study.folder import start_folder
-from hf_dtl.study.settings import FORGET_WEIGHT, KNOBS, SETTINGS, Knob, Setting, write_tiny_resnet
+from hf_dtl.study.settings import (
+    FORGET_WEIGHT,
+    KNOBS,
+    SETTINGS,
+    Knob,
+    Setting,
+    without_option,
+    write_tiny_resnet,
+)
 
 
 @dataclass
@@ -46,6 +54,12 @@ class Method:
     text: str
     knob: str
     strengths: tuple[float, ...]
+
+    @classmethod
+    def of(cls, text: str, knob: Knob, given: Any) -> "Method":
+        """The method that a command line names; a strength among its own options (`given`) is not tuned."""
+        strengths = knob.values if given is None else (float(given),)
+        return cls(without_option(text, knob.option), knob.option, strengths)
 
     def at(self, strength: float) -> str:
         """The method at one strength, as a command line names it."""
@@ -170,9 +184,7 @@ def _method(text: str, shared: Mapping[str, Any]) -> Method:
     """The method with its strengths; a strength among its own options is not tuned."""
     choice = parse_method(text)
     knob: Knob = KNOBS.get(choice.name, FORGET_WEIGHT)
-    given = choice.options.get(knob.option)
-    bare = ":".join(part for part in text.split(":") if not part.startswith(f"{knob.option}="))
-    method = Method(bare, knob.option, knob.values if given is None else (float(given),))
+    method = Method.of(text, knob, choice.options.get(knob.option))
     batch = shared.get("dispose_batch_size", DTLOptions().dispose_batch_size)
     for strength in method.strengths:
         parse_method(method.at(strength)).config(output_dir="", use_cpu=True, per_device_train_batch_size=batch)

@@ -22,6 +22,16 @@ class Knob:
     values: tuple[float, ...]
 
 
+def without_option(text: str, option: str) -> str:
+    """A method as a command line names it, without one of its options.
+
+    Example:
+        >>> without_option("salun:learning_rate=0.001:saliency=0.3", "learning_rate")
+        'salun:saliency=0.3'
+    """
+    return ":".join(part for part in text.split(":") if not part.startswith(f"{option}="))
+
+
 FORGET_WEIGHT = Knob("forget_weight", (1.0, 3.0, 10.0))
 """For every method that is not in `KNOBS`."""
 

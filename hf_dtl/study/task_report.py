@@ -13,9 +13,10 @@ from hf_dtl.audit import PiggybackRecord, leakage
 from hf_dtl.audit.plots.look import COLOURS, GUIDE, plain, save, wrapped
 from hf_dtl.audit.report import without_folders
 from hf_dtl.audit.tables import Cells
+from hf_dtl.study.settings import without_option
 from hf_dtl.study.summary import Average
 from hf_dtl.study.task_cells import relearned
-from hf_dtl.study.task_settings import BASELINES, OURS, TASK_SETTINGS
+from hf_dtl.study.task_settings import BASELINES, OURS, RATES, TASK_SETTINGS
 from hf_dtl.study.unlearn_report import about, ending, number
 
 SCHEMA_VERSION = 1
@@ -72,7 +73,7 @@ class Row(Numbers):
     @property
     def strategy(self) -> str:
         """The method without its strength."""
-        return ":".join(part for part in self.name.split(":") if not part.startswith("learning_rate="))
+        return without_option(self.name, RATES.option)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,11 +148,8 @@ def _method(text: str, whole: bool) -> Method:
     if choice.options["strategy"] == "retrain":
         raise ConfigError("--methods: retrain is a reference, in every table without being asked for. Leave it out.")
     choice.config(output_dir="", use_cpu=True)
-    given = choice.options.get(RATES.option)
-    bare = ":".join(part for part in text.split(":") if not part.startswith(f"{RATES.option}="))
-    if given is None:
-        return Method(bare, RATES.option, () if whole and text in ABLATION else RATES.values)
-    return Method(bare, RATES.option, (float(given),))
+    method = Method.of(text, RATES, choice.options.get(RATES.option))
+    return replace(method, strengths=()) if whole and text in ABLATION else method
 
 
 def study_tasks(options: TaskStudyOptions, told: Callable[[str], None] = print) -> list[Scope]:
@@ -202,11 +199,10 @@ def _scope(study: TaskStudy, scope: str, cells: dict[Method, list[TaskCell]]) ->
         for method, own in cells.items()
     ]
     failed = {m.text: "the training diverged at every learning rate" for m in study.methods if m not in cells}
-    tasks = {task for task, forgotten in before[0]["tasks"].items() if forgotten}
     return Scope(
         name=scope,
         tasks=tuple(before[0]["tasks"]),
-        forgotten=tuple(task for task in before[0]["tasks"] if task in tasks),
+        forgotten=tuple(task for task, forgotten in before[0]["tasks"].items() if forgotten),
         images=before[0]["images"],
         references=tuple(reference_row(role, before) for role in ("original", "retrained")),
         rows=tuple(rows),

@@ -171,9 +171,7 @@ def _method(text: str) -> Method:
     """The method with its strengths; a strength among its own options is not tuned."""
     choice = parse_method(text)
     knob = UNLEARN_KNOBS.get(choice.name, RATES)
-    given = choice.options.get(knob.option)
-    bare = ":".join(part for part in text.split(":") if not part.startswith(f"{knob.option}="))
-    return Method(bare, knob.option, knob.values if given is None else (float(given),))
+    return Method.of(text, knob, choice.options.get(knob.option))
 
 
 def compare(options: ComparisonOptions, told: Callable[[str], None] = print) -> list[Comparison]:

@@ -16,7 +16,7 @@ from page.curve import curve
 from page.pairs import Pair, Pairs
 from page.probe import probe
 from page.references import Lines, lines, reported, same_attacker
-from page.relearn import MOST_SEED, LiveAttack, Progress, offered
+from page.relearn import MOST_SEED, LiveAttack, offered
 from page.tasks import Tasks
 
 REFERENCES = ("undisposed", "retrained", "scratch")
@@ -128,9 +128,9 @@ def _lines(pair: Pair, attack: str, budget: int) -> Lines:
     return {model: value for model, value in lines(pair.report, attack, budget).items() if model in REFERENCES}
 
 
-def _idle(pair: Pair, attack: str, budget: int, progress: Progress | None = None) -> tuple[str, str]:
+def _idle(pair: Pair, attack: str, budget: int) -> tuple[str, str]:
     references = _lines(pair, attack, budget)
-    return curve(progress, references, _title("scrubbed", attack, budget)), views.status(progress, references, None)
+    return curve(None, references, _title("scrubbed", attack, budget)), views.status(None, references, None)
 
 
 def _title(which: str, attack: str, budget: int) -> str:
