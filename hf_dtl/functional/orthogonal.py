@@ -1,11 +1,15 @@
 """Gradients that leave others alone: out of the span of the gradients to retain, or only where they conflict."""
 
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 Orthogonalisation = Literal["full", "conflict"]
+
+_PIECE = 1 << 20  # elements that are widened to float64 at a time
+_LEAST_SQUARE = 1e-14  # of a singular value of unit vectors that counts, where their products are float64
 
 
 def span(columns: Tensor, tolerance: float | None = None) -> Tensor:
@@ -74,11 +78,13 @@ def orthogonalise(gradient: Tensor, retain_gradients: Tensor, mode: Orthogonalis
             f"got {tuple(gradient.shape)} and {tuple(retain_gradients.shape)}."
         )
     wide = torch.promote_types(torch.promote_types(gradient.dtype, retain_gradients.dtype), torch.float32)
-    rows, retain = gradient.reshape(-1, gradient.shape[-1]).to(wide), _units(retain_gradients.to(wide))
+    rows, retain = gradient.reshape(-1, gradient.shape[-1]).to(wide), retain_gradients.to(wide)
+    if wide == torch.float64:
+        retain = _units(retain)  # float64 holds the squares of float32, but not its own
     if mode == "full":
-        result = _outside(rows, span(retain.mT))
+        result = _outside(rows, retain)
     else:
-        result = torch.stack([_without_conflict(row, retain) for row in rows]) if len(rows) else rows
+        result = torch.cat([_without_conflict(row, retain) for row in rows.split(1)])
     return result.to(gradient.dtype).reshape(gradient.shape)
 
 
@@ -117,21 +123,44 @@ def _units(rows: Tensor) -> Tensor:
     return rows / rows.norm(dim=-1, keepdim=True).clamp_min(tiny)
 
 
-def _outside(rows: Tensor, directions: Tensor) -> Tensor:
-    """Rows without orthonormal directions: taken out twice, since the first time leaves its rounding in them."""
-    left = rows - (rows @ directions) @ directions.mT
-    left = left - (left @ directions) @ directions.mT
-    noise = 10 * torch.finfo(rows.dtype).eps * rows.norm(dim=-1, keepdim=True)
+def _pieces(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Columns of rows (m, d) in float64, piece by piece: no second copy is made, however wide they are."""
+    step = max(_PIECE // max(len(rows), 1), 1)
+    for start in range(0, rows.shape[1], step):
+        columns = slice(start, start + step)
+        yield columns, rows[:, columns].double()
+
+
+def _outside(vectors: Tensor, rows: Tensor) -> Tensor:
+    """Vectors (n, d) without the span of rows (m, d), which their products tell in float64."""
+    products = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
+    along = products.new_zeros(len(vectors), len(rows))
+    for columns, piece in _pieces(rows):
+        products += piece @ piece.mT
+        along += vectors[:, columns].double() @ piece.mT
+    lengths = products.diagonal().sqrt()
+    lengths = torch.where(lengths > 0, lengths, 1)  # a zero row stays one
+    sizes, directions = torch.linalg.eigh(products / lengths[:, None] / lengths)
+    kept = sizes > max(4 * torch.finfo(rows.dtype).eps ** 2 * len(sizes), _LEAST_SQUARE)
+    inverse = (directions * torch.where(kept, 1 / sizes, 0)) @ directions.mT / lengths[:, None] / lengths
+    left = vectors.clone()
+    for _ in range(2):  # the first time leaves its rounding in them
+        shares, along = along @ inverse, torch.zeros_like(along)
+        for columns, piece in _pieces(rows):
+            left[:, columns] = (left[:, columns].double() - shares @ piece).to(left.dtype)
+            along += left[:, columns].double() @ piece.mT
+    noise = 10 * torch.finfo(vectors.dtype).eps * vectors.norm(dim=-1, keepdim=True)
     return torch.where(left.norm(dim=-1, keepdim=True) > noise, left, 0)
 
 
-def _without_conflict(row: Tensor, retain: Tensor) -> Tensor:
-    """One gradient (d,) without the span of those unit vectors (m, d) that conflict with it or come to do so."""
-    against = torch.zeros(len(retain), dtype=torch.bool, device=row.device)
-    result, rounding = row, 8 * torch.finfo(row.dtype).eps
+def _without_conflict(vector: Tensor, rows: Tensor) -> Tensor:
+    """A vector (1, d) without the span of those rows that conflict with it or come to do so."""
+    against = torch.zeros(len(rows), dtype=torch.bool, device=vector.device)
+    rounding = 8 * torch.finfo(vector.dtype).eps * torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
+    result = vector
     while True:
-        new = (retain @ result < -rounding * result.norm()) & ~against
+        new = ((result @ rows.mT)[0] < -rounding * result.norm()) & ~against
         if not new.any():
             return result
         against |= new
-        result = _outside(row[None], span(retain[against].mT))[0]
+        result = _outside(vector, rows[against])

@@ -45,7 +45,7 @@ _EVERYWHERE: dict[str, Any] = {
     "forget": "random=10%",
     "train_epochs": 20.0,  # the models then know their training images better than others, which is to be undone
     "max_eval_images": 1000,
-    "unlearn_steps": 40,
+    "unlearn_steps": 100,
     "unlearn_batch_size": 32,
     "attacks": "linear_probe,full_published",
     "budgets": "5",
