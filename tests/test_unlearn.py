@@ -100,7 +100,7 @@ def renaming(tmp_path_factory):
 
 def test_listed_images_are_renamed_by_the_heads_own_numbers(renaming, tmp_path):
     options, rows = renaming
-    method = "instancewise:adversarial=false:importance=false:learning_rate=0.05:forget_weight=1"
+    method = "instancewise:strategy=l2ul:adversarial=false:importance=false:learning_rate=0.05:forget_weight=1"
     chosen = UnlearnOptions(**options, output_dir=str(tmp_path / "out"), methods=method, goal="relabel")
     assert chosen.methods == f"{method}:goal=relabel" and "goal" not in chosen.recorded()
     job = UnlearnJob(chosen)

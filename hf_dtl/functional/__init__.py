@@ -2,6 +2,7 @@
 
 from hf_dtl.functional.adversarial import targeted_l2_pgd
 from hf_dtl.functional.augmentation import Augmentation, augment, random_affine
+from hf_dtl.functional.collage import collages
 from hf_dtl.functional.collision import (
     Average,
     Collision,
@@ -18,6 +19,7 @@ from hf_dtl.functional.importance import importance_penalty, weight_importance
 from hf_dtl.functional.losses import (
     bounded_forgetting,
     distillation,
+    margin_loss,
     negative_cross_entropy,
     random_fooling,
     uniform_fooling,
@@ -51,6 +53,7 @@ __all__ = [
     "average_loss",
     "bounded_forgetting",
     "calibrate_step",
+    "collages",
     "damped_basis",
     "dampening_factors",
     "default_step",
@@ -59,6 +62,7 @@ __all__ = [
     "held_out_answers",
     "importance_penalty",
     "js_divergence",
+    "margin_loss",
     "negative_cross_entropy",
     "orthogonalise",
     "output_subspaces",

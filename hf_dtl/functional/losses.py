@@ -65,6 +65,23 @@ def random_fooling(logits: Tensor, generator: torch.Generator | None = None) -> 
     return F.cross_entropy(logits.float(), targets.to(logits.device))
 
 
+def margin_loss(logits: Tensor, labels: Tensor, *, margin: float = 0.05, toward: bool = False) -> Tensor:
+    """Push an answer only until it is another one: mean relu(z_y - max_{j != y} z_j + margin), z being logits.
+
+    Args:
+        logits: (batch, labels), at least two.
+        labels: (batch,), the answers y to leave, or to reach.
+        margin: by how much the logit of y is to stay below the largest, or above the next, >= 0.
+        toward: reach y instead of leaving it.
+
+    Returns:
+        A scalar >= 0, zero when every image is as it should be.
+    """
+    own = logits.float().gather(-1, labels[:, None]).squeeze(-1)
+    other = logits.float().scatter(-1, labels[:, None], float("-inf")).amax(-1)
+    return F.relu((other - own if toward else own - other) + margin).mean()
+
+
 def bounded_forgetting(
     logits: Tensor, labels: Tensor, *, delta: float = 0.05, entropy_weight: float = 0.2, depoison: bool = False
 ) -> Tensor:

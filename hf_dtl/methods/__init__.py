@@ -20,11 +20,8 @@ from hf_dtl.methods.fine_tuning import (
     RetrainTrainer,
 )
 from hf_dtl.methods.gradient_collision import GradientCollisionConfig, GradientCollisionTrainer
-from hf_dtl.methods.instancewise import (
-    AlreadyForgottenError,
-    InstanceUnlearningConfig,
-    InstanceUnlearningTrainer,
-)
+from hf_dtl.methods.instancewise import AlreadyForgottenError, InstanceUnlearningTrainer
+from hf_dtl.methods.instancewise_config import InstanceUnlearningConfig
 from hf_dtl.methods.multitask import MultiTaskUnlearningTrainer
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
 from hf_dtl.methods.multitask_training import (

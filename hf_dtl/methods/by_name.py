@@ -5,7 +5,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from hf_dtl import methods
 from hf_dtl.config import UnlearningConfig
@@ -110,6 +110,8 @@ def _value(name: str, field: dataclasses.Field, text: str) -> Any:
     except ValueError:
         value = text
     wanted = type(field.default)
+    if field.default is None:  # X | None
+        wanted = next((kind for kind in get_args(field.type) if kind is not type(None)), str)
     if wanted is float and type(value) in (int, str):  # JSON has no ".5"
         with suppress(ValueError):
             return float(value)

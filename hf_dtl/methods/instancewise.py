@@ -1,43 +1,42 @@
 """Instance-wise unlearning: make a model misname, or rename, single images, with nothing but the model and the images.
 
-Source: Cha, Cho, Hwang, Lee, Moon and Lee, "Learning to Unlearn: Instance-wise Unlearning for Pre-trained
-Classifiers", arXiv 2301.11578, and its released code. `project`, `delta` and the distillation on adversaries are
-this project's.
+Source of the strategy l2ul: Cha, Cho, Hwang, Lee, Moon and Lee, "Learning to Unlearn: Instance-wise Unlearning for
+Pre-trained Classifiers", arXiv 2301.11578, and its released code; `project`, `delta` and the distillation on
+adversaries are this project's there. The strategy collages is this project's.
 """
 
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel, TrainerCallback
 
 from hf_dtl.adversaries import make_adversaries
-from hf_dtl.config import WholeBatchConfig
+from hf_dtl.collages import Collages
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.functional import (
     bounded_forgetting,
     importance_penalty,
+    margin_loss,
     negative_cross_entropy,
     weight_importance,
     wrong_labels,
 )
-from hf_dtl.functional.augmentation import Augmentation
-from hf_dtl.functional.subspace import Criterion
 from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.instances import Instances, predict, read_instances, shown
+from hf_dtl.methods.instancewise_config import InstanceUnlearningConfig
 from hf_dtl.methods.projection import ProjectingTrainer
-from hf_dtl.streams import PairedStreams
 from hf_dtl.trainer import items_of, sum_over_processes
 
 logger = logging.getLogger(__name__)
 
-Goal = Literal["misclassify", "relabel"]
+_COLLAGES = 1000  # of each image; they are made when they are shown
+_SPAN = 2048
 
 _OFFSET = 4_256_233
 _BATCH = 64
@@ -47,134 +46,19 @@ class AlreadyForgottenError(DataError):
     """The model names no image of a request by its label, so there is nothing to forget."""
 
 
-@dataclass
-class InstanceUnlearningConfig(WholeBatchConfig):
-    """Options of instance-wise unlearning.
-
-    Parameters that control what is forgotten, and when to stop:
-        goal, delta, stop_when_forgotten, check_every, max_steps.
-    Parameters that control the adversarial regularisation:
-        adversarial, examples, epsilon, step_size, attack_steps, adversaries_folder, and from `UnlearningConfig`
-        target_ce_weight, distillation_weight, temperature and per_device_retain_batch_size, which are about the
-        adversaries here, and forget_weight.
-    Parameters that control the weight importance:
-        importance, importance_weight.
-    Parameters that control the projection:
-        project, criterion, threshold.
-    """
-
-    retains: ClassVar[bool] = False  # each kind of retention can be switched off
-    one_task: ClassVar[bool] = True
-
-    goal: Goal = field(
-        default="misclassify",
-        metadata={
-            "help": "'misclassify' makes the model give each image any other label than its own, 'relabel' a given "
-            "one, or one that the seed draws."
-        },
-    )
-    delta: float = field(
-        default=0.0,
-        metadata={
-            "help": "With goal=misclassify, > 0, such as 0.05, takes -log(1 + delta - p_y) in place of log p_y: "
-            "images that are still remembered push most, and forgotten ones no more. 0: the paper's loss, which does "
-            "the opposite."
-        },
-    )
-    stop_when_forgotten: bool = field(
-        default=True, metadata={"help": "Stop as soon as every image is misnamed or renamed."}
-    )
-    check_every: int = field(default=1, metadata={"help": "Steps between two looks at what is forgotten, >= 1."})
-    adversarial: bool = field(
-        default=True, metadata={"help": "Retain the original model's answers on adversarial examples of the images."}
-    )
-    examples: int = field(
-        default=20, metadata={"help": "Adversarial examples of an image, >= 1; 200 for 100 classes and more."}
-    )
-    epsilon: float = field(
-        default=4.0, metadata={"help": "L2 distance of an example from its image, in pixels of range 0..1, > 0."}
-    )
-    step_size: float = field(default=0.1, metadata={"help": "Step (alpha) of the search for them, likewise, > 0."})
-    attack_steps: int = field(default=100, metadata={"help": "Steps of that search, >= 1."})
-    adversaries_folder: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder to keep the examples in and find them again. They look like what is to be forgotten: "
-            "delete it in the end."
-        },
-    )
-    importance: bool = field(
-        default=True, metadata={"help": "Anchor weights that matter little to the outputs on the images."}
-    )
-    importance_weight: float = field(default=1.0, metadata={"help": "Weight (lambda) of these anchors, >= 0."})
-    project: bool = field(
-        default=False,
-        metadata={"help": "Keep every update outside the span of the layer inputs of the adversarial examples."},
-    )
-    criterion: Criterion = field(
-        default="energy",
-        metadata={"help": "What the protected directions hold a share of: 'energy' (squares) or 'sigma'."},
-    )
-    threshold: float = field(
-        default=0.9, metadata={"help": "That share, in (0, 1]: larger protects more and forgets less."}
-    )
-    forget_weight: float = field(
-        default=0.125,
-        metadata={
-            "help": "Weight of the loss on the images against that on the examples, >= 0; the default is the ratio of "
-            "the two batches of the paper's code, 32 and 256, all of whose images weigh alike."
-        },
-    )
-    distillation_weight: float = field(
-        default=0.0, metadata={"help": "Weight of a distillation of the original model on the examples, >= 0."}
-    )
-    retain_augmentation: Augmentation = field(
-        default="none", metadata={"help": "Set to 'none': an adversarial example is one as it is."}
-    )
-    optim: str = field(default="sgd", metadata={"help": "Optimizer."})
-    optim_args: str | None = field(
-        default="momentum=0.9", metadata={"help": "Options of the optimizer, where it has them."}
-    )
-    learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate."})
-    lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate."})
-    max_steps: int = field(default=1000, metadata={"help": "Most steps; training stops when everything is forgotten."})
-
-    def __post_init__(self):
-        self.retain_augmentation = "none"
-        super().__post_init__()
-        for name, low, strict in (
-            ("delta", 0, False), ("check_every", 1, False), ("examples", 1, False), ("epsilon", 0, True),
-            ("step_size", 0, True), ("attack_steps", 1, False), ("importance_weight", 0, False),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not (value > low or (value == low and not strict)):
-                raise ConfigError(f"{name}={value} must be {'>' if strict else '>='} {low}.")
-        for name, allowed in (("goal", get_args(Goal)), ("criterion", get_args(Criterion))):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
-        if not 0 < self.threshold <= 1:
-            raise ConfigError(f"threshold={self.threshold} must be in (0, 1].")
-        if self.project and not self.adversarial:
-            raise ConfigError("project=True protects layer inputs of adversarial examples: set adversarial=True.")
-        if self.adversarial and not (self.target_ce_weight or self.distillation_weight or self.project):
-            raise ConfigError(
-                "adversarial=True, but nothing uses the examples: raise target_ce_weight or distillation_weight, set "
-                "project=True, or set adversarial=False."
-            )
-
-    def streams(self, forget: Dataset, retain: Dataset) -> PairedStreams:
-        """As in `UnlearningConfig`, but a step does not show few images several times over."""
-        streams = super().streams(forget, retain)
-        streams.chunk_size = min(streams.chunk_size, -(-len(forget) // self.num_chunks))  # type: ignore[arg-type]
-        return streams
-
-
 class InstanceUnlearningTrainer(ProjectingTrainer):
-    """Minimise forget_weight * L_f + CE(f(adversaries), y-bar) + lambda/2 sum (1 - Omega) (theta - theta_0)^2.
+    """Make a model misname images, or name them anew, by one of two strategies.
 
-    L_f is -CE(f(x), y) for goal=misclassify (see `delta`) and CE(f(x), y*) for goal=relabel. Adversaries and the
-    importance Omega come from the model as it is given. Every image is used once. One that the model does not name by
-    its label is skipped, unless it was given a new one; a warning names them.
+        collages: forget_weight * L_f + KL(f_0(c) || f(c)) on collages c of the images, new ones in every step, with
+            L_f = relu(z_y - max_{j != y} z_j + margin), or what brings y* on top for goal=relabel. An image is pushed
+            only over the nearest boundary, and collages, as sharp as real images, tell the model that it is this image
+            alone and not its kind.
+        l2ul: forget_weight * L_f + CE(f(adversaries), y-bar) + lambda/2 sum (1 - Omega) (theta - theta_0)^2, with
+            L_f = -CE(f(x), y) for goal=misclassify (see `delta`) and CE(f(x), y*) for goal=relabel. Adversaries and
+            the importance Omega come from the model as it is given.
+
+    Every image is used once. One that the model does not name by its label is skipped, unless it was given a new one;
+    a warning names them.
 
     Args:
         forget_dataset: the images to forget with their true labels. No other images are needed.
@@ -229,7 +113,9 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         self.instances, self.skipped = _without_forgotten(found, named)
         self.aims = _aims(self.instances, args, classes)
         retain: Dataset = self.instances.images  # the streams need a data set, also where no retain image is shown
-        if args.adversarial:
+        if args.strategy == "collages":
+            retain = Collages(self.instances.images, _COLLAGES, args.seed)
+        elif args.adversarial:
             retain = make_adversaries(
                 model, self.instances.images, self.retain_task, processing_class=processing_class,
                 examples=args.examples, epsilon=args.epsilon, step_size=args.step_size, steps=args.attack_steps,
@@ -252,7 +138,10 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
 
     def prepare(self) -> None:
         if self.args.project:
-            subspace = self.collect(self.train_dataset.retain)
+            images = self.train_dataset.retain
+            if isinstance(images, Collages):  # enough to know their span by
+                images = Subset(images, range(min(_SPAN, len(images))))
+            subspace = self.collect(images)
             self.protect(subspace, self.args.criterion, self.args.threshold)
 
     def _importance(self) -> list[Tensor]:
@@ -267,16 +156,18 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
     # One step -------------------------------------------------------------------------------------------------
 
     @property
-    def _shows_adversaries(self) -> bool:
+    def _shows_examples(self) -> bool:
+        """Whether retention looks at adversaries or collages."""
         args = self.args
-        return args.adversarial and bool(args.target_ce_weight or args.distillation_weight)
+        made = args.adversarial or args.strategy == "collages"
+        return made and bool(args.target_ce_weight or args.distillation_weight)
 
     def shown(self) -> tuple[bool, bool]:
-        return self._shows_adversaries or self.args.importance, super().shown()[1]
+        return self._shows_examples or self.args.importance, super().shown()[1]
 
     def retention(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Cross-entropy and distillation on adversaries, and the anchors, as far as they are switched on."""
-        terms = [super().retention(model, inputs)] if self._shows_adversaries else []
+        """Cross-entropy and distillation on adversaries or collages, and the anchors, as far as switched on."""
+        terms = [super().retention(model, inputs)] if self._shows_examples else []
         if self.args.importance:
             penalty = importance_penalty(self._trained, self._given, self.importance)
             self._metrics["importance_penalty"].append(penalty.detach())
@@ -289,6 +180,8 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         return super()._chunk_loss(pixel_values, labels, cell)
 
     def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.args.margin:
+            return margin_loss(logits, self._aim, margin=self.args.margin, toward=self.args.goal == "relabel")
         if self.args.goal == "relabel":
             return F.cross_entropy(logits.float(), self._aim)
         if self.args.delta:

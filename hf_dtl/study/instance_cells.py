@@ -24,7 +24,7 @@ from hf_dtl.methods.by_name import MethodChoice, parse_method
 from hf_dtl.methods.continual import Served, unlearn_in_sequence
 from hf_dtl.methods.instancewise import AlreadyForgottenError
 from hf_dtl.study.cells import keep, short_hash
-from hf_dtl.study.instance_settings import ABLATION, ADVERSARIES_A_STEP
+from hf_dtl.study.instance_settings import ADVERSARIES_A_STEP, CHECK_EVERY, VARIANTS_BY_NAME
 from hf_dtl.study.job_cell import JobCell
 from hf_dtl.unlearn import POOL, UnlearnJob
 from hf_dtl.unlearn_options import UnlearnOptions
@@ -43,15 +43,15 @@ def instancewise(variant: str, search: str) -> MethodChoice:
     """The method of a variant.
 
     Args:
-        variant: its name in `ABLATION`, and options of the method: both:delta=0.05.
+        variant: its name in `VARIANTS_BY_NAME`, and options of the method: both:delta=0.05.
         search: options of the adversarial examples, likewise; those of the variant come over them.
 
     Raises:
         ConfigError: an unknown option, or a value of the wrong type.
     """
     name, *own = variant.split(":")
-    batch = f"per_device_retain_batch_size={ADVERSARIES_A_STEP}"
-    return parse_method(":".join(["instancewise", batch, search, ABLATION[name], *own]))
+    batch = f"per_device_retain_batch_size={ADVERSARIES_A_STEP}:check_every={CHECK_EVERY}"
+    return parse_method(":".join(["instancewise", batch, search, VARIANTS_BY_NAME[name], *own]))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,16 @@ from hf_dtl.stages import write_atomically
 from hf_dtl.study.folder import start_folder
 from hf_dtl.study.instance_cells import InstanceCell, Kind, instancewise
 from hf_dtl.study.instance_report import Numbers, Requests, markdown, numbers_of, plot_instances, results, row_of
-from hf_dtl.study.instance_settings import ABLATION, CONTINUAL, INSTANCE_OPTIONS, RATES, SEARCH, VARIANTS
+from hf_dtl.study.instance_settings import (
+    COLLAGE_RATES,
+    CONTINUAL,
+    INSTANCE_OPTIONS,
+    OURS,
+    RATES,
+    SEARCH,
+    VARIANTS,
+    VARIANTS_BY_NAME,
+)
 from hf_dtl.study.options import Method
 from hf_dtl.study.settings import write_tiny_resnet
 from hf_dtl.study.unlearn_run import reported_seeds, setting_options
@@ -34,7 +43,8 @@ class InstanceStudyOptions:
     drawn: int = option(256, "Training images that requests are dealt from; all others are retained.")
     variants: str = option(
         ",".join(VARIANTS),
-        f"Variants, separated by commas: {', '.join(ABLATION)}, with options of instancewise, NAME[:OPTION=VALUE]....",
+        f"Variants, separated by commas: {', '.join(VARIANTS_BY_NAME)}, each with options of instancewise: "
+        "NAME[:OPTION=VALUE]....",
     )
     continual: str = option("5x16", "Requests one after another, COUNTxSIZE; the size is one of --sizes.")
     continual_variants: str = option(",".join(CONTINUAL), "Variants that serve them, of --variants; empty: none.")
@@ -100,7 +110,7 @@ class InstanceStudy:
     def adversaries(self, seed: int, size: int, variant: Method) -> InstanceCell | None:
         """The cell that makes a variant's adversarial examples; None when it has none."""
         name, *own = variant.text.split(":")
-        if not instancewise(variant.text, self.search).options["adversarial"]:
+        if not instancewise(variant.text, self.search).config(output_dir="", use_cpu=True).adversarial:
             return None
         sharing = ":".join(["adversarial", *(part for part in own if part.split("=")[0] in SEARCH)])
         return InstanceCell("adversaries", self.job(seed), (size,), sharing, self.search)
@@ -170,11 +180,12 @@ def _listed(text: str) -> list[str]:
 
 def _variant(text: str, search: str, shared: Mapping[str, Any]) -> Method:
     """The variant with its strengths; a learning rate among its own options is not tuned."""
-    if text.split(":")[0] not in ABLATION:
-        raise ConfigError(f"Unknown variant {text!r}; it must begin with one of: {', '.join(ABLATION)}.")
+    if text.split(":")[0] not in VARIANTS_BY_NAME:
+        raise ConfigError(f"Unknown variant {text!r}; it must begin with one of: {', '.join(VARIANTS_BY_NAME)}.")
     choice = instancewise(text, search)
     choice.config(output_dir="", use_cpu=True, per_device_train_batch_size=shared["unlearn_batch_size"])
-    return Method.of(text, RATES, choice.options.get(RATES.option))
+    rates = COLLAGE_RATES if text.split(":")[0] == OURS else RATES
+    return Method.of(text, rates, choice.options.get(rates.option))
 
 
 def _sequence(o: InstanceStudyOptions, sizes: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,25 +5,32 @@ from typing import Any
 from hf_dtl.study.settings import Knob
 
 RATES = Knob("learning_rate", (0.001, 0.003, 0.01))
-"""The strength of every variant; they take steps of SGD with momentum."""
+"""The strength of the paper's method and its parts; they take steps of SGD with momentum."""
 
-ABLATION: dict[str, str] = {
-    "none": "adversarial=false:importance=false",
-    "adversarial": "adversarial=true:importance=false",
-    "importance": "adversarial=false:importance=true",
-    "both": "adversarial=true:importance=true",
+COLLAGE_RATES = Knob("learning_rate", (2e-4, 5e-4, 1e-3))
+"""The strength of ours, which takes steps of AdamW."""
+
+OURS = "collages"
+
+VARIANTS_BY_NAME: dict[str, str] = {
+    "none": "strategy=l2ul:adversarial=false:importance=false",
+    "adversarial": "strategy=l2ul:adversarial=true:importance=false",
+    "importance": "strategy=l2ul:adversarial=false:importance=true",
+    "both": "strategy=l2ul",
+    OURS: "strategy=collages",
 }
 """What a variant's name stands for; options of `instancewise` may follow it, as in both:delta=0.05."""
 
 VARIANTS = (
-    *ABLATION,
-    "both:delta=0.05",
-    "both:project=true",
-    "both:distillation_weight=1",
-    "both:delta=0.05:distillation_weight=1:project=true",
+    "none",
+    "adversarial",
+    "importance",
+    "both",
+    "both:margin=0.05:distillation_weight=1:target_ce_weight=0",  # our loss and retention, on adversarial examples
+    OURS,
 )
 
-CONTINUAL = ("none", "both", "both:delta=0.05", "both:delta=0.05:distillation_weight=1:project=true")
+CONTINUAL = ("none", "both", OURS)
 """Variants that also serve requests one after another."""
 
 SEARCH = ("examples", "epsilon", "step_size", "attack_steps")
@@ -31,9 +38,11 @@ SEARCH = ("examples", "epsilon", "step_size", "attack_steps")
 
 INSTANCE_OPTIONS: dict[str, Any] = {
     "reference": "none",  # every image is to be misnamed, which no model that is trained again does
-    "unlearn_steps": 200,
+    "unlearn_steps": 600,
     "unlearn_batch_size": 32,
 }
 """Of `UnlearnOptions`, over those of the comparison's setting of the same name."""
 
 ADVERSARIES_A_STEP = 64
+CHECK_EVERY = 4
+"""Steps between two looks at what is forgotten: of 256 images they cost as much as the step."""

@@ -20,7 +20,7 @@ from hf_dtl.subspaces import fingerprints
 
 QUICK = {k: v for k, v in OPTIONS.items() if k not in ("optim", "target_ce_weight")}
 QUICK |= {"examples": 2, "attack_steps": 2, "epsilon": 1.0, "learning_rate": 5e-3, "forget_weight": 0.5}
-QUICK |= {"max_steps": 60, "lr_scheduler_type": "constant"}
+QUICK |= {"strategy": "l2ul", "max_steps": 60, "lr_scheduler_type": "constant"}
 
 
 def weights(model):

@@ -24,7 +24,14 @@ from hf_dtl.instances import predict
 from hf_dtl.methods import AlreadyForgottenError, InstanceUnlearningConfig, InstanceUnlearningTrainer
 
 QUICK = {k: v for k, v in OPTIONS.items() if k not in ("optim", "target_ce_weight", "learning_rate")}
-QUICK |= {"examples": 3, "attack_steps": 3, "epsilon": 1.0, "step_size": 0.3, "per_device_train_batch_size": 8}
+QUICK |= {
+    "strategy": "l2ul",
+    "examples": 3,
+    "attack_steps": 3,
+    "epsilon": 1.0,
+    "step_size": 0.3,
+    "per_device_train_batch_size": 8,
+}
 PLAIN = {"adversarial": False, "importance": False}
 NORMALISED = embedded_processor(size=16)
 
@@ -354,6 +361,7 @@ CASES = {
     "all": {"project": False, "distillation_weight": 0.5},
     "relabel_projected_resnet": {"goal": "relabel", "project": True, "threshold": 0.5},
     "none": PLAIN,
+    "collages": {"strategy": "collages", "optim": "sgd"} | PLAIN,
 }
 
 
@@ -371,15 +379,15 @@ def main(output: Path) -> None:
         t.train()
         state = {n: v.detach().clone().contiguous() for n, v in t.model.state_dict().items()}
         state |= {
-            "adversaries": t.train_dataset.retain.pixel_values.contiguous(),
+            "adversaries": torch.stack([t.train_dataset.retain[i]["pixel_values"] for i in range(8)]),
             "left": torch.tensor(t.remembered()),
         }
         for name in ("disposal_value", "remembered", "importance_penalty", "retain_loss"):
             found = [e[name] for e in t.state.log_history if name in e]
             state[f"log.{name}"] = torch.tensor(found, dtype=torch.float64)
-        if options.get("adversarial", True):  # read, and told to the other process
+        if t.args.adversarial:  # read, and told to the other process
             again = build(output, one_headed("resnet" if "resnet" in case else "vit"), data, **batch | options)
-            assert torch.equal(again.train_dataset.retain.pixel_values, state["adversaries"])
+            assert torch.equal(again.train_dataset.retain.pixel_values, t.train_dataset.retain.pixel_values)
         save_file(state, output / f"{case}-{world}-{t.args.process_index}.safetensors")
 
 
@@ -516,8 +524,12 @@ def test_bad_options(tmp_path, options, message):
         InstanceUnlearningConfig(output_dir=str(tmp_path), **QUICK | options)
 
 
-def test_defaults_are_the_papers(tmp_path):
-    args = InstanceUnlearningConfig(output_dir=str(tmp_path), use_cpu=True, retain_augmentation="affine")
+def test_defaults_of_l2ul_are_the_papers(tmp_path):
+    own = {"strategy": "l2ul", "retain_augmentation": "affine"}
+    args = InstanceUnlearningConfig(output_dir=str(tmp_path), use_cpu=True, **own)
+    assert (
+        args.adversarial and args.importance and (args.margin, args.forget_weight, args.max_steps) == (0, 0.125, 1000)
+    )
     assert (args.optim, args.optim_args, args.learning_rate) == ("sgd", "momentum=0.9", 1e-3)
     assert (args.examples, args.epsilon, args.step_size, args.attack_steps) == (20, 4.0, 0.1, 100)
     assert args.importance_weight == 1 and args.retain_augmentation == "none" and args.delta == 0
