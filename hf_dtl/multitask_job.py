@@ -39,7 +39,7 @@ from hf_dtl.multitask_options import MULTITASK, split_names, task_columns
 from hf_dtl.stages import Run
 from hf_dtl.training import run_trainer, stage_arguments
 from hf_dtl.unlearn import POOL
-from hf_dtl.unlearn_options import UnlearnOptions
+from hf_dtl.unlearn_options import STEPS, UnlearnOptions
 
 TASKS_FILE = "tasks.json"
 """Marks a folder that `MultiHeadClassifier.save` wrote."""
@@ -199,7 +199,7 @@ class MultiTaskJob(StagedJob):
             rate = 5e-4 if o.model_name_or_path is None else 5e-5
         common: dict[str, Any] = {
             "per_device_train_batch_size": o.unlearn_batch_size // processes,
-            "max_steps": o.unlearn_steps,
+            "max_steps": STEPS if o.unlearn_steps is None else o.unlearn_steps,
             "learning_rate": rate,
             "retain_augmentation": o.augmentation,
             "num_chunks": processes if choice.config_class.num_chunks % processes else choice.config_class.num_chunks,

@@ -25,7 +25,7 @@ from hf_dtl.stages import Run
 from hf_dtl.subspaces import collect_subspace, fingerprints, load_subspace
 from hf_dtl.trainer import sum_over_processes
 from hf_dtl.training import stage_arguments
-from hf_dtl.unlearn_options import UnlearnOptions
+from hf_dtl.unlearn_options import STEPS, UnlearnOptions
 
 POOL = 400
 """Images a class that membership inference and the attacks' retain images are drawn from."""
@@ -146,14 +146,17 @@ class UnlearnJob(StagedJob):
         rate = o.unlearn_learning_rate
         if rate is None:
             default = own["learning_rate"].default
+            if default is None:  # it depends on other options
+                default = choice.config(output_dir=str(work), use_cpu=True).learning_rate
             general = TrainingArguments.__dataclass_fields__["learning_rate"].default
             rate = default if default != general else (5e-4 if o.model_name_or_path is None else 5e-5)
         common = self.training_options(
             per_device_train_batch_size=o.unlearn_batch_size // processes,
-            max_steps=o.unlearn_steps,
             learning_rate=rate,
             retain_augmentation=o.augmentation,
         )
+        if o.unlearn_steps is not None or own["max_steps"].default is not None:  # else as many as the method takes
+            common["max_steps"] = STEPS if o.unlearn_steps is None else o.unlearn_steps
         labels = len(np.unique(_labels(self.division.forget)))
         if own["num_chunks"].default == 1:
             common["num_chunks"] = processes

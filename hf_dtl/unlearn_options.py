@@ -8,6 +8,9 @@ from hf_dtl.methods.by_name import METHODS, MethodChoice, parse_methods, with_go
 from hf_dtl.multitask_options import MULTITASK, OWN, check_for_tasks, several_tasks
 from hf_dtl.options import option
 
+STEPS = 100
+"""Of unlearning, for methods that do not stop by themselves."""
+
 
 @dataclass(kw_only=True)
 class UnlearnOptions(JobOptions):
@@ -79,7 +82,11 @@ class UnlearnOptions(JobOptions):
     goal: str | None = option(
         None, "Goal of the methods that have one, the same as NAME:goal=...: misclassify or relabel of instancewise."
     )
-    unlearn_steps: int = option(100, "Steps of unlearning, at most: some methods stop earlier, or take none.")
+    unlearn_steps: int | None = option(
+        None,
+        "Steps of unlearning, at most: some methods stop earlier, or take none. Default: "
+        f"{STEPS}; instancewise, which stops when all is forgotten, 600 (with strategy=l2ul 1000).",
+    )
     unlearn_batch_size: int = option(64, "Forget images, and retain images where they are used, a step.")
     unlearn_learning_rate: float | None = option(
         None, "Learning rate of unlearning; default: the method's own, else 5e-4 for the small ViT, 5e-5 for others."

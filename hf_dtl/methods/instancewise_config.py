@@ -23,7 +23,7 @@ _DEFAULTS: dict[Strategy, dict[str, Any]] = {
         "target_ce_weight": 0.0,
         "distillation_weight": 1.0,
         "optim": "adamw_torch",
-        "learning_rate": 5e-4,
+        "learning_rate": 5e-5,
         "lr_scheduler_type": "linear",
         "max_steps": 600,
     },
@@ -168,7 +168,7 @@ class InstanceUnlearningConfig(WholeBatchConfig):
         metadata={"help": "Options of the optimizer, where it has them; default: momentum=0.9 for l2ul's sgd."},
     )
     learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate; default: 5e-4 for collages, 1e-3 for l2ul."}
+        default=None, metadata={"help": "Learning rate; default: 5e-5 for collages, 1e-3 for l2ul."}
     )
     lr_scheduler_type: str | None = field(
         default=None,

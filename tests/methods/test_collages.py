@@ -16,7 +16,7 @@ QUICK = {k: v for k, v in OPTIONS.items() if k not in ("optim", "target_ce_weigh
 
 
 def build(folder, model, images, **options):
-    args = InstanceUnlearningConfig(output_dir=str(folder), **QUICK | options)
+    args = InstanceUnlearningConfig(output_dir=str(folder), **QUICK | {"learning_rate": 5e-4} | options)
     return InstanceUnlearningTrainer(model, args, images, processing_class=embedded_processor(16))
 
 
@@ -115,5 +115,5 @@ def test_what_is_given_wins_over_the_strategys_defaults(tmp_path):
     args = InstanceUnlearningConfig(**own, learning_rate=1e-5, forget_weight=2.0, optim="sgd")
     assert (args.learning_rate, args.forget_weight, args.optim, args.optim_args) == (1e-5, 2.0, "sgd", None)
     args = InstanceUnlearningConfig(**own)
-    assert (args.learning_rate, args.optim, args.max_steps, args.margin) == (5e-4, "adamw_torch", 600, 0.05)
+    assert (args.learning_rate, args.optim, args.max_steps, args.margin) == (5e-5, "adamw_torch", 600, 0.05)
     assert not args.adversarial and not args.importance
