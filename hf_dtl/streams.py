@@ -121,7 +121,8 @@ class PairedStreams(Dataset):
 
 
 def _batch(dataset: Dataset, indices: np.ndarray) -> dict[str, torch.Tensor]:
-    items = [dataset[int(i)] for i in indices]
+    several = getattr(dataset, "__getitems__", None)
+    items = [dataset[int(i)] for i in indices] if several is None else several(indices.tolist())
     return default_collate([{"pixel_values": item["pixel_values"], "labels": item["labels"]} for item in items])
 
 

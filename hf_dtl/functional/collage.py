@@ -3,15 +3,11 @@
 import torch
 from torch import Tensor
 
+DRAWS = 11
+"""Random numbers that a collage is made from."""
 
-def collages(
-    images: Tensor,
-    others: Tensor,
-    generator: torch.Generator | None = None,
-    *,
-    mirror: bool = True,
-    shift: float = 0.08,
-) -> Tensor:
+
+def collages(images: Tensor, others: Tensor, draws: Tensor, *, mirror: bool = True, shift: float = 0.08) -> Tensor:
     """Move and mirror two images each by draws of their own, and put a piece of the second over the first.
 
     The piece is, with equal chances, the upper part, the left part, a rectangle anywhere, or nothing, but then the
@@ -21,7 +17,7 @@ def collages(
     Args:
         images: (batch, channels, height, width).
         others: the same, where the pieces come from.
-        generator: of the draws, on the CPU; None for the global one.
+        draws: (batch, DRAWS), uniform in [0, 1).
         mirror: mirror every other image; without it there is always a piece.
         shift: largest shift to any side, as a fraction of the image's side, >= 0; the edge goes on outside.
 
@@ -31,13 +27,13 @@ def collages(
     Source:
         This project's. The rectangle is CutMix, arXiv 1905.04899.
     """
-    (batch, _, height, width), device = images.shape, images.device
+    (height, width), device = images.shape[2:], images.device
+    uniform = iter(draws.cpu().unbind(1))
 
     def draw(low: Tensor | int, high: Tensor | int) -> Tensor:
         """Whole numbers from low to high, (batch,)."""
         low, high = torch.as_tensor(low), torch.as_tensor(high)
-        # torch.rand may round up to 1
-        return (low + (torch.rand(batch, generator=generator) * (high - low + 1)).long()).minimum(high)
+        return (low + (next(uniform) * (high - low + 1)).long()).minimum(high)
 
     def moved(given: Tensor, always: Tensor | bool = False) -> Tensor:
         down, right = (draw(-(most := round(shift * side)), most) for side in (height, width))
@@ -45,8 +41,9 @@ def collages(
         columns = (torch.arange(width) - right[:, None]).clamp(0, width - 1)
         mirrored = draw(0, int(mirror)).bool() | always
         columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
-        place = (torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :])
-        return given.permute(0, 2, 3, 1)[tuple(i.to(device) for i in place)].permute(0, 3, 1, 2)
+        place = rows[:, :, None] * width + columns[:, None, :]
+        place = place.flatten(1)[:, None].to(device).expand(-1, given.shape[1], -1)
+        return given.flatten(2).gather(2, place).view_as(given)
 
     kind = draw(0, 2 + int(mirror))
     below, above = moved(images, kind == 3), moved(others)

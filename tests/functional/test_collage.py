@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_dtl.functional import collages, margin_loss
+from hf_dtl.functional.collage import DRAWS
 
 
 def numbered(batch, channels=2, height=12, width=16, start=0):
@@ -12,8 +13,8 @@ def numbered(batch, channels=2, height=12, width=16, start=0):
     return (start + torch.arange(count, dtype=torch.float64)).reshape(batch, channels, height, width)
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+def draws(batch, seed=0):
+    return torch.rand(batch, DRAWS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def origin(values, image):
@@ -28,7 +29,7 @@ def origin(values, image):
 
 def test_every_pixel_is_one_of_either_image_with_all_its_channels():
     images, others = numbered(40), numbered(40, start=10**6)
-    made = collages(images, others, generator())
+    made = collages(images, others, draws(40))
     pieces = set()
     for values, image, other in zip(made, images, others, strict=True):
         first, second = origin(values, image), origin(values, other)
@@ -56,7 +57,7 @@ def test_every_pixel_is_one_of_either_image_with_all_its_channels():
 @pytest.mark.parametrize("mirror", [False, True])
 def test_images_are_shifted_and_mirrored_as_a_whole(mirror):
     images, others = numbered(60), numbered(60, start=10**6)
-    made, seen = collages(images, others, generator(1), mirror=mirror, shift=0.1), set()
+    made, seen = collages(images, others, draws(60, 1), mirror=mirror, shift=0.1), set()
     for values, image in zip(made, images, strict=True):
         place = origin(values, image)
         own = place >= 0
@@ -71,28 +72,31 @@ def test_images_are_shifted_and_mirrored_as_a_whole(mirror):
 
 def test_no_shift_no_mirror_and_the_same_image_twice_is_that_image():
     images = numbered(8)
-    assert torch.equal(collages(images, images, generator(), mirror=False, shift=0.0), images)
+    assert torch.equal(collages(images, images, draws(8), mirror=False, shift=0.0), images)
 
 
 def test_an_image_is_never_shown_as_a_whole_unless_it_is_mirrored():
     images, others = numbered(80), numbered(80, start=10**6)
-    for values, image in zip(collages(images, others, generator(2), shift=0.0), images, strict=True):
+    for values, image in zip(collages(images, others, draws(80, 2), shift=0.0), images, strict=True):
         place = origin(values, image)
         if (place >= 0).all():
             assert torch.equal(values, image.flip(-1))
 
 
-def test_draws_depend_on_the_generator_alone():
+def test_each_depends_on_its_own_draws_alone():
     images, others = numbered(8), numbered(8, start=10**6)
-    one, two, other = (collages(images, others, generator(seed)) for seed in (0, 0, 1))
+    one, two, other = (collages(images, others, draws(8, seed)) for seed in (0, 0, 1))
     assert torch.equal(one, two) and not torch.equal(one, other)
     assert torch.equal(images, numbered(8))
+    assert torch.equal(collages(images[3:5], others[3:5], draws(8)[3:5]), one[3:5])
+    nearly = torch.full((8, DRAWS), 1 - 2**-53, dtype=torch.float64)
+    assert collages(images, others, nearly).shape == images.shape
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 2)])
 def test_tiny_images(size):
     images = numbered(50, 1, *size)
-    assert collages(images, images, generator()).shape == images.shape
+    assert collages(images, images, draws(50)).shape == images.shape
 
 
 def test_margin_by_hand_and_only_until_the_answer_is_another():

@@ -26,7 +26,10 @@ def test_forgets_with_the_images_alone_and_keeps_more_than_the_papers_method(tmp
     model, data, _ = digits()
     few, rest = data.subset(range(count)), data.subset(range(count, len(data)))
     kept = {}
-    for strategy, options in (("collages", {}), ("l2ul", {"learning_rate": 2e-2, "forget_weight": 0.5})):
+    for strategy, options in (
+        ("collages", {"forget_weight": 1.0}),
+        ("l2ul", {"learning_rate": 2e-2, "forget_weight": 0.5}),
+    ):
         own = {"examples": 3, "attack_steps": 3, "max_steps": 300} | options
         t = build(tmp_path, copy.deepcopy(model), few, goal=goal, strategy=strategy, **own)
         t.train()
@@ -43,6 +46,10 @@ def test_collages_are_the_same_whenever_they_are_asked_for_and_half_of_one_label
     assert len(one) == 600 == len(one.labels)
     items = [one[i] for i in range(600)]
     assert all(torch.equal(one[i]["pixel_values"], items[i]["pixel_values"]) for i in (599, 3, 0))
+    several = one.__getitems__([5, 17, 599])
+    assert all(
+        torch.equal(a["pixel_values"], items[i]["pixel_values"]) for a, i in zip(several, (5, 17, 599), strict=True)
+    )
     assert any((one[i]["pixel_values"] != other[i]["pixel_values"]).any() for i in range(20))
     assert [item["labels"] for item in items] == one.labels.tolist()
     assert len({item["pixel_values"].numpy().tobytes() for item in items}) > 200
