@@ -150,3 +150,27 @@ def test_the_table_of_cifar_is_what_the_comparisons_found():
                 assert line.strip("| ").split(" | ")[place : place + 3] == wanted
                 seen += 1
     assert seen == 36
+
+
+def test_the_table_of_several_tasks_is_what_the_study_found():
+    """Its rows stand in the study's order; each scope has four columns."""
+    _, _, *lines = README[README.index("| Glyphs |") :].split("\n\n")[0].splitlines()
+    found = json.loads((RESULTS.parent / "tasks" / "glyphs" / "results.json").read_text())
+    assert found["seeds"] == [1, 2, 3] and len(found["scopes"]) == 2
+    for start, scope in zip((1, 5), found["scopes"], strict=True):
+        rows = [*scope["rows"], *scope["references"]]
+        for line, row in zip(lines, rows, strict=True):
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            cells = [name, *cells][start : start + 4]
+            plain = row["name"].split(":learning_rate")[0]
+            assert name in (plain, f"({plain})") or name.startswith("without ") == ("aware:" in plain)
+            uis, mia = row["uis"], row["mia"]
+            assert cells[0] == f"{uis['mean']:.3f} ± {uis['deviation']:.3f}"
+            assert cells[1] == f"{mia['mean']:.2f} ± {mia['deviation']:.2f}"
+            if "cost" in row:
+                leaked = [task["mean"] for task in row["leakage"].values() if task["mean"] is not None]
+                assert (
+                    cells[2] == f"{sum(leaked) / len(leaked):.2f}" and cells[3] == f"{100 * row['cost']['mean']:.0f} %"
+                )
+        below = f"{100 * scope['below']:.0f} % ({'all' if scope['name'] == 'full' else 'two'} tasks)"
+        assert below in README and scope["strongest"].startswith("pcgrad")

@@ -314,7 +314,7 @@ def plot_impact(found: Sequence[Scope], path: str | Path, title: str) -> list[Pa
     """
     names = list(dict.fromkeys(row.strategy for one in found for row in one.rows))
     count = len(names) + 2
-    figure = Figure(figsize=(3.4 + 3.6 * len(found), 1.6 + 0.34 * count), layout="constrained")
+    figure = Figure(figsize=(3.4 + 3.6 * len(found), 1.6 + 0.46 * count), layout="constrained")
     figure.suptitle(wrapped(title, 30 + 30 * len(found)), fontsize=12)
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for panel, one in zip(panels, found, strict=True):
