@@ -68,8 +68,8 @@ def _draw_row(panel: Any, row: Row, number: int) -> Line2D:
 
 
 def _short(row: Row) -> str:
-    """The method without its number of steps, which the table gives."""
-    return re.sub(r":max_steps=\d+", "", row.name)
+    """The method without its steps, batches and learning rate, which the table gives."""
+    return re.sub(r":(max_steps|per_device_\w+|learning_rate)=[^:]+", "", row.name)
 
 
 def _draw_references(panel: Any, summary: Summary) -> list[Line2D]:
