@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -29,7 +30,7 @@ LARGEST = {WEIGHTS: 100_000_000, REPORT: 2_000_000, CONFIG: 200_000, PROCESSOR: 
 MOST_PARAMETERS, MOST_LAYERS, MOST_LABELS, LARGEST_NUMBER = 25_000_000, 64, 1_000, 4_096
 LARGEST_SIDE, MOST_FILES, LONGEST_NAME = 512, 500, 300
 MOST_IN_REPORT = {"row": 3_000, "seed": 20, "attack": 40, "budget": 20, "dataset": 8}
-TIMEOUT = 10
+TIMEOUT = HF_HUB_ETAG_TIMEOUT
 _COUNTS = ("layer", "depth", "block", "stage", "repeat", "group")
 
 

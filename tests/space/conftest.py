@@ -53,6 +53,7 @@ def space(tmp_path_factory):
     temporary.mkdir()
     with HubServer() as hub, log.open("w") as output:
         own = {"GRADIO_SERVER_PORT": str(port), "TMPDIR": str(temporary), "GRADIO_TEMP_DIR": str(temporary / "gradio")}
+        own |= {"HF_HUB_ETAG_TIMEOUT": "120"}  # a Hub that is held must not be given up while visitors come in
         environment = hub.environment(home, token=None) | own | {"PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
             [sys.executable, SPACE / "app.py"], env=environment, stdout=output, stderr=output, cwd=home
