@@ -26,11 +26,7 @@ class Collages(Dataset[Item]):
     def __init__(self, images: ImageTensors, per_image: int, seed: int) -> None:
         self.images, self.per_image, self.seed = images, per_image, seed
         self.labels = images.labels.repeat(per_image)
-        everyone = torch.arange(len(images))
-        # Where an image has no other, or none with its label, it is its own, or any is.
-        self._others = [everyone[everyone != i] if len(images) > 1 else everyone for i in range(len(images))]
-        alike = [own[images.labels[own] == images.labels[i]] for i, own in enumerate(self._others)]
-        self._alike = [some if len(some) else own for some, own in zip(alike, self._others, strict=True)]
+        self._rows = {label: (images.labels == label).nonzero().flatten() for label in images.labels.unique().tolist()}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,16 +38,26 @@ class Collages(Dataset[Item]):
         """Several at once, as each alone would be."""
         firsts = [index % len(self.images) for index in indices]
         draws = torch.stack([self._draws(index) for index in indices])
-        pools = [
-            (self._alike if prefer < 0.5 else self._others)[first]
-            for first, prefer in zip(firsts, draws[:, 0].tolist(), strict=True)
-        ]
-        seconds = [int(pool[int(u * len(pool))]) for pool, u in zip(pools, draws[:, 1].tolist(), strict=True)]
+        seconds = [self._other(i, *two) for i, two in zip(firsts, draws[:, :2].tolist(), strict=True)]
         pixels = self.images.pixel_values
         made = collages(pixels[firsts], pixels[seconds], draws[:, 2:])
         labels = self.images.labels[firsts].tolist()
         return [{"pixel_values": one, "labels": label} for one, label in zip(made, labels, strict=True)]
 
+    def _other(self, first: int, prefer: float, place: float) -> int:
+        """Another image than the first, with its label where that is preferred and there is one; or itself, alone."""
+        alike = self._rows[int(self.images.labels[first])]
+        if prefer < 0.5 and len(alike) > 1:
+            own = int(torch.searchsorted(alike, first))
+            return int(alike[_without(own, len(alike), place)])
+        return _without(first, len(self.images), place) if len(self.images) > 1 else first
+
     def _draws(self, index: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         return torch.rand(DRAWS + 2, generator=generator, dtype=torch.float64)
+
+
+def _without(left_out: int, count: int, place: float) -> int:
+    """The number among 0..count-1 but one that lies at this share, in [0, 1), of them."""
+    number = int(place * (count - 1))
+    return number + (number >= left_out)

@@ -30,7 +30,6 @@ LARGEST = {WEIGHTS: 100_000_000, REPORT: 2_000_000, CONFIG: 200_000, PROCESSOR: 
 MOST_PARAMETERS, MOST_LAYERS, MOST_LABELS, LARGEST_NUMBER = 25_000_000, 64, 1_000, 4_096
 LARGEST_SIDE, MOST_FILES, LONGEST_NAME = 512, 500, 300
 MOST_IN_REPORT = {"row": 3_000, "seed": 20, "attack": 40, "budget": 20, "dataset": 8}
-TIMEOUT = HF_HUB_ETAG_TIMEOUT
 _COUNTS = ("layer", "depth", "block", "stage", "repeat", "group")
 
 
@@ -55,11 +54,13 @@ def fetched(repo: str, *, report: bool) -> Iterator[Path]:
 def _fetch(repo: str, report: bool, folder: Path) -> None:
     api = HfApi(token=False)  # what is public, whatever this machine may see
     try:
-        commit = api.model_info(repo, expand=["sha"], timeout=TIMEOUT).sha
+        commit = api.model_info(repo, expand=["sha"], timeout=HF_HUB_ETAG_TIMEOUT).sha
         listed = islice(api.list_repo_tree(repo, revision=commit), MOST_FILES)
         sizes = {file.path: file.size for file in listed if isinstance(file, RepoFile)}
         for name in _check_files(repo, sizes, report):
-            hf_hub_download(repo, name, revision=commit, local_dir=folder, etag_timeout=TIMEOUT, token=False)
+            hf_hub_download(
+                repo, name, revision=commit, local_dir=folder, etag_timeout=HF_HUB_ETAG_TIMEOUT, token=False
+            )
     except DTLError:
         raise
     except (RepositoryNotFoundError, GatedRepoError):

@@ -377,9 +377,10 @@ def main(output: Path) -> None:
         t = build(output, model, data, stop_when_forgotten=False, **batch | options)
         assert t.skipped.rows == [4]
         t.train()
+        retain = t.train_dataset.retain
         state = {n: v.detach().clone().contiguous() for n, v in t.model.state_dict().items()}
         state |= {
-            "adversaries": torch.stack([t.train_dataset.retain[i]["pixel_values"] for i in range(8)]),
+            "adversaries": torch.stack([retain[i]["pixel_values"] for i in range(min(len(retain), 200))]),
             "left": torch.tensor(t.remembered()),
         }
         for name in ("disposal_value", "remembered", "importance_penalty", "retain_loss"):
@@ -387,7 +388,7 @@ def main(output: Path) -> None:
             state[f"log.{name}"] = torch.tensor(found, dtype=torch.float64)
         if t.args.adversarial:  # read, and told to the other process
             again = build(output, one_headed("resnet" if "resnet" in case else "vit"), data, **batch | options)
-            assert torch.equal(again.train_dataset.retain.pixel_values, t.train_dataset.retain.pixel_values)
+            assert torch.equal(again.train_dataset.retain.pixel_values, state["adversaries"])
         save_file(state, output / f"{case}-{world}-{t.args.process_index}.safetensors")
 
 
