@@ -57,8 +57,8 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
             L_f = -CE(f(x), y) for goal=misclassify (see `delta`) and CE(f(x), y*) for goal=relabel. Adversaries and
             the importance Omega come from the model as it is given.
 
-    Every image is used once. One that the model does not name by its label is skipped, unless it was given a new one;
-    a warning names them.
+    Every image is used once. One that the model misnames already, and that has no given new label, is only kept
+    misnamed by the margin of collages, which is zero for it, and skipped by l2ul; a warning names them.
 
     Args:
         forget_dataset: the images to forget with their true labels. No other images are needed.
@@ -75,11 +75,11 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
     """
 
     instances: Instances
-    """What is forgotten."""
+    """What the loss looks at."""
     skipped: Instances
-    """What was already forgotten when training started."""
+    """What l2ul leaves out, because it was already forgotten when training started."""
     aims: Tensor
-    """(instances,), the label that the loss of each is about: the true one, or the new one."""
+    """(instances,), the label that the loss of each is about: the true one, or the one to be given."""
     importance: list[Tensor]
     """Omega of each trained parameter."""
 
@@ -110,8 +110,9 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         images = items_of(forget_dataset, model, processing_class)
         found = read_instances(images, classes, new_labels=new_labels, rows=rows)
         named = predict(model, found.images.pixel_values, self.retain_task, **processes)
-        self.instances, self.skipped = _without_forgotten(found, named)
-        self.aims = _aims(self.instances, args, classes)
+        skip = _forgotten(found, named, keep=args.strategy == "collages")
+        self.instances, self.skipped = found.part(~skip), found.part(skip)
+        self.aims = _aims(self.instances, named[~skip], args, classes)
         retain: Dataset = self.instances.images  # the streams need a data set, also where no retain image is shown
         if args.strategy == "collages":
             retain = Collages(self.instances.images, _COLLAGES, args.seed)
@@ -224,8 +225,8 @@ def _check_goal(args: InstanceUnlearningConfig, classes: int, new_labels: Sequen
         raise ConfigError(f"delta={args.delta:g} belongs to goal='misclassify'; leave it at 0 for {args.goal!r}.")
 
 
-def _without_forgotten(found: Instances, named: Tensor) -> tuple[Instances, Instances]:
-    """What is to be forgotten, and what already is; images with a given new label are all to be named by it."""
+def _forgotten(found: Instances, named: Tensor, *, keep: bool) -> Tensor:
+    """Name the images that are forgotten already; those to skip, as a mask (images,): none where they are kept so."""
     if found.new_labels is None:
         done, reason = named != found.images.labels, "the model misnames them"
     else:
@@ -235,20 +236,22 @@ def _without_forgotten(found: Instances, named: Tensor) -> tuple[Instances, Inst
             f"There is nothing to forget: {reason} already ({shown(found.rows)}). Check that labels are numbered as "
             "the model's id2label does, and that the images went through the model's own processor."
         )
-    if found.new_labels is not None:
-        done = torch.zeros_like(done)
+    keep = keep or found.new_labels is not None
     if done.any():
-        logger.warning("Skipped, because %s already: %s.", reason, shown(found.part(done).rows))
-    return found.part(~done), found.part(done)
+        what = "Only kept so" if keep else "Skipped"
+        logger.warning("%s, because %s already: %s.", what, reason, shown(found.part(done).rows))
+    return done & (not keep)
 
 
-def _aims(instances: Instances, args: InstanceUnlearningConfig, classes: int) -> Tensor:
-    """The label that the loss of each image is about."""
+def _aims(found: Instances, named: Tensor, args: InstanceUnlearningConfig, classes: int) -> Tensor:
+    """The label that the loss of each image is about; one that is misnamed already keeps the name it has."""
+    labels = found.images.labels
     if args.goal == "misclassify":
-        return instances.images.labels
-    if instances.new_labels is not None:
-        return instances.new_labels
-    return wrong_labels(instances.images.labels, classes, torch.Generator().manual_seed(args.seed + _OFFSET))
+        return labels
+    if found.new_labels is not None:
+        return found.new_labels
+    drawn = wrong_labels(labels, classes, torch.Generator().manual_seed(args.seed + _OFFSET))
+    return torch.where(named == labels, drawn, named)
 
 
 class _StopWhenForgotten(TrainerCallback):
