@@ -40,16 +40,24 @@ QUICK = {
 }
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    output = tmp_path_factory.mktemp("multitask") / "out"
-    words = [sys.executable, str(SCRIPT), "--output_dir", str(output)]
-    for name, value in QUICK.items():  # as people write it
+TWO = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no".split()
+TWO += ["--dynamo_backend", "no"]
+
+
+def run(output, launcher=(), **options):
+    words = [sys.executable, *launcher, str(SCRIPT), "--output_dir", str(output)]
+    for name, value in (QUICK | options).items():  # as people write it
         words += [f"--{name.replace('methods', 'method').replace('_', '-')}", str(value)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr[-4000:]
-    return output, ended.stdout
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    output = tmp_path_factory.mktemp("multitask") / "out"
+    return output, run(output)
 
 
 def test_ends_with_a_table_a_report_a_plot_and_both_models(done):
@@ -149,6 +157,30 @@ def test_a_repeated_command_repeats_only_what_is_missing(done, tmp_path):
     assert (copy / "attacks.jsonl").read_bytes() == attacks, "the same model again, so the same attacks"
     again, first = (json.loads((folder / "multitask_report.json").read_text()) for folder in (copy, output))
     assert again["models"][1]["scores"] == first["models"][1]["scores"] and again["relearning"] == first["relearning"]
+
+
+def test_two_processes_as_one(done, tmp_path):
+    trained = done[0] / "stages" / "train"
+    # without Adam, which makes steps of rounding, and distillation, whose first gradients are nothing else
+    alike = "num_chunks=4:forget_until=steps:optim=sgd:learning_rate=0.05"
+    ours = "retain_gradients=mini_batch:target_ce_weight=1:distillation_weight=0"
+    methods = f"multitask:{ours}:{alike},multitask:strategy=pcgrad:{alike}"
+    options = {"model_name_or_path": str(trained), "train_epochs": 0, "methods": methods, "reference": "none"}
+    options |= {"audit_seeds": "0"}
+    reports = []
+    for output, launcher in ((tmp_path / "one", ()), (tmp_path / "two", TWO)):
+        run(output, launcher, **options)
+        reports.append(json.loads((output / "multitask_report.json").read_text()))
+    [other] = (tmp_path / "one" / "methods").iterdir()
+    start = MultiHeadClassifier.load(trained).state_dict()
+    for folder in ("scrubbed", f"methods/{other.name}/scrubbed"):
+        one, two = (MultiHeadClassifier.load(tmp_path / name / folder).state_dict() for name in ("one", "two"))
+        moved = torch.cat([(one[n] - start[n]).flatten() for n in start])
+        apart = torch.cat([(one[n] - two[n]).flatten() for n in start])
+        assert moved.norm() > 1e-3 and apart.norm() < 1e-2 * moved.norm(), (moved.norm(), apart.norm())
+    one, two = reports
+    assert [entry["model"] for entry in two["models"]] == ["original", "unlearned", "unlearned"]
+    assert two["images"] == one["images"] and len(two["relearning"]) == len(one["relearning"])
 
 
 def test_a_wrong_option_ends_with_one_line(monkeypatch, tmp_path):
