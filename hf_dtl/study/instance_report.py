@@ -151,6 +151,7 @@ def results(study: Any, found: Sequence[Requests], trained: Mapping[str, Any]) -
         **about(options, "study_instances", UNLEARN_SETTINGS[options.setting].title, trained),
         "images": trained["images"],
         "seeds": study.seeds,
+        "tuned_sizes": study.tuned,
         "adversaries": {name: getattr(options, name) for name in ("examples", "epsilon", "step_size", "attack_steps")},
         "adversaries_a_step": ADVERSARIES_A_STEP,
         "options": study.shared,
@@ -175,8 +176,10 @@ def markdown(values: Mapping[str, Any], found: Sequence[Requests]) -> str:
         f"misclassify), in at most {o['unlearn_steps']} steps of {o['unlearn_batch_size']} images and "
         f"{values['adversaries_a_step']} adversaries or collages, stopping when all are misnamed. Every number is a "
         f"mean ± deviation over {len(seeds)} training seeds ({', '.join(map(str, seeds))}). The learning rate of "
-        f"every variant and k was chosen of three on a seed of its own ({values['tuning_seed']}): among those that "
-        "forget everything, the one with the best validation accuracy; where none does, the one that forgets most. "
+        f"every variant was chosen of three on a seed of its own ({values['tuning_seed']}), for k = "
+        f"{' and '.join(map(str, values['tuned_sizes']))}; another k takes over that of the nearest. "
+        "Of those that forget everything it is the one with the best validation accuracy; where none does, the one "
+        "that forgets most. "
         f"Adversaries: {made['examples']} an image, L2 distance {made['epsilon']:g}, {made['attack_steps']} steps of "
         f"{made['step_size']:g}.",
         "*D_f*, *D_r*, *test*: accuracy on forgotten images (0 is wanted), on retained training images, and on test "
@@ -215,7 +218,7 @@ def cells(found: Requests) -> Cells:
     if several:
         notes.append(
             "CPU s: with the adversaries, which every request needs anew. D_f: the images of all requests, after the "
-            "last. The learning rate is the one of a single request of the same size."
+            "last. The learning rate is the one of a single request of that size."
         )
     diverged = [f"{row.name} on {row.diverged} seed(s)" for row in found.rows if row.diverged]
     if diverged:

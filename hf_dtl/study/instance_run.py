@@ -40,6 +40,11 @@ class InstanceStudyOptions:
     seeds: str = option("1,2,3", "Training seeds that are reported, separated by commas.")
     tuning_seed: int = option(1000, "Training seed of a run of its own, on which learning rates are chosen.")
     sizes: str = option("16,64,128,256", "Images of a single request (k), separated by commas.")
+    tuned_sizes: str | None = option(
+        None,
+        "Those of --sizes that learning rates are chosen at; others take over those of the nearest. Default: every "
+        "other one, from the smallest.",
+    )
     drawn: int = option(256, "Training images that requests are dealt from; all others are retained.")
     variants: str = option(
         ",".join(VARIANTS),
@@ -68,6 +73,7 @@ class InstanceStudy:
         shared: options of `UnlearnOptions` that all cells share.
         seeds: the reported training seeds.
         sizes: images of single requests, ascending.
+        tuned: those of them that learning rates are chosen at.
         sequence: images of each of the requests that follow each other.
         variants: what is compared.
         continual: which of them serve requests one after another.
@@ -78,6 +84,7 @@ class InstanceStudy:
     shared: dict[str, Any]
     seeds: tuple[int, ...]
     sizes: tuple[int, ...]
+    tuned: tuple[int, ...]
     sequence: tuple[int, ...]
     variants: tuple[Method, ...]
     continual: tuple[Method, ...]
@@ -126,6 +133,10 @@ class InstanceStudy:
         text = variant.at(strength)
         return [InstanceCell(kind, self.job(seed), sizes, text, self.search) for seed in self.seeds]
 
+    def nearest(self, size: int) -> int:
+        """The size whose learning rates a request takes: the nearest by their ratio, of two the larger."""
+        return min(reversed(self.tuned), key=lambda tuned: max(tuned / size, size / tuned))
+
     def tried(self, size: int, variant: Method) -> dict[float, dict[str, float] | None]:
         """Accuracy on forget and validation images of the tuning seed at every strength; None where it diverged."""
         return {strength: cell.result().get("accuracy") for strength, cell in self.tuning(size, variant).items()}
@@ -160,7 +171,10 @@ def plan(options: InstanceStudyOptions) -> InstanceStudy:
         raise ConfigError(f"--sizes {o.sizes!r} must be different numbers of 1 to --drawn {o.drawn} images.")
     shared |= {"forget": f"random={o.drawn}", "attacks": o.attacks, "use_cpu": o.use_cpu}
     output = Path(o.output_dir or f"outputs/instances/{o.setting}")
-    study = InstanceStudy(o, output, shared, seeds, sizes, (), (), ())
+    tuned = sizes[::2] if o.tuned_sizes is None else tuple(sorted(set(numbers(o.tuned_sizes, "tuned_sizes", int))))
+    if not tuned or not set(tuned) <= set(sizes):
+        raise ConfigError(f"--tuned_sizes {o.tuned_sizes!r} must be some of --sizes {o.sizes}.")
+    study = InstanceStudy(o, output, shared, seeds, sizes, tuned, (), (), ())
     texts = _listed(o.variants)
     if not texts or len(set(texts)) < len(texts):
         raise ConfigError(f"--variants {o.variants!r} must name different variants: {', '.join(VARIANTS)}.")
@@ -171,7 +185,7 @@ def plan(options: InstanceStudyOptions) -> InstanceStudy:
         raise ConfigError(f"--continual_variants: {', '.join(unknown)} must be among --variants {o.variants}.")
     sequence = _sequence(o, sizes) if chosen else ()
     continual = tuple(variants[texts.index(text)] for text in chosen)
-    return InstanceStudy(o, output, shared, seeds, sizes, sequence, variants, continual)
+    return InstanceStudy(o, output, shared, seeds, sizes, tuned, sequence, variants, continual)
 
 
 def _listed(text: str) -> list[str]:
@@ -193,7 +207,7 @@ def _sequence(o: InstanceStudyOptions, sizes: tuple[int, ...]) -> tuple[int, ...
     if not (count.isdecimal() and size.isdecimal() and int(count) > 1):
         raise ConfigError(f"--continual {o.continual!r} must be COUNTxSIZE with two requests or more, such as 5x16.")
     if int(size) not in sizes:
-        raise ConfigError(f"--continual {o.continual}: {size} must be one of --sizes {o.sizes}, which are tuned.")
+        raise ConfigError(f"--continual {o.continual}: {size} must be one of --sizes {o.sizes}.")
     if int(count) * int(size) > o.drawn:
         raise ConfigError(f"--continual {o.continual} needs more images than --drawn {o.drawn}.")
     return (int(size),) * int(count)
@@ -218,16 +232,17 @@ def study_instances(options: InstanceStudyOptions, told: Callable[[str], None] =
     wanted = [
         study.adversaries(seed, size, variant)
         for seed in (tuning_seed, *study.seeds)
-        for size in study.sizes
+        for size in (study.tuned if seed == tuning_seed else study.sizes)
         for variant in study.variants
     ]
     made = {cell.path: cell for cell in wanted if cell is not None}
     by_seed = zip(*(study.undisposed(sizes) for sizes in study.requests), strict=True)
     run_cells([*made.values(), *(cell for own in by_seed for cell in own)], workers, told)
     told("Part 3 of 4: the learning rates of the variants.")
-    tuning = [c for size in study.sizes for v in study.variants for c in study.tuning(size, v).values()]
+    tuning = [c for size in study.tuned for v in study.variants for c in study.tuning(size, v).values()]
     run_cells(tuning, workers, told)
-    chosen = {(size, v): choose(study.tried(size, v)) for size in study.sizes for v in study.variants}
+    at_tuned = {(size, v): choose(study.tried(size, v)) for size in study.tuned for v in study.variants}
+    chosen = {(size, v): at_tuned[study.nearest(size), v] for size in study.sizes for v in study.variants}
     told("Part 4 of 4: the variants, on every seed.")
     by_seed = zip(*(o for sizes in study.requests for o in _unlearned(study, sizes, chosen).values()), strict=True)
     run_cells([cell for own in by_seed for cell in own], workers, told)
@@ -277,7 +292,7 @@ def _requests(study: InstanceStudy, sizes: tuple[int, ...], chosen: Chosen) -> R
     for variant, own in cells.items():
         made = [study.adversaries(seed, sizes[0], variant) if single else None for seed in study.seeds]
         seconds = [None if cell is None else cell.result()["cpu"] for cell in made]
-        tried = study.tried(sizes[0], variant) if single else {}
+        tried = study.tried(sizes[0], variant) if single and sizes[0] in study.tuned else {}
         rows.append(row_of(own[0].variant, [cell.result() for cell in own], before, seconds, tried))
     variants = study.variants if single else study.continual
     failed = {v.text: "the training diverged at every learning rate" for v in variants if v not in cells}

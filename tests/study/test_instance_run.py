@@ -50,14 +50,15 @@ def test_from_data_to_tables(done):
     assert [one.sizes for one in found] == [(2,), (4,), (2, 2)]
     single, sequence = found[1], found[2]
     none, both = single.rows
-    assert none.tried.keys() == {0.001, 0.003, 0.01} and both.tried.keys() == {0.01}
-    assert none.name == f"none:learning_rate={choose(none.tried):g}" and both.name == GIVEN
+    tuned = found[0].rows[0]
+    assert tuned.tried.keys() == {0.001, 0.003, 0.01} and found[0].rows[1].tried.keys() == {0.01} and not none.tried
+    assert none.name == tuned.name == f"none:learning_rate={choose(tuned.tried):g}" and both.name == GIVEN
     assert none.adversaries.mean is None and both.adversaries.mean > 0 and both.cpu.mean > 0
     assert 0 < both.steps.mean <= 3 and both.kept.mean is None and both.mia.mean is None
     (row,) = sequence.rows
     assert 0 <= row.kept.mean <= 1 and row.steps.mean <= 6 and row.adversaries.mean is None and not row.tried
     assert single.undisposed.accuracy["retain"].mean > 0.6 and 0 <= row.relearned.mean <= 1
-    assert len([line for line in lines if line.startswith("[")]) == 2 + (4 + 3) + 2 * (3 + 1) + (4 + 1)
+    assert len([line for line in lines if line.startswith("[")]) == 2 + (3 + 3) + (3 + 1) + (4 + 1)
     for name in ("table.md", "results.json", "instances.png", "instances.svg"):
         assert (folder / name).stat().st_size > 1000
     values = json.loads((folder / "results.json").read_text())
@@ -69,9 +70,9 @@ def test_from_data_to_tables(done):
 
 def test_a_seed_has_one_model_and_one_set_of_examples_for_each_size(done):
     folder, *_ = done
-    for seed in ("0", "1000"):
+    for seed, sizes in (("0", 2), ("1000", 1)):  # learning rates are chosen at every other size
         assert [path.name for path in (folder / "seeds" / seed / "stages").iterdir()] == ["train"]
-        assert len(list((folder / "seeds" / seed / "adversaries").iterdir())) == 2
+        assert len(list((folder / "seeds" / seed / "adversaries").iterdir())) == sizes
 
 
 def test_requests_are_dealt_from_one_order_and_nothing_of_them_is_retained(done):
@@ -137,6 +138,7 @@ def test_what_is_missing_is_done_and_nothing_else(done):
         ({"sizes": "0"}, "of 1 to --drawn 8"),
         ({"sizes": "2,16"}, "of 1 to --drawn 8"),
         ({"sizes": "few"}, "must be whole numbers"),
+        ({"tuned_sizes": "2,8"}, "--tuned_sizes '2,8' must be some of --sizes 4,2"),
         ({"variants": ""}, "must name different variants"),
         ({"variants": "none,none"}, "must name different variants"),
         ({"variants": "salun"}, "Unknown variant 'salun'"),
@@ -160,6 +162,13 @@ def test_another_study_is_not_overwritten(done):
     folder, *_ = done
     with pytest.raises(OutputError, match="random=8' there, 'random=9' now"):
         plan(options(folder, drawn=9)).start()
+
+
+def test_a_request_takes_the_rates_of_the_nearest_tuned_size(tiny, tmp_path):
+    study = plan(options(tmp_path, sizes="16,64,128,256", drawn=256, continual="2x16"))
+    assert study.tuned == (16, 128) and [study.nearest(size) for size in study.sizes] == [16, 128, 128, 128]
+    study = plan(options(tmp_path, sizes="16,64,256", tuned_sizes="256,16", drawn=256, continual="2x16"))
+    assert study.tuned == (16, 256) and study.nearest(64) == 256, "of two the larger"
 
 
 def test_strengths_that_forget_everything_come_first():
