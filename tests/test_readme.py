@@ -192,3 +192,41 @@ def test_the_tables_of_several_tasks_are_what_the_study_found(head, setting):
                 )
         below = f"{100 * scope['below']:.0f} % ({'all' if scope['name'] == 'full' else 'two'} tasks)"
         assert below in README and scope["strongest"].startswith("pcgrad")
+
+
+VARIANTS = {
+    "none": "l2ul, neither",
+    "adversarial": "l2ul, adversarial examples",
+    "importance": "l2ul, importance",
+    "both": "l2ul (the paper's: both)",
+    "both:margin=0.05:distillation_weight=1:target_ce_weight=0": "our loss, adversarial examples",
+}
+
+
+def test_the_table_of_single_images_is_what_the_study_found():
+    """Two columns for each k, and two more of the largest."""
+    _, _, *lines = README[README.index("| Fashion-MNIST, ViT | k = 16") :].split("\n\n")[0].splitlines()
+    found = json.loads((RESULTS.parent / "instances" / "fashion_vit" / "results.json").read_text())
+    *single, sequence = found["requests"]
+    assert found["seeds"] == [1, 2, 3] and [one["sizes"] for one in single] == [[16], [64], [128], [256]]
+
+    def shown(value, digits):
+        return f"{value['mean']:.{digits}f} ± {value['deviation']:.{digits}f}"
+
+    for number, line in enumerate(lines):
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        for place, one in enumerate(single):
+            row = [*one["rows"], one["undisposed"]][number]
+            plain = row["name"].split(":learning_rate")[0]
+            assert name in (plain, f"({plain})") or name == VARIANTS[plain]
+            assert cells[2 * place] == shown(row["accuracy"]["forget"], 2)
+            assert cells[2 * place + 1] == (shown(row["lost"], 1) if "lost" in row else "")
+        assert cells[-2:] == [shown(row["relearned"], 2), shown(row["mia"], 2)]
+    assert number == 6
+    ours, before = single[0]["rows"][-1], single[0]["undisposed"]
+    assert f"of {100 * before['accuracy']['test']['mean']:.1f}." in README
+    assert f"at {ours['lost']['mean']:.1f} and {single[1]['rows'][-1]['lost']['mean']:.1f} points" in README
+    served = sequence["rows"][-1]
+    assert served["served"]["mean"] == 1 and served["name"].startswith("collages")
+    assert f"after the last {100 * (1 - served['kept']['mean']):.0f} % of the images of earlier ones" in README
+    assert f"{shown(served['lost'], 0)} points\n  are lost" in README
