@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from launching import ACCELERATE, TWO
 from transformers import AutoModelForImageClassification
 
 from hf_dtl.audit import LeakageReport
@@ -35,24 +36,13 @@ QUICK = {
     "audit_seeds": "0,1",
     "max_eval_images": 120,
 }
-TWO = (
-    "--multi_gpu",
-    "--num_processes",
-    "2",
-    "--num_machines",
-    "1",
-    "--mixed_precision",
-    "no",
-    "--dynamo_backend",
-    "no",
-)
 
 
 def run(output, *launcher, **options):
     words = [str(SCRIPT), "--output_dir", str(output)]
     for name, value in (QUICK | options).items():
         words += [] if value is None else [f"--{name}", str(value)]
-    program = ["-m", "accelerate.commands.launch", *launcher] if launcher else []
+    program = [*ACCELERATE, *launcher] if launcher else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     done = subprocess.run(
         [sys.executable, *program, *words], env=environment, capture_output=True, text=True, timeout=300

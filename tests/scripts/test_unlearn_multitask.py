@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from launching import ACCELERATE, TWO
 from transformers import AutoModelForImageClassification
 
 from hf_dtl.heads import MultiHeadClassifier
@@ -38,10 +39,6 @@ QUICK = {
     "audit_seeds": "0,1",
     "max_eval_images": 100,
 }
-
-
-TWO = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no".split()
-TWO += ["--dynamo_backend", "no"]
 
 
 def run(output, launcher=(), **options):
@@ -168,7 +165,7 @@ def test_two_processes_as_one(done, tmp_path):
     options = {"model_name_or_path": str(trained), "train_epochs": 0, "methods": methods, "reference": "none"}
     options |= {"audit_seeds": "0"}
     reports = []
-    for output, launcher in ((tmp_path / "one", ()), (tmp_path / "two", TWO)):
+    for output, launcher in ((tmp_path / "one", ()), (tmp_path / "two", (*ACCELERATE, *TWO))):
         run(output, launcher, **options)
         reports.append(json.loads((output / "multitask_report.json").read_text()))
     [other] = (tmp_path / "one" / "methods").iterdir()
