@@ -1,4 +1,4 @@
-"""Continual requests: one after another, each on the model that the one before left."""
+"""Continual requests: one after another, on the model that the one before left or on the first, all together."""
 
 import copy
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 from transformers import PreTrainedModel
 
 from hf_dtl.methods.instancewise import AlreadyForgottenError
@@ -32,18 +32,23 @@ def unlearn_in_sequence(
     model: PreTrainedModel,
     requests: Sequence[Dataset],
     trainer: Callable[[PreTrainedModel, Dataset, int], UnlearningTrainer],
+    *,
+    cumulative: bool = False,
 ) -> Iterator[Served]:
     """Serve requests to forget one after another, and see whether the earlier ones stay forgotten.
 
     Whatever a method derives from the model it is given (original weights, importance, adversaries, a teacher) is
-    derived anew from what the request before left, because every request has a trainer of its own. A request whose
-    images are all forgotten already is passed over with a warning.
+    derived anew from what it is given, because every request has a trainer of its own. A request whose images are all
+    forgotten already is passed over with a warning. A warning also tells when a request brought earlier images back.
 
     Args:
         model: the first one; it is copied.
         requests: images to forget, items {"pixel_values", "labels"}.
         trainer: makes the trainer of a request from a copy of the present model, its images and its position. Any
             `UnlearningTrainer` will do; each needs an output folder of its own if it keeps checkpoints.
+        cumulative: give the trainer the first model, and the images of all earlier requests before its own. Nothing
+            comes back and damage does not add up, but whoever serves requests must keep the first model and all
+            images, and every request takes longer. False: the model that the request before left, and its own images.
 
     Yields:
         A `Served` after each request, so that more can be measured on its model in between.
@@ -53,10 +58,13 @@ def unlearn_in_sequence(
             print(done.accuracy)
     """
     present, device = copy.deepcopy(model).eval(), next(model.parameters()).device
+    before: list[float] = []
     for number, images in enumerate(requests):
-        steps = 0
+        given, steps = present, 0
+        if cumulative:
+            given, images = model, ConcatDataset(requests[: number + 1])
         try:
-            serving = trainer(copy.deepcopy(present), images, number)
+            serving = trainer(copy.deepcopy(given), images, number)
         except AlreadyForgottenError as error:
             logger.warning("Request %d is passed over. %s", number + 1, error)
         else:
@@ -64,6 +72,15 @@ def unlearn_in_sequence(
             present, device, steps = serving.export(), serving.args.device, serving.state.global_step
         accuracy = [_accuracy(present.to(device), earlier) for earlier in requests[: number + 1]]
         present = present.cpu()
+        back = sum(
+            round((now - then) * len(earlier))  # type: ignore[arg-type]
+            for now, then, earlier in zip(accuracy, before, requests, strict=False)
+            if now > then
+        )
+        if back:
+            kept = "" if cumulative else " With cumulative=True they stay in each request."
+            logger.warning("Request %d brought back %d image(s) of earlier ones.%s", number + 1, back, kept)
+        before = accuracy
         yield Served(present, accuracy, steps)
 
 

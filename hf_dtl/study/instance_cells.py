@@ -30,10 +30,11 @@ from hf_dtl.unlearn import POOL, UnlearnJob
 from hf_dtl.unlearn_options import UnlearnOptions
 from hf_dtl.unlearn_results import Measured, attack, measure
 
-Kind = Literal["seed", "undisposed", "adversaries", "tuning", "single", "continual"]
+Kind = Literal["seed", "undisposed", "adversaries", "tuning", "single", "continual", "cumulative"]
 """seed: train the model. undisposed: measure and attack it as if it had served the request. adversaries: make the
-examples that variants share. tuning: one strength of a variant on the tuning seed. single, continual: a variant on a
-reported seed, measured and attacked. In tuning no test image is looked at, and nothing is attacked."""
+examples that variants share. tuning: one strength of a variant on the tuning seed. single, continual, cumulative: a
+variant on a reported seed, measured and attacked; requests one after another come each alone or with all earlier ones.
+In tuning no test image is looked at, and nothing is attacked."""
 
 MEASURED_ON = ("forget", "retain", "test")
 TUNED_ON = ("forget", "validation")
@@ -174,7 +175,7 @@ def _trainer(
     """The trainer of one request; single ones share adversarial examples of the model before."""
     choice = instancewise(cell.variant, cell.search)
     choice.options.update(save_strategy="no", logging_strategy="no", disable_tqdm=True)
-    if cell.kind != "continual":  # there every variant has a model of its own from the second request on
+    if len(cell.requests) == 1:  # else every variant has a model of its own from the second request on
         choice.options["adversaries_folder"] = str(job.run.folder / "adversaries")
     args = job.disposal_config(choice, work)
     trainer = InstanceUnlearningTrainer(model, args, images, processing_class=job.processor)
@@ -202,7 +203,8 @@ def _unlearn(cell: InstanceCell, job: UnlearnJob) -> dict[str, Any]:
             return _trainer(cell, job, present, images, Path(work) / str(number))
 
         try:
-            served: list[Served] = list(unlearn_in_sequence(model, _dealt(job, cell.requests), trainer))
+            requests, together = _dealt(job, cell.requests), cell.kind == "cumulative"
+            served: list[Served] = list(unlearn_in_sequence(model, requests, trainer, cumulative=together))
         except DivergedError as error:
             return {"diverged": str(error)}
     cpu = time.process_time() - start

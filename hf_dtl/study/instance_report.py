@@ -19,6 +19,8 @@ from hf_dtl.study.unlearn_report import about, ending, number
 from hf_dtl.study.unlearn_settings import UNLEARN_SETTINGS
 
 SCHEMA_VERSION = 1
+TOGETHER = ", cumulative"
+"""After the name of a variant that serves each request together with all earlier ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +221,11 @@ def cells(found: Requests) -> Cells:
         notes.append(
             "CPU s: with the adversaries, which every request needs anew. D_f: the images of all requests, after the "
             "last. The learning rate is the one of a single request of that size."
+        )
+    if any(row.name.endswith(TOGETHER) for row in found.rows):
+        notes.append(
+            "Cumulative: each request is served together with all earlier ones, on the model before the first; else "
+            "alone, on the model that the one before left."
         )
     diverged = [f"{row.name} on {row.diverged} seed(s)" for row in found.rows if row.diverged]
     if diverged:

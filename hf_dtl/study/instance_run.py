@@ -12,7 +12,16 @@ from hf_dtl.options import numbers, option
 from hf_dtl.stages import write_atomically
 from hf_dtl.study.folder import start_folder
 from hf_dtl.study.instance_cells import InstanceCell, Kind, instancewise
-from hf_dtl.study.instance_report import Numbers, Requests, markdown, numbers_of, plot_instances, results, row_of
+from hf_dtl.study.instance_report import (
+    TOGETHER,
+    Numbers,
+    Requests,
+    markdown,
+    numbers_of,
+    plot_instances,
+    results,
+    row_of,
+)
 from hf_dtl.study.instance_settings import (
     COLLAGE_RATES,
     CONTINUAL,
@@ -53,6 +62,11 @@ class InstanceStudyOptions:
     )
     continual: str = option("5x16", "Requests one after another, COUNTxSIZE; the size is one of --sizes.")
     continual_variants: str = option(",".join(CONTINUAL), "Variants that serve them, of --variants; empty: none.")
+    cumulative_variants: str | None = option(
+        None,
+        "Those of --continual_variants that also serve each request together with all earlier ones, on the model "
+        f"before the first. Default: {OURS}, where it is one of them.",
+    )
     examples: int = option(8, "Adversarial examples of an image.")
     epsilon: float = option(4.0, "L2 distance of an example from its image, in pixels of range 0..1.")
     step_size: float = option(0.25, "Step of the search for them, likewise.")
@@ -77,6 +91,7 @@ class InstanceStudy:
         sequence: images of each of the requests that follow each other.
         variants: what is compared.
         continual: which of them serve requests one after another.
+        cumulative: which of these also serve each together with all earlier ones.
     """
 
     options: InstanceStudyOptions
@@ -88,6 +103,7 @@ class InstanceStudy:
     sequence: tuple[int, ...]
     variants: tuple[Method, ...]
     continual: tuple[Method, ...]
+    cumulative: tuple[Method, ...]
 
     @property
     def search(self) -> str:
@@ -127,9 +143,8 @@ class InstanceStudy:
         job = self.job(self.options.tuning_seed)
         return {s: InstanceCell("tuning", job, (size,), variant.at(s), self.search) for s in variant.strengths}
 
-    def unlearned(self, sizes: tuple[int, ...], variant: Method, strength: float) -> list[InstanceCell]:
+    def unlearned(self, sizes: tuple[int, ...], variant: Method, strength: float, kind: Kind) -> list[InstanceCell]:
         """A variant on the reported seeds."""
-        kind: Kind = "single" if len(sizes) == 1 else "continual"
         text = variant.at(strength)
         return [InstanceCell(kind, self.job(seed), sizes, text, self.search) for seed in self.seeds]
 
@@ -174,22 +189,32 @@ def plan(options: InstanceStudyOptions) -> InstanceStudy:
     tuned = sizes[::2] if o.tuned_sizes is None else tuple(sorted(set(numbers(o.tuned_sizes, "tuned_sizes", int))))
     if not tuned or not set(tuned) <= set(sizes):
         raise ConfigError(f"--tuned_sizes {o.tuned_sizes!r} must be some of --sizes {o.sizes}.")
-    study = InstanceStudy(o, output, shared, seeds, sizes, tuned, (), (), ())
+    study = InstanceStudy(o, output, shared, seeds, sizes, tuned, (), (), (), ())
     texts = _listed(o.variants)
     if not texts or len(set(texts)) < len(texts):
         raise ConfigError(f"--variants {o.variants!r} must name different variants: {', '.join(VARIANTS)}.")
     variants = tuple(_variant(text, study.search, shared) for text in texts)
-    chosen = _listed(o.continual_variants)
-    unknown = [text for text in chosen if text not in texts]
-    if unknown:
-        raise ConfigError(f"--continual_variants: {', '.join(unknown)} must be among --variants {o.variants}.")
-    sequence = _sequence(o, sizes) if chosen else ()
-    continual = tuple(variants[texts.index(text)] for text in chosen)
-    return InstanceStudy(o, output, shared, seeds, sizes, tuned, sequence, variants, continual)
+    serving = _among(o, "continual_variants", o.continual_variants, "variants")
+    together = o.cumulative_variants
+    if together is None:
+        together = ",".join(text for text in serving if text == OURS)
+    cumulative = _among(o, "cumulative_variants", together, "continual_variants")
+    sequence = _sequence(o, sizes) if serving else ()
+    alone, both = (tuple(variants[texts.index(text)] for text in chosen) for chosen in (serving, cumulative))
+    return InstanceStudy(o, output, shared, seeds, sizes, tuned, sequence, variants, alone, both)
 
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _among(o: InstanceStudyOptions, name: str, text: str, others: str) -> list[str]:
+    """What an option lists, all of which another one must list too."""
+    chosen, allowed = _listed(text), _listed(getattr(o, others))
+    unknown = [one for one in chosen if one not in allowed]
+    if unknown:
+        raise ConfigError(f"--{name}: {', '.join(unknown)} must be among --{others} {getattr(o, others)}.")
+    return chosen
 
 
 def _variant(text: str, search: str, shared: Mapping[str, Any]) -> Method:
@@ -277,23 +302,32 @@ def choose(tried: Mapping[float, Mapping[str, float] | None]) -> float | None:
 
 
 Chosen = Mapping[tuple[int, Method], float | None]
+Way = tuple[Method, Kind]
 
 
-def _unlearned(study: InstanceStudy, sizes: tuple[int, ...], chosen: Chosen) -> dict[Method, list[InstanceCell]]:
+def _ways(study: InstanceStudy, sizes: tuple[int, ...]) -> list[Way]:
+    """The variants, and how each serves these requests."""
+    if len(sizes) == 1:
+        return [(variant, "single") for variant in study.variants]
+    alone: list[Way] = [(variant, "continual") for variant in study.continual]
+    return alone + [(variant, "cumulative") for variant in study.cumulative]
+
+
+def _unlearned(study: InstanceStudy, sizes: tuple[int, ...], chosen: Chosen) -> dict[Way, list[InstanceCell]]:
     """The cells of each variant that tuning found a strength for."""
-    variants = study.variants if len(sizes) == 1 else study.continual
-    strengths = {variant: chosen[sizes[0], variant] for variant in variants}
-    return {v: study.unlearned(sizes, v, s) for v, s in strengths.items() if s is not None}
+    strengths = {way: chosen[sizes[0], way[0]] for way in _ways(study, sizes)}
+    return {way: study.unlearned(sizes, way[0], s, way[1]) for way, s in strengths.items() if s is not None}
 
 
 def _requests(study: InstanceStudy, sizes: tuple[int, ...], chosen: Chosen) -> Requests:
     before = [cell.result() for cell in study.undisposed(sizes)]
     cells, single, rows = _unlearned(study, sizes, chosen), len(sizes) == 1, []
-    for variant, own in cells.items():
+    for (variant, kind), own in cells.items():
         made = [study.adversaries(seed, sizes[0], variant) if single else None for seed in study.seeds]
         seconds = [None if cell is None else cell.result()["cpu"] for cell in made]
         tried = study.tried(sizes[0], variant) if single and sizes[0] in study.tuned else {}
-        rows.append(row_of(own[0].variant, [cell.result() for cell in own], before, seconds, tried))
-    variants = study.variants if single else study.continual
-    failed = {v.text: "the training diverged at every learning rate" for v in variants if v not in cells}
+        name = own[0].variant + (TOGETHER if kind == "cumulative" else "")
+        rows.append(row_of(name, [cell.result() for cell in own], before, seconds, tried))
+    missing = [variant.text for variant, kind in _ways(study, sizes) if (variant, kind) not in cells]
+    failed = dict.fromkeys(missing, "the training diverged at every learning rate")
     return Requests(sizes, Numbers(**numbers_of("undisposed", before)), tuple(rows), failed)

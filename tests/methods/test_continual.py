@@ -71,6 +71,57 @@ def test_what_is_forgotten_already_is_passed_over(tmp_path, caplog):
     assert_same(one.model, two.model)
 
 
+def test_requests_together_start_from_the_first_model_and_bring_nothing_back(tmp_path, caplog):
+    model, data, _ = digits()
+    parts = [data.subset([0]), data.subset([1, 2]), data.subset([6])]
+
+    def served(folder, **how):
+        made = []
+
+        def trainer(present, images, number):
+            own = {k: v for k, v in QUICK.items() if k not in ("examples", "attack_steps", "epsilon")}
+            own |= {"strategy": "collages", "output_dir": str(tmp_path / folder / str(number)), "max_steps": 200}
+            made.append(InstanceUnlearningTrainer(present, InstanceUnlearningConfig(**own), images))
+            return made[-1]
+
+        return list(unlearn_in_sequence(model, parts, trainer, **how)), made
+
+    done, made = served("together", cumulative=True)
+    assert [len(trainer.instances.rows) for trainer in made] == [1, 3, 4]
+    assert {weights(trainer.teacher) for trainer in made} == {weights(served("alone")[1][0].teacher)}
+    assert done[-1].accuracy == [0.0, 0.0, 0.0]
+    alone = served("one", cumulative=False)[0]
+    assert_same(alone[0].model, done[0].model)
+
+
+@pytest.mark.parametrize("cumulative", [False, True])
+def test_images_that_come_back_are_counted(cumulative, caplog):
+    model, data, _ = digits()
+    forgotten, parts = copy.deepcopy(model), [data.subset([0, 1, 2]), data.subset([6])]
+    with torch.no_grad():
+        forgotten.classifier.bias += torch.tensor([-1e3, -1e3, 0.0])  # only ever class 2
+
+    class Returns:
+        """Forgets the classes 0 and 1 in the first request, and gives the original back in the second."""
+
+        def __init__(self, number):
+            self.number = number
+            self.args = self.state = self
+            self.device, self.global_step = "cpu", 1
+
+        def train(self):
+            pass
+
+        def export(self):
+            return copy.deepcopy(model if self.number else forgotten)
+
+    with caplog.at_level(logging.WARNING, "hf_dtl"):
+        list(unlearn_in_sequence(model, parts, lambda *given: Returns(given[-1]), cumulative=cumulative))
+    back = round(3 * right(model, parts[0]))
+    assert back and f"Request 2 brought back {back} image(s) of earlier ones." in caplog.text
+    assert ("cumulative=True" in caplog.text) != cumulative
+
+
 def test_any_other_method(tmp_path):
     model, data, _ = digits()
 

@@ -32,7 +32,8 @@ def tiny():
 def options(folder, **changes):
     chosen = {
         "output_dir": str(folder), "seeds": "0", "sizes": "4,2", "drawn": 8, "variants": f"none,{GIVEN}",
-        "continual": "2x2", "continual_variants": GIVEN, "examples": 2, "attack_steps": 2, "attacks": "linear_probe",
+        "continual": "2x2", "continual_variants": GIVEN, "cumulative_variants": GIVEN,
+        "examples": 2, "attack_steps": 2, "attacks": "linear_probe",
         "workers": 1, "use_cpu": True,
     }  # fmt: skip
     return InstanceStudyOptions(**chosen | changes)
@@ -55,10 +56,12 @@ def test_from_data_to_tables(done):
     assert none.name == tuned.name == f"none:learning_rate={choose(tuned.tried):g}" and both.name == GIVEN
     assert none.adversaries.mean is None and both.adversaries.mean > 0 and both.cpu.mean > 0
     assert 0 < both.steps.mean <= 3 and both.kept.mean is None and both.mia.mean is None
-    (row,) = sequence.rows
+    row, together = sequence.rows
+    assert together.name == f"{row.name}, cumulative" and "Cumulative: each request" in cells(sequence).notes[-1]
+    assert together.steps.mean > 0 and together.kept.mean is not None
     assert 0 <= row.kept.mean <= 1 and row.steps.mean <= 6 and row.adversaries.mean is None and not row.tried
     assert single.undisposed.accuracy["retain"].mean > 0.6 and 0 <= row.relearned.mean <= 1
-    assert len([line for line in lines if line.startswith("[")]) == 2 + (3 + 3) + (3 + 1) + (4 + 1)
+    assert len([line for line in lines if line.startswith("[")]) == 2 + (3 + 3) + (3 + 1) + (4 + 2)
     for name in ("table.md", "results.json", "instances.png", "instances.svg"):
         assert (folder / name).stat().st_size > 1000
     values = json.loads((folder / "results.json").read_text())
@@ -114,7 +117,7 @@ def test_a_finished_study_is_repeated_from_its_files_alone(done, monkeypatch):
 def test_what_is_missing_is_done_and_nothing_else(done):
     folder, found, _ = done
     study = plan(options(folder))
-    cell = study.unlearned((2,), study.variants[1], 0.01)[0]
+    cell = study.unlearned((2,), study.variants[1], 0.01, "single")[0]
     before = cell.result()
     cell.path.unlink()
     lines = []
@@ -146,6 +149,7 @@ def test_what_is_missing_is_done_and_nothing_else(done):
         ({"variants": "importance:project=true"}, "set adversarial=True"),
         ({"examples": 0}, "examples=0 must be >= 1"),
         ({"continual_variants": "both"}, "both must be among --variants"),
+        ({"cumulative_variants": "none"}, "none must be among --continual_variants both"),
         ({"continual": "16"}, "must be COUNTxSIZE"),
         ({"continual": "1x2"}, "two requests or more"),
         ({"continual": "2x3"}, "3 must be one of --sizes 4,2"),
@@ -195,7 +199,14 @@ def test_what_a_row_sums_up():
 
 
 def test_a_variant_with_a_search_of_its_own_has_adversaries_of_its_own(tiny, tmp_path):
-    study = plan(options(tmp_path, variants="importance,both,both:delta=0.1,both:epsilon=1", continual_variants=""))
+    study = plan(
+        options(
+            tmp_path,
+            variants="importance,both,both:delta=0.1,both:epsilon=1",
+            continual_variants="",
+            cumulative_variants="",
+        )
+    )
     without, both, delta, nearer = (study.adversaries(0, 2, variant) for variant in study.variants)
     assert without is None and both == delta and nearer.path != both.path
     assert study.requests == [(2,), (4,)] and replace(nearer, variant="adversarial") == both
