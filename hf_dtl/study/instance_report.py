@@ -178,7 +178,7 @@ def markdown(values: Mapping[str, Any], found: Sequence[Requests]) -> str:
         f"misclassify), in at most {o['unlearn_steps']} steps of {o['unlearn_batch_size']} images and "
         f"{values['adversaries_a_step']} adversaries or collages, stopping when all are misnamed. Every number is a "
         f"mean ± deviation over {len(seeds)} training seeds ({', '.join(map(str, seeds))}). The learning rate of "
-        f"every variant was chosen of three on a seed of its own ({values['tuning_seed']}), for k = "
+        f"every variant was chosen of several on a seed of its own ({values['tuning_seed']}), for k = "
         f"{' and '.join(map(str, values['tuned_sizes']))}; another k takes over that of the nearest. "
         "Of those that forget everything it is the one with the best validation accuracy; where none does, the one "
         "that forgets most. "

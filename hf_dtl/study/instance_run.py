@@ -28,6 +28,7 @@ from hf_dtl.study.instance_settings import (
     INSTANCE_OPTIONS,
     OURS,
     RATES,
+    RESNET_RATES,
     SEARCH,
     VARIANTS,
     VARIANTS_BY_NAME,
@@ -193,7 +194,7 @@ def plan(options: InstanceStudyOptions) -> InstanceStudy:
     texts = _listed(o.variants)
     if not texts or len(set(texts)) < len(texts):
         raise ConfigError(f"--variants {o.variants!r} must name different variants: {', '.join(VARIANTS)}.")
-    variants = tuple(_variant(text, study.search, shared) for text in texts)
+    variants = tuple(_variant(text, study) for text in texts)
     serving = _among(o, "continual_variants", o.continual_variants, "variants")
     together = o.cumulative_variants
     if together is None:
@@ -217,13 +218,15 @@ def _among(o: InstanceStudyOptions, name: str, text: str, others: str) -> list[s
     return chosen
 
 
-def _variant(text: str, search: str, shared: Mapping[str, Any]) -> Method:
+def _variant(text: str, study: InstanceStudy) -> Method:
     """The variant with its strengths; a learning rate among its own options is not tuned."""
     if text.split(":")[0] not in VARIANTS_BY_NAME:
         raise ConfigError(f"Unknown variant {text!r}; it must begin with one of: {', '.join(VARIANTS_BY_NAME)}.")
-    choice = instancewise(text, search)
-    choice.config(output_dir="", use_cpu=True, per_device_train_batch_size=shared["unlearn_batch_size"])
-    rates = COLLAGE_RATES if text.split(":")[0] == OURS else RATES
+    choice = instancewise(text, study.search)
+    choice.config(output_dir="", use_cpu=True, per_device_train_batch_size=study.shared["unlearn_batch_size"])
+    rates = RESNET_RATES if UNLEARN_SETTINGS[study.options.setting].tiny_resnet else RATES
+    if text.split(":")[0] == OURS:
+        rates = COLLAGE_RATES
     return Method.of(text, rates, choice.options.get(rates.option))
 
 

@@ -7,6 +7,9 @@ from hf_dtl.study.settings import Knob
 RATES = Knob("learning_rate", (0.001, 0.003, 0.01))
 """The strength of the paper's method and its parts; they take steps of SGD with momentum."""
 
+RESNET_RATES = Knob("learning_rate", (0.001, 0.003, 0.01, 0.03, 0.1))
+"""The same for a ResNet, with which the paper's method does nothing at the lower ones."""
+
 COLLAGE_RATES = Knob("learning_rate", (2e-4, 5e-4, 1e-3))
 """The strength of ours, which takes steps of AdamW."""
 

@@ -175,6 +175,13 @@ def test_a_request_takes_the_rates_of_the_nearest_tuned_size(tiny, tmp_path):
     assert study.tuned == (16, 256) and study.nearest(64) == 256, "of two the larger"
 
 
+def test_a_resnet_has_more_rates_of_the_papers_method(tiny, tmp_path):
+    o = options(tmp_path, variants="none,collages", continual_variants="", cumulative_variants="")
+    for setting, count in (("fashion_vit", 3), ("fashion_resnet", 5)):
+        none, ours = plan(replace(o, setting=setting)).variants
+        assert len(none.strengths) == count and len(ours.strengths) == 3
+
+
 def test_strengths_that_forget_everything_come_first():
     kept = {"forget": 0.0, "validation": 0.5}
     better = {"forget": 0.0, "validation": 0.6}
