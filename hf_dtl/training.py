@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -85,6 +85,11 @@ class _ClassifierTrainer(Trainer):
         outputs = model(pixel_values=images)
         loss = F.cross_entropy(outputs.logits.float(), inputs["labels"])
         return (loss, outputs) if return_outputs else loss
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Trainer leaves out what `save_pretrained` renamed, as all layers of ViT (transformers issue 43701)."""
+        own = self.accelerator.unwrap_model(self.model if model is None else model)
+        own.load_state_dict(type(own).from_pretrained(resume_from_checkpoint).state_dict())
 
 
 def fine_tune(

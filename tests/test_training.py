@@ -1,10 +1,12 @@
+import copy
+
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from toy_tasks import images, two_headed
 
 from hf_dtl.data import ImageTensors
-from hf_dtl.training import fine_tune, fit_head
+from hf_dtl.training import _ClassifierTrainer, fine_tune, fit_head
 
 CPU = torch.device("cpu")
 
@@ -60,3 +62,26 @@ def test_fine_tuning_transforms_its_training_images_as_asked(tmp_path):
         same = [torch.allclose(a, b) for a, b in zip(seen[augmentation], plain, strict=True)]
         assert sum(same) < 0.05 * len(same)
     assert not torch.equal(seen["affine"], seen["affine_flip"])
+
+
+def test_an_interrupted_fine_tuning_goes_on_with_the_weights_that_it_had(tmp_path, monkeypatch):
+    """ViT's layers have other names in a saved model than in memory."""
+    data, options = images("mnist[0,1,2,3,4,5]"), dict(per_device_train_batch_size=8, max_steps=6, save_steps=2)
+    options |= dict(learning_rate=1e-2, use_cpu=True, seed=1)
+    given = two_headed().export("source")
+    assert any(name.startswith("vit.layers.0.") for name in given.state_dict())
+    whole = fine_tune(copy.deepcopy(given), data, tmp_path / "whole", "fit", **options)
+    step = _ClassifierTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == 4:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_ClassifierTrainer, "training_step", interrupted)
+        fine_tune(copy.deepcopy(given), data, tmp_path / "cut", "fit", **options)
+    resumed = fine_tune(copy.deepcopy(given), data, tmp_path / "cut", "fit", **options)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+    assert not torch.equal(given.vit.layers[0].mlp.fc1.weight, resumed.vit.layers[0].mlp.fc1.weight)
