@@ -190,7 +190,7 @@ def markdown(values: Mapping[str, Any], found: Sequence[Requests]) -> str:
         f"forgotten images after relearning from {o['budgets']} retained images a class, under the strongest of the "
         f"attacks {o['attacks']} (attack seeds {o['audit_seeds']}); a model that never saw the images would name "
         "about as many of them as of test images.",
-        "![Test accuracy lost, and accuracy on forgotten images after relearning, by k](instances.png)",
+        "![Accuracy on forgotten images, test accuracy lost, and accuracy after relearning, by k](instances.png)",
     ]
     for one in found:
         parts += [f"## {one.title}", cells(one).markdown()]
@@ -253,7 +253,7 @@ def _tuning(found: Sequence[Requests]) -> Cells:
 
 
 def plot_instances(found: Sequence[Requests], path: str | Path, title: str) -> list[Path]:
-    """Draw a line a variant over the size of single requests: test accuracy lost, and D_f after relearning.
+    """Draw a line a variant over the size of single requests: D_f before and after relearning, and what is lost.
 
     Bars are deviations over training seeds; the dotted line is the undisposed model. A hollow marker stands where not
     everything was forgotten.
@@ -267,11 +267,16 @@ def plot_instances(found: Sequence[Requests], path: str | Path, title: str) -> l
         The files.
     """
     single = sorted((one for one in found if len(one.sizes) == 1), key=lambda one: one.sizes)
-    figure = Figure(figsize=(10, 5.4), layout="constrained")
+    figure = Figure(figsize=(14, 5.4), layout="constrained")
     figure.suptitle(title, fontsize=12)
-    panels = figure.subplots(1, 2)
+    panels = figure.subplots(1, 3)
     names = list(dict.fromkeys(_variant(row) for one in single for row in one.rows))
-    for panel, label in zip(panels, ("test accuracy lost, points", "accuracy on D_f after relearning"), strict=True):
+    shown = {
+        "accuracy on D_f, 0 is wanted": lambda row: row.accuracy["forget"],
+        "test accuracy lost, points": lambda row: row.lost,
+        "accuracy on D_f after relearning": lambda row: row.relearned,
+    }
+    for panel, label in zip(panels, shown, strict=True):
         plain(panel)
         panel.grid(color="0.93", linewidth=0.8)
         panel.set_xscale("log", base=2)
@@ -286,8 +291,8 @@ def plot_instances(found: Sequence[Requests], path: str | Path, title: str) -> l
         chosen = [(one.sizes[0], row) for one in single for row in one.rows if _variant(row) == name]
         chosen = [(k, row) for k, row in chosen if row.lost.mean is not None]
         side = 2 ** (0.03 * (position - len(names) / 2))  # side by side
-        for panel, attribute in zip(panels, ("lost", "relearned"), strict=True):
-            points = [(k * side, getattr(row, attribute)) for k, row in chosen]
+        for panel, value in zip(panels, shown.values(), strict=True):
+            points = [(k * side, value(row)) for k, row in chosen]
             line = panel.errorbar(
                 [x for x, _ in points], [y.mean for _, y in points], [y.deviation or 0 for _, y in points], capsize=3,
                 linewidth=1.3, elinewidth=1, markersize=6, **look,
@@ -296,9 +301,14 @@ def plot_instances(found: Sequence[Requests], path: str | Path, title: str) -> l
             hollow = {**look, "linestyle": "none", "markerfacecolor": "white", "zorder": 3}
             panel.plot([x for x, _ in left], [y.mean for _, y in left], markersize=6, **hollow)
         handles.append(line)
-    panels[0].axhline(0, color=GUIDE, linewidth=1, linestyle=":")
+    panels[1].axhline(0, color=GUIDE, linewidth=1, linestyle=":")
+    sizes = [one.sizes[0] for one in single]
+    panels[0].plot(sizes, [one.undisposed.accuracy["forget"].mean for one in single], color=GUIDE, linestyle=":")
     before = [one.undisposed.relearned.mean for one in single]
-    handles += panels[1].plot([one.sizes[0] for one in single], before, color=GUIDE, linestyle=":")
+    handles += panels[2].plot(sizes, before, color=GUIDE, linestyle=":")
+    for panel in (panels[0], panels[2]):  # a bar may leave what an accuracy can be
+        low, high = panel.get_ylim()
+        panel.set_ylim(max(low, -0.03), min(high, 1.05))
     handles.append(note("hollow: not all forgotten"))
     labels = [*names, "undisposed", "hollow: not all forgotten"]
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
