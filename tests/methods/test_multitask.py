@@ -1,28 +1,19 @@
 """Multi-task unlearning: which pairs count, what an update may change, and the strategies against sums by hand."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from method_checks import assert_same
-from multitask_toys import CASES, FULL, PARTIAL, ROWS, TASKS, Toy, build, fresh, learned, logged, run, toy
-from safetensors.torch import load_file
+from multitask_toys import FULL, PARTIAL, ROWS, TASKS, Toy, build, fresh, learned, logged, toy
 from torch.nn import functional as F
-from transformers import HfArgumentParser, TrainerCallback
+from transformers import TrainerCallback
 
-from hf_dtl.errors import ConfigError, DataError, DivergedError, ModelError
 from hf_dtl.functional.orthogonal import orthogonalise, pcgrad
 from hf_dtl.functional.pair_losses import pair_forgetting
 from hf_dtl.heads import MultiHeadClassifier
-from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
-from hf_dtl.methods.task_pairs import forget_table, full_task, partial_task
 from hf_dtl.methods.task_stopping import task_scores
 
-HERE = Path(__file__).parent.parent
 STRATEGIES = ["interference_aware", "fine_tune", "neg_grad_plus", "scrub", "salun", "pcgrad", "orthograd"]
 PLAIN = {"task_projection": False}
 # every image of either stream in one step, nothing clipped: a sum by hand is short
@@ -381,172 +372,3 @@ def test_architectures_train(tmp_path, name):
     assert all(torch.isfinite(mine).all() for mine, _ in t._trained)
     given = dict(t.teacher.named_buffers())
     assert all(torch.equal(b, given[n]) for n, b in t.model.named_buffers()), "running statistics"
-
-
-# Processes ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
-    output = tmp_path_factory.mktemp("two")
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         str(HERE / "multitask_toys.py"), str(output)],
-        env=os.environ | {"PYTHONPATH": str(HERE)}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    return output
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_two_processes_match_one(two_processes, tmp_path, case):
-    one = run(case, tmp_path)
-    ranks = [load_file(two_processes / f"{case}-rank{rank}.safetensors") for rank in (0, 1)]
-    assert ranks[0]["world_size"] == 2
-    states = (one.model.state_dict(), *ranks, one.teacher.state_dict())
-    names = [n for n, v in states[0].items() if v.is_floating_point()]
-    mine, first, second, given = (torch.cat([s[n].double().ravel() for n in names]) for s in states)
-    assert torch.equal(first, second), "the ranks diverged"
-    assert (mine - given).norm() / given.norm() > 1e-3, "nothing was trained"
-    assert (first - mine).norm() / mine.norm() < 1e-5
-    for name, values in logged(one).items():
-        torch.testing.assert_close(ranks[0][f"log.{name}"], values, rtol=1e-3, atol=1e-6)
-
-
-# Bad input ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("forget", "message"),
-    [
-        (partial_task([1], ["colour"]), "no task 'colour'; the model's tasks are: shape, side, size"),
-        ({"colour": [True] * 48}, "no task 'colour'"),
-        (full_task([3, 48]), r"Rows \[48\] to forget are not among the 48 images"),
-        (full_task([-1]), "not among the 48"),
-        (full_task([]), "no pair of an image and a task to forget"),
-        (partial_task([1], []), "no pair of an image and a task to forget"),
-        (torch.zeros(48, 3, dtype=torch.bool), "no pair of an image and a task to forget"),
-        (torch.ones(48, 3, dtype=torch.bool), "nothing is left to retain"),
-        (full_task(range(48)), "nothing is left to retain"),
-        (
-            torch.ones(48, 2, dtype=torch.bool),
-            r"tasks shape, side, size\) to forget must be boolean of shape \(48, 3\)",
-        ),
-        (torch.ones(48, 3), "got torch.float32"),
-        ({"side": [True] * 47}, r"column of task 'side' to forget must be boolean of shape \(48,\)"),
-    ],
-)
-def test_bad_requests(tmp_path, forget, message):
-    with pytest.raises(DataError, match=message):
-        build(tmp_path, forget)
-
-
-def test_the_forms_of_a_request_agree():
-    table = torch.zeros(48, 3, dtype=torch.bool)
-    table[list(ROWS), 0] = True
-    column = [row in ROWS for row in range(48)]
-    for forget in (PARTIAL, table, {"shape": column}, {"side": [False] * 48, "shape": torch.tensor(column)}):
-        assert torch.equal(forget_table(forget, 48, TASKS), table)
-    table[list(ROWS)] = True
-    assert torch.equal(forget_table(full_task([*ROWS, *ROWS]), 48, TASKS), table), "twice is once"
-    with pytest.raises(DataError, match="must be a list of names"):
-        partial_task([1], "shape")
-
-
-def changed(**labels):
-    return Toy(toy().pixel_values, {t: v for t, v in (toy().labels | labels).items() if v is not None})
-
-
-class Items(Toy):
-    """Labels in the items alone."""
-
-    labels = None
-
-    def __init__(self, data):
-        self.pixel_values, self.items = data.pixel_values, data.labels
-
-    def __getitem__(self, index):
-        return {"pixel_values": self.pixel_values[index], "labels": {t: v[index] for t, v in self.items.items()}}
-
-
-@pytest.mark.parametrize(
-    ("data", "error", "message"),
-    [
-        (changed(side=None), DataError, "no label for task 'side' of the model"),
-        (Items(changed(side=None)), DataError, "no label for task 'side' of the model"),
-        (changed(side=torch.full((48,), 2)), DataError, "label 2 for task 'side'; its classes are 0..1"),
-        (changed(shape=torch.tensor([-100] + [0] * 47)), DataError, "Image 0 has the label -100 for task 'shape'"),
-        (changed(size=torch.full((48,), torch.nan)), DataError, "Image 0 has the label nan for task 'size'"),
-        (changed(side=torch.rand(48)), ModelError, "a regression, but its head has 2 outputs"),
-        (changed(side=torch.zeros(47, dtype=torch.long)), DataError, r"shape \(47,\); 48 images"),
-        (Toy(torch.zeros(0, 3, 8, 8), {}), DataError, "data set is empty"),
-    ],
-)
-def test_bad_labels(tmp_path, data, error, message):
-    with pytest.raises(error, match=message):
-        build(tmp_path, torch.zeros(len(data), 3, dtype=torch.bool), data=data)
-
-
-def test_labels_in_items_alone_will_do(tmp_path):
-    one, two = (build(tmp_path, data=data, strategy="fine_tune", max_steps=1) for data in (toy(), Items(toy())))
-    assert torch.equal(one.train_dataset.retain.labels.nan_to_num(), two.train_dataset.retain.labels.nan_to_num())
-    assert one.scales == two.scales
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"strategy": "ours"}, "strategy='ours' is unknown; use one of: interference_aware, retrain"),
-        ({"orthogonalisation": "half"}, "orthogonalisation='half' must be one of: none, full, conflict"),
-        ({"retain_gradients": "all"}, "retain_gradients='all' must be"),
-        ({"criterion": "rank"}, "criterion='rank' must be"),
-        ({"chunking": "class"}, "chunking='class' must be one of: random"),
-        ({"retain_inputs": "both"}, "retain_inputs='both' must be one of: target"),
-        ({"forget_weight": 0.0}, "use strategy='fine_tune'"),
-        ({"forget_weight": -1.0}, "forget_weight=-1.0 must be >= 0"),
-        ({"forgotten_share": 0.0}, r"forgotten_share=0.0 must be in \(0, 1\]"),
-        ({"untouched_share": float("nan")}, "untouched_share=nan must be in"),
-        ({"saliency": 1.1}, "saliency=1.1 must be in"),
-        ({"max_until": 0.0}, "max_until=0.0 must be in"),
-        ({"subspace_images": 0}, "subspace_images=0 must be >= 1"),
-        ({"delta": 0.0}, "delta=0.0 must be > 0"),
-        ({"entropy_weight": -0.1}, "entropy_weight=-0.1 must be >= 0"),
-        ({"forget_until": "never"}, "forget_until='never' must be one of: steps, unseen"),
-        ({"forget_until": "unseen"}, "needs held-out images"),
-        ({"strategy": "retrain", "distillation_weight": 1.0}, "distillation_weight=1.0 must be 0"),
-        ({"bf16": True}, "bf16 cannot be combined with the gradient of every image"),
-        ({"activation_checkpointing": True}, "activation_checkpointing cannot be combined"),
-        ({"untouched_share": 1.0}, "protects every direction of the backbone"),
-    ],
-)
-def test_bad_options(tmp_path, options, message):
-    with pytest.raises(ConfigError, match=message):
-        build(tmp_path, model=learned(), **options)
-
-
-def test_models_that_do_not_fit(tmp_path):
-    with pytest.raises(ModelError, match="Expected a MultiHeadClassifier, one head a task, got ViTForImage"):
-        build(tmp_path, model=fresh().export("shape"))
-    lone = fresh()
-    lone.remove_head("shape")
-    lone.add_head("shape", ["all"])
-    with pytest.raises(ConfigError, match="Task 'shape': A wrong label needs at least two classes"):
-        build(tmp_path, model=lone, data=changed(shape=torch.zeros(48, dtype=torch.long)), strategy="salun")
-
-
-def test_a_run_that_diverges_stops(tmp_path):
-    model = learned()
-    t = build(tmp_path, model=model, learning_rate=1e30, max_grad_norm=0.0, max_steps=5)
-    with pytest.raises(DivergedError, match="became non-finite"):
-        t.train()
-
-
-def test_every_option_is_explained_and_can_be_given_in_words(tmp_path):
-    parser = HfArgumentParser(MultiTaskUnlearningConfig)
-    words = ["--output_dir", str(tmp_path), "--strategy", "scrub", "--forget_weight", "0.5", "--task_projection", "no"]
-    (args,) = parser.parse_args_into_dataclasses([*words, "--orthogonalisation", "conflict", "--use_cpu"])
-    assert (args.strategy, args.forget_weight, args.task_projection) == ("scrub", 0.5, False)
-    own = MultiTaskUnlearningConfig.__annotations__
-    fields = MultiTaskUnlearningConfig.__dataclass_fields__
-    assert own and all(fields[name].metadata.get("help") for name in own)
-    parser.format_help()
