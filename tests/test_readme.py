@@ -194,39 +194,84 @@ def test_the_tables_of_several_tasks_are_what_the_study_found(head, setting):
         assert below in README and scope["strongest"].startswith("pcgrad")
 
 
+INSTANCES = RESULTS.parent / "instances"
+SETTINGS = {
+    "fashion_vit": "Fashion-MNIST, ViT",
+    "fashion_resnet": "Fashion-MNIST, ResNet",
+    "cifar_vit": "CIFAR-10, ViT",
+    "cifar_resnet": "CIFAR-10, ResNet",
+}
 VARIANTS = {
-    "none": "l2ul, neither",
-    "adversarial": "l2ul, adversarial examples",
-    "importance": "l2ul, importance",
-    "both": "l2ul (the paper's: both)",
-    "both:margin=0.05:distillation_weight=1:target_ce_weight=0": "our loss, adversarial examples",
+    "l2ul (the paper's)": "both",
+    "our loss, adversarial examples": "both:margin=0.05:distillation_weight=1:target_ce_weight=0",
+    "collages": "collages",
+    "(undisposed)": "undisposed",
 }
 
 
-def test_the_table_of_single_images_is_what_the_study_found():
+def requests_found(folder):
+    """Each request's rows by variant, without the learning rate."""
+    found = json.loads((INSTANCES / folder / "results.json").read_text())
+    assert found["seeds"] == [1, 2, 3]
+    for one in found["requests"]:
+        rows = {re.sub(r":learning_rate=[^,]*", "", row["name"]): row for row in (*one["rows"], one["undisposed"])}
+        yield one["sizes"], rows
+
+
+def shown(value, digits):
+    return "–" if value["mean"] is None else f"{value['mean']:.{digits}f} ± {value['deviation']:.{digits}f}"
+
+
+@pytest.mark.parametrize("setting", sorted(path.name for path in INSTANCES.iterdir() if path.name in SETTINGS))
+def test_the_table_of_single_images_is_what_the_studies_found(setting):
     """Two columns for each k, and two more of the largest."""
-    _, _, *lines = README[README.index("| Fashion-MNIST, ViT | k = 16") :].split("\n\n")[0].splitlines()
-    found = json.loads((RESULTS.parent / "instances" / "fashion_vit" / "results.json").read_text())
-    *single, sequence = found["requests"]
-    assert found["seeds"] == [1, 2, 3] and [one["sizes"] for one in single] == [[16], [64], [128], [256]]
-
-    def shown(value, digits):
-        return f"{value['mean']:.{digits}f} ± {value['deviation']:.{digits}f}"
-
-    for number, line in enumerate(lines):
-        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        for place, one in enumerate(single):
-            row = [*one["rows"], one["undisposed"]][number]
-            plain = row["name"].split(":learning_rate")[0]
-            assert name in (plain, f"({plain})") or name == VARIANTS[plain]
-            assert cells[2 * place] == shown(row["accuracy"]["forget"], 2)
-            assert cells[2 * place + 1] == (shown(row["lost"], 1) if "lost" in row else "")
+    lines = re.findall(rf"^\| {SETTINGS[setting]}: (.*) \|$", README, flags=re.MULTILINE)
+    single = {sizes[0]: rows for sizes, rows in requests_found(setting) if len(sizes) == 1}
+    known = [name for name, plain in VARIANTS.items() if plain in single[16]]
+    assert [line.split(" | ")[0] for line in lines] == known and single.keys() <= {16, 64, 128, 256}
+    for line in lines:
+        name, *cells = line.split(" | ")
+        for place, k in enumerate((16, 64, 128, 256)):
+            row = single[k][VARIANTS[name]] if k in single else None
+            wanted = ["–", "–"] if row is None else [shown(row["accuracy"]["forget"], 2), ""]
+            if row is not None and "lost" in row:
+                wanted[1] = shown(row["lost"], 1)
+            assert [cell.strip() for cell in cells[2 * place : 2 * place + 2]] == wanted
         assert cells[-2:] == [shown(row["relearned"], 2), shown(row["mia"], 2)]
-    assert number == 6
-    ours, before = single[0]["rows"][-1], single[0]["undisposed"]
-    assert f"of {100 * before['accuracy']['test']['mean']:.1f}." in README
-    assert f"at {ours['lost']['mean']:.1f} and {single[1]['rows'][-1]['lost']['mean']:.1f} points" in README
-    served = sequence["rows"][-1]
-    assert served["served"]["mean"] == 1 and served["name"].startswith("collages")
-    assert f"after the last {100 * (1 - served['kept']['mean']):.0f} % of the images of earlier ones" in README
-    assert f"{shown(served['lost'], 0)} points\n  are lost" in README
+
+
+@pytest.mark.parametrize("setting", sorted(path.name for path in INSTANCES.iterdir() if path.name in SETTINGS))
+def test_the_table_of_requests_one_after_another_is_what_the_studies_found(setting):
+    (cells,) = re.findall(rf"^\| {SETTINGS[setting]} \| (.*) \|$", README, flags=re.MULTILINE)
+    (rows,) = (rows for sizes, rows in requests_found(setting) if sizes == [16] * 5)
+    wanted = []
+    for name in ("collages", "collages, cumulative"):
+        wanted += [shown(rows[name]["accuracy"]["forget"], 2), shown(rows[name]["lost"], 1)]
+    assert cells.split(" | ") == wanted
+
+
+def test_what_is_said_of_single_images_is_what_the_studies_found():
+    ours, alone, together = {}, [], []
+    for setting in (path.name for path in INSTANCES.iterdir()):
+        for sizes, rows in requests_found(setting):
+            if len(sizes) == 1:
+                ours[setting, sizes[0]] = rows["collages"]
+            else:
+                alone.append(rows["collages"])
+                together.append(rows["collages, cumulative"])
+    few = [row for (_, k), row in ours.items() if k <= 64]
+    lost = [row["lost"]["mean"] for row in few]
+    assert round(100 * max(row["accuracy"]["forget"]["mean"] for row in few)) == 1
+    assert f"collages leave at most 1 % of the images, for {min(lost):.1f} to {max(lost):.1f} points" in README
+    worst = ours["fashion_vit", 256]
+    assert f"a sixth, at {worst['lost']['mean']:.1f} points" in README
+    assert worst["accuracy"]["forget"]["mean"] == pytest.approx(1 / 6, abs=0.02)
+    for setting, text in (("fashion", "names {} to {} of them again there"), ("cifar", "on CIFAR-10 {} to {}")):
+        again = [row["relearned"]["mean"] for (name, _), row in ours.items() if name.startswith(setting)]
+        assert text.format(f"{min(again):.2f}", f"{max(again):.2f}") in README
+    mia = [row["mia"]["mean"] for (name, _), row in ours.items() if name.startswith("fashion")]
+    assert f"(MIA {min(mia):.2f} to {max(mia):.2f})" in README
+    kept = [row["kept"]["mean"] for row in alone]
+    assert all(0.15 < 1 - share < 0.3 for share in kept) and "bring a fifth to three tenths of the earlier" in README
+    times = [two["cpu"]["mean"] / one["cpu"]["mean"] for one, two in zip(alone, together, strict=True)]
+    assert 4.5 < min(times) and max(times) < 8.5 and "five to eight times" in README
