@@ -232,10 +232,10 @@ def test_the_table_of_single_images_is_what_the_studies_found(setting):
     for line in lines:
         name, *cells = line.split(" | ")
         for place, k in enumerate((16, 64, 128, 256)):
-            row = single[k][VARIANTS[name]] if k in single else None
-            wanted = ["–", "–"] if row is None else [shown(row["accuracy"]["forget"], 2), ""]
-            if row is not None and "lost" in row:
-                wanted[1] = shown(row["lost"], 1)
+            wanted = ["–", "–"]
+            if k in single:
+                row = single[k][VARIANTS[name]]
+                wanted = [shown(row["accuracy"]["forget"], 2), shown(row["lost"], 1) if "lost" in row else ""]
             assert [cell.strip() for cell in cells[2 * place : 2 * place + 2]] == wanted
         assert cells[-2:] == [shown(row["relearned"], 2), shown(row["mia"], 2)]
 
