@@ -89,7 +89,7 @@ class _ClassifierTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Trainer leaves out what `save_pretrained` renamed, as all layers of ViT (transformers issue 43701)."""
         own = self.accelerator.unwrap_model(self.model if model is None else model)
-        own.load_state_dict(type(own).from_pretrained(resume_from_checkpoint).state_dict())
+        own.load_state_dict(type(own).from_pretrained(resume_from_checkpoint, use_safetensors=True).state_dict())
 
 
 def fine_tune(

@@ -46,7 +46,7 @@ def unlearn_in_sequence(
         requests: images to forget, items {"pixel_values", "labels"}.
         trainer: makes the trainer of a request from a copy of the present model, its images and its position. Any
             `UnlearningTrainer` will do; each needs an output folder of its own if it keeps checkpoints.
-        cumulative: give the trainer the first model, and the images of all earlier requests before its own. Nothing
+        cumulative: give the trainer the first model, and the images of all earlier requests before its own. Little
             comes back and damage does not add up, but whoever serves requests must keep the first model and all
             images, and every request takes longer. False: the model that the request before left, and its own images.
 

@@ -224,9 +224,10 @@ def _variant(text: str, study: InstanceStudy) -> Method:
         raise ConfigError(f"Unknown variant {text!r}; it must begin with one of: {', '.join(VARIANTS_BY_NAME)}.")
     choice = instancewise(text, study.search)
     choice.config(output_dir="", use_cpu=True, per_device_train_batch_size=study.shared["unlearn_batch_size"])
-    rates = RESNET_RATES if UNLEARN_SETTINGS[study.options.setting].tiny_resnet else RATES
     if text.split(":")[0] == OURS:
         rates = COLLAGE_RATES
+    else:
+        rates = RESNET_RATES if UNLEARN_SETTINGS[study.options.setting].tiny_resnet else RATES
     return Method.of(text, rates, choice.options.get(rates.option))
 
 
