@@ -1,10 +1,8 @@
 """Scrub a task out of a Hugging Face image classifier, and prove by attack how much of it is left."""
 
 from hf_dtl.audit import AttackConfig, LeakageReport, run_audit
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.data import MultiTaskImages, load_images, load_multitask, load_multitask_images, load_task
 from hf_dtl.errors import ConfigError, DataError, DivergedError, DTLError, ModelError, OutputError
-from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.methods import (
     AlreadyForgottenError,
     BadTeachingConfig,
@@ -58,7 +56,9 @@ from hf_dtl.methods import (
     unlearn_in_sequence,
     with_task_heads,
 )
-from hf_dtl.trainer import UnlearningTrainer
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.trainer import UnlearningTrainer
 
 __version__ = "0.1.0"
 

@@ -18,12 +18,12 @@ from hf_dtl.audit.task import draw_up_to
 from hf_dtl.audit_options import AuditOptions
 from hf_dtl.data import ImageTensors, TaskData, check_disjoint, check_forward, load_images, load_task
 from hf_dtl.errors import ConfigError, DataError, ModelError, OutputError
-from hf_dtl.heads import MultiHeadClassifier, locate_classifier
-from hf_dtl.loading_models import check_same_processors, load_classifier, processor_of, resized
+from hf_dtl.models.heads import MultiHeadClassifier, locate_classifier
+from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of, resized
+from hf_dtl.models.published_heads import PublishedHeads, numbered
+from hf_dtl.pipeline.stages import Run
 from hf_dtl.processes import one_core_each, together
-from hf_dtl.published_heads import PublishedHeads, numbered
-from hf_dtl.stages import Run
-from hf_dtl.training import fine_tune
+from hf_dtl.trainers.training import fine_tune
 
 STORE = "attacks.jsonl"
 AXES = {"source": "source_subset", "novel": "novel_downstream"}

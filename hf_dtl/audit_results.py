@@ -24,8 +24,8 @@ from hf_dtl.audit_job import AuditJob
 from hf_dtl.audit_options import public_name
 from hf_dtl.errors import DataError
 from hf_dtl.hub import weights_sha256
-from hf_dtl.published_heads import numbered
-from hf_dtl.stages import fresh_folder, replace_folder, write_atomically
+from hf_dtl.models.published_heads import numbered
+from hf_dtl.pipeline.stages import fresh_folder, replace_folder, write_atomically
 
 REPORT = "leakage_report.json"
 

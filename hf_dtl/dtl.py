@@ -13,13 +13,13 @@ from hf_dtl.audit import AttackedTask, scratch_models
 from hf_dtl.audit.task import draw_images
 from hf_dtl.data import TaskData, check_disjoint, check_forward, load_task
 from hf_dtl.errors import ConfigError
-from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.job import StagedJob, in_memory
 from hf_dtl.job_options import JobOptions
 from hf_dtl.methods.by_name import METHODS, MethodChoice, parse_methods
+from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.options import option
-from hf_dtl.stages import Run
-from hf_dtl.training import fit_head, stage_arguments
+from hf_dtl.pipeline.stages import Run
+from hf_dtl.trainers.training import fit_head, stage_arguments
 
 SPLITS = ("train", "validation", "test")
 

@@ -22,18 +22,18 @@ from transformers import (
 from hf_dtl.audit import AttackConfig
 from hf_dtl.audit.task import draw_up_to
 from hf_dtl.audit_options import attack_names
-from hf_dtl.cost import COST, Cost, read_cost
 from hf_dtl.data import ImageTensors, LazyImages, default_processor, embedded_processor, load_images, load_processor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
-from hf_dtl.heads import MultiHeadClassifier
-from hf_dtl.loading_models import load_classifier
 from hf_dtl.methods.by_name import MethodChoice
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.models.loading import load_classifier
 from hf_dtl.options import numbers
+from hf_dtl.pipeline.cost import COST, Cost, read_cost
+from hf_dtl.pipeline.stages import Run
 from hf_dtl.processes import one_core_each
-from hf_dtl.stages import Run, last_checkpoint
-from hf_dtl.trainer import UnlearningTrainer
-from hf_dtl.training import fine_tune, run_trainer, stage_arguments
+from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers.training import fine_tune, last_checkpoint, run_trainer, stage_arguments
 
 
 class StagedJob:

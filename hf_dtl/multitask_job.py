@@ -30,14 +30,14 @@ from hf_dtl.data import (
 )
 from hf_dtl.data.multitask import Tasks
 from hf_dtl.errors import ConfigError, DataError, ModelError
-from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.job import StagedJob
 from hf_dtl.methods import MultiTaskTrainer, MultiTaskTrainingConfig, partial_task, with_task_heads
 from hf_dtl.methods.by_name import MethodChoice, parse_method
 from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, read_labels
+from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.multitask_options import MULTITASK, split_names, task_columns
-from hf_dtl.stages import Run
-from hf_dtl.training import run_trainer, stage_arguments
+from hf_dtl.pipeline.stages import Run
+from hf_dtl.trainers.training import run_trainer, stage_arguments
 from hf_dtl.unlearn import POOL
 from hf_dtl.unlearn_options import STEPS, UnlearnOptions
 

@@ -21,14 +21,14 @@ from hf_dtl.audit import (
     plot_piggyback,
     run_audit,
 )
+from hf_dtl.audit.plots.disposal import plot_disposal
 from hf_dtl.audit.report import machine
-from hf_dtl.disposal_plot import plot_disposal
 from hf_dtl.dtl import DTLJob, DTLOptions
-from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.hub import leakage_card, weights_sha256
 from hf_dtl.job import StagedJob
 from hf_dtl.methods.by_name import MethodChoice, own_fields
-from hf_dtl.stages import fresh_folder, replace_folder, write_atomically
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.pipeline.stages import fresh_folder, replace_folder, write_atomically
 
 REPORT = "leakage_report.json"
 

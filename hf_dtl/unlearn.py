@@ -12,19 +12,19 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_dtl.audit import AttackedTask, scratch_models
-from hf_dtl.audit.networks import published_rows
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.data import Division, ForgetRequest, ImageTensors, LazyImages, TaskData, check_forward, load_task
 from hf_dtl.errors import ConfigError, DataError, ModelError
-from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.job import StagedJob, in_memory
-from hf_dtl.loading_models import load_classifier
 from hf_dtl.methods import InstanceUnlearningTrainer
 from hf_dtl.methods.by_name import MethodChoice, parse_methods
-from hf_dtl.stages import Run
-from hf_dtl.subspaces import collect_subspace, fingerprints, load_subspace
-from hf_dtl.trainer import sum_over_processes
-from hf_dtl.training import stage_arguments
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.models.labels import published_rows
+from hf_dtl.models.loading import load_classifier
+from hf_dtl.pipeline.stages import Run
+from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
+from hf_dtl.trainers.trainer import sum_over_processes
+from hf_dtl.trainers.training import stage_arguments
 from hf_dtl.unlearn_options import STEPS, UnlearnOptions
 
 POOL = 400

@@ -20,10 +20,10 @@ from hf_dtl.audit_options import SETS, attack_names
 from hf_dtl.audit_results import REPORT
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.hub import weights_sha256
-from hf_dtl.loading_models import load_classifier
+from hf_dtl.models.loading import load_classifier
 from hf_dtl.options import numbers, option
+from hf_dtl.pipeline.stages import write_atomically
 from hf_dtl.processes import one_core_each
-from hf_dtl.stages import write_atomically
 from hf_dtl.verify_tasks import Given, Rebuilt, rebuild
 
 RESULT = "verification.json"

@@ -13,7 +13,7 @@ from hf_dtl.audit_options import IMAGES, AuditOptions
 from hf_dtl.data import ImageTensors
 from hf_dtl.dtl import DTLJob, DTLOptions
 from hf_dtl.errors import DataError, DTLError
-from hf_dtl.published_heads import numbered
+from hf_dtl.models.published_heads import numbered
 from hf_dtl.unlearn import UnlearnJob
 from hf_dtl.unlearn_options import UnlearnOptions
 

@@ -19,8 +19,8 @@ from hf_dtl.command_line import end_processes, run_script, show_reports
 from hf_dtl.data import embedded_processor
 from hf_dtl.dtl import DTLJob, DTLOptions
 from hf_dtl.options import option
+from hf_dtl.pipeline.stages import fresh_folder, replace_folder
 from hf_dtl.results import REPORT, Scrubbed, audit, write_outputs
-from hf_dtl.stages import fresh_folder, replace_folder
 
 EXAMPLE = Path(__file__).parent.parent / "space" / "example"
 COMMAND = "python scripts/make_space_example.py"

@@ -16,7 +16,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 from hf_dtl.command_line import console, run_script
-from hf_dtl.study import StudyOptions, main_cells, reproduce
+from study import StudyOptions, main_cells, reproduce
 
 
 def main(options: StudyOptions) -> None:

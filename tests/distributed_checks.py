@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 from toy_tasks import OPTIONS, source, target, two_headed
 
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.methods import (
     GradientCollisionConfig,
     GradientCollisionTrainer,
@@ -24,6 +23,7 @@ from hf_dtl.methods.by_name import METHODS
 from hf_dtl.methods.noise_then_distil import NoiseThenDistilConfig, NoiseThenDistilTrainer
 from hf_dtl.methods.non_fine_tunable import NonFineTunableConfig, NonFineTunableTrainer
 from hf_dtl.methods.weight_distortion import WeightDistanceRegularisationConfig, WeightDistanceRegularisationTrainer
+from hf_dtl.trainers.config import UnlearningConfig
 
 GC = (GradientCollisionConfig, GradientCollisionTrainer)
 RANDOM = (RandomFoolingConfig, RandomFoolingTrainer)

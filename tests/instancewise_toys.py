@@ -3,8 +3,8 @@
 from toy_tasks import OPTIONS, source, two_headed
 
 from hf_dtl.data import ImageTensors, embedded_processor
-from hf_dtl.instances import predict
 from hf_dtl.methods import InstanceUnlearningConfig, InstanceUnlearningTrainer
+from hf_dtl.trainers.instances import predict
 
 QUICK = {k: v for k, v in OPTIONS.items() if k not in ("optim", "target_ce_weight", "learning_rate")}
 QUICK |= {

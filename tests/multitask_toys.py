@@ -15,12 +15,12 @@ from torch.utils.data import Dataset
 from toy_tasks import OPTIONS
 from transformers import AutoModelForImageClassification
 
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.functional.pair_losses import pair_losses
-from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.methods.multitask import MultiTaskUnlearningTrainer
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
 from hf_dtl.methods.task_pairs import full_task, partial_task
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.config import UnlearningConfig
 
 ROWS = range(0, 24, 2)
 FULL, PARTIAL = full_task(ROWS), partial_task(ROWS, ["shape"])

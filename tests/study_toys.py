@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 from hf_dtl.audit import PiggybackRecord
-from hf_dtl.study import StudyOptions
+from study import StudyOptions
 
 OVERRIDE = {
     "source_dataset": "mnist[0,1,2]",

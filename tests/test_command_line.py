@@ -11,12 +11,12 @@ from hf_dtl.command_line import run_script
 from hf_dtl.dtl import DTLOptions
 from hf_dtl.errors import ConfigError
 from hf_dtl.options import option
-from hf_dtl.study import StudyOptions
-from hf_dtl.study.instance_run import InstanceStudyOptions
-from hf_dtl.study.task_run import TaskStudyOptions
-from hf_dtl.study.unlearn_run import ComparisonOptions
 from hf_dtl.unlearn_options import UnlearnOptions
 from hf_dtl.verify import VerifyOptions
+from study import StudyOptions
+from study.instance_run import InstanceStudyOptions
+from study.task_run import TaskStudyOptions
+from study.unlearn_run import ComparisonOptions
 
 OPTIONS = [
     AuditOptions, ComparisonOptions, DTLOptions, InstanceStudyOptions, StudyOptions, TaskStudyOptions, UnlearnOptions,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hf_dtl.cost import COST, Cost, read_cost
 from hf_dtl.job import StagedJob
+from hf_dtl.pipeline.cost import COST, Cost, read_cost
 
 
 def test_time_and_the_memory_that_was_taken_in_between(tmp_path):

@@ -19,7 +19,7 @@ from hf_dtl.verify import VerifyOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RESULTS = ROOT / "scripts" / "results" / "main_job"
+RESULTS = ROOT / "scripts" / "study" / "results" / "main_job"
 
 
 def blocks(language):

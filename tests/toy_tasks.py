@@ -8,7 +8,7 @@ from architectures import CONFIGS
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from hf_dtl.data import ImageTensors, embedded_processor, load_images, load_task
-from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.models.heads import MultiHeadClassifier
 
 
 @cache

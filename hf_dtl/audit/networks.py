@@ -1,7 +1,7 @@
 """The networks that attacks train: a linear head on features, every weight of the model, or adapters in it."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from hf_dtl.audit.references import scratch_model
 from hf_dtl.errors import ModelError
-from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.models.heads import MultiHeadClassifier
 
 TASK = "attacked"
 HEAD = (f"heads.{TASK}.weight", f"heads.{TASK}.bias")
@@ -22,20 +22,6 @@ def new_head(num_features: int, num_classes: int, seed: int) -> tuple[Tensor, Te
     weight = torch.empty(num_classes, num_features)
     nn.init.trunc_normal_(weight, std=0.02, generator=torch.Generator().manual_seed(seed))
     return weight, torch.zeros(num_classes)
-
-
-def published_rows(model: PreTrainedModel, classes: int, labels: Iterable[str]) -> list[int] | None:
-    """Rows of the published head that stand for the attacked classes, or None where they do not fit.
-
-    They fit when every attacked class is one of the model's, by name and whatever its case; a head without names of
-    its own (LABEL_0, LABEL_1, ...) fits when it has as many classes.
-    """
-    labels = [str(label).casefold() for label in labels]
-    known: dict = model.config.id2label or {}
-    names = [str(known.get(i)).casefold() for i in range(classes)]
-    if names == [f"label_{i}" for i in range(len(labels))]:
-        return list(range(len(labels)))
-    return [names.index(label) for label in labels] if set(labels) <= set(names) else None
 
 
 class Trainable(nn.Module):

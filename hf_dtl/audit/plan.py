@@ -6,9 +6,9 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.audit.networks import published_rows
 from hf_dtl.audit.recipes import RECIPES, Unit, applies
 from hf_dtl.audit.task import AttackedTask
+from hf_dtl.models.labels import published_rows
 
 Group = tuple[Unit, ...]
 

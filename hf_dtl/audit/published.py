@@ -12,12 +12,13 @@ from transformers import PreTrainedModel
 
 from hf_dtl.audit.accuracy import LabelledImages, predict
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.audit.networks import Trainable, new_head, published_rows
+from hf_dtl.audit.networks import Trainable, new_head
 from hf_dtl.audit.recipes import RECIPES, Unit
 from hf_dtl.audit.stack import FineTuning, Schedule, Stack, prepare_for_vmap
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
 from hf_dtl.errors import DataError, ModelError
-from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.models.labels import published_rows
 
 Head = tuple[Tensor, Tensor]
 _BUILDING = Lock()

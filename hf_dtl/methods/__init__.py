@@ -24,13 +24,6 @@ from hf_dtl.methods.instancewise import AlreadyForgottenError, InstanceUnlearnin
 from hf_dtl.methods.instancewise_config import InstanceUnlearningConfig
 from hf_dtl.methods.multitask import MultiTaskUnlearningTrainer
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
-from hf_dtl.methods.multitask_training import (
-    MultiTaskTrainer,
-    MultiTaskTrainingConfig,
-    measure_tasks,
-    predict_tasks,
-    with_task_heads,
-)
 from hf_dtl.methods.noise_then_distil import FreshDistillationConfig, NoiseThenDistilConfig, NoiseThenDistilTrainer
 from hf_dtl.methods.non_fine_tunable import NonFineTunableConfig, NonFineTunableTrainer
 from hf_dtl.methods.projected_gradient import ProjectedGradientConfig, ProjectedGradientTrainer
@@ -45,6 +38,13 @@ from hf_dtl.methods.weight_distortion import (
     WeightDistanceRegularisationTrainer,
     WeightDistortionConfig,
     WeightDistortionTrainer,
+)
+from hf_dtl.trainers.multitask_training import (
+    MultiTaskTrainer,
+    MultiTaskTrainingConfig,
+    measure_tasks,
+    predict_tasks,
+    with_task_heads,
 )
 
 __all__ = [

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hf_dtl.config import WholeBatchConfig
 from hf_dtl.functional import distillation
-from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.methods.noise_then_distil import fresh_model
-from hf_dtl.trainer import UnlearningTrainer
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.config import WholeBatchConfig
+from hf_dtl.trainers.trainer import UnlearningTrainer
 
 
 @dataclass

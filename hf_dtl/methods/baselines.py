@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import negative_cross_entropy, random_fooling, uniform_fooling
-from hf_dtl.trainer import UnlearningTrainer
+from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.trainer import UnlearningTrainer
 
 
 @dataclass

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from hf_dtl import methods
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
-from hf_dtl.trainer import UnlearningTrainer
+from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.trainer import UnlearningTrainer
 
 Methods = dict[str, tuple[type[UnlearningConfig], type[UnlearningTrainer]]]
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from hf_dtl.functional import uniform_fooling
-from hf_dtl.probes import ProbeConfig, ProbedTrainer
+from hf_dtl.trainers.probes import ProbeConfig, ProbedTrainer
 
 
 @dataclass

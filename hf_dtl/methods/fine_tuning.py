@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from hf_dtl.config import WholeBatchConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import negative_cross_entropy
-from hf_dtl.methods.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
 from hf_dtl.methods.noise_then_distil import NoiseThenDistilTrainer
-from hf_dtl.streams import Chunking
-from hf_dtl.trainer import UnlearningTrainer
+from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
+from hf_dtl.trainers.config import WholeBatchConfig
+from hf_dtl.trainers.streams import Chunking
+from hf_dtl.trainers.trainer import UnlearningTrainer
 
 
 @dataclass

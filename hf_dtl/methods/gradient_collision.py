@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import calibrate_step, gradient_collision
 from hf_dtl.functional.collision import Loss
-from hf_dtl.probes import ProbeConfig, ProbedTrainer
-from hf_dtl.trainer import Disposal
+from hf_dtl.trainers.probes import ProbeConfig, ProbedTrainer
+from hf_dtl.trainers.trainer import Disposal
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,6 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel, TrainerCallback
 
-from hf_dtl.adversaries import make_adversaries
-from hf_dtl.collages import Collages
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.functional import (
     bounded_forgetting,
@@ -27,11 +25,13 @@ from hf_dtl.functional import (
     weight_importance,
     wrong_labels,
 )
-from hf_dtl.heads import MultiHeadClassifier
-from hf_dtl.instances import Instances, predict, read_instances, shown
 from hf_dtl.methods.instancewise_config import InstanceUnlearningConfig
-from hf_dtl.methods.projection import ProjectingTrainer
-from hf_dtl.trainer import items_of, sum_over_processes
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.adversaries import make_adversaries
+from hf_dtl.trainers.collages import Collages
+from hf_dtl.trainers.instances import Instances, predict, read_instances, shown
+from hf_dtl.trainers.projection import ProjectingTrainer
+from hf_dtl.trainers.trainer import items_of, sum_over_processes
 
 logger = logging.getLogger(__name__)
 

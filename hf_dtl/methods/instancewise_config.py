@@ -5,11 +5,11 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch.utils.data import Dataset
 
-from hf_dtl.config import WholeBatchConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.augmentation import Augmentation
 from hf_dtl.functional.subspace import Criterion
-from hf_dtl.streams import PairedStreams
+from hf_dtl.trainers.config import WholeBatchConfig
+from hf_dtl.trainers.streams import PairedStreams
 
 Goal = Literal["misclassify", "relabel"]
 Strategy = Literal["collages", "l2ul"]

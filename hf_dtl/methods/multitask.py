@@ -22,14 +22,14 @@ from hf_dtl.functional.orthogonal import orthogonalise, pcgrad
 from hf_dtl.functional.pair_losses import pair_forgetting
 from hf_dtl.functional.per_sample import per_sample_gradients
 from hf_dtl.functional.task_subspace import TaskSubspace, output_subspaces, task_subspace
-from hf_dtl.methods.batch_statistics import BatchStatisticsTrainer
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
 from hf_dtl.methods.noise_then_distil import fresh_model
 from hf_dtl.methods.pair_trainer import PairTrainer
 from hf_dtl.methods.scrub import ScrubTrainer
 from hf_dtl.methods.task_pairs import PairSet
 from hf_dtl.methods.task_stopping import PursueUntilUnseen
-from hf_dtl.trainer import Disposal
+from hf_dtl.trainers.batch_statistics import BatchStatisticsTrainer
+from hf_dtl.trainers.trainer import Disposal
 
 logger = logging.getLogger(__name__)
 

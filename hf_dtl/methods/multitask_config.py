@@ -8,8 +8,8 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
 from hf_dtl.functional.orthogonal import Orthogonalisation
 from hf_dtl.functional.subspace import Criterion
-from hf_dtl.methods.batch_statistics import BatchStatisticsConfig
-from hf_dtl.streams import Chunking
+from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig
+from hf_dtl.trainers.streams import Chunking
 
 Strategy = Literal[
     "interference_aware", "retrain", "fine_tune", "neg_grad_plus", "scrub", "salun", "pcgrad", "orthograd"

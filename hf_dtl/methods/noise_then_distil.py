@@ -12,8 +12,8 @@ import torch
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.weights import mix_weights
-from hf_dtl.heads import MultiHeadClassifier
-from hf_dtl.methods.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
 
 _OFFSET = 5_915_587  # so that the draw is neither the one that pre-training started from, nor the audit's reference
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import uniform_fooling
 from hf_dtl.functional.weights import inverse_cross_entropy, simulate_fine_tuning
-from hf_dtl.streams import Chunking
-from hf_dtl.trainer import UnlearningTrainer
+from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.streams import Chunking
+from hf_dtl.trainers.trainer import UnlearningTrainer
 
 
 @dataclass

@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 
 from hf_dtl.errors import ModelError
 from hf_dtl.functional.pair_losses import pair_distance, pair_losses
-from hf_dtl.heads import MultiHeadClassifier
-from hf_dtl.methods.every_head import SavesEveryHead
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
 from hf_dtl.methods.task_pairs import Forget, PairSet, forget_table, read_labels
-from hf_dtl.trainer import UnlearningTrainer
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.every_head import SavesEveryHead
+from hf_dtl.trainers.trainer import UnlearningTrainer
 
 _BATCH = 64
 

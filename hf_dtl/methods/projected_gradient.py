@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import GradientSubspace, bounded_forgetting
 from hf_dtl.functional.subspace import Criterion
-from hf_dtl.heads import MultiHeadClassifier
-from hf_dtl.methods.projection import ProjectingTrainer
-from hf_dtl.methods.stopping import StopRule, StopWhenForgotten
-from hf_dtl.streams import Chunking
-from hf_dtl.subspaces import fingerprints
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.projection import ProjectingTrainer
+from hf_dtl.trainers.stopping import StopRule, StopWhenForgotten
+from hf_dtl.trainers.streams import Chunking
+from hf_dtl.trainers.subspaces import fingerprints
 
 
 @dataclass

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from hf_dtl.config import WholeBatchConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import average_loss, saliency_mask, wrong_labels
-from hf_dtl.streams import labels_of
-from hf_dtl.trainer import UnlearningTrainer
+from hf_dtl.trainers.config import WholeBatchConfig
+from hf_dtl.trainers.streams import labels_of
+from hf_dtl.trainers.trainer import UnlearningTrainer
 
 _OFFSET = 7_368_787
 _BATCH = 64

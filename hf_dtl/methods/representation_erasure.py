@@ -15,10 +15,10 @@ from torch import Tensor
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import probe_generalisation
-from hf_dtl.methods.batch_statistics import BatchStatisticsConfig
 from hf_dtl.methods.noise_then_distil import NoiseThenDistilTrainer
-from hf_dtl.probes import read
-from hf_dtl.streams import Chunking
+from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig
+from hf_dtl.trainers.probes import read
+from hf_dtl.trainers.streams import Chunking
 
 
 @dataclass

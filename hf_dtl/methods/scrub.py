@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hf_dtl.config import WholeBatchConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import distillation
-from hf_dtl.trainer import UnlearningTrainer
+from hf_dtl.trainers.config import WholeBatchConfig
+from hf_dtl.trainers.trainer import UnlearningTrainer
 
 
 @dataclass

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers.trainer_utils import TrainOutput
 
-from hf_dtl.config import WholeBatchConfig
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import dampening_factors, squared_gradients
 from hf_dtl.functional.collision import reduce_together
-from hf_dtl.trainer import UnlearningTrainer
+from hf_dtl.trainers.config import WholeBatchConfig
+from hf_dtl.trainers.trainer import UnlearningTrainer
 
 logger = logging.getLogger(__name__)
 

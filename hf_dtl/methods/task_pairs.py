@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hf_dtl.errors import DataError, ModelError
-from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.models.heads import MultiHeadClassifier
 
 
 @dataclass(frozen=True)

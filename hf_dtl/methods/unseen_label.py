@@ -18,11 +18,11 @@ from torch.utils.data import Dataset, Subset
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import damped_basis, held_out_answers, unseen_labels
-from hf_dtl.methods.projection import ProjectingTrainer
 from hf_dtl.methods.random_label import RandomLabelConfig, RandomLabelTrainer
-from hf_dtl.methods.stopping import accuracy, drawn
-from hf_dtl.probes import read
-from hf_dtl.streams import labels_of
+from hf_dtl.trainers.probes import read
+from hf_dtl.trainers.projection import ProjectingTrainer
+from hf_dtl.trainers.stopping import accuracy, drawn
+from hf_dtl.trainers.streams import labels_of
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.collision import Loss
 from hf_dtl.functional.weights import add_noise, push_away
-from hf_dtl.methods.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
-from hf_dtl.trainer import Disposal
+from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
+from hf_dtl.trainers.trainer import Disposal
 
 _OFFSET = 3_628_273
 

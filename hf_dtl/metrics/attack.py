@@ -11,9 +11,9 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import AttackConfig, AxisLeakage, leakage, run_audit, scratch_models
 from hf_dtl.errors import ConfigError
-from hf_dtl.loading_models import check_same_processors
 from hf_dtl.metrics.attacked import Images, attacked_task
 from hf_dtl.metrics.models import Model, find_processor, load_model
+from hf_dtl.models.loading import check_same_processors
 
 
 def attack_model(

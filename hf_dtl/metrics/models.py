@@ -6,7 +6,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.data import load_processor
 from hf_dtl.errors import ConfigError, ModelError
-from hf_dtl.loading_models import load_classifier
+from hf_dtl.models.loading import load_classifier
 
 Model = PreTrainedModel | str | Path
 

@@ -9,12 +9,12 @@ from safetensors.torch import save
 from torch import nn
 
 from hf_dtl.audit import AttackConfig, accuracy, piggyback_attack
-from hf_dtl.audit.networks import published_rows
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.audit.recipes import GRID, Unit
 from hf_dtl.audit.task import draw_images
 from hf_dtl.data import ImageTensors
 from hf_dtl.errors import ConfigError, DataError, ModelError
+from hf_dtl.models.labels import published_rows
 
 TASK = task()
 WRONG_SIZE = ImageTensors(torch.zeros(9, 3, 12, 12), torch.arange(3).repeat(3))

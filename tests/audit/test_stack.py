@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from hf_dtl.audit.attacks import schedule
 from hf_dtl.audit.networks import HEAD, Trainable, new_head
 from hf_dtl.audit.stack import FineTuning, Stack, batch_order, prepare_for_vmap
-from hf_dtl.heads import MultiHeadClassifier
+from hf_dtl.models.heads import MultiHeadClassifier
 
 RATES, STEPS = (1e-3, 1e-2, 3e-3), 8
 

@@ -7,10 +7,10 @@ import torch
 from method_checks import assert_same
 from toy_tasks import OPTIONS, digits, right
 
-from hf_dtl.collages import Collages
 from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods import InstanceUnlearningConfig, InstanceUnlearningTrainer
+from hf_dtl.trainers.collages import Collages
 
 QUICK = {k: v for k, v in OPTIONS.items() if k not in ("optim", "target_ce_weight", "learning_rate")}
 

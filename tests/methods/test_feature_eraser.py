@@ -18,7 +18,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import uniform_fooling
 from hf_dtl.methods.feature_eraser import FeatureEraserConfig, FeatureEraserTrainer
 from hf_dtl.methods.gradient_collision import GradientCollisionConfig, GradientCollisionTrainer
-from hf_dtl.probes import Probes, read
+from hf_dtl.trainers.probes import Probes, read
 
 PROBES = {"probe_images": 40, "probe_steps": 10, "refresh_every": 2, "probe_hidden": 8}
 CASES = {

@@ -11,7 +11,7 @@ from toy_tasks import OPTIONS, source, target, two_headed
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods import GradientCollisionConfig, GradientCollisionTrainer
-from hf_dtl.probes import Probes, read
+from hf_dtl.trainers.probes import Probes, read
 
 PROBES = {"probe_images": 40, "probe_steps": 10, "refresh_every": 2, "probe_hidden": 8}
 HEADS = ("refreshed", "new", "probes")

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from toy_tasks import digits, right, source, two_headed
 from transformers import TrainerCallback, ViTImageProcessorPil
 
-from hf_dtl.adversaries import make_adversaries, pixel_scale
-from hf_dtl.config import UnlearningConfig
 from hf_dtl.data import ImageTensors, default_processor, embedded_processor
 from hf_dtl.errors import ConfigError
-from hf_dtl.instances import predict
 from hf_dtl.methods import AlreadyForgottenError
+from hf_dtl.trainers.adversaries import make_adversaries, pixel_scale
+from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.instances import predict
 
 # What is forgotten ------------------------------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ def test_adversaries_are_found_again_only_for_the_same_model_images_and_options(
     first = build(tmp_path, **options)
     (file,) = folder.iterdir()
     calls = []
-    pgd = "hf_dtl.adversaries.targeted_l2_pgd"
+    pgd = "hf_dtl.trainers.adversaries.targeted_l2_pgd"
     monkeypatch.setattr(pgd, lambda classify, images, targets, **kwargs: calls.append(1) or images)
     again = build(tmp_path, **options)
     assert not calls and torch.equal(again.train_dataset.retain.pixel_values, first.train_dataset.retain.pixel_values)

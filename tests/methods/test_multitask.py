@@ -11,8 +11,8 @@ from transformers import TrainerCallback
 
 from hf_dtl.functional.orthogonal import orthogonalise, pcgrad
 from hf_dtl.functional.pair_losses import pair_forgetting
-from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.methods.task_stopping import task_scores
+from hf_dtl.models.heads import MultiHeadClassifier
 
 STRATEGIES = ["interference_aware", "fine_tune", "neg_grad_plus", "scrub", "salun", "pcgrad", "orthograd"]
 PLAIN = {"task_projection": False}

@@ -18,8 +18,8 @@ from transformers import AutoModelForImageClassification, HfArgumentParser, Trai
 from hf_dtl.data import MultiTaskImages, embedded_processor, load_multitask
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.functional import augment
-from hf_dtl.heads import MultiHeadClassifier
-from hf_dtl.methods.multitask_training import (
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.multitask_training import (
     MultiTaskTrainer,
     MultiTaskTrainingConfig,
     measure_tasks,

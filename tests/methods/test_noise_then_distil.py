@@ -7,13 +7,13 @@ from toy_tasks import target, two_headed
 
 from hf_dtl.audit.references import scratch_model
 from hf_dtl.errors import ConfigError
-from hf_dtl.methods.batch_statistics import BatchStatisticsTrainer
 from hf_dtl.methods.noise_then_distil import (
     FreshDistillationConfig,
     NoiseThenDistilConfig,
     NoiseThenDistilTrainer,
     fresh_model,
 )
+from hf_dtl.trainers.batch_statistics import BatchStatisticsTrainer
 
 NOISE = (NoiseThenDistilConfig, NoiseThenDistilTrainer)
 FRESH = (FreshDistillationConfig, NoiseThenDistilTrainer)

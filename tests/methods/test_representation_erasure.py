@@ -6,7 +6,7 @@ from toy_tasks import source, two_headed
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import probe_generalisation
 from hf_dtl.methods import RepresentationErasureConfig, RepresentationErasureTrainer
-from hf_dtl.probes import read
+from hf_dtl.trainers.probes import read
 
 PAIR = (RepresentationErasureConfig, RepresentationErasureTrainer)
 

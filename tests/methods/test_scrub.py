@@ -10,7 +10,7 @@ from toy_tasks import digits, part, right, two_headed
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods import ScrubConfig, ScrubTrainer
-from hf_dtl.streams import PairedStreams
+from hf_dtl.trainers.streams import PairedStreams
 
 SCRUB = (ScrubConfig, ScrubTrainer)
 # min min max | min min max | min min (a max step would follow) | min ...

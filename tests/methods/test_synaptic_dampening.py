@@ -12,7 +12,7 @@ from transformers import AutoModelForImageClassification
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods import SelectiveSynapticDampeningConfig, SelectiveSynapticDampeningTrainer
-from hf_dtl.training import run_trainer
+from hf_dtl.trainers.training import run_trainer
 
 SSD = (SelectiveSynapticDampeningConfig, SelectiveSynapticDampeningTrainer)
 

@@ -10,7 +10,7 @@ from toy_tasks import OPTIONS, digits, part, right, target, two_headed
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import held_out_answers
 from hf_dtl.methods import ProjectedGradientConfig, ProjectedGradientTrainer, UnseenLabelConfig, UnseenLabelTrainer
-from hf_dtl.probes import read
+from hf_dtl.trainers.probes import read
 
 UNSEEN = (UnseenLabelConfig, UnseenLabelTrainer)
 LABELS = {"target_ce_weight": 1.0, "retain_augmentation": "none"}

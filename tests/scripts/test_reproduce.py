@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from study_toys import OVERRIDE, tiny
 
-from hf_dtl.study import reproduce
+from study import reproduce
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "reproduce.py"
 

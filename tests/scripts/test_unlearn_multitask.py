@@ -14,8 +14,8 @@ from huggingface_hub import ModelCard
 from launching import ACCELERATE, TWO
 from transformers import AutoModelForImageClassification
 
-from hf_dtl.heads import MultiHeadClassifier
 from hf_dtl.hub.multitask_card import verdict
+from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.multitask_job import MultiTaskJob
 from hf_dtl.unlearn_options import UnlearnOptions
 

@@ -1,0 +1,1 @@
+"""Image classifiers of the Hub: loading them, one backbone under a head a task, labels against rows of a head."""

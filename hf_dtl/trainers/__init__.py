@@ -1,0 +1,1 @@
+"""Trainers: what every method shares, on two streams of images."""

@@ -1,0 +1,226 @@
+"""Options that every unlearning method shares."""
+
+import os
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+from torch.utils.data import Dataset
+from transformers import TrainingArguments
+
+from hf_dtl.errors import ConfigError
+from hf_dtl.functional import Augmentation
+from hf_dtl.trainers.streams import Chunking, PairedStreams, labels_of
+
+
+@dataclass
+class UnlearningConfig(TrainingArguments):
+    """`transformers.TrainingArguments` with what disposal and retention add to it.
+
+    The loss of a step is L_retain + forget_weight * L_forget. `per_device_train_batch_size` counts forget images; as
+    many retain images come with them unless `per_device_retain_batch_size` says otherwise.
+
+    Parameters that control the disposal:
+        forget_weight, max_forget_grad_norm, num_chunks, chunking, forget_task.
+    Parameters that control the retention:
+        retain_inputs, retain_augmentation, distillation_weight, temperature, target_ce_weight,
+        per_device_retain_batch_size, retain_task.
+
+    Raises:
+        ConfigError: a value out of range, or fp16, DeepSpeed, FSDP, `torch.compile` or `push_to_hub`, with what to use
+            instead.
+    """
+
+    retains: ClassVar[bool] = True  # whether the method has a retention loss
+    least_classes: ClassVar[int] = 1  # classes that the forget images must have
+    one_task: ClassVar[bool] = False  # whether what is forgotten and what is retained must be of one task
+
+    forget_weight: float = field(
+        default=1.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
+    )
+    max_forget_grad_norm: float = field(
+        default=1.0,
+        metadata={
+            "help": "Bound on the norm of the disposal gradient, before its weight and before retention is added; "
+            "disposal losses are unbounded below. 0 switches the bound off."
+        },
+    )
+    num_chunks: int = field(
+        default=4,
+        metadata={"help": "Chunks that the forget images of one optimizer step form, over all processes together."},
+    )
+    chunking: Chunking = field(
+        default="class",
+        metadata={
+            "help": "How chunks are formed: 'class' (each chunk holds its own classes) or 'random' (each chunk is "
+            "drawn from all forget data)."
+        },
+    )
+    retain_inputs: Literal["target", "source", "both"] = field(
+        default="target",
+        metadata={
+            "help": "Images on which the frozen original model is distilled: 'target', 'source' or 'both'. Distilling "
+            "on source images keeps features of the source task."
+        },
+    )
+    retain_augmentation: Augmentation = field(
+        default="affine",
+        metadata={
+            "help": "Random transforms of the target images: 'none', 'affine' or 'affine_flip' (mirrored too). The "
+            "frozen model names what it sees on the same images."
+        },
+    )
+    distillation_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Weight of the distillation from the frozen original model, >= 0. 0 leaves the cross-entropy."
+        },
+    )
+    temperature: float = field(default=2.0, metadata={"help": "Temperature of the distillation, > 0."})
+    target_ce_weight: float = field(
+        default=1.0, metadata={"help": "Weight of an additional cross-entropy on the retain images' labels, >= 0."}
+    )
+    per_device_retain_batch_size: int | None = field(
+        default=None, metadata={"help": "Retain images a step and device; default: per_device_train_batch_size."}
+    )
+    forget_task: str = field(default="source", metadata={"help": "Head whose task is disposed of; it stays frozen."})
+    retain_task: str = field(default="target", metadata={"help": "Head whose task is kept and exported."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay False: the image columns are read by this library."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Not needed: parameters without a gradient are frozen beforehand."}
+    )
+
+    def __post_init__(self):
+        self._refuse_unsupported()
+        super().__post_init__()
+        self._check_ranges()
+        if self.activation_checkpointing:
+            # The reentrant kind cannot be differentiated through `torch.autograd.grad`.
+            self.activation_checkpointing_kwargs = dict(self.activation_checkpointing_kwargs or {})
+            self.activation_checkpointing_kwargs["use_reentrant"] = False
+        self.remove_unused_columns = False
+        self.label_names = ["labels"]
+
+    def _refuse_unsupported(self) -> None:
+        for wanted, name, reason, remedy in (
+            (self.fp16, "fp16", "its gradient scaler does not see `torch.autograd.grad`", "use bf16=True"),
+            (self.deepspeed, "deepspeed", "it hides gradients from the disposal step", "use DDP (accelerate launch)"),
+            (self.fsdp, "fsdp", "it has not been verified", "use DDP (accelerate launch)"),
+            (self.torch_compile, "torch_compile", "it cannot be differentiated twice", "leave it off"),
+            (self.auto_find_batch_size, "auto_find_batch_size", "it would change the chunks", "set the batch size"),
+            (
+                self.push_to_hub,
+                "push_to_hub",
+                "checkpoints hold the head of the task to be forgotten",
+                "audit what save_model() writes, and call trainer.push_to_hub(report=...)",
+            ),
+        ):
+            if wanted:
+                raise ConfigError(f"{name} is not supported: {reason}. Instead: {remedy}.")
+
+        # `accelerate launch` hands its configuration over in the environment.
+        for variable, allowed, remedy in (
+            ("ACCELERATE_MIXED_PRECISION", ("no", "bf16"), "use --mixed_precision bf16 or no"),
+            (
+                "ACCELERATE_DYNAMO_BACKEND",
+                ("no",),
+                "use --dynamo_backend no: compiled code cannot be differentiated twice",
+            ),
+            ("ACCELERATE_USE_DEEPSPEED", ("false",), "use plain DDP (--multi_gpu)"),
+            ("ACCELERATE_USE_FSDP", ("false",), "use plain DDP (--multi_gpu)"),
+        ):
+            value = os.environ.get(variable, allowed[0]).lower()
+            if value not in allowed:
+                raise ConfigError(
+                    f"The launcher asks for {variable}={value}, which is not supported. Instead: {remedy}."
+                )
+
+    def _check_ranges(self) -> None:
+        for name, low, strict in (
+            ("forget_weight", 0, False),
+            ("max_forget_grad_norm", 0, False),
+            ("num_chunks", 1, False),
+            ("temperature", 0, True),
+            ("distillation_weight", 0, False),
+            ("target_ce_weight", 0, False),
+            ("per_device_retain_batch_size", 1, False),
+        ):
+            value = getattr(self, name)
+            if value is not None and not (value > low or (value == low and not strict)):
+                raise ConfigError(f"{name}={value} must be {'>' if strict else '>='} {low}.")
+        for name, allowed in (
+            ("chunking", get_args(Chunking)),
+            ("retain_inputs", ("target", "source", "both")),
+            ("retain_augmentation", get_args(Augmentation)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
+        if self.retains and not self.distillation_weight and not self.target_ce_weight:
+            raise ConfigError(
+                "distillation_weight=0 and target_ce_weight=0 leave nothing that retains; raise one of them."
+            )
+        forget_images = self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
+        parts = self.world_size * self.gradient_accumulation_steps
+        if self.num_chunks % parts or forget_images % self.num_chunks:
+            raise ConfigError(
+                f"num_chunks={self.num_chunks} must be a multiple of processes x accumulation steps ({parts}) and "
+                f"divide the {forget_images} forget images of an optimizer step (per_device_train_batch_size x "
+                "processes x accumulation steps). Change num_chunks or the batch size."
+            )
+
+    def streams(self, forget: Dataset, retain: Dataset) -> PairedStreams:
+        """The forget and retain streams of these options.
+
+        Raises:
+            ConfigError: the forget images have fewer classes than the method needs; see also `PairedStreams`.
+        """
+        if self.least_classes > 1 and len(forget) and len(np.unique(labels_of(forget))) < self.least_classes:  # type: ignore[arg-type]
+            raise ConfigError(
+                f"{type(self).__name__}: the method works through heads that tell the forgotten classes apart, so it "
+                f"needs at least {self.least_classes}; these images are of one. Use projected_gradient, for example."
+            )
+        return PairedStreams(
+            forget,
+            retain,
+            num_chunks=self.num_chunks,
+            chunk_size=self.chunk_size,
+            retain_chunk_size=self.retain_chunk_size,
+            chunking=self.chunking,
+            seed=self.seed,
+        )
+
+    @property
+    def cells_per_batch(self) -> int:
+        """Chunks of one process in one micro-batch."""
+        return self.num_chunks // (self.world_size * self.gradient_accumulation_steps)
+
+    @property
+    def chunk_size(self) -> int:
+        """Forget images a chunk."""
+        return self.per_device_train_batch_size // self.cells_per_batch
+
+    @property
+    def retain_chunk_size(self) -> int:
+        """Retain images that come with one chunk, at least one."""
+        images = self.per_device_retain_batch_size or self.per_device_train_batch_size
+        return max(1, images // self.cells_per_batch)
+
+
+@dataclass
+class WholeBatchConfig(UnlearningConfig):
+    """Options of methods to which chunks mean nothing: those of `UnlearningConfig`, with other defaults.
+
+    The forget images of a step are drawn from all of them alike, so that a single forgotten class will do, and nothing
+    but `max_grad_norm` bounds the gradient.
+    """
+
+    max_forget_grad_norm: float = field(
+        default=0.0, metadata={"help": "Bound on the norm of the disposal gradient, before its weight; 0: no bound."}
+    )
+    num_chunks: int = field(
+        default=1,
+        metadata={"help": "Chunks that the forget images of one optimizer step form, over all processes together."},
+    )
+    chunking: Chunking = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})

@@ -1,0 +1,138 @@
+"""The instances of a forget request: their labels checked, each image once, and what a model names them."""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hf_dtl.data import ImageTensors
+from hf_dtl.errors import DataError
+from hf_dtl.fingerprint import fingerprint
+from hf_dtl.functional.collision import Reduce
+from hf_dtl.models.heads import MultiHeadClassifier
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 20
+
+
+class Instances(NamedTuple):
+    """Images to forget, in memory, no image twice."""
+
+    images: ImageTensors
+    """With their true labels."""
+    new_labels: Tensor | None
+    """(images,), what each is to be named instead, where that was given."""
+    rows: list[int]
+    """The row number that the user knows each by."""
+
+    def part(self, chosen: Tensor) -> "Instances":
+        """Those that a mask (images,) chooses."""
+        positions = chosen.nonzero().flatten().tolist()
+        new = None if self.new_labels is None else self.new_labels[positions]
+        return Instances(self.images.subset(positions), new, [self.rows[p] for p in positions])
+
+
+def read_instances(
+    images: Dataset, classes: int, *, new_labels: Sequence[int] | None = None, rows: Sequence[int] | None = None
+) -> Instances:
+    """Load the images of a request, once each; duplicates are named in a warning.
+
+    Args:
+        images: items {"pixel_values", "labels"}.
+        classes: rows of the model's head.
+        new_labels: what each image is to be named instead of its label.
+        rows: numbers to name the images by in messages; default: their positions.
+
+    Raises:
+        DataError: no image, a label that the head does not have, a new label that is the old one, or two new labels
+            for one image.
+    """
+    count = len(images)  # type: ignore[arg-type]
+    if not count:
+        raise DataError("There is no image to forget; give at least one.")
+    items = [images[i] for i in range(count)]
+    pixels = torch.stack([item["pixel_values"] for item in items]).cpu()
+    labels = torch.tensor([int(item["labels"]) for item in items])
+    names = list(range(count)) if rows is None else [int(row) for row in rows]
+    new = None if new_labels is None else torch.as_tensor(new_labels).cpu().long()
+    for what, found in (("new_labels", new), ("rows", names)):
+        if found is not None and len(found) != count:
+            raise DataError(f"{what} has {len(found)} entries for {count} images; give one for each.")
+    for what, found in (("label", labels), ("new label", new)):
+        wrong = [] if found is None else [i for i, y in enumerate(found.tolist()) if not 0 <= y < classes]
+        if wrong:
+            raise DataError(
+                f"The {what} {found[wrong[0]]} of {shown(names[i] for i in wrong)} is not one of the head's "
+                f"{classes} classes, 0..{classes - 1}. Number labels as the model's id2label does."
+            )
+    if new is not None and bool((new == labels).any()):
+        same = [names[i] for i in (new == labels).nonzero().flatten()]
+        raise DataError(f"The new label of {shown(same)} is the old one. Give another label, or leave the image out.")
+    return _without_duplicates(Instances(ImageTensors(pixels, labels), new, names))
+
+
+def _without_duplicates(found: Instances) -> Instances:
+    aims = found.images.labels if found.new_labels is None else found.new_labels
+    first: dict[tuple[str, int], int] = {}
+    renamed: dict[str, int] = {}
+    kept, dropped = torch.ones(len(found.rows), dtype=torch.bool), []
+    for position, (image, label, aim) in enumerate(
+        zip(found.images.pixel_values, found.images.labels.tolist(), aims.tolist(), strict=True)
+    ):
+        key = fingerprint([image])
+        if found.new_labels is not None and renamed.setdefault(key, aim) != aim:
+            raise DataError(
+                f"Row {found.rows[position]} is the same image as another one, with another new label ({aim} and "
+                f"{renamed[key]}). Give it one."
+            )
+        if first.setdefault((key, label), position) != position:
+            kept[position] = False
+            dropped.append(found.rows[position])
+    if dropped:
+        logger.warning("Counted once, because the same image comes before: %s.", shown(dropped))
+    return found.part(kept)
+
+
+def shown(rows) -> str:
+    """Row numbers for a message, the first of many."""
+    rows = list(rows)
+    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:_SHOWN]))}{more}"
+
+
+@torch.no_grad()
+def predict(
+    model: MultiHeadClassifier,
+    pixel_values: Tensor,
+    task: str,
+    *,
+    process: tuple[int, int] = (0, 1),
+    reduce: Reduce | None = None,
+    batch_size: int = 128,
+) -> Tensor:
+    """What a model names images, in evaluation mode; each process looks at a share, and all get the same answer.
+
+    Args:
+        model: on the device to use; its mode is left as it was.
+        pixel_values: (N, channels, height, width), on any device.
+        task: whose head names them.
+        process: index and number of processes.
+        reduce: sum over processes; None for one.
+        batch_size: at once.
+
+    Returns:
+        (N,) int64 on the CPU.
+    """
+    device, training = next(model.parameters()).device, model.training
+    index, processes = process
+    named = torch.zeros(len(pixel_values), dtype=torch.int64, device=device)
+    model.eval()
+    for start in range(index * batch_size, len(named), processes * batch_size):
+        batch = slice(start, start + batch_size)
+        named[batch] = model(pixel_values[batch].to(device), task=task).argmax(-1)
+    model.train(training)
+    return (named if reduce is None else reduce(named)).cpu()

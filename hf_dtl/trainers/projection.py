@@ -1,0 +1,100 @@
+"""Updates outside a span of layer inputs: what methods share that protect a model's behaviour on some images."""
+
+import logging
+
+import torch
+from torch.utils.data import Dataset
+
+from hf_dtl.errors import ConfigError
+from hf_dtl.functional import Basis, GradientSubspace
+from hf_dtl.functional.layer_inputs import projectable
+from hf_dtl.functional.subspace import Criterion
+from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
+from hf_dtl.trainers.trainer import UnlearningTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class ProjectingTrainer(UnlearningTrainer):
+    """A trainer whose `prepare` may call `protect`; then its updates stay outside the span of some layer inputs.
+
+    After every step of the optimizer, whichever it is, the whole change since the given weights is projected:
+    momentum, adaptive step sizes and weight decay cannot leak into the protected directions. Biases, normalisation,
+    tokens and embeddings stay bit-identical, and so does every layer that cannot be projected (named in the log).
+    """
+
+    basis: Basis | None = None
+
+    def protect(self, subspace: GradientSubspace, criterion: Criterion, threshold: float) -> None:
+        """Keep every later update outside the main directions of these layer inputs.
+
+        Raises:
+            ConfigError: the moments give no basis, see `GradientSubspace.basis`.
+        """
+        self.guard(self._or_refuse(lambda: subspace.basis(criterion, threshold)))
+
+    def guard(self, basis: Basis) -> None:
+        """Train the weights of those layers alone for which a basis is there."""
+        self.basis = basis = basis.to(self.args.device)
+        model = self.model
+        layers, self._given_layers = projectable(model), projectable(self.teacher)
+        self._projected = {name: layers[name] for name in basis.vectors if name in layers}
+        others = {f"heads.{task}" for task in model.heads if task != self.retain_task}
+        frozen = sorted(set(layers) - set(self._projected) - others)
+        if frozen:
+            logger.warning("Frozen, because their inputs cannot be seen: %s", ", ".join(frozen))
+        worst = max(basis.negative_mass, key=lambda name: basis.negative_mass[name])
+        logger.info("Largest share of negative eigenvalues: %.2g (%s)", basis.negative_mass[worst], worst)
+
+    def collect(self, images: Dataset) -> GradientSubspace:
+        """Moments of the layer inputs on these images, over all processes.
+
+        Raises:
+            ConfigError: the inputs are not finite.
+        """
+        return self._or_refuse(
+            lambda: collect_subspace(
+                self.model,
+                images,
+                self.retain_task,
+                process=(self.args.process_index, self.args.world_size),
+                reduce=self.reduce,
+                progress=not self.args.disable_tqdm,
+            )
+        )
+
+    def retained_moments(self, file: str | None) -> GradientSubspace:
+        """Moments on the retained images: from a file on all training data, less those of the forget images; or new.
+
+        Raises:
+            ConfigError: they do not belong to this model or these images, or are not finite.
+        """
+        if file is None:
+            return self.collect(self.train_dataset.retain)
+        wanted = fingerprints(self.model, self.retain_task, self.processing_class)
+        full, forget = load_subspace(file, wanted, self.args.device), self.collect(self.train_dataset.forget)
+        return self._or_refuse(lambda: full - forget)
+
+    def _or_refuse(self, work):
+        try:
+            return work()
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def _freeze_unused(self) -> None:
+        super()._freeze_unused()
+        if self.basis is None:
+            return
+        weights = {id(layer.weight) for layer in self._projected.values()}
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in weights)
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Take the protected directions out of the whole change since the given weights."""
+        if self.basis is None:
+            return
+        for name, layer in self._projected.items():
+            weight, origin = layer.weight, self._given_layers[name].weight
+            if weight.requires_grad:
+                weight.copy_(origin + self.basis.project(name, weight - origin))

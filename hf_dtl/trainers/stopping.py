@@ -1,0 +1,142 @@
+"""When to stop forgetting, and which weights to keep: rules on accuracies that are measured now and then."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.utils.data import Dataset, Subset
+from transformers import TrainerCallback
+
+from hf_dtl.errors import ConfigError
+from hf_dtl.trainers.trainer import UnlearningTrainer
+
+logger = logging.getLogger(__name__)
+
+StopRule = Literal["steps", "validation_accuracy", "retain_drop"]
+"""steps: no rule. validation_accuracy (removal of random images): as soon as the model names the forgotten images no
+better than held-out ones. retain_drop (removal of a class, of poison): once held-out accuracy has fallen by a margin;
+of the weights within the margin, those with the least forget accuracy are kept."""
+
+_FILE = "best.safetensors"
+
+
+class StopWhenForgotten(TrainerCallback):
+    """Measure forget and held-out accuracy every few steps; stop by the rule and go back to the best weights.
+
+    The best weights lie in the output folder too, so an interrupted run that resumes ends in the same ones.
+
+    Args:
+        trainer: with an `eval_dataset` of held-out images of what is retained.
+        rule: see `StopRule`, not "steps".
+        margin: of retain_drop, in 0..1.
+        every: steps between two measurements, >= 1.
+        images: most images of each kind that a measurement looks at, a fixed draw, >= 1.
+
+    Raises:
+        ConfigError: the trainer has no eval_dataset.
+    """
+
+    def __init__(self, trainer: UnlearningTrainer, rule: StopRule, margin: float, every: int, images: int):
+        if trainer.eval_dataset is None or not len(trainer.eval_dataset):  # type: ignore[arg-type]
+            raise ConfigError(f"stop={rule!r} needs held-out images of what is retained: give eval_dataset.")
+        self.trainer, self.rule, self.margin, self.every = trainer, rule, margin, every
+        self.forget = drawn(trainer.train_dataset.forget, images)
+        self.held_out = drawn(trainer.eval_dataset, images)
+        self.start = 0.0
+        self.best: tuple[float, float] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        if self.rule == "retain_drop":
+            self.start = accuracy(trainer, trainer.teacher, self.held_out)
+        self.best = None
+        if state.global_step and self._path.exists():
+            with safe_open(self._path, "pt") as file:
+                found = json.loads(file.metadata()["about"])
+            if found["step"] <= state.global_step:  # a later one will be found again
+                self.best = (found["forget"], found["held_out"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.every and state.global_step < state.max_steps:
+            return
+        trainer, model = self.trainer, self.trainer.accelerator.unwrap_model(self.trainer.model)
+        forget = accuracy(trainer, model, self.forget)
+        held_out = accuracy(trainer, model, self.held_out)
+        for name, value in (("forget_accuracy", forget), ("held_out_accuracy", held_out)):
+            trainer._metrics[name].append(torch.tensor(value, device=trainer.args.device))
+        if self.rule == "validation_accuracy":
+            control.should_training_stop |= forget <= held_out
+            return
+        if held_out < self.start - self.margin - 1e-9:
+            control.should_training_stop = True
+        elif self.best is None or (forget, -held_out) < (self.best[0], -self.best[1]):
+            self.best = (forget, held_out)
+            self._keep(model, state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.rule == "validation_accuracy":
+            return
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        if self.best is None:
+            logger.warning(
+                "Held-out accuracy fell by more than %g within %d steps: the given weights are kept and nothing is "
+                "forgotten. Lower learning_rate, raise threshold, or measure more often (check_every).",
+                self.margin, self.every,
+            )  # fmt: skip
+            weights = dict(self.trainer.teacher.named_parameters())
+        else:
+            with safe_open(self._path, "pt") as file:
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in weights and parameter.requires_grad:
+                    parameter.copy_(weights[name])
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.trainer.args.output_dir) / _FILE
+
+    def _keep(self, model: torch.nn.Module, step: int) -> None:
+        trainer = self.trainer
+        if trainer.args.should_save:
+            weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+            about = {"forget": self.best[0], "held_out": self.best[1], "step": step}
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            new = self._path.with_name(f".{_FILE}.partial")
+            save_file(weights, new, metadata={"about": json.dumps(about)})
+            new.replace(self._path)
+        trainer.accelerator.wait_for_everyone()
+
+
+def drawn(images: Dataset, most: int) -> Dataset:
+    """The images, or a fixed draw of them."""
+    count = len(images)  # type: ignore[arg-type]
+    return images if count <= most else Subset(images, np.random.default_rng(0).permutation(count)[:most].tolist())
+
+
+@torch.no_grad()
+def accuracy(trainer: UnlearningTrainer, model: torch.nn.Module, images: Dataset, batch_size: int = 128) -> float:
+    """Share of images, 0..1, that a model with several heads names as labelled, shared among the processes.
+
+    Args:
+        trainer: whose device, retained task and processes are used.
+        model: a `MultiHeadClassifier`; its mode is left as it was.
+        images: items {"pixel_values", "labels"}.
+        batch_size: at once.
+    """
+    args, training = trainer.args, model.training
+    model.eval()
+    mine = range(args.process_index, len(images), args.world_size)  # type: ignore[arg-type]
+    right = torch.zeros((), dtype=torch.float64, device=args.device)
+    for start in range(0, len(mine), batch_size):
+        pixels, labels = trainer.loaded(images, mine[start : start + batch_size])
+        right += (model(pixels, task=trainer.retain_task).argmax(-1) == labels).sum()
+    model.train(training)
+    if trainer.reduce is not None:
+        right = trainer.reduce(right)
+    return right.item() / len(images)  # type: ignore[arg-type]

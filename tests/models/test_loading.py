@@ -1,0 +1,91 @@
+"""Models from the Hub's cache and from folders, and the comparison of their processors."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from toy_tasks import two_headed
+from transformers import ConvNextImageProcessorPil
+
+from hf_dtl.data import embedded_processor
+from hf_dtl.errors import ModelError
+from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of, resized
+
+REMEDY = "Choose one for all models."
+COMMITS = {"main": "a" * 40, "dev": "d" * 40}
+
+
+@pytest.fixture
+def hub():
+    """A Hub model with two revisions, in the cache; the second has other weights and another processor."""
+    cache = Path(constants.HF_HUB_CACHE) / "models--someone--thing"
+    model = two_headed().export("target")
+    for revision, commit in COMMITS.items():
+        (cache / "refs").mkdir(parents=True, exist_ok=True)
+        (cache / "refs" / revision).write_text(commit)
+        model.save_pretrained(cache / "snapshots" / commit)
+        embedded_processor(16 if revision == "main" else 32).save_pretrained(cache / "snapshots" / commit)
+        with torch.no_grad():
+            model.get_parameter("classifier.bias").fill_(7.0)
+    yield "someone/thing"
+    shutil.rmtree(cache)
+
+
+def test_weights_and_processor_are_those_of_the_revision(hub):
+    for revision, bias, size in (("main", 0.0, 16), ("dev", 7.0, 32)):
+        model = load_classifier(hub, revision)
+        assert model.dtype == torch.float32 and not model.training
+        assert model.get_parameter("classifier.bias").tolist() == [bias] * 4
+        assert processor_of(hub, model, revision).size["height"] == size
+    with pytest.raises(ModelError, match="'someone/thing' cannot be loaded"):
+        load_classifier(hub, "nowhere")
+    with pytest.raises(ModelError, match="at the revision 'nowhere'"):
+        processor_of(hub, model, "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda weights: weights.pop("classifier.weight"), "classifier.weight"),
+        (lambda weights: weights.update({"classifier.bias": torch.zeros(5)}), "classifier.bias"),
+        (lambda weights: [weights.pop(name) for name in list(weights)], "and 3[0-9] more"),
+    ],
+)
+def test_missing_weights_are_refused_unless_they_are_a_head_to_be_replaced(change, named, tmp_path):
+    two_headed().export("target").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    change(weights)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=named):
+        load_classifier(tmp_path)
+    if named.startswith("classifier"):
+        load_classifier(tmp_path, new_head=True)
+    else:
+        with pytest.raises(ModelError, match="lack"):
+            load_classifier(tmp_path, new_head=True)
+
+
+def test_processors_are_compared_by_what_they_make_of_an_image():
+    one, other = embedded_processor(16), embedded_processor(16)
+    other.do_resize, other.image_std = True, [0.5, 0.5, 0.5]  # spelled differently, but the same
+    check_same_processors({"undisposed": one, "scrubbed": other}, num_channels=3, remedy=REMEDY)
+    other.do_rescale = False
+    with pytest.raises(ModelError, match=r"do_rescale True \(undisposed\), False \(scrubbed\).* Choose one for all"):
+        check_same_processors({"undisposed": one, "scrubbed": other}, num_channels=3, remedy=REMEDY)
+    with pytest.raises(ModelError, match="height.: 16.*height.: 20"):
+        check_same_processors({"undisposed": one, "scrubbed": embedded_processor(20)}, num_channels=3, remedy=REMEDY)
+    cropping = ConvNextImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.5] * 3, size={"shortest_edge": 16})
+    with pytest.raises(ModelError, match="crop_pct"):
+        check_same_processors({"undisposed": one, "scrubbed": cropping}, num_channels=3, remedy=REMEDY)
+
+
+def test_resized_keeps_the_normalisation():
+    model = two_headed().backbone
+    processor = embedded_processor(16)
+    processor.image_mean = [0.1, 0.2, 0.3]
+    result = resized(processor, model, 24)
+    assert result.image_mean == [0.1, 0.2, 0.3] and result.size == {"height": 24, "width": 24}
+    check_same_processors({"first": result, "second": resized(result, model, 24)}, num_channels=3, remedy=REMEDY)

@@ -1,0 +1,122 @@
+"""A whole comparison of unlearning methods on a few images in this process: what is kept, tuned on, and repeated."""
+
+import json
+
+import pytest
+
+from hf_dtl.errors import ConfigError, DivergedError, OutputError
+from hf_dtl.unlearn import UnlearnJob
+from study import unlearn_run
+from study.unlearn_report import cells, markdown
+from study.unlearn_run import ComparisonOptions, compare, plan
+from study.unlearn_settings import UNLEARN_SETTINGS
+
+TINY = {
+    "dataset": "mnist[0,1,2]", "images_per_class": 48, "max_eval_images": 60, "train_epochs": 16.0, "unlearn_steps": 2,
+    "budgets": "2", "augmentation": "none",
+}  # fmt: skip
+METHODS = "negative_ce,projected_gradient:learning_rate=0.1"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    setting = UNLEARN_SETTINGS["fashion_vit"]
+    before = dict(setting.options)
+    setting.options.update(TINY)
+    yield
+    setting.options.clear()
+    setting.options.update(before)
+
+
+def options(folder, **changes):
+    chosen = {
+        "output_dir": str(folder), "seeds": "0,1", "requests": "class=1", "methods": METHODS,
+        "attacks": "linear_probe", "workers": 1, "use_cpu": True,
+    }  # fmt: skip
+    return ComparisonOptions(**chosen | changes)
+
+
+@pytest.fixture(scope="module")
+def done(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comparison") / "out"
+    lines = []
+    return folder, compare(options(folder), lines.append), lines
+
+
+def test_from_data_to_tables(done):
+    folder, (found,), lines = done
+    negative, projected = found.rows
+    assert negative.tried.keys() == {3e-4, 1e-3, 3e-3} and projected.tried.keys() == {0.1}
+    best = min(negative.tried, key=negative.tried.get)
+    assert negative.name == f"negative_ce:learning_rate={best:g}"
+    undisposed, retrained = found.references
+    assert retrained.accuracy["forget"].values == (0.0, 0.0) and retrained.gap.mean == 0
+    assert undisposed.accuracy["retain"].mean > 0.6 and undisposed.gap.mean > 0.1 and negative.cost.mean > 0
+    assert len(negative.gap.values) == 2 and found.images == {"forget": 48, "retain": 96}
+    assert len([line for line in lines if line.startswith("[")]) == 3 + (4 + 2) + 4
+    for name in ("table.md", "results.json", "gap.png", "gap.svg"):
+        assert (folder / name).stat().st_size > 1000
+    values = json.loads((folder / "results.json").read_text())
+    assert str(folder) not in json.dumps(values) and "--requests class=1" in values["command"]
+    assert markdown(values, [found]) == (folder / "table.md").read_text()
+    assert "| (undisposed) |" in cells(found).markdown()
+
+
+def test_tuning_sees_no_test_images_and_no_attack(done):
+    folder, *_ = done
+    study = plan(options(folder))
+    for cell in (study.tuning_seed("class=1"), *study.tuning("class=1", study.methods[0]).values()):
+        assert set(cell.result()["accuracy"]) == {"forget", "retain", "validation"} and not cell.result()["membership"]
+    assert not list((folder / "seeds" / "1000").rglob("attacks*"))
+
+
+def test_a_finished_comparison_is_repeated_from_its_files_alone(done, monkeypatch):
+    folder, found, _ = done
+
+    def forbidden(*args):
+        raise AssertionError("nothing is left to do")
+
+    monkeypatch.setattr(UnlearnJob, "__init__", forbidden)
+    lines = []
+    assert compare(options(folder), lines.append) == found
+    assert not [line for line in lines if line.startswith("[")]
+
+
+def test_a_method_that_diverges_is_a_result(done, monkeypatch):
+    folder, *_ = done
+
+    def diverge(*args):
+        raise DivergedError("the loss is not finite")
+
+    monkeypatch.setattr(UnlearnJob, "unlearn", diverge)
+    methods = f"{METHODS},uniform_fooling"
+    (found,) = compare(options(folder, methods=methods), lambda line: None)
+    assert found.failed == {"uniform_fooling": "the training diverged at every strength"} and len(found.rows) == 2
+    assert "`uniform_fooling` has no row" in (folder / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"setting": "none"}, "Unknown --setting"),
+        ({"setting": "cifar_vit"}, "needs --data_dir"),
+        ({"seeds": "1,1"}, "must be different numbers"),
+        ({"seeds": "1000"}, "and --tuning_seed 1000 none of them"),
+        ({"requests": ";"}, "names nothing to forget"),
+        ({"methods": "salon"}, "Unknown method 'salon'"),
+        ({"methods": ""}, "must name different methods"),
+        ({"workers": 0}, "--workers 0"),
+        ({"attacks": "magic"}, "Unknown attack 'magic'"),
+    ],
+)
+def test_bad_options(changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        compare(options(tmp_path / "out", **changes), lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_comparison_is_not_overwritten(done, monkeypatch):
+    folder, *_ = done
+    monkeypatch.setitem(UNLEARN_SETTINGS["fashion_vit"].options, "unlearn_steps", 3)
+    with pytest.raises(OutputError, match="unlearn_steps: 2 there, 3 now"):
+        unlearn_run.plan(options(folder)).start()

@@ -1,0 +1,217 @@
+"""Forgetting for some of several tasks: what a command line may say, which images are meant, and what is measured."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from architectures import CONFIGS
+from transformers import AutoModelForImageClassification, HfArgumentParser, TrainerCallback
+
+from hf_dtl.audit import PiggybackRecord
+from hf_dtl.data import embedded_processor
+from hf_dtl.data.glyphs import render_glyphs
+from hf_dtl.errors import DTLError
+from hf_dtl.methods import with_task_heads
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.multitask_job import MultiTaskJob
+from hf_dtl.multitask_results import Result, measure, relearned, tables
+from hf_dtl.unlearn_options import UnlearnOptions
+
+
+@pytest.fixture(scope="module")
+def glyphs(tmp_path_factory):
+    """120 training glyphs and 40 of each other split, in a folder."""
+    folder = tmp_path_factory.mktemp("glyphs") / "letters"
+    for split, count in (("train", 120), ("validation", 40), ("test", 40)):
+        render_glyphs(split, count).to_parquet(folder / f"{split}.parquet")
+    return folder
+
+
+@pytest.fixture
+def options(glyphs, tmp_path):
+    """Options of a small job that is never trained, with others on top."""
+
+    def make(**others) -> UnlearnOptions:
+        chosen = {
+            "dataset": str(glyphs), "task_columns": "case,weight,rotation", "forget": "random=10%",
+            "methods": "multitask", "use_cpu": True, "image_size": 14, "unlearn_batch_size": 8, "budgets": "2",
+            "output_dir": str(tmp_path / "out"),
+        }  # fmt: skip
+        return UnlearnOptions(**chosen | others)
+
+    return make
+
+
+def saved(folder, tasks, image_size=14):
+    config = CONFIGS["vit"]()
+    config.image_size, config.patch_size = image_size, 7
+    with_task_heads(AutoModelForImageClassification.from_config(config), tasks).save(folder)
+    embedded_processor(image_size).save_pretrained(folder)
+    return str(folder)
+
+
+TASKS = {"case": ("upper", "lower"), "weight": ("regular", "bold"), "rotation": ()}
+
+
+@pytest.mark.parametrize(
+    "spelling", ["--method multitask --forget-tasks a,b", "--methods multitask --forget_tasks a,b"]
+)
+def test_both_spellings_of_the_command_line(spelling):
+    (read,) = HfArgumentParser(UnlearnOptions).parse_args_into_dataclasses(
+        [*spelling.split(), "--forget", "random=5%"]
+    )
+    assert read.multitask and read.forget_tasks == "a,b"
+    assert (read.dataset, read.augmentation, read.attacks, read.budgets) == ("glyphs", "none", "full", "5")
+    one = UnlearnOptions(forget="random=5%")
+    assert (one.dataset, one.augmentation, one.budgets) == ("fashion_mnist", "affine", "5,20")
+    assert read.recorded().keys() - one.recorded().keys() == {"forget_tasks", "task_columns", "images"}
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"goal": "relabel"}, "--goal relabel is for methods of one task"),
+        ({"retrained": "x"}, "use --reference retrain"),
+        ({"label_column": "case"}, "--task_columns"),
+        ({"images_per_class": 3}, "use --images"),
+        ({"forget": "class=0"}, "--forget class=0 is for one task"),
+        ({"methods": "multitask,salun"}, "names multitask, for several tasks at once, and salun, for one"),
+        ({"methods": "salun"}, "is for several tasks at once, --methods salun is for one. Add --methods multitask"),
+        (
+            {"methods": "salun", "task_columns": None, "forget_tasks": "case"},
+            "--forget_tasks case is for several tasks",
+        ),
+        ({"methods": "multitask:strategy=x"}, "strategy='x' is unknown"),
+        ({"methods": "multitask,multitask:strategy=scrub", "unlearn_steps": 4}, "nothing would be forgotten"),
+        ({"methods": "multitask:nothing=1"}, "multitask has no option 'nothing'"),
+        ({"reference": "maybe"}, "--reference 'maybe' is unknown"),
+        (
+            {"forget_tasks": "case,letters"},
+            "There is no task 'letters'; the model's tasks are: case, weight, rotation",
+        ),
+        ({"forget_tasks": " , "}, "There is no pair"),
+        ({"forget": "random=100%"}, "nothing that could be retained is left"),
+        ({"forget": "random=0"}, "Nothing to forget"),
+        ({"forget": "weight=bold"}, "'weight' must be a column that is no task"),
+        ({"task_columns": "case,wait"}, "has no label column 'wait'"),
+        ({"task_columns": "a=case,a=weight"}, "names a task twice"),
+        ({"budgets": "70"}, "Lower --budgets"),
+        ({"train_epochs": 0}, "--train_epochs 0 leaves the new heads of the tasks random"),
+        ({"unlearn_batch_size": 0}, "--unlearn_batch_size 0 must be a positive multiple"),
+    ],
+)
+def test_what_is_refused_before_any_work(options, tmp_path, others, message):
+    with pytest.raises(DTLError, match=re.escape(message)) as refused:
+        MultiTaskJob(options(**others))
+    assert "\n" not in str(refused.value) or others.get("forget")
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_a_file_and_of_a_column(options, tmp_path):
+    (tmp_path / "rows.txt").write_text("7\n3  # a comment\n")
+    listed = MultiTaskJob(options(forget=str(tmp_path / "rows.txt"), forget_tasks="case"))
+    assert listed.rows == [3, 7] and listed.forgotten == ("case",)
+    (tmp_path / "rows.txt").write_text("7,upper\n3,lower\n")
+    with pytest.raises(DTLError, match="rows.txt names new labels, which multitask does not give"):
+        MultiTaskJob(options(forget=str(tmp_path / "rows.txt")))
+
+    whole = render_glyphs("train", 120)
+    serif = np.flatnonzero(np.array(whole["family"]) == whole.features["family"].str2int("serif")).tolist()
+    job = MultiTaskJob(options(forget="family=serif", output_dir=str(tmp_path / "other")))
+    assert job.rows == serif and list(job.tasks) == list(job.model.heads) == ["case", "weight", "rotation"]
+    assert job.forgotten == tuple(job.tasks) and job.images["train"].labels.keys() == TASKS.keys()
+    held_out = render_glyphs("test", 40)
+    assert len(job.images["test"]) == sum(
+        f != held_out.features["family"].str2int("serif") for f in held_out["family"]
+    )
+
+
+def test_a_model_with_its_heads_is_taken_as_it_is(options, tmp_path):
+    folder = saved(tmp_path / "model", TASKS)
+    job = MultiTaskJob(options(model_name_or_path=folder, image_size=None))
+    weights = MultiHeadClassifier.load(folder).state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in job.train().state_dict().items())
+    with pytest.raises(DTLError, match=re.escape("case, rotation is only there, or has other classes")):
+        wrong = saved(tmp_path / "wrong", {"case": ("lower", "upper"), "weight": TASKS["weight"]})
+        MultiTaskJob(options(model_name_or_path=wrong, image_size=None))
+    (tmp_path / "wrong" / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(DTLError, match="cannot be loaded as a model of several tasks"):
+        MultiTaskJob(options(model_name_or_path=wrong, image_size=None))
+    plain = AutoModelForImageClassification.from_config(CONFIGS["resnet"]())
+    plain.save_pretrained(tmp_path / "plain")
+    job = MultiTaskJob(options(model_name_or_path=str(tmp_path / "plain"), output_dir=str(tmp_path / "third")))
+    assert {t: job.model.heads[t].out_features for t in TASKS} == {"case": 2, "weight": 2, "rotation": 1}
+
+
+def test_an_interrupted_stage_goes_on_as_if_it_had_not_been(options, tmp_path, monkeypatch):
+    steps = []
+
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            steps.append(state.global_step)
+            if steps == [1, 2, 3]:
+                raise KeyboardInterrupt
+
+    chosen = {"model_name_or_path": saved(tmp_path / "model", TASKS), "image_size": None, "forget_tasks": "case"}
+    chosen |= {"methods": "multitask:forget_until=steps", "unlearn_learning_rate": 1e-2}
+    chosen |= {"unlearn_steps": 4, "save_steps": 2}
+    whole, cut = (MultiTaskJob(options(output_dir=str(tmp_path / name), **chosen)) for name in ("whole", "cut"))
+    wanted = whole.unlearn(whole.choices[0], whole.model).state_dict()
+    with monkeypatch.context() as patched:
+        build = MultiTaskJob._trainer
+
+        def interrupted(*args):
+            trainer = build(*args)
+            trainer.add_callback(Interrupt())
+            return trainer
+
+        patched.setattr(MultiTaskJob, "_trainer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cut.unlearn(cut.choices[0], cut.model)
+        found = cut.unlearn(cut.choices[0], cut.model).state_dict()
+    assert steps == [1, 2, 3, 3, 4]
+    assert all(torch.allclose(value, wanted[name], atol=1e-6) for name, value in found.items())
+    given = whole.model.state_dict()
+    assert not torch.equal(found["heads.case.weight"], given["heads.case.weight"])
+    assert torch.equal(found["heads.weight.weight"], given["heads.weight.weight"])
+    stage = cut.disposal_stage(cut.choices[0])
+    assert cut.cost(stage) is None and whole.cost(stage)["cpu"] > 0, "of a stage done in two parts it is not known"
+
+
+def test_scores_and_their_impact_equal_hand_values(options, tmp_path):
+    job = MultiTaskJob(options(forget_tasks="case", forget="random=20", membership=False))
+    # a head's bias alone answers: everything is upper, regular, and turned by 0.5
+    before, after = job.model, MultiTaskJob(options(output_dir=str(tmp_path / "2"), forget_tasks="case")).model
+    for model, case in ((before, 0), (after, 1)):
+        for task, bias in (("case", np.eye(2)[case]), ("weight", np.eye(2)[0]), ("rotation", [0.5])):
+            torch.nn.init.zeros_(model.heads[task].weight)
+            model.heads[task].bias.data = torch.tensor(bias, dtype=torch.float32)
+    results = [Result("original", before), Result("unlearned", after, job.choices[0])]
+    assert measure(job, results) == ["UIS of the task rotation: left out, the original model scores 0 on it."]
+    labels, forgotten = job.images["train"].labels, np.isin(np.arange(120), job.rows)
+    upper = (labels["case"] == 0).double().numpy()
+    found = results[1].scores
+    assert found["case"]["forget"] == pytest.approx(1 - upper[forgotten].mean())
+    assert results[0].scores["case"]["retain"] == pytest.approx(upper[~forgotten].mean())
+    turned = labels["rotation"].double().numpy()
+    assert found["rotation"]["forget"] == pytest.approx(1 - ((turned[forgotten] - 0.5) ** 2).mean() / turned.var())
+    o_t = (job.images["test"].labels["case"] == 0).double().mean().item()
+    by_hand = (abs(o_t - (1 - o_t)) + abs(o_t - found["case"]["forget"])) / o_t / 2
+    assert results[1].impact.by_task == pytest.approx({"case": by_hand, "weight": 0})
+    assert results[1].impact.mean == pytest.approx(by_hand / 2)
+
+
+def test_relearning_is_averaged_over_budgets_and_shown(options):
+    job = MultiTaskJob(options(forget_tasks="case"))
+    record = PiggybackRecord("scrubbed", "d", "source_subset", "full", 2, 0, 1e-3, 0.5, 0.5)
+    values = {(2, 0): 0.5, (2, 1): 0.7, (4, 0): 0.7, (4, 1): 0.9}
+    attacks = [replace(record, budget=b, seed=s, accuracy=value) for (b, s), value in values.items()]
+    attacks += [replace(a, model="scratch", accuracy=0.25) for a in attacks]
+    result = Result("unlearned", job.model, job.choices[0], attacks={"case": attacks})
+    assert relearned(result, "case", "scrubbed") == pytest.approx((0.7, 0.02**0.5))
+    assert relearned(result, "case", "retrained") is None and relearned(result, "weight", "scrubbed") is None
+    measure(job, [result])
+    rows = [row for row in tables(job, [result], []).rows if row[0] == "case *"]
+    assert [row[-1] for row in rows] == ["0.700 ± 0.141", "0.250 ± 0.000"] and rows[1][1] == "random weights"
