@@ -1,14 +1,23 @@
 """Options of a command line: fields of a dataclass with help texts, and lists of numbers."""
 
+from collections.abc import Iterable
 from dataclasses import MISSING, field
+from difflib import get_close_matches
 from typing import Any
 
 from hf_dtl.errors import ConfigError
 
 
-def option(default: Any = MISSING, help: str = "") -> Any:
-    """A dataclass field with a help text for the command line; without a default it must be given."""
-    return field(default=default, metadata={"help": help})
+def option(default: Any = MISSING, help: str = "", *, group: str = "", aliases: tuple[str, ...] = ()) -> Any:
+    """A dataclass field with a help text for the command line; without a default it must be given.
+
+    Args:
+        default: of the field.
+        help: what it means, one sentence.
+        group: heading that it stands under in the help of a command.
+        aliases: further names of the option.
+    """
+    return field(default=default, metadata={"help": help, "group": group, "aliases": aliases})
 
 
 def numbers(text: str, name: str, kind: type) -> tuple:
@@ -27,7 +36,18 @@ def numbers(text: str, name: str, kind: type) -> tuple:
         (5, 20)
     """
     try:
-        return tuple(kind(part) for part in text.split(","))
+        return tuple(kind(part) for part in str(text).split(","))
     except ValueError:
         what, example = ("whole numbers", "5,20") if kind is int else ("numbers", "1e-4,1e-3")
         raise ConfigError(f"--{name} {text!r} must be {what} separated by commas, for example {example}.") from None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question that names the nearest right word, with a blank before it; nothing where none is near.
+
+    Example:
+        >>> nearest("bugdet", ["budget", "seed"])
+        ' Did you mean budget?'
+    """
+    near = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""

@@ -1,6 +1,8 @@
 """Encoded images as tensors that a model takes: processed once, or one by one where memory is short."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import datasets
 import torch
@@ -10,6 +12,7 @@ from transformers import BaseImageProcessor
 
 from hf_dtl.data.decoding import ImageReader, batches
 from hf_dtl.errors import DataError
+from hf_dtl.fingerprint import fingerprint
 
 BATCH = 256
 PROGRESS_FROM = 2000
@@ -76,6 +79,23 @@ class LazyImages(Dataset[Item]):
         self._reader.refuse(faults)
         self._shape = self._reader.process(images).shape[1:]
         self.labels = self._reader.labels()
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint of the encoded images and of how they are prepared; of files by size and time of change."""
+        reader, encoded = self._reader, datasets.Image(decode=False)
+        rows = reader.dataset.select_columns(["image"]).cast_column("image", encoded)
+
+        def parts() -> Iterator[object]:
+            for row in rows:
+                image = row["image"]
+                if image["bytes"] is not None:
+                    yield hashlib.blake2b(image["bytes"]).hexdigest()
+                else:
+                    found = Path(image["path"]).stat()
+                    yield [image["path"], found.st_size, found.st_mtime_ns]
+
+        return fingerprint([reader.processor.to_dict(), *parts()])
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -50,6 +50,12 @@ class MultiTaskImages(Dataset[dict[str, Tensor | dict[str, Tensor]]]):
         pixels = found if isinstance(found, Tensor) else found["pixel_values"]
         return {"pixel_values": pixels, "labels": {task: values[index] for task, values in self.labels.items()}}
 
+    @property
+    def identity(self) -> str:
+        """Fingerprint of images that are not in memory."""
+        assert isinstance(self.pixel_values, LazyImages)
+        return self.pixel_values.identity
+
     def subset(self, rows: Sequence[int] | Tensor) -> "MultiTaskImages":
         """Return the images at `rows`, copied, or still lazy."""
         rows = torch.as_tensor(rows, dtype=torch.long)

@@ -17,3 +17,10 @@ def published_rows(model: PreTrainedModel, classes: int, labels: Iterable[str]) 
     if names == [f"label_{i}" for i in range(len(labels))]:
         return list(range(len(labels)))
     return [names.index(label) for label in labels] if set(labels) <= set(names) else None
+
+
+def named_rows(model: PreTrainedModel, labels: Iterable[str]) -> list[int] | None:
+    """Rows of the published head that stand for some classes by name, or None; a head without names has none."""
+    names = [str(name).casefold() for name in (model.config.id2label or {}).values()]
+    unnamed = names == [f"label_{i}" for i in range(len(names))]
+    return None if unnamed else published_rows(model, int(model.config.num_labels or 0), labels)

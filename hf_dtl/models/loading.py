@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
 
@@ -134,3 +135,9 @@ def _differences(first: str, reference: BaseImageProcessor, name: str, processor
 def _preparation(processor: BaseImageProcessor) -> dict[str, Any]:
     values = {key: value for key, value in processor.to_dict().items() if key not in _NO_PREPARATION}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def quiet() -> None:
+    """Silence what transformers prints while it reads and writes weights; a run has bars of its own."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()

@@ -1,6 +1,7 @@
 """A run is a folder of stages: each is done once, as a whole, and a finished one is never touched again."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,7 +12,9 @@ from accelerate import PartialState
 
 from hf_dtl.errors import OutputError
 
-SETTINGS = "run.json"
+SETTINGS, MADE_FROM = "run.json", "made_from.txt"
+
+logger = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -91,30 +94,42 @@ class Run:
                 "--output_dir, repeat that run's options to continue it, or delete the folder."
             )
 
-    def stage(self, name: str, work: Callable[[Path], None]) -> Path:
+    def stage(self, name: str, work: Callable[[Path], None], made_from: str = "") -> Path:
         """Do a stage unless it is finished, and return its folder.
 
         Args:
             name: of the stage, a relative path.
             work: called by every process with a folder to write to. After an interruption the folder still holds what
                 was there (a trainer's checkpoints, say). A sub-folder `checkpoints` is dropped at the end.
+            made_from: fingerprint of the images, weights and options that the stage is made from. A stage that was
+                made from others, whatever their names, is done anew; the old one stays until the new one is there.
         """
         done = self.folder / "stages" / name
-        finished = done.is_dir()
+        finished = done.is_dir() and _made_from(done) == made_from
         self.state.wait_for_everyone()
         if not finished:
             partial = done.with_name(f"{done.name}.partial")
             if self.state.is_main_process:
+                if done.is_dir():
+                    logger.warning("%s is done anew: its images, model or options have changed since.", name)
+                if partial.is_dir() and _made_from(partial) != made_from:
+                    shutil.rmtree(partial)
                 partial.mkdir(parents=True, exist_ok=True)
+                (partial / MADE_FROM).write_text(made_from)
                 _drop_broken_checkpoints(partial / "checkpoints")
             self.state.wait_for_everyone()
             work(partial)
             self.state.wait_for_everyone()
             if self.state.is_main_process:
                 shutil.rmtree(partial / "checkpoints", ignore_errors=True)
-                partial.rename(done)
+                replace_folder(partial, done)
         self.state.wait_for_everyone()
         return done
+
+
+def _made_from(folder: Path) -> str:
+    record = folder / MADE_FROM
+    return record.read_text() if record.exists() else ""
 
 
 def _drop_broken_checkpoints(folder: Path) -> None:

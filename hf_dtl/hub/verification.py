@@ -1,0 +1,241 @@
+"""Published numbers against those of an attack that was run again."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean, stdev
+
+from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, leakage
+from hf_dtl.audit.leakage import Ratio
+from hf_dtl.audit.tables import AXIS_TITLES, Cells, with_deviation, with_interval
+from hf_dtl.errors import DataError
+
+RULE = (
+    "A number holds when it is at most max(2 deviations over the seeds of this run, noise of the images) from the "
+    "published one; the noise of n images is 2·√(p(1 − p)/n), at least one image."
+)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A published number and the same one of this run.
+
+    Args:
+        what: `PL accuracy`, `validation accuracy` (by which the strongest attack is chosen) or `target accuracy`.
+        model, dataset, axis, attack, budget: what was measured; empty and 0 for target accuracy.
+        published: mean over seeds; None where the report has no such number for every seed.
+        found: the same of this run; None where the attack cannot be run on this model.
+        deviation: over the seeds of this run; None for one.
+        allowed: largest difference that holds.
+    """
+
+    what: str
+    model: str
+    dataset: str
+    axis: str
+    attack: str
+    budget: int
+    published: float | None
+    found: float | None
+    deviation: float | None
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether both are there and agree."""
+        if self.published is None or self.found is None:
+            return False
+        return abs(self.published - self.found) <= self.allowed + 1e-9
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a verification found.
+
+    Args:
+        method: of the report.
+        weights: what is wrong with the files of weights, one sentence a file.
+        numbers: every number that was compared.
+        published, found: leakage of the report, and the one that follows from this run's attacks and the models that
+            are not published; None where not every attack was run.
+        notes: what was not verified, as sentences.
+    """
+
+    method: str
+    weights: tuple[str, ...]
+    numbers: tuple[Number, ...]
+    published: Ratio
+    found: Ratio | None
+    notes: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether weights and numbers are those of the report."""
+        return not self.weights and all(number.holds for number in self.numbers)
+
+    def cells(self) -> Cells:
+        """PL and target accuracies as a table; validation accuracies only where they do not hold."""
+        rows = []
+        several = len({number.dataset for number in self.numbers if number.dataset}) > len(
+            {number.axis for number in self.numbers if number.axis}
+        )
+        for number in self.numbers:
+            if number.holds and number.what.startswith("validation"):
+                continue
+            where = f"{AXIS_TITLES[number.axis]}{f', {number.dataset}' if several else ''}" if number.attack else ""
+            what = f"{where}: {number.attack}" if number.attack else number.what
+            what += " (validation)" if number.what.startswith("validation") else ""
+            row = (
+                "–" if number.published is None else f"{number.published:.3f}",
+                "–" if number.found is None else with_deviation(number.found, number.deviation),
+                f"{number.allowed:.3f}",
+                "yes" if number.holds else "NO",
+            )
+            rows.append((what, number.model, str(number.budget or ""), *row))
+        columns = ("number", "model", "images/class", "published", "here", "allowed", "holds")
+        missing = [n for n in self.numbers if n.published is None or n.found is None]
+        notes = (
+            RULE,
+            *(["–: not in the report for every seed, or not to be had from this model."] if missing else []),
+        )
+        return Cells(f"Verification of {self.method}", columns, tuple(rows), notes)
+
+    def sentences(self) -> list[str]:
+        """What was found, in words; the verdict last."""
+        said = [*self.weights, *self.notes]
+        if self.found is not None:
+            said.append(f"Leakage: {with_interval(self.published)} published, {with_interval(self.found)} here.")
+        wrong = sum(not number.holds for number in self.numbers)
+        if self.holds:
+            said.append(f"The report HOLDS: all {len(self.numbers)} numbers that were compared agree.")
+        else:
+            weights = f"weights of {len(self.weights)} file{'s' if len(self.weights) > 1 else ''}"
+            differ = [weights] * bool(self.weights) + [f"{wrong} of {len(self.numbers)} numbers"] * bool(wrong)
+            said.append(f"The report DOES NOT HOLD: {' and '.join(differ)} differ.")
+        return said
+
+    def to_json(self) -> str:
+        """Give it as JSON text."""
+        entries = [asdict(number) | {"holds": number.holds} for number in self.numbers]
+        content = {**asdict(self), "holds": self.holds, "rule": RULE, "numbers": entries}
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def differing_weights(told: dict[str, str], there: dict[str, str]) -> Iterable[str]:
+    """Name every file of weights that is not the one of the report.
+
+    Args:
+        told: SHA-256 by file name, from the report; empty where it names none.
+        there: the same of the published folder.
+
+    Returns:
+        One sentence a file.
+    """
+    for name in sorted(told.keys() | there.keys() if told else ()):
+        if name not in there:
+            yield f"{name} is missing: the report speaks of a file with the hash {told[name][:12]}…."
+        elif name not in told:
+            yield f"{name} is not in the report; its hash is {there[name][:12]}…."
+        elif told[name] != there[name]:
+            yield f"{name} was changed: its hash is {there[name][:12]}…, in the report {told[name][:12]}…."
+
+
+Key = tuple[str, str, str, str, int]
+
+
+def compared(
+    report: LeakageReport,
+    records: Sequence[PiggybackRecord],
+    attacked: Mapping[str, AttackedTask],
+    config: AttackConfig,
+    models: set[str],
+) -> list[Number]:
+    """Test and validation accuracy of every attack at every budget, of the report and of this run.
+
+    Args:
+        report: the published one.
+        records: of this run.
+        attacked: the tasks of this run, by the name of their data set.
+        config: what the attacker of this run might do.
+        models: roles that were attacked.
+    """
+    chosen = [r for r in report.piggyback if r.attack in config.attacks and r.budget in config.budgets]
+    told = _by_attack(r for r in chosen if r.model in models and r.dataset in attacked)
+    here = _by_attack(records)
+    found = []
+    for key in here | told:
+        model, dataset, axis, attack, budget = key
+        task = attacked[dataset]
+        for what, name, split in (
+            ("PL accuracy", "accuracy", task.test),
+            ("validation accuracy", "validation_accuracy", task.validation),
+        ):
+            before = [getattr(r, name) for r in told.get(key, ())]
+            now = [getattr(r, name) for r in here.get(key, ())]
+            complete = {r.seed for r in told.get(key, ())} == set(config.seeds) and len(before) == len(config.seeds)
+            deviation = stdev(now) if len(now) > 1 else None
+            allowed = max(2 * (deviation or 0.0), noise(fmean(now), len(split.labels))) if now else 0.0
+            published, reached = fmean(before) if complete else None, fmean(now) if now else None
+            found.append(Number(what, model, dataset, axis, attack, budget, published, reached, deviation, allowed))
+    return found
+
+
+def _by_attack(records: Iterable[PiggybackRecord]) -> dict[Key, list[PiggybackRecord]]:
+    groups: dict[Key, list[PiggybackRecord]] = {}
+    for r in records:
+        groups.setdefault((r.model, r.dataset, r.axis, r.attack, r.budget), []).append(r)
+    return groups
+
+
+def noise(share: float, images: int) -> float:
+    """Two standard errors of a share of so many images, at least one image.
+
+    Example:
+        >>> noise(0.5, 100), noise(1.0, 100)
+        (0.1, 0.01)
+    """
+    return max(2 * math.sqrt(share * (1 - share) / images), 1 / images)
+
+
+def target_number(published: float | None, found: float | None, images: int) -> list[Number]:
+    """Target accuracy of the report and of this run, where both are known."""
+    if published is None or found is None:
+        return []
+    return [Number("target accuracy", "scrubbed", "", "", "", 0, published, found, None, noise(found, images))]
+
+
+def leakage_again(report: LeakageReport, records: Sequence[PiggybackRecord]) -> Ratio | None:
+    """Leakage of this run's attacks, the models that are not published being those of the report."""
+    again = {record.model for record in records}
+    kept = [record for record in report.piggyback if record.model not in again and record.axis == "source_subset"]
+    try:
+        found = leakage([*records, *kept], "source_subset", report.floor)
+    except DataError:  # other seeds than the report's
+        return None
+    return None if found is None else found.over(report.floor)
+
+
+def not_verified(report: LeakageReport, models: set[str], datasets: Iterable[str]) -> list[str]:
+    """What of the report was not attacked again, as sentences."""
+    notes = []
+    if not report.weights:
+        notes.append("The report does not name the weights that it speaks of, so their hashes say nothing.")
+    taken = [role for role in ("undisposed", "scratch", "retrained") if role not in models]
+    taken = [role for role in taken if any(record.model == role for record in report.piggyback)]
+    if taken:
+        notes.append(f"Not published, so taken from the report and not verified: {', '.join(taken)}.")
+    known = set(datasets)
+    left = dict.fromkeys(r.dataset for r in report.piggyback if r.dataset not in known)
+    if left:
+        notes.append(f"Not attacked here: {', '.join(left)}.")
+    return notes
+
+
+def same_names(records: Sequence[PiggybackRecord], report: LeakageReport) -> list[PiggybackRecord]:
+    """Records under the data sets' names of the report, where each axis has one: a copy may lie in another folder."""
+    names: dict[str, set[str]] = {}
+    for record in report.piggyback:
+        names.setdefault(record.axis, set()).add(record.dataset)
+    single = {axis: next(iter(own)) for axis, own in names.items() if len(own) == 1}
+    return [replace(r, dataset=single.get(r.axis, r.dataset)) for r in records]

@@ -1,0 +1,176 @@
+"""Forget, audit, write: one run for whatever is forgotten."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hf_dtl.audit import LeakageReport
+from hf_dtl.audit.report import machine
+from hf_dtl.audit.suites import suite_of
+from hf_dtl.audit.unlearning import ROLES
+from hf_dtl.errors import ConfigError
+from hf_dtl.methods.by_name import MethodChoice
+from hf_dtl.models.loading import quiet
+from hf_dtl.pipeline.commands import command
+from hf_dtl.pipeline.job import Job
+from hf_dtl.pipeline.options import ForgetOptions, check_names
+from hf_dtl.pipeline.outputs import Scrubbed, write_outputs
+from hf_dtl.pipeline.part_job import PartJob
+from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
+from hf_dtl.pipeline.whole_task_job import WholeTaskJob
+from hf_dtl.processes import together
+from hf_dtl.scenarios.scenario import Measured
+
+JOBS: Mapping[str, type[Job]] = {"task": WholeTaskJob, "part": PartJob, "tasks": SomeTasksJob}
+
+
+@dataclass
+class ForgetResult:
+    """What forgetting left: the scrubbed models, ready to be audited and published.
+
+    Args:
+        job: the run, with its images, models and folder.
+        models: scrubbed models by the method that made them.
+    """
+
+    job: Job
+    models: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """The output folder: `scrubbed/`, `undisposed/` and, once audited, report, card, plots and tables."""
+        return self.job.run.folder
+
+    @property
+    def model(self) -> Any:
+        """The scrubbed model of the first method; of several tasks with all its heads."""
+        return next(iter(self.models.values()))
+
+    def audit(self, **options: Any) -> LeakageReport:
+        """Attack every scrubbed model beside its references, write the output folder, and give the first report.
+
+        Args:
+            **options: of the audit: suite, attacks, budgets, seeds, ... as `hf_dtl.audit` takes them.
+
+        Raises:
+            ConfigError: an option that is none of the audit's.
+        """
+        return self.audit_all(**options)[0]
+
+    def audit_all(self, **options: Any) -> list[LeakageReport]:
+        """The same, with one report a method."""
+        if options:
+            self._change(options)
+        job = self.job
+        references = {"undisposed": job.undisposed, **job.references()}
+        before = job.measure(references)
+        results = [
+            Scrubbed(choice, model, audit_one(job, choice, model, references, before))
+            for choice, model in zip(job.choices, self.models.values(), strict=True)
+        ]
+        main = job.state.is_main_process
+        written = together(lambda: write_outputs(job, results, references) if main else None)
+        return written or [result.report for result in results]
+
+    def _change(self, options: dict[str, Any]) -> None:
+        """Take other options of the audit than those that the run was started with."""
+        check_names(options, ForgetOptions)
+        wrong = options.keys() - ForgetOptions.FREE | options.keys() & {"method", "novel", "output_dir"}
+        if wrong:
+            raise ConfigError(f"{', '.join(sorted(wrong))}: not an option of the audit; give it to forget(...).")
+        given = {name: _text(value) for name, value in options.items()}
+        self.job.options = replace(self.job.options, **given)
+        self.job.__dict__.pop("attacks", None)
+        self.job.scenario.most_budget = max(self.job.attacks.budgets)
+        self.job.scenario.__dict__.pop("attacked", None)
+
+    def push_to_hub(self, repo_id: str, *, report: LeakageReport, **options: Any) -> Any:
+        """Publish the output folder of the first method with its report; see `hf_dtl.hub.publish.publish`.
+
+        Raises:
+            PublishError: the report is not the one that stands in the folder, or the folder would leak something.
+        """
+        from hf_dtl.errors import PublishError
+        from hf_dtl.hub.publish import publish
+
+        written = LeakageReport.load(self.folder / "leakage_report.json")
+        if replace(report, weights=written.weights).to_dict() != written.to_dict():
+            raise PublishError(f"The report is not that of {self.folder.name}: give what result.audit(...) returned.")
+        main = self.job.state.is_main_process
+        return together(lambda: publish(self.folder, repo_id, **options) if main else None)
+
+
+def forget(model: str | None = None, **options: Any) -> ForgetResult:
+    """Make a classifier forget what it is told to; `result.audit(...)` then proves by attack how much is left.
+
+    Args:
+        model: Hub id or folder; None trains the small built-in ViT first.
+        **options: every field of `ForgetOptions`: `forget`, `retain`, `method`, `output_dir`, ...; lists may stand
+            for texts with commas. The run continues what an interrupted one left in `output_dir`.
+
+    Returns:
+        The scrubbed models, which also lie in `output_dir`.
+
+    Raises:
+        ConfigError, DataError, ModelError, OutputError: bad input, before any training.
+
+    Example:
+        >>> result = forget("user/classifier", forget="photos[cat,dog]", retain="photos[car,ship]",
+        ...                 method="scrub")  # doctest: +SKIP
+        >>> print(result.audit(budgets=[5, 20]))  # doctest: +SKIP
+    """
+    check_names(options, ForgetOptions)
+    return run(ForgetOptions(model=model, **{name: _text(value) for name, value in options.items()}))
+
+
+def run(options: ForgetOptions) -> ForgetResult:
+    """The same from options: prepare the model and scrub it by every method."""
+    quiet()
+    job = JOBS[options.kind](options)
+    job.prepare()
+    return ForgetResult(job, {choice.text: job.unlearn(choice) for choice in job.choices})
+
+
+def audit_one(
+    job: Job, choice: MethodChoice, scrubbed: Any, references: Mapping[str, Any], before: Measured
+) -> LeakageReport:
+    """Measure one scrubbed model, and attack it and its references; attacks that are finished are not repeated.
+
+    Every process runs its share of the attacks, so all must call this, and all get the report.
+
+    Args:
+        job: the run.
+        choice: the method.
+        scrubbed: its result.
+        references: by role, the undisposed model among them.
+        before: what they answer, which all methods share.
+    """
+    found = before + job.measure({"scrubbed": scrubbed})
+    found.membership.sort(key=lambda row: ROLES.index(row["model"]))
+    records = job.attack({"undisposed": references["undisposed"], "scrubbed": scrubbed, **references})
+    return job.report(choice, found, records, _facts(job, choice, found))
+
+
+def _facts(job: Job, choice: MethodChoice, found: Measured) -> dict[str, Any]:
+    """What every report says besides its numbers."""
+    o, scenario = job.options, job.scenario
+    settings = o.recorded() | {f"{name}_dataset": text for name, text in scenario.names.items()}
+    settings |= {
+        "command": command("forget", o, ForgetOptions, {"method": choice.text}),
+        "audit": asdict(job.attacks),
+        "disposal": job.settings_of(choice),
+        "images": scenario.counts(),
+        "notes": list(found.notes),
+    }
+    return {
+        "settings": settings,
+        "machine": machine(job.state.device),
+        "spec": scenario.public_spec(),
+        "suite": suite_of(job.attacks),
+    }
+
+
+def _text(value: Any) -> Any:
+    """Lists as the texts with commas that a command line takes."""
+    return ",".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -1,0 +1,376 @@
+"""What jobs of every kind share: launch options, a model and its processor, and stages that are done once."""
+
+import copy
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from accelerate import PartialState
+from torch.utils.data import Dataset as TorchDataset
+from transformers import (
+    AutoModelForImageClassification,
+    BaseImageProcessor,
+    PreTrainedModel,
+    TrainingArguments,
+    ViTConfig,
+)
+
+from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, run_audit
+from hf_dtl.audit.attacks import parse_attacks
+from hf_dtl.data import default_processor, embedded_processor, load_processor
+from hf_dtl.errors import ConfigError
+from hf_dtl.fingerprint import fingerprint
+from hf_dtl.functional import Augmentation
+from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with_goal
+from hf_dtl.models.loading import load_classifier
+from hf_dtl.pipeline.cost import COST, Cost, read_cost
+from hf_dtl.pipeline.options import ForgetOptions
+from hf_dtl.pipeline.stages import Run
+from hf_dtl.processes import one_core_each
+from hf_dtl.scenarios.scenario import Measured, Models, Scenario
+from hf_dtl.trainers.request import Request
+from hf_dtl.trainers.training import fine_tune, last_checkpoint, run_trainer, stage_arguments
+
+STORE = "attacks.jsonl"
+SHOWN = ("disposal_value", "mean_cosine", "source_loss", "retain_loss")
+
+
+class Job(ABC):
+    """A run over one scenario: prepare the model, train references, scrub it by every method, and attack the results.
+
+    Making one loads and checks everything, before the output folder is touched. A subclass knows one kind of scenario.
+
+    Args:
+        options: see `ForgetOptions`.
+
+    Attributes:
+        scenario: images and attacked tasks.
+        choices: the methods.
+        state: the processes.
+        run: the output folder.
+        undisposed: the model before disposal, once `prepare` was called.
+
+    Raises:
+        ConfigError, DataError, ModelError, OutputError: bad input.
+    """
+
+    scenario: Scenario
+    processor: BaseImageProcessor
+    model: Any
+    undisposed: Any
+
+    def __init__(self, options: ForgetOptions):
+        self.options = options
+        launch = TrainingArguments(**stage_arguments(Path(options.output_dir), use_cpu=options.use_cpu))
+        self.state: PartialState = launch.distributed_state
+        if options.augmentation not in get_args(Augmentation):
+            raise ConfigError(
+                f"--augmentation {options.augmentation!r} is unknown; use one of: {', '.join(get_args(Augmentation))}."
+            )
+        for name in ("batch_size", "forget_batch_size"):
+            size, processes = getattr(options, name), self.state.num_processes
+            if size < 1 or size % processes:
+                raise ConfigError(f"--{name} {size} must be a positive multiple of the {processes} processes.")
+        assert options.method is not None and options.attacks is not None
+        self.choices = parse_methods(with_goal(options.method, options.goal) if options.goal else options.method)
+        for choice in self.choices:
+            self._check_kind(choice)
+        self._attacker(parameters=0)
+        self.scenario = self._open()
+        self.model = self._load_model()
+        small = options.model is None
+        self.workers = one_core_each(self.state.device, self.state.num_processes) if small else 1
+        self.scenario.load(self.processor, self.model)
+        self._check()
+        self.run = Run(options.output_dir, options.settings(), self.state)
+
+    # Checks and loading ---------------------------------------------------------------------------------------
+
+    def _check_kind(self, choice: MethodChoice) -> None:
+        kinds = choice.config_class.kinds
+        if self.options.kind not in kinds:
+            raise ConfigError(
+                f"--method {choice.text} does not serve this request: {_CANNOT[self.options.kind]}. Use another method."
+            )
+
+    def _attacker(self, parameters: int) -> AttackConfig:
+        assert self.options.attacks is not None
+        return AttackConfig.for_model(
+            parameters, attacks=parse_attacks(self.options.attacks), **self.options.attack_values()
+        )
+
+    @cached_property
+    def attacks(self) -> AttackConfig:
+        """What the attacker may do, its learning rates by the size of the model."""
+        found = self._attacker(sum(p.numel() for p in self.model.parameters()))
+        return AttackConfig(**vars(found) | {"workers": self.workers})
+
+    @abstractmethod
+    def _open(self) -> Scenario:
+        """Open the data."""
+
+    @abstractmethod
+    def _load_model(self) -> Any:
+        """The model before any stage; sets `processor`."""
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Refuse what methods cannot do with the loaded images and model."""
+
+    def small_model(self, labels: Sequence[str]) -> PreTrainedModel:
+        """The built-in ViT of 0.3 M parameters with seeded random weights, and its processor."""
+        size = self.options.image_size or 28
+        config = ViTConfig(
+            hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192,
+            image_size=size, patch_size=7, num_labels=len(labels),
+        )  # fmt: skip
+        if size % 7:
+            raise ConfigError(f"--image_size {size} must be a multiple of the built-in model's patch size, 7.")
+        self.processor = embedded_processor(size)
+        torch.manual_seed(self.options.seed)
+        return AutoModelForImageClassification.from_config(config)
+
+    def given_model(self, *, new_head: bool) -> PreTrainedModel:
+        """The model that the user names, and its processor."""
+        o = self.options
+        assert o.model is not None
+        model = load_classifier(o.model, o.revision, new_head=new_head)
+        self.processor = (
+            default_processor(model.config, o.image_size) if o.image_size else load_processor(o.model, model.config)
+        )
+        return model
+
+    @property
+    def images(self) -> Mapping[str, Any]:
+        """The images of the scenario."""
+        return self.scenario.images
+
+    @property
+    def epochs(self) -> float:
+        """Passes of the training before anything else."""
+        given = self.options.train_epochs
+        return given if given is not None else (16 if self.options.model is None else 0)
+
+    def learning_rate(self, small: float, given: float | None) -> float:
+        """A peak learning rate: the given one, or what suits the model where `small` suits one of 0.3 M parameters."""
+        from hf_dtl.trainers.learning_rates import learning_rate
+
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return given if given is not None else learning_rate(small, parameters)
+
+    def passes(self, steps: int, images: int, given: float | None) -> float:
+        """Passes over so many images: the given ones, or as many as make up the steps, at least 16."""
+        return given if given is not None else max(16, steps / -(-images // self.options.batch_size))
+
+    # Training -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def request(self) -> Request:
+        """What a method is told of the request."""
+
+    def disposal_config(self, choice: MethodChoice, work: Path, **own: Any) -> Any:
+        """The config of a method's stage: the user's options, then what the method chooses for this request."""
+        o = self.options
+        common = self.training_options(
+            per_device_train_batch_size=o.forget_batch_size // self.state.num_processes,
+            retain_augmentation=o.augmentation,
+        )
+        given = {"learning_rate": o.learning_rate, "max_steps": o.steps, "forget_weight": o.forget_weight}
+        common |= {name: value for name, value in given.items() if value is not None}
+        common |= own
+        asked = common | choice.options
+        chosen = choice.config_class.for_request(self.request(), asked)
+        return choice.config(**stage_arguments(work, **chosen | common))
+
+    def training_options(self, **options: Any) -> dict[str, Any]:
+        """Trainer options that every stage takes from the job's."""
+        o = self.options
+        return {
+            "per_device_train_batch_size": o.batch_size // self.state.num_processes,
+            "seed": o.seed,
+            "use_cpu": o.use_cpu,
+            "dataloader_pin_memory": self.state.device.type == "cuda",
+            "bf16": o.bf16,
+            "save_steps": o.save_steps,
+            **options,
+        }
+
+    def trained(
+        self, name: str, model: PreTrainedModel, images: TorchDataset, training: Mapping[str, Any]
+    ) -> PreTrainedModel:
+        """A stage of ordinary fine-tuning; `cost.json` in its folder says what it took."""
+        augmentation: Any = self.options.augmentation
+
+        def work(folder: Path) -> None:
+            cost = self._cost(folder)
+            result = fine_tune(model, images, folder, name, augmentation=augmentation, **training)
+            if self.state.is_main_process:
+                result.save_pretrained(folder)
+                self.processor.save_pretrained(folder)
+                if cost is not None:
+                    cost.save()
+
+        return load_stage(self.run.stage(name, work, self.made_from(model, images)))
+
+    def disposed(self, choice: MethodChoice, model: Any, forget: TorchDataset, retain: TorchDataset) -> Path:
+        """The stage of a method; it keeps what was logged while the scrubbed model was made, and what it took.
+
+        Args:
+            choice: the method.
+            model: to scrub; copied.
+            forget, retain: images.
+        """
+        arguments = choice.trainer_class.request_arguments(self.request(), choice.options)
+
+        def build(folder: Path) -> Any:
+            return choice.trainer_class(
+                model=copy.deepcopy(model),
+                args=self.disposal_config(choice, folder),
+                forget_dataset=forget,
+                retain_dataset=retain,
+                processing_class=self.processor,
+                eval_dataset=self.validation,
+                **arguments,
+            )
+
+        made_from = self.made_from(model, forget, retain, arguments)
+        return self.scrubbing(self.disposal_stage(choice), f"dispose: {choice.text}", build, made_from)
+
+    @property
+    def validation(self) -> TorchDataset | None:
+        """Held-out images that a method may look at."""
+        return None
+
+    def scrubbing(self, name: str, title: str, build: Any, made_from: str, shown: Sequence[str] = SHOWN) -> Path:
+        """A stage that trains by a trainer, saves its model, and keeps what it logged, left for later, and took."""
+
+        def work(folder: Path) -> None:
+            cost = self._cost(folder)
+            trainer = build(folder)
+            run_trainer(trainer, folder, title, shown)
+            trainer.save_model(folder)
+            if self.state.is_main_process:
+                logs = [e for e in trainer.state.log_history if {"retain_loss", "disposal_value"} & e.keys()]
+                (folder / "log.json").write_text(json.dumps(logs))
+                if cost is not None:
+                    cost.save()
+            trainer.save_artifacts(folder)
+
+        return self.run.stage(name, work, made_from)
+
+    def settings_of(self, choice: MethodChoice) -> dict[str, Any]:
+        """Every option of a method that decides what it does."""
+        names = (
+            *own_fields(choice.config_class),
+            "learning_rate",
+            "lr_scheduler_type",
+            "warmup_steps",
+            "max_steps",
+            "optim",
+        )
+        found = self.disposal_config(choice, Path()).to_dict()
+        return {name: value for name, value in found.items() if name in names}
+
+    def made_from(self, *parts: Any) -> str:
+        """Fingerprint of what a stage is made from: models, images, and JSON values.
+
+        Options are not among them: those of the run stand in its record, those of a method in the stage's name.
+        """
+        return fingerprint(content for part in parts for content in contents(part))
+
+    def disposal_stage(self, choice: MethodChoice) -> str:
+        """Name of a method's stage: other options of the disposal make another one."""
+        text = json.dumps([self.options.disposal(), choice.options], sort_keys=True)
+        return f"dispose/{choice.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+    def cost(self, stage: str) -> dict[str, float] | None:
+        """Seconds and memory of a finished stage, see `Cost.save`; None when it was done in several parts."""
+        return read_cost(self.run.folder / "stages" / stage)
+
+    def _cost(self, folder: Path) -> Cost | None:
+        """Begin to count the cost of a stage; None when an interrupted run has done a part of it."""
+        resumed = last_checkpoint(folder / "checkpoints") is not None
+        return None if resumed else Cost(folder / COST, self.state.device)
+
+    # What a run does, kind by kind ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def prepare(self) -> Any:
+        """Do the stages before disposal; sets and returns `undisposed`."""
+
+    @abstractmethod
+    def references(self) -> dict[str, Any]:
+        """What the attacks are compared with, by role, beside the undisposed model."""
+
+    @abstractmethod
+    def unlearn(self, choice: MethodChoice) -> Any:
+        """The scrubbed model of a method."""
+
+    @abstractmethod
+    def measure(self, models: Mapping[str, Any]) -> Measured:
+        """What models answer, by role."""
+
+    def attack(self, models: Mapping[str, Any], store: str = STORE, *, progress: bool = True) -> list[PiggybackRecord]:
+        """Attack models by role; finished attacks are kept in a file of that name in the run's folder.
+
+        Every process runs its share, so all must call this, and all get the records.
+        """
+        return self.attack_on(models, self.scenario.attacked, store, progress=progress)
+
+    def attack_on(
+        self, models: Models, attacked: Mapping[str, AttackedTask], store: str, *, progress: bool = True
+    ) -> list[PiggybackRecord]:
+        """Attack models on some tasks, see `attack`."""
+        for given in models.values():
+            for model in given if isinstance(given, Sequence) else (given,):
+                model.to(self.state.device)  # type: ignore[arg-type]
+        return run_audit(
+            models, attacked, self.attacks, store=self.run.folder / store, progress=progress, device=self.state.device
+        )
+
+    @abstractmethod
+    def report(
+        self, choice: MethodChoice, found: Measured, records: Sequence[PiggybackRecord], settings: dict[str, Any]
+    ) -> LeakageReport:
+        """Put together what was measured and attacked."""
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write a model and its processor, to be published or kept."""
+        model.cpu().save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    def public_labels(self, model: Any) -> Any:
+        """Labels of what `save` writes, as a card takes them."""
+        return model.config.id2label
+
+
+_CANNOT = {
+    "task": "it forgets a part of one task, or of several, and this is a whole one (a part: --forget class=3, "
+    "random=10% or a file of rows, with --retain DATA)",
+    "part": "it does not forget a part of one task",
+    "tasks": "it does not forget images of several tasks, which multitask does",
+}
+
+
+def contents(part: Any) -> list[Any]:
+    """What makes a model, a data set of images, or a JSON value what it is."""
+    if isinstance(part, torch.nn.Module):
+        return [value for item in part.state_dict().items() for value in item]
+    if isinstance(part, torch.utils.data.ConcatDataset):
+        return [content for own in part.datasets for content in contents(own)]
+    if isinstance(part, TorchDataset):
+        pixels = getattr(part, "pixel_values", None)
+        labels = part.labels  # type: ignore[attr-defined]
+        own = [labels] if isinstance(labels, torch.Tensor) else [v for item in labels.items() for v in item]
+        return own + ([pixels] if isinstance(pixels, torch.Tensor) else [part.identity])  # type: ignore[attr-defined]
+    return [part]
+
+
+def load_stage(folder: Path) -> PreTrainedModel:
+    """The model of a finished stage, in evaluation mode on the CPU."""
+    return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True).eval()

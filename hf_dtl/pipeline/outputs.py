@@ -1,0 +1,108 @@
+"""What a run leaves in its output folder: models, reports, cards, tables and plots, each replaced in one step."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hf_dtl.audit import LeakageReport, comparison_markdown, markdown_table, plot_comparison
+from hf_dtl.audit.plots.disposal import plot_disposal
+from hf_dtl.hub import leakage_card, weights_sha256
+from hf_dtl.methods.by_name import MethodChoice
+from hf_dtl.pipeline.job import Job
+from hf_dtl.pipeline.part_job import LAYER_INPUTS
+from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
+from hf_dtl.pipeline.stages import fresh_folder, replace_folder, write_atomically
+
+REPORT = "leakage_report.json"
+
+
+@dataclass(frozen=True)
+class Scrubbed:
+    """One method's result."""
+
+    choice: MethodChoice
+    model: Any
+    report: LeakageReport
+
+
+def write_method(job: Job, result: Scrubbed, folder: Path, compared: Sequence[LeakageReport] = ()) -> LeakageReport:
+    """Write what one method leaves to be published, the plots and the report beside it, each in one step.
+
+    Returns:
+        The report, with the hashes of the weights that were written.
+    """
+    plots = fresh_folder(folder / "plots")
+    pictures = result.report.plot(plots)
+    stage = job.run.folder / "stages" / job.disposal_stage(result.choice)
+    log = json.loads((stage / "log.json").read_text(encoding="utf-8"))
+    plot_disposal(log, f"Disposal by {result.choice.text}", plots / "disposal.png")
+    if len(compared) > 1:
+        plot_comparison(compared, plots / "comparison")
+
+    scrubbed = fresh_folder(folder / "scrubbed")
+    job.save(result.model, scrubbed)
+    report = replace(result.report, weights=weights_sha256(scrubbed))
+    (scrubbed / "plots").mkdir()
+    for picture in pictures:
+        shutil.copy(picture, scrubbed / "plots")
+    base = job.options.model
+    card = leakage_card(
+        report,
+        base_model=base if base and not Path(base).exists() else None,
+        model_labels=job.public_labels(result.model),
+        plots=[f"plots/{picture.name}" for picture in pictures if picture.suffix == ".png"],
+    )
+    card.save(scrubbed / "README.md")
+    report.save(scrubbed / REPORT)
+
+    replace_folder(plots, folder / "plots")
+    replace_folder(scrubbed, folder / "scrubbed")
+    report.save(folder / REPORT)
+    return report
+
+
+def write_outputs(job: Job, results: Sequence[Scrubbed], references: Mapping[str, Any]) -> list[LeakageReport]:
+    """Write the output folder: the first method at its top, the others under `methods/`.
+
+    The first method's report is written last: where a first run's report stands, everything beside it is complete.
+
+    Args:
+        job: the run.
+        results: one a method.
+        references: by role; `undisposed` and, where there is one, `retrained` are kept.
+
+    Returns:
+        The reports as they were written, in the order of the methods.
+    """
+    output = job.run.folder
+    for name in ("undisposed", "retrained"):
+        if name in references:
+            new = fresh_folder(output / name)
+            job.save(references[name], new)
+            replace_folder(new, output / name)
+    _keep_for_later(job, results)
+    others = [write_method(job, result, output / "methods" / result.choice.folder) for result in results[1:]]
+    reports = [result.report for result in results]
+    if len(reports) > 1:
+        write_atomically(output / "comparison.md", comparison_markdown(reports))
+    write_atomically(output / "tables.md", "\n".join(markdown_table(report) for report in reports))
+    return [write_method(job, results[0], output, compared=reports), *others]
+
+
+def _keep_for_later(job: Job, results: Sequence[Scrubbed]) -> None:
+    """Put what a later request needs beside what is published: layer inputs, or a model of several tasks as a whole."""
+    output = job.run.folder
+    for result in results:
+        found = output / "stages" / job.disposal_stage(result.choice) / LAYER_INPUTS
+        if found.exists():
+            new = output / f".{LAYER_INPUTS}.partial"
+            shutil.copy(found, new)
+            new.replace(output / LAYER_INPUTS)
+            break
+    if isinstance(job, SomeTasksJob):
+        new = fresh_folder(output / "all_tasks")
+        job.save_heads(results[0].model, new)
+        replace_folder(new, output / "all_tasks")

@@ -1,0 +1,189 @@
+"""The job of a part of one data set: train or load the model, and unlearn."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from hf_dtl.audit import LeakageReport, PiggybackRecord, scratch_models
+from hf_dtl.audit.report import without_folders
+from hf_dtl.audit.unlearning import Unlearning
+from hf_dtl.data import check_forward
+from hf_dtl.errors import ConfigError, ModelError
+from hf_dtl.methods.by_name import MethodChoice
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.models.loading import load_classifier
+from hf_dtl.pipeline.job import Job, load_stage
+from hf_dtl.scenarios.part import MEASURED_ON, Part, rows_of_the_head
+from hf_dtl.scenarios.scenario import Measured
+from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.request import Request
+from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
+from hf_dtl.trainers.trainer import sum_over_processes
+
+LAYER_INPUTS = "layer_inputs.safetensors"
+
+
+class PartJob(Job):
+    """A classifier of one data set, trained here or given, forgets a part of it."""
+
+    scenario: Part
+    model: PreTrainedModel
+    undisposed: PreTrainedModel
+    layer_inputs: Path | None = None
+
+    def _open(self) -> Part:
+        return Part(self.options.spec(), max(self._attacker(0).budgets))
+
+    def _load_model(self) -> PreTrainedModel:
+        if self.options.model is not None:
+            return self.given_model(new_head=False)
+        labels = self.scenario.labels
+        model = self.small_model(labels)
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {label: i for i, label in enumerate(labels)}
+        return model
+
+    def _check(self) -> None:
+        o, scenario = self.options, self.scenario
+        configs = [self.disposal_config(choice, Path(o.output_dir)) for choice in self.choices]
+        if scenario.division.new_labels and not any(config.gives_new_labels for config in configs):
+            raise ConfigError(
+                f"--forget {scenario.request} names new labels, which none of the methods gives: add "
+                "--method instancewise:goal=relabel, or leave the labels out of the file."
+            )
+        for config in configs:
+            config.streams(self.images["forget"], self.images["retain"])
+        check_forward(self.model, self.images["retain"])
+        for choice in self.choices:
+            self._check_layer_inputs(choice)
+        if o.retrained is not None:
+            self.given_retrained = load_classifier(o.retrained, o.retrained_revision)
+            if rows_of_the_head(self.given_retrained, scenario.task) != scenario.rows:
+                raise ModelError(f"The head of --retrained {o.retrained} numbers the classes in another way.")
+            check_forward(self.given_retrained, self.images["retain"])
+
+    def _check_layer_inputs(self, choice: MethodChoice) -> None:
+        """Refuse layer inputs of another model now, and not when it is the method's turn."""
+        path = choice.options.get("subspace_file")
+        if path is not None and self.epochs:
+            raise ConfigError(
+                f"subspace_file={path!r} belongs to a model that is there already: give it as --model, "
+                "with --train_epochs 0."
+            )
+        if path is not None:
+            task = UnlearningConfig.retain_task
+            model = MultiHeadClassifier(copy.deepcopy(self.model), task=task)
+            load_subspace(path, fingerprints(model, task, self.processor), torch.device("cpu"))
+
+    def request(self) -> Request:
+        o, division, rows = self.options, self.scenario.division, self.scenario.rows
+        new = division.new_labels
+        return Request(
+            kind="part",
+            whole_classes=bool(division.classes),
+            forget_classes=len(np.unique(division.forget["label"])),
+            processes=self.state.num_processes,
+            batch_size=o.forget_batch_size,
+            rows=tuple(division.rows),
+            new_labels=None if new is None else tuple(rows[label] for label in new),
+            layer_inputs=self.layer_inputs,
+            parameters=self.model.num_parameters(),
+            small=o.model is None,
+        )
+
+    # Stages ---------------------------------------------------------------------------------------------------
+
+    def train(self) -> PreTrainedModel:
+        """The model that knows everything: the given one, or one trained on all the data."""
+        if self.epochs == 0:
+            return self.model
+        rate = self.learning_rate(1e-3, self.options.train_learning_rate)
+        training = self.training_options(num_train_epochs=self.epochs, learning_rate=rate)
+        return self.trained("train", self.model, self.scenario.together(), training)
+
+    def prepare(self) -> PreTrainedModel:
+        self.undisposed = self.train()
+        return self.undisposed
+
+    def references(self, undisposed: PreTrainedModel | None = None) -> dict[str, Any]:
+        """`scratch` (random weights, a draw for each attack seed), and `retrained` where it is asked for."""
+        o = self.options
+        model = undisposed or self.undisposed
+        scratch = scratch_models(model, len(self.attacks.seeds), seed=o.seed)
+        if o.retrained is not None:
+            return {"scratch": scratch, "retrained": self.given_retrained}
+        if o.reference == "none":
+            return {"scratch": scratch}
+        rate = o.train_learning_rate if o.retrain_learning_rate is None else o.retrain_learning_rate
+        epochs = o.retrain_epochs if o.retrain_epochs is not None else (o.train_epochs or 16)
+        training = self.training_options(num_train_epochs=epochs, learning_rate=self.learning_rate(1e-3, rate))
+        start = scratch_models(model, 1, seed=o.seed)[0]
+        return {"scratch": scratch, "retrained": self.trained("retrained", start, self.images["retain"], training)}
+
+    def unlearn(self, choice: MethodChoice, undisposed: PreTrainedModel | None = None) -> PreTrainedModel:
+        """The scrubbed model.
+
+        A method that needs the moments of layer inputs gets those on all training data, which a stage of their own
+        collects once for the model, and leaves those on the retained images for the next request.
+        """
+        model = undisposed or self.undisposed
+        if choice.config_class.wants_layer_inputs and "subspace_file" not in choice.options:
+            self.layer_inputs = self.collect_layer_inputs(model)
+        return load_stage(self.disposed(choice, model, self.images["forget"], self.images["retain"]))
+
+    @property
+    def validation(self) -> torch.utils.data.Dataset:
+        return self.images["validation"]
+
+    def collect_layer_inputs(self, undisposed: PreTrainedModel) -> Path:
+        """The moments of layer inputs on all training data: a stage, done once for the model."""
+        made_from = self.made_from(undisposed, self.scenario.together())
+        return self.run.stage("layer_inputs", partial(self._collect, undisposed), made_from) / LAYER_INPUTS
+
+    def _collect(self, undisposed: PreTrainedModel, folder: Path) -> None:
+        task = UnlearningConfig.retain_task
+        model = MultiHeadClassifier(copy.deepcopy(undisposed), task=task).to(self.state.device).eval()
+        processes = self.state.process_index, self.state.num_processes
+        reduce = sum_over_processes if processes[1] > 1 else None
+        moments = collect_subspace(model, self.scenario.together(), task, process=processes, reduce=reduce)
+        if self.state.is_main_process:
+            moments.save(folder / LAYER_INPUTS, **fingerprints(model, task, self.processor))
+
+    # What is measured -----------------------------------------------------------------------------------------
+
+    def measure(
+        self, models: Mapping[str, Any], splits: Sequence[str] = MEASURED_ON, *, membership: bool = True
+    ) -> Measured:
+        membership = membership and self.options.membership
+        for model in (model for model in models.values() if isinstance(model, PreTrainedModel)):
+            model.to(self.state.device)  # type: ignore[arg-type]
+        return self.scenario.measure(models, self.state.device, splits, membership=membership)
+
+    def report(
+        self, choice: MethodChoice, found: Measured, records: Sequence[PiggybackRecord], settings: dict[str, Any]
+    ) -> LeakageReport:
+        scenario = self.scenario
+        unlearning = Unlearning(
+            request=str(scenario.request),
+            images={name: len(self.images[name]) for name in ("forget", "retain")},
+            accuracy=found.accuracy,
+            cost={"scrubbed": self.cost(self.disposal_stage(choice)), "retrained": self.cost("retrained")},
+        )
+        target, source = found.accuracy["test"], found.accuracy["forget"]
+        return LeakageReport(
+            method=without_folders(choice.text),
+            seed=self.options.seed,
+            target_accuracy={role: target[role] for role in ("undisposed", "scrubbed")},
+            source_accuracy={role: source[role] for role in ("undisposed", "scrubbed")},
+            piggyback=tuple(records),
+            membership=found.membership,
+            chance={scenario.attacked["source"].name: 1 / len(scenario.labels)},
+            unlearning=unlearning,
+            **settings,
+        )

@@ -1,0 +1,280 @@
+"""The job of a model of several tasks: train or load it, and forget images for all tasks or some."""
+
+import copy
+import dataclasses
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Trainer
+
+from hf_dtl.audit import LeakageReport, PiggybackRecord, scratch_models
+from hf_dtl.audit.report import without_folders
+from hf_dtl.audit.tasks import TaskScores
+from hf_dtl.data import MultiTaskImages, check_forward, default_processor, load_processor
+from hf_dtl.errors import ConfigError, ModelError
+from hf_dtl.methods.by_name import MethodChoice, parse_method
+from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, partial_task, read_labels
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.pipeline.job import Job
+from hf_dtl.scenarios.scenario import Measured
+from hf_dtl.scenarios.some_tasks import SPLITS, SomeTasks
+from hf_dtl.trainers.multitask_training import MultiTaskTrainer, MultiTaskTrainingConfig, with_task_heads
+from hf_dtl.trainers.request import Request
+from hf_dtl.trainers.training import stage_arguments
+
+TASKS_FILE = "tasks.json"
+"""Marks a folder that `MultiHeadClassifier.save` wrote."""
+_EPOCHS = 16
+_SCHEDULE = {"lr_scheduler_type": "cosine", "warmup_steps": 0.1}
+
+
+class SomeTasksJob(Job):
+    """A backbone with a head for each task forgets images for some of them."""
+
+    scenario: SomeTasks
+    model: MultiHeadClassifier
+    undisposed: MultiHeadClassifier
+
+    def _open(self) -> SomeTasks:
+        return SomeTasks(self.options.spec(), max(self._attacker(0).budgets))
+
+    def _load_model(self) -> MultiHeadClassifier:
+        o, scenario = self.options, self.scenario
+        if not self._has_heads:
+            if not self.epochs:
+                raise ConfigError("--train_epochs 0 leaves the new heads of the tasks random; train at least one.")
+            plain = self.small_model(scenario.labels) if o.model is None else self.given_model(new_head=True)
+            torch.manual_seed(o.seed)
+            return with_task_heads(plain, scenario.tasks)
+        assert o.model is not None
+        try:
+            model = MultiHeadClassifier.load(o.model).eval()
+        except Exception as error:  # whatever a broken configuration or file raises
+            raise ModelError(
+                f"The folder {o.model!r} cannot be loaded as a model of several tasks: {error}"
+            ) from error
+        tasks = scenario.tasks
+        different = [t for t in {**tasks, **model.labels} if tasks.get(t) != model.labels.get(t)]
+        if different:
+            raise ModelError(
+                f"The heads of {o.model!r} ({', '.join(model.labels)}) are not for the tasks of "
+                f"'{scenario.data.name}' ({', '.join(tasks)}): {', '.join(different)} is only there, or has other "
+                "classes. Choose the data and --task_columns that it was trained on."
+            )
+        config = model.backbone.config
+        self.processor = default_processor(config, o.image_size) if o.image_size else load_processor(o.model, config)
+        return model
+
+    @property
+    def _has_heads(self) -> bool:
+        """Whether the given model has a head for each task."""
+        return self.options.model is not None and (Path(self.options.model) / TASKS_FILE).is_file()
+
+    @property
+    def epochs(self) -> float:
+        given = self.options.train_epochs
+        return given if given is not None else (0 if self._has_heads else _EPOCHS)
+
+    def _check(self) -> None:
+        scenario = self.scenario
+        table = forget_table(self.pairs, len(scenario.data.train), list(scenario.tasks))
+        configs = [self.disposal_config(choice, Path(self.options.output_dir)) for choice in self.choices]
+        labels, _ = read_labels(self.images["train"], self.model)
+        table = table[:, [list(scenario.tasks).index(task) for task in self.model.heads]]
+        parts = [PairSet(self.images["train"], labels.masked_fill(mask, torch.nan)) for mask in (~table, table)]
+        for config in configs:
+            config.streams(*parts)
+        check_forward(self.model.export(scenario.forgotten[0]), self.images["train"])
+        for choice in self.choices:
+            self._rehearse(choice)
+
+    def _rehearse(self, choice: MethodChoice) -> None:
+        """Build a method's trainer on a few images, so that what it refuses is refused before any training."""
+        # these measure the model, which is not trained yet
+        quick = {"task_projection": False, "forget_until": "steps"}
+        choice = dataclasses.replace(choice, options=choice.options | quick)
+        forget = self.scenario.rows[:2]
+        retain = np.setdiff1d(np.arange(len(self.scenario.data.train)), self.scenario.rows)[:2]
+        few = self.images["train"].subset([*forget, *retain])
+        with tempfile.TemporaryDirectory() as folder:  # a trainer makes its folder at once
+            config = self.disposal_config(choice, Path(folder))
+            pairs = partial_task(range(len(forget)), self.scenario.forgotten)
+            trainer = self._trainer(choice, self.model, config, few, pairs)
+            trainer.state.max_steps = config.max_steps
+            trainer.shown()  # asked when training starts: some steps are too few
+
+    @property
+    def pairs(self) -> TaskRequest:
+        """What is to be forgotten."""
+        return partial_task(self.scenario.rows, self.scenario.forgotten)
+
+    def request(self) -> Request:
+        o = self.options
+        return Request(
+            kind="tasks", whole_classes=False, forget_classes=0, processes=self.state.num_processes,
+            batch_size=o.forget_batch_size, parameters=sum(p.numel() for p in self.model.parameters()),
+            small=o.model is None,
+        )  # fmt: skip
+
+    # Stages ---------------------------------------------------------------------------------------------------
+
+    def train(self) -> MultiHeadClassifier:
+        """The model that knows everything: the given one, or one trained on all tasks of all the data.
+
+        A regression's loss is taken in units of its labels' deviation, as unlearning takes it.
+        """
+        if not self.epochs:
+            return self.model
+        o, scenario = self.options, self.scenario
+        weights = {task: 1 / scenario.variance(task) for task, names in scenario.tasks.items() if not names}
+
+        def build(folder: Path) -> Trainer:
+            rate = self.learning_rate(1e-3, o.train_learning_rate)
+            own = {"num_train_epochs": self.epochs, "learning_rate": rate, "task_weights": weights}
+            options = self.training_options(augmentation=o.augmentation, **own, **_SCHEDULE)
+            args = MultiTaskTrainingConfig(**stage_arguments(folder, **options))
+            model = copy.deepcopy(self.model)
+            return MultiTaskTrainer(model, args, self.images["train"], processing_class=self.processor)
+
+        made_from = self.made_from(self.model, self.images["train"])
+        return self._loaded(self.scrubbing("train", "train", build, made_from, ("loss",)))
+
+    def prepare(self) -> MultiHeadClassifier:
+        self.undisposed = self.train()
+        return self.undisposed
+
+    def references(self) -> dict[str, Any]:
+        retrained = self.retrained()
+        return {} if retrained is None else {"retrained": retrained}
+
+    def retrained(self) -> MultiHeadClassifier | None:
+        """The reference: the same architecture, trained from random weights on the pairs that are kept."""
+        o, scenario = self.options, self.scenario
+        if o.reference == "none":
+            return None
+        epochs = o.retrain_epochs if o.retrain_epochs is not None else (o.train_epochs or _EPOCHS)
+        rate = o.train_learning_rate if o.retrain_learning_rate is None else o.retrain_learning_rate
+        everywhere = set(scenario.forgotten) == set(scenario.tasks)
+        kept = len(scenario.data.train) - (len(scenario.rows) if everywhere else 0)
+        choice = parse_method("multitask:strategy=retrain")
+        own = {
+            "per_device_retain_batch_size": o.batch_size // self.state.num_processes,
+            "max_steps": max(1, math.ceil(epochs * kept / o.batch_size)),
+            "learning_rate": self.learning_rate(1e-3, rate),
+            **_SCHEDULE,
+        }
+
+        def build(folder: Path) -> Trainer:
+            return self._trainer(choice, self.model, self.disposal_config(choice, folder, **own))
+
+        made_from = self.made_from(self.model, self.images["train"], [scenario.rows, scenario.forgotten])
+        return self._loaded(self.scrubbing("retrained", "retrain", build, made_from, _SHOWN))
+
+    def unlearn(self, choice: MethodChoice, original: MultiHeadClassifier | None = None) -> MultiHeadClassifier:
+        """The scrubbed model."""
+        model, scenario = original or self.undisposed, self.scenario
+
+        def build(folder: Path) -> Trainer:
+            return self._trainer(choice, model, self.disposal_config(choice, folder))
+
+        made_from = self.made_from(model, self.images["train"], [scenario.rows, scenario.forgotten])
+        stage = self.disposal_stage(choice)
+        return self._loaded(self.scrubbing(stage, f"dispose: {choice.text}", build, made_from, _SHOWN))
+
+    def _trainer(
+        self,
+        choice: MethodChoice,
+        model: MultiHeadClassifier,
+        config: Any,
+        images: MultiTaskImages | None = None,
+        pairs: TaskRequest | None = None,
+    ) -> Any:
+        """The trainer of a method, on all training images unless others are given."""
+        return choice.trainer_class(
+            model=copy.deepcopy(model),
+            args=config,
+            dataset=images or self.images["train"],
+            forget=pairs or self.pairs,
+            processing_class=self.processor,
+            eval_dataset=self.images["validation"],
+        )
+
+    def _loaded(self, folder: Path) -> MultiHeadClassifier:
+        return MultiHeadClassifier.load(folder).eval()
+
+    # What is measured -----------------------------------------------------------------------------------------
+
+    def measure(self, models: Mapping[str, Any]) -> Measured:
+        return self.scenario.measure(models, self.state.device, membership=self.options.membership)
+
+    def attack(self, models: Mapping[str, Any], store: str = "attacks.jsonl", *, progress: bool = True):
+        """Let the attacker relearn every forgotten task from every model, each task's plain one."""
+        records: list[PiggybackRecord] = []
+        for task, attacked in self.scenario.attacked.items():
+            plain = {role: model.export(task) for role, model in models.items()}
+            if "undisposed" in plain:
+                plain["scratch"] = scratch_models(plain["undisposed"], len(self.attacks.seeds), seed=self.options.seed)
+            records += self.attack_on(plain, {task: attacked}, store, progress=progress)
+        return records
+
+    def report(
+        self, choice: MethodChoice, found: Measured, records: Sequence[PiggybackRecord], settings: dict[str, Any]
+    ) -> LeakageReport:
+        scenario, scores = self.scenario, found.accuracy
+        roles = list(scores[scenario.forgotten[0]]["test"])
+        notes = settings["settings"]["notes"]
+        impacts = {role: scenario.impact(scores, role, notes) for role in roles}
+        aucs = {(row["task"], row["model"]): row["auc"] for row in found.membership}
+        tasks = {
+            task: TaskScores(
+                kind="classes" if names else "regression",
+                forgotten=task in scenario.forgotten,
+                scores={split: scores[task][split] for split in SPLITS},
+                uis={role: i.by_task[task] for role, i in impacts.items() if i is not None and task in i.by_task},
+                membership_auc={role: aucs[task, role] for role in roles if (task, role) in aucs},
+            )
+            for task, names in scenario.tasks.items()
+        }
+        classes = [task for task, names in scenario.tasks.items() if names]
+        forgotten = [task for task in classes if task in scenario.forgotten]
+
+        def mean(chosen: list[str], split: str) -> dict[str, float | None]:
+            return {
+                role: fmean(scores[task][split][role] for task in chosen) if chosen else None
+                for role in ("undisposed", "scrubbed")
+            }
+
+        return LeakageReport(
+            method=without_folders(choice.text),
+            seed=self.options.seed,
+            target_accuracy=mean(classes, "test"),
+            source_accuracy=mean(forgotten, "forget"),
+            piggyback=tuple(records),
+            membership=found.membership,
+            chance={scenario.attacked[task].name: 1 / len(scenario.tasks[task]) for task in scenario.attacked},
+            tasks=tasks,
+            **settings,
+        )
+
+    def save(self, model: MultiHeadClassifier, folder: Path) -> None:
+        """Write each task's plain model and its processor into a folder of its own."""
+        for task in self.scenario.tasks:
+            model.export(task).save_pretrained(folder / task)
+            self.processor.save_pretrained(folder / task)
+
+    def save_heads(self, model: MultiHeadClassifier, folder: Path) -> None:
+        """Write the backbone with all heads, for a later request; it is not published."""
+        model.cpu().save(folder)
+        self.processor.save_pretrained(folder)
+
+    def public_labels(self, model: MultiHeadClassifier) -> dict[str, tuple[str, ...]]:
+        return dict(model.labels)
+
+
+_SHOWN = ("retain_loss", "source_loss")

@@ -1,0 +1,202 @@
+"""The job of a whole task: pre-train, adapt, dispose."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from hf_dtl.audit import LeakageReport, PiggybackRecord, scratch_models
+from hf_dtl.data import check_forward
+from hf_dtl.methods.by_name import MethodChoice
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.models.labels import named_rows
+from hf_dtl.models.loading import load_classifier
+from hf_dtl.pipeline.job import Job, load_stage
+from hf_dtl.scenarios.scenario import Measured
+from hf_dtl.scenarios.whole_task import WholeTask
+from hf_dtl.trainers.request import Request
+from hf_dtl.trainers.training import fit_head
+
+
+class WholeTaskJob(Job):
+    """A model that knows the source task is adapted to the target task, and then disposed of the source.
+
+    A given model whose head names the target classes already is the TL model: it is not adapted.
+
+    Attributes:
+        heads: the TL model with a head for each task, once `prepare` was called.
+    """
+
+    scenario: WholeTask
+    model: PreTrainedModel
+    undisposed: PreTrainedModel
+    heads: MultiHeadClassifier
+
+    def _open(self) -> WholeTask:
+        return WholeTask(self.options.spec(), max(self._attacker(0).budgets))
+
+    def _load_model(self) -> PreTrainedModel:
+        """The model before any stage; with a head for the source task unless it is the TL model."""
+        source, target = (self.scenario.tasks[name].labels for name in ("source", "target"))
+        if self.options.model is None:
+            return self.small_model(source)
+        model = self.given_model(new_head=True)
+        if named_rows(model, target) is not None and not self.epochs and self.options.adapt_epochs is None:
+            self.adapted = True
+            return load_classifier(self.options.model, self.options.revision)
+        return with_new_head(model, source, self.options.seed)
+
+    adapted = False
+
+    def _check(self) -> None:
+        configs = [self.disposal_config(choice, Path(self.options.output_dir)) for choice in self.choices]
+        for config in configs:
+            config.streams(self.images["source"]["train"], self.images["target"]["train"])
+        for images in self.images.values():
+            check_forward(self.model, images["train"])
+        if self.options.retrained is not None:
+            self.given_retrained = load_classifier(self.options.retrained, self.options.retrained_revision)
+            check_forward(self.given_retrained, self.images["target"]["train"])
+
+    def request(self) -> Request:
+        o, task = self.options, self.scenario.tasks["source"]
+        return Request(
+            kind="task", whole_classes=True, forget_classes=len(task.labels), processes=self.state.num_processes,
+            batch_size=o.forget_batch_size, parameters=self.model.num_parameters(), small=o.model is None,
+        )  # fmt: skip
+
+    # Stages ---------------------------------------------------------------------------------------------------
+
+    def pretrain(self) -> PreTrainedModel:
+        """A model that knows the source task: the given one, or one trained on the source data."""
+        if self.epochs == 0:
+            return self.model
+        rate = self.learning_rate(1e-3, self.options.train_learning_rate)
+        training = self.training_options(num_train_epochs=self.epochs, learning_rate=rate)
+        return self.trained("pretrain", self.model, self.images["source"]["train"], training)
+
+    def adapt(self, pretrained: PreTrainedModel) -> tuple[PreTrainedModel, MultiHeadClassifier]:
+        """The TL model: as a plain target model (`undisposed`), and with a source head for the disposal.
+
+        The source head is the published one's where that names the source classes, else it is fitted.
+        """
+        o, images = self.options, self.images["target"]["train"]
+        source, target = (self.scenario.tasks[name].labels for name in ("source", "target"))
+        if self.adapted:
+            undisposed = with_rows(pretrained, target)
+        else:
+            start = with_new_head(pretrained, target, o.seed)
+            training = self.training_options(
+                num_train_epochs=self.passes(200, len(images), o.adapt_epochs),
+                learning_rate=self.learning_rate(5e-4, o.adapt_learning_rate),
+            )
+            undisposed = self.trained("adapt", start, images, training)
+
+        def refit(work: Path) -> None:
+            if self.state.is_main_process:
+                model = MultiHeadClassifier(copy.deepcopy(undisposed), task="target")
+                model.add_head("source", source)
+                rows = named_rows(pretrained, source) if self.adapted else None
+                if rows is None:
+                    fit_head(model, "source", self.images["source"]["train"], device=self.state.device)
+                else:
+                    own = MultiHeadClassifier(with_rows(pretrained, source), task="source")
+                    model.heads["source"].load_state_dict(own.heads["source"].state_dict())
+                model.cpu().save(work)
+
+        made_from = self.made_from(undisposed, self.images["source"]["train"])
+        return undisposed, MultiHeadClassifier.load(self.run.stage("source_head", refit, made_from))
+
+    def prepare(self) -> PreTrainedModel:
+        self.undisposed, self.heads = self.adapt(self.pretrain())
+        return self.undisposed
+
+    def references(self, undisposed: PreTrainedModel | None = None) -> dict[str, Any]:
+        """`scratch` (random weights, a draw for each attack seed) and `retrained` (trained on the target alone).
+
+        A given model that learns the source task here is where `retrained` starts too: what it knew before is public.
+        One that comes with the source task leaves nothing but random weights to start from.
+        """
+        o, images = self.options, self.images["target"]["train"]
+        scratch = scratch_models(undisposed or self.undisposed, len(self.attacks.seeds), seed=o.seed)
+        if o.retrained is not None:
+            return {"scratch": scratch, "retrained": self.given_retrained}
+        if o.reference == "none":
+            return {"scratch": scratch}
+        rate = o.train_learning_rate if o.retrain_learning_rate is None else o.retrain_learning_rate
+        training = self.training_options(
+            num_train_epochs=self.passes(400, len(images), o.retrain_epochs),
+            learning_rate=self.learning_rate(1e-3, rate),
+        )
+        start = copy.deepcopy(scratch[0])
+        if o.model is not None and self.epochs:
+            start = with_new_head(self.given_model(new_head=True), self.scenario.tasks["target"].labels, o.seed)
+        return {"scratch": scratch, "retrained": self.trained("retrained", start, images, training)}
+
+    def unlearn(self, choice: MethodChoice) -> PreTrainedModel:
+        return self.dispose(choice, self.heads)
+
+    def dispose(self, choice: MethodChoice, heads: MultiHeadClassifier) -> PreTrainedModel:
+        """The scrubbed target model."""
+        images = self.images["source"]["train"], self.images["target"]["train"]
+        return load_stage(self.disposed(choice, heads, *images))
+
+    # What is measured -----------------------------------------------------------------------------------------
+
+    def measure(self, models: Mapping[str, Any]) -> Measured:
+        """Source accuracy is read out with one and the same head, fitted on the undisposed model and frozen."""
+        device = self.state.device
+        plain = {role: model.to(device) for role, model in models.items() if isinstance(model, PreTrainedModel)}
+        heads = self.heads.eval().to(device)
+        source = {}
+        for role in plain.keys() & {"undisposed", "scrubbed"}:
+            own = heads.export("source") if role == "undisposed" else with_head(plain[role], heads, "source")
+            source[role] = own.to(device)
+        return self.scenario.measure(plain, source)
+
+    def report(
+        self, choice: MethodChoice, found: Measured, records: Sequence[PiggybackRecord], settings: dict[str, Any]
+    ) -> LeakageReport:
+        tasks = self.scenario.tasks
+        return LeakageReport(
+            method=choice.text,
+            seed=self.options.seed,
+            target_accuracy=found.accuracy["target"],
+            source_accuracy=found.accuracy["source"],
+            piggyback=tuple(records),
+            chance={tasks[name].name: 1 / len(tasks[name].labels) for name in self.scenario.attacked},
+            **settings,
+        )
+
+
+def with_new_head(model: PreTrainedModel, labels: Sequence[str], seed: int) -> PreTrainedModel:
+    """The same backbone under a new, seeded head, as a plain model; the old head is dropped."""
+    split = MultiHeadClassifier(model, task="old")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        split.add_head("new", labels)
+    return split.export("new")
+
+
+def with_rows(model: PreTrainedModel, labels: Sequence[str]) -> PreTrainedModel:
+    """A copy of a model under those rows of its head that name some classes, in their order."""
+    rows = named_rows(model, labels)
+    assert rows is not None
+    split = MultiHeadClassifier(copy.deepcopy(model), task="whole")
+    split.add_head("rows", labels)
+    whole, own = split.heads["whole"], split.heads["rows"]
+    with torch.no_grad():
+        own.weight.copy_(whole.weight[rows])
+        own.bias.copy_(whole.bias[rows] if whole.bias is not None else own.bias)
+    return split.export("rows")
+
+
+def with_head(model: PreTrainedModel, heads: MultiHeadClassifier, task: str) -> PreTrainedModel:
+    """The backbone of `model` under a head of another model."""
+    split = MultiHeadClassifier(copy.deepcopy(model), task="own")
+    split.add_head(task, heads.labels[task])
+    split.heads[task].load_state_dict(heads.heads[task].state_dict())
+    return split.export(task)

@@ -1,0 +1,218 @@
+"""A part of one data set is forgotten: classes, listed rows, a column's value, or a random share."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import torch
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from hf_dtl.audit import AttackedTask, membership_inference
+from hf_dtl.audit.unlearning import ROLES
+from hf_dtl.data import Division, ForgetRequest, ImageTensors, TaskData, load_task
+from hf_dtl.errors import DataError, ModelError
+from hf_dtl.models.labels import published_rows
+from hf_dtl.scenarios.scenario import (
+    POOL,
+    Images,
+    Measured,
+    Models,
+    Scenario,
+    accuracies,
+    channels_of,
+    check_budget,
+    in_memory,
+)
+from hf_dtl.scenarios.spec import Kind
+
+MEASURED_ON = ("forget", "retain", "test", "forgotten_test")
+
+
+class Part(Scenario):
+    """Images to forget and to retain of one data set, numbered as the model's head numbers their classes.
+
+    Attributes:
+        task: the data.
+        division: of its training images.
+        rows: of the head, for each class of the data; set by `load`.
+        images: `forget` and `retain` (training), `validation` and `test` (of what is retained), and
+            `forgotten_validation` and `forgotten_test` (held-out images of classes that are forgotten as a whole).
+    """
+
+    kind: ClassVar[Kind] = "part"
+    rows: list[int]
+
+    def _open(self) -> None:
+        s = self.spec
+        self.request = ForgetRequest.parse(s.forget)
+        assert s.retain is not None
+        self.task: TaskData = load_task(
+            s.retain,
+            image_column=s.image_column,
+            label_column=s.retain_label_column,
+            images_per_class=s.retain_images_per_class,
+            seed=s.seed,
+            keep_column=self.request.column,
+        )
+        self.division: Division = self.request.divide(self.task, s.seed)
+        self.parts = self._parts()
+
+    def _parts(self) -> dict[str, datasets.Dataset]:
+        task, classes = self.task, self.division.classes
+        parts = {"forget": self.division.forget, "retain": self.division.retain}
+        for split in ("validation", "test"):
+            whole: datasets.Dataset = getattr(task, split)
+            whole = whole.select(np.flatnonzero(~self.request.has_value(whole)))
+            forgotten = np.isin(_labels(whole), classes)
+            if classes and not forgotten.any():
+                raise DataError(f"'{task.name}': the {split} split has no image of the classes to forget.")
+            if forgotten.all():
+                raise DataError(f"'{task.name}': the {split} split has no image of what is retained.")
+            parts[split] = whole.select(np.flatnonzero(~forgotten))
+            if classes:
+                parts[f"forgotten_{split}"] = whole.select(np.flatnonzero(forgotten))
+        return parts
+
+    @property
+    def names(self) -> dict[str, str]:
+        classes, name = self.division.classes, self.task.name
+        kept = [label for i, label in enumerate(self.task.labels) if i not in classes]
+        target = f"{name}, classes {', '.join(kept)}" if classes else f"the rest of {name}"
+        return {"source": f"{name}, {self.request}", "target": target}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.task.labels
+
+    def public_spec(self) -> dict[str, Any]:
+        return self.spec.to_dict() | {"forget": str(self.request), "retain": self.task.name}
+
+    def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
+        self.processor, self.rows = processor, rows_of_the_head(model, self.task)
+        self.images: dict[str, Images] = {}
+        for name, part in self.parts.items():
+            held_out = name not in ("forget", "retain")
+            images = self._read(part, f"{self.task.name} {name}", channels_of(model), held_out=held_out)
+            images.labels = torch.tensor(self.rows)[images.labels]
+            self.images[name] = images
+        _ = self.attacked
+
+    def together(self) -> torch.utils.data.Dataset:
+        """All training images."""
+        return torch.utils.data.ConcatDataset([self.images["forget"], self.images["retain"]])
+
+    # What is attacked and measured ----------------------------------------------------------------------------
+
+    @cached_property
+    def attacked(self) -> dict[str, AttackedTask]:
+        """The task that the attacker relearns.
+
+        Of forgotten classes: all classes, judged half by images of the forgotten ones and half by others, so that
+        neither naming everything alike nor what was retained alone scores. Of single images: half of them, or where
+        that is not enough retain images, judged by the other forgotten images.
+        """
+        pool, most = max(POOL, 4 * self.most_budget), self.most_budget
+        retain, forget = (in_memory(self.images[name], pool) for name in ("retain", "forget"))
+        if self.division.classes:
+            train = together(forget, retain)
+            validation, test = (
+                self.by_class(_half_and_half(self.images[f"forgotten_{split}"], self.images[split]))
+                for split in ("validation", self.spec.test)
+            )
+            train = self.by_class(train)
+        else:
+            order = np.random.default_rng(0).permutation(len(forget))
+            half = forget.subset(order[: len(order) // 2].tolist())
+            counts = np.bincount(self.by_class(half).labels, minlength=len(self.task.labels))
+            attacker, judged = (
+                (half, forget.subset(order[len(order) // 2 :].tolist())) if counts.min() >= most else (retain, forget)
+            )
+            train, test = self.by_class(attacker), self.by_class(judged)
+            validation = self.by_class(self.images["validation"])
+        counts = np.bincount(train.labels, minlength=len(self.task.labels)).tolist()
+        check_budget(counts, self.task.labels, most, self.task.name)
+        name = f"{self.task.name}, {self.request}"
+        task = AttackedTask(name, "source_subset", self.task.labels, train, validation, test, retain=retain)
+        return {"source": task}
+
+    def by_class(self, images: ImageTensors) -> ImageTensors:
+        """The same images, labelled by position in the task's classes instead of the head's rows."""
+        position = torch.full((max(self.rows) + 1,), -1)
+        position[torch.tensor(self.rows)] = torch.arange(len(self.rows))
+        return ImageTensors(images.pixel_values, position[images.labels])
+
+    def measure(
+        self, models: Models, device: torch.device, splits: Sequence[str] = MEASURED_ON, *, membership: bool = True
+    ) -> Measured:
+        """Accuracy on splits, on at most max_eval_images of each, and membership inference, of single models.
+
+        Args:
+            models: by role; several draws of one role are left out.
+            device: where to measure.
+            splits: names of the images; those that there are none of are left out.
+            membership: whether to tell forgotten images from held-out ones too.
+        """
+        found = Measured()
+        for split in splits:
+            if split in self.images:
+                found.accuracy[split] = accuracies(models, self.capped(self._split(split)), device)
+        for role, model in models.items() if membership else ():
+            if isinstance(model, PreTrainedModel):
+                found.membership += self._membership(model, role, found.notes)
+        found.membership.sort(key=lambda row: ROLES.index(row["model"]))
+        return found
+
+    def _split(self, name: str) -> Images:
+        """Images by the name that a report gives them: what it calls test images are validation images in tuning."""
+        return self.images[name.replace("test", self.spec.test)]
+
+    def _membership(self, model: PreTrainedModel, role: str, notes: list[str]) -> list[dict[str, Any]]:
+        """Tell forgotten images from held-out images of the same classes."""
+        forget, retain = (in_memory(self.images[name], POOL) for name in ("forget", "retain"))
+        test, own = in_memory(self._split("test"), POOL), {}
+        if "forgotten_test" in self.images:
+            test, own = in_memory(self._split("forgotten_test"), POOL), {"retain_held_out": test}
+        try:
+            results = membership_inference(model, forget, test, retain=retain, **own, name=role)
+        except DataError as error:
+            notes.append(f"Membership inference: left out. {error}")
+            return []
+        return [asdict(result) for result in results]
+
+
+def rows_of_the_head(model: PreTrainedModel, task: TaskData) -> list[int]:
+    """Row of the head for each class of the task.
+
+    Raises:
+        ModelError: the head does not know a class.
+    """
+    rows = published_rows(model, int(model.config.num_labels or 0), task.labels)
+    if rows is None:
+        known = [str(name) for name in (model.config.id2label or {}).values()]
+        folded = {name.casefold() for name in known}
+        unknown = [label for label in task.labels if label.casefold() not in folded]
+        raise ModelError(
+            f"The model's head does not name the classes {', '.join(unknown[:12])} of '{task.name}'; it names "
+            f"{', '.join(known[:12])}{' ...' if len(known) > 12 else ''}. Choose classes that it was trained on, "
+            "--retain NAME[CLASS,...], or correct id2label in its config.json."
+        )
+    return rows
+
+
+def together(*parts: ImageTensors) -> ImageTensors:
+    """Images one after another."""
+    return ImageTensors(torch.cat([p.pixel_values for p in parts]), torch.cat([p.labels for p in parts]))
+
+
+def _labels(dataset: datasets.Dataset) -> np.ndarray:
+    return np.asarray(dataset.select_columns(["label"]).with_format("numpy")[:]["label"])
+
+
+def _half_and_half(forgotten: ImageTensors, others: ImageTensors) -> ImageTensors:
+    """As many images of others as forgotten ones, drawn with a fixed seed; fewer forgotten ones if others lack."""
+    count = min(len(forgotten), len(others))
+    chosen = [np.random.default_rng(0).permutation(len(part))[:count].tolist() for part in (forgotten, others)]
+    return together(forgotten.subset(chosen[0]), others.subset(chosen[1]))

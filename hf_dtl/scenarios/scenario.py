@@ -1,0 +1,167 @@
+"""What every scenario is: images by name, the tasks that an attacker relearns from them, and a spec to build it again."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+from datasets import Dataset
+from torch.utils.data import Dataset as TorchDataset
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from hf_dtl.audit import AttackedTask, accuracy
+from hf_dtl.audit.task import draw_up_to
+from hf_dtl.data import ImageTensors, LazyImages, load_images
+from hf_dtl.errors import DataError
+from hf_dtl.scenarios.spec import Kind, ScenarioSpec
+
+Images = ImageTensors | LazyImages
+Models = Mapping[str, PreTrainedModel | Sequence[PreTrainedModel]]
+POOL = 400
+"""Images a class, at least, that attacks and membership inference draw from where not all are kept in memory."""
+
+
+@dataclass
+class Measured:
+    """What models answer, before any attack trains them.
+
+    Args:
+        accuracy: by split, then by role of the model; of several tasks by task before that.
+        membership: one object an attack on a model, see `LeakageReport`.
+        notes: what was left out, as sentences.
+    """
+
+    accuracy: dict[str, dict[str, Any]] = field(default_factory=dict)
+    membership: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __add__(self, other: "Measured") -> "Measured":
+        """The measurements of both; the models must differ."""
+        splits = {**self.accuracy, **other.accuracy}
+        return Measured(
+            {split: self.accuracy.get(split, {}) | other.accuracy.get(split, {}) for split in splits},
+            self.membership + other.membership,
+            list(dict.fromkeys(self.notes + other.notes)),
+        )
+
+
+class Scenario(ABC):
+    """What is forgotten and what is kept.
+
+    Making one opens the data sets and checks names, columns, classes and counts; no image is decoded. `load` does
+    that, with the processor of a model.
+
+    Args:
+        spec: what decides the images.
+        most_budget: largest number of images a class that an attacker will draw.
+
+    Raises:
+        DataError: data, a class, a column or a split cannot be used.
+    """
+
+    kind: ClassVar[Kind]
+    spec: ScenarioSpec
+    processor: BaseImageProcessor
+    images: Mapping[str, Any]
+    """By name, once `load` was called."""
+
+    def __init__(self, spec: ScenarioSpec, most_budget: int):
+        self.spec, self.most_budget = spec, most_budget
+        self._open()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Open the data sets."""
+
+    @abstractmethod
+    def load(self, processor: BaseImageProcessor, model: Any) -> None:
+        """Decode the images as a model takes them.
+
+        Args:
+            processor: the model's image processor.
+            model: the classifier, or of several tasks the `MultiHeadClassifier`; its head and channels are read.
+        """
+
+    @property
+    @abstractmethod
+    def attacked(self) -> dict[str, AttackedTask]:
+        """What an attacker relearns, by a name of its own."""
+
+    @property
+    @abstractmethod
+    def names(self) -> dict[str, str]:
+        """What is forgotten (`source`), kept (`target`) and, where there is one, novel, as a report may show it."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """Classes that a new model is trained on first."""
+
+    def public_spec(self) -> dict[str, Any]:
+        """The spec as a report holds it: data sets by the names that are safe to publish."""
+        return self.spec.to_dict()
+
+    def counts(self) -> dict[str, Any]:
+        """Number of images by name, for the report."""
+        return {name: len(images) for name, images in self.images.items()}
+
+    def with_test(self, split: str) -> Self:
+        """The same images with every number taken on another split; `validation` is for tuning."""
+        other = copy.copy(self)
+        other.spec = self.spec.with_test(split)  # type: ignore[arg-type]
+        other.__dict__.pop("attacked", None)
+        return other
+
+    def _read(self, dataset: Dataset, name: str, channels: int, *, held_out: bool, whole: bool = True) -> Images:
+        """Images of a split as tensors; a held-out one is cut to max_eval_images. Not `whole`: all are kept in memory."""
+        cap = self.spec.max_eval_images
+        if held_out and cap is not None and cap < len(dataset):
+            dataset = dataset.shuffle(seed=0).select(range(cap))
+        # the audit keeps held-out splits in memory; training data above the limit are decoded on the fly
+        limit = {"memory_limit_gib": float("inf")} if held_out or not whole else {}
+        return load_images(dataset, self.processor, num_channels=channels, desc=name, **limit)
+
+    def capped(self, images: Images) -> ImageTensors:
+        """At most max_eval_images of some training images, in memory, to measure a model on."""
+        cap = self.spec.max_eval_images
+        if cap is not None and cap < len(images):
+            images = images.subset(range(cap))
+        return in_memory(images, len(images))
+
+
+def channels_of(model: Any) -> int:
+    """Channels that a model takes, 1 or 3."""
+    return getattr(getattr(model, "backbone", model).config, "num_channels", 3)
+
+
+def in_memory(images: TorchDataset, per_class: int) -> ImageTensors:
+    """The images themselves, or a fixed draw of a data set that is too large to keep decoded."""
+    if isinstance(images, ImageTensors):
+        return images
+    chosen = draw_up_to(images.labels, per_class, seed=0)
+    return ImageTensors(torch.stack([images[int(i)]["pixel_values"] for i in chosen]), images.labels[chosen])
+
+
+def check_budget(counts: Sequence[int], labels: Sequence[str], budget: int, name: str) -> None:
+    """Refuse a budget that some class has too few training images for.
+
+    Raises:
+        DataError: naming these classes.
+    """
+    few = [f"'{label}' has {n}" for label, n in zip(labels, counts, strict=True) if n < budget]
+    if few:
+        raise DataError(
+            f"A budget of {budget} images a class cannot be drawn from '{name}': of its training images the class "
+            f"{', '.join(few)}. Use --budgets up to {min(counts)}, or give more images."
+        )
+
+
+def accuracies(models: Models, images: Images, device: torch.device) -> dict[str, float]:
+    """Accuracy of single models on images, by role; several draws of one role are left out."""
+    return {
+        role: accuracy(model.to(device), images)  # type: ignore[arg-type]
+        for role, model in models.items()
+        if isinstance(model, PreTrainedModel)
+    }

@@ -1,0 +1,273 @@
+"""Images of a model of several tasks are forgotten, for all of its tasks or for some."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import torch
+from transformers import BaseImageProcessor
+
+from hf_dtl.audit import AttackedTask, membership_inference
+from hf_dtl.audit.task import draw_up_to
+from hf_dtl.data import (
+    ForgetRequest,
+    ImageTensors,
+    MultiTaskData,
+    MultiTaskImages,
+    TaskData,
+    load_multitask,
+    load_multitask_images,
+)
+from hf_dtl.data.multitask import Tasks
+from hf_dtl.errors import ConfigError, DataError
+from hf_dtl.functional.metrics import TaskImpact, task_impact
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.scenarios.scenario import POOL, Measured, Scenario, channels_of, check_budget
+from hf_dtl.scenarios.spec import Kind
+from hf_dtl.trainers.multitask_training import predict_tasks
+
+SPLITS = ("forget", "retain", "test")
+Scores = dict[str, dict[str, float]]
+
+
+class SomeTasks(Scenario):
+    """Images with a label for each of several tasks; some of them are forgotten, for `forgotten` of the tasks.
+
+    Attributes:
+        tasks: task → its class names, none for a regression.
+        forgotten: tasks that images are forgotten for.
+        rows: positions of these images among the training images.
+        images: `train`, `validation` and `test`.
+    """
+
+    kind: ClassVar[Kind] = "tasks"
+
+    def _open(self) -> None:
+        self.request = ForgetRequest.parse(self.spec.forget)
+        if self.request.kind == "class":
+            raise ConfigError(
+                f"--forget {self.request} is for one task; of several, say which images: random=5%, a file of row "
+                "numbers, or column=value with a column that is no task."
+            )
+        self.data = self._load_data()
+        self.tasks: Tasks = {t: names for t, names in self.data.tasks.items() if t != self.request.column}
+        named = split_names(self.spec.forget_tasks)
+        unknown = [task for task in named or () if task not in self.tasks]
+        if unknown:
+            raise DataError(f"There is no task {unknown[0]!r}; the tasks of the data are: {', '.join(self.tasks)}.")
+        self.forgotten = tuple(dict.fromkeys(self.tasks if named is None else named))
+        self.rows = self._rows()
+
+    def _load_data(self) -> MultiTaskData:
+        """The data; the column that a request names is loaded beside the tasks, as if it were one."""
+        s, column = self.spec, self.request.column
+        wanted = task_columns(s.task_columns)
+        if column is not None and wanted is not None and column not in wanted:
+            wanted = {**wanted, column: column} if isinstance(wanted, dict) else [*wanted, column]
+        elif column is not None:
+            raise ConfigError(
+                f"--forget {self.request}: {column!r} must be a column that is no task, since forgetting a class of a "
+                "task is not what this does. Name the tasks with --task_columns, without it."
+            )
+        assert s.retain is not None
+        data = load_multitask(s.retain, task_columns=wanted, image_column=s.image_column, images=s.images, seed=s.seed)
+        if column is None:
+            return data
+        if not data.tasks[column]:
+            raise DataError(f"--forget {self.request}: the column {column!r} holds floats; it must hold names.")
+        held_out = {
+            split: whole.select(np.flatnonzero(~self.request.has_value(whole)))
+            for split, whole in (("validation", data.validation), ("test", data.test))
+        }
+        for split, rest in held_out.items():
+            if not len(rest):
+                raise DataError(f"'{data.name}': the {split} split has no image of what is retained.")
+        return dataclasses.replace(data, **held_out)
+
+    def _rows(self) -> list[int]:
+        """Positions of the images to forget among the training images."""
+        data, column = self.data, self.request.column
+        # a request reads the labels for whole classes alone, which there are none of here
+        columns = {"label": np.zeros(len(data.train), dtype=np.int64)}
+        train = datasets.Dataset.from_dict(columns)
+        if column is not None:
+            train = data.train.select_columns([column])
+            train = train if column == "label" else train.add_column("label", columns["label"])
+        stand_in = TaskData(data.name, ("", ""), train, train, train, 0, data.source_key, data.train_rows)
+        if self.request.kind == "indices":
+            lines = Path(self.request.name).read_text(encoding="utf-8", errors="replace").splitlines()
+            if any("," in line.partition("#")[0] for line in lines):
+                raise DataError(f"--forget {self.request} names new labels, which multitask does not give: list rows.")
+        division = self.request.divide(stand_in, self.spec.seed)
+        return np.flatnonzero(np.isin(data.train_rows, division.rows)).tolist()
+
+    @property
+    def names(self) -> dict[str, str]:
+        name = self.data.name
+        return {"source": f"{name}, {self.request}, for {', '.join(self.forgotten)}", "target": f"the rest of {name}"}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return ("0", "1")  # of a head that the tasks' own take the place of
+
+    def public_spec(self) -> dict[str, Any]:
+        return self.spec.to_dict() | {"forget": str(self.request), "retain": self.data.name}
+
+    def counts(self) -> dict[str, Any]:
+        kept = len(self.data.train) - len(self.rows)
+        held_out = {split: len(self.images[split]) for split in ("validation", "test")}
+        return {"forget": len(self.rows), "retain": kept, **held_out}
+
+    def load(self, processor: BaseImageProcessor, model: MultiHeadClassifier) -> None:
+        self.processor = processor
+        self.images: dict[str, MultiTaskImages] = {
+            split: self._images(split, channels_of(model)) for split in ("train", "validation", "test")
+        }
+        _ = self.attacked
+
+    def _images(self, split: str, channels: int) -> MultiTaskImages:
+        """Images of a split; a held-out one is cut to max_eval_images and kept in memory."""
+        dataset = getattr(self.data, split).select_columns(["image", *self.tasks])
+        cap, own = self.spec.max_eval_images, {}
+        if split != "train":
+            own = {"memory_limit_gib": float("inf")}
+            if cap is not None and cap < len(dataset):
+                dataset = dataset.shuffle(seed=0).select(range(cap))
+        return load_multitask_images(
+            dataset, self.processor, num_channels=channels, desc=f"{self.data.name} {split}", **own
+        )
+
+    # What is attacked and measured ----------------------------------------------------------------------------
+
+    def variance(self, task: str) -> float:
+        """Variance of a regression's training labels, 1 where they are all the same."""
+        return self.images["train"].labels[task].double().var(correction=0).item() or 1.0
+
+    def split(self, name: str) -> MultiTaskImages:
+        """The images `forget`, `retain` (no task forgets them) or `test`; the former two cut to max_eval_images."""
+        if name == "test":
+            return self.images[self.spec.test]
+        train = self.images["train"]
+        rows = self.rows if name == "forget" else np.setdiff1d(np.arange(len(train)), self.rows)
+        return train.subset(rows[: self.spec.max_eval_images])
+
+    def one_task(self, images: MultiTaskImages, task: str, per_class: int | None = None) -> ImageTensors:
+        """Images in memory with the labels of one task, or a fixed draw of so many a class of them."""
+        if per_class is not None:
+            images = images.subset(draw_up_to(images.labels[task], per_class, seed=0))
+        pixels = images.pixel_values
+        if not isinstance(pixels, torch.Tensor):
+            pixels = torch.stack([item["pixel_values"] for item in pixels])
+        return ImageTensors(pixels, images.labels[task])
+
+    @cached_property
+    def attacked(self) -> dict[str, AttackedTask]:
+        """What the attacker relearns, by task: its classes from retained images, judged by the forgotten ones."""
+        train, pool = self.images["train"], max(POOL, 4 * self.most_budget)
+        retain = train.subset(np.setdiff1d(np.arange(len(train)), self.rows))
+        forget, found = train.subset(self.rows), {}
+        for task in (task for task in self.forgotten if self.tasks[task]):
+            images = self.one_task(retain, task, pool)
+            counts = np.bincount(images.labels, minlength=len(self.tasks[task])).tolist()
+            check_budget(counts, self.tasks[task], self.most_budget, f"{self.data.name}, {task}")
+            found[task] = AttackedTask(
+                f"{self.data.name}, {task}, {self.request}", "source_subset", self.tasks[task], images,
+                self.one_task(self.images["validation"], task), self.one_task(forget, task), retain=images,
+            )  # fmt: skip
+        return found
+
+    def measure(
+        self, models: Mapping[str, MultiHeadClassifier], device: torch.device, *, membership: bool = True
+    ) -> Measured:
+        """Score every task of models by role: accuracy, or for a regression 1 - (mean squared error) / variance.
+
+        A regression has no membership inference; that is by the loss of the forgotten tasks.
+        """
+        found = Measured()
+        images = {split: self.split(split) for split in SPLITS}
+        for role, model in models.items():
+            outputs = {split: self._scores(model.to(device), images[split]) for split in SPLITS}
+            for task in self.tasks:
+                own = found.accuracy.setdefault(task, {})
+                for split in SPLITS:
+                    own.setdefault(split, {})[role] = outputs[split][task]
+            if membership:
+                found.membership += self._membership(model, role, images, found.notes)
+        return found
+
+    def _scores(self, model: MultiHeadClassifier, images: MultiTaskImages) -> dict[str, float]:
+        outputs, found = predict_tasks(model, images), {}
+        for task, names in self.tasks.items():
+            labels, answers = images.labels[task], outputs[task].double()
+            if names:
+                found[task] = (answers.argmax(-1) == labels).double().mean().item()
+            else:
+                found[task] = 1 - (answers[:, 0] - labels).square().mean().item() / self.variance(task)
+        return found
+
+    def _membership(
+        self, model: MultiHeadClassifier, role: str, images: Mapping[str, MultiTaskImages], notes: list[str]
+    ) -> list[dict[str, Any]]:
+        found = []
+        for task in self.attacked:
+            groups = [self.one_task(images[split], task) for split in ("forget", "test")]
+            try:
+                (result,) = membership_inference(model.export(task), *groups, attacks=("loss",), name=role)
+            except DataError as error:
+                notes.append(f"Membership inference for the task {task}: left out. {error}")
+            else:
+                found.append(dataclasses.asdict(result) | {"task": task})
+        return found
+
+    def impact(self, scores: Mapping[str, Scores], role: str, notes: list[str]) -> TaskImpact | None:
+        """Unlearning Impact Scores of one model; a regression's score below 0 counts as 0.
+
+        Args:
+            scores: of all models as `measure` gives them: by task, split and role.
+            role: of the model.
+            notes: gets a sentence for every task that it is not defined for.
+        """
+        before, after = (
+            {task: tuple(max(own[split][one], 0.0) for split in ("test", "forget")) for task, own in scores.items()}
+            for one in ("undisposed", role)
+        )
+        for task, shares in list(before.items()):
+            divisors = shares[:1] if task in self.forgotten else shares
+            if min(divisors) == 0:
+                notes.append(f"UIS of the task {task}: left out, the original model scores 0 on it.")
+                del before[task], after[task]
+        return task_impact(before, after, [task for task in self.forgotten if task in before]) if before else None
+
+
+def split_names(text: str | None) -> list[str] | None:
+    """Read names separated by commas, None for none given.
+
+    Example:
+        >>> split_names("letter, case")
+        ['letter', 'case']
+    """
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def task_columns(text: str | None) -> Sequence[str] | dict[str, str] | None:
+    """Read `COLUMN,...` or `TASK=COLUMN,...`, as `load_multitask` takes it.
+
+    Raises:
+        ConfigError: a task is named twice.
+
+    Example:
+        >>> task_columns("letter,case"), task_columns("face=label,age")
+        (['letter', 'case'], {'face': 'label', 'age': 'age'})
+    """
+    names = split_names(text)
+    if names is None or not any("=" in name for name in names):
+        return names
+    pairs = [tuple(part.strip() for part in name.partition("=")) for name in names]
+    found = {task: column or task for task, _, column in pairs}
+    if len(found) < len(pairs):
+        raise ConfigError(f"--task_columns {text!r} names a task twice.")
+    return found

@@ -1,0 +1,184 @@
+"""A whole task is forgotten and another one kept: disposable transfer learning."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from hf_dtl.audit import AttackConfig, AttackedTask, accuracy, membership_inference
+from hf_dtl.audit.task import draw_up_to
+from hf_dtl.data import TaskData, check_disjoint, load_task
+from hf_dtl.errors import DataError
+from hf_dtl.models.published_heads import PublishedHeads, numbered
+from hf_dtl.scenarios.scenario import Images, Measured, Scenario, channels_of, check_budget, in_memory
+from hf_dtl.scenarios.spec import Kind
+
+SPLITS = ("train", "validation", "test")
+AXES = {"source": "source_subset", "novel": "novel_downstream"}
+_SPEC = {"source": "forget", "target": "retain", "novel": "novel"}
+
+
+class WholeTask(Scenario):
+    """A source task to forget, and where they are given a target task to keep and a novel one that nobody trained.
+
+    Attributes:
+        tasks: `source`, `target`, `novel`: the data.
+        images: the same names, then `train`, `validation`, `test`; labelled by position in the task's classes.
+        heads: rows of the audited models' published heads; set by `read_heads`.
+    """
+
+    kind: ClassVar[Kind] = "task"
+    tasks: dict[str, TaskData]
+    heads: PublishedHeads | None = None
+
+    def _open(self) -> None:
+        self.tasks = {name: self._task(name) for name in _SPEC if getattr(self.spec, _SPEC[name]) is not None}
+        if "target" in self.tasks:
+            check_disjoint(self.tasks["source"], self.tasks["target"])
+        for name in AXES.keys() & self.tasks.keys():
+            self._check_budget(name)
+
+    def _task(self, name: str) -> TaskData:
+        s, what = self.spec, _SPEC[name]
+        return load_task(
+            getattr(s, what),
+            image_column=s.image_column,
+            label_column=getattr(s, f"{what}_label_column"),
+            images_per_class=getattr(s, f"{what}_images_per_class", None),
+            seed=s.seed,
+        )
+
+    def _check_budget(self, name: str) -> None:
+        task = self.tasks[name]
+        counts = np.bincount(_labels(task.train), minlength=len(task.labels)).tolist()
+        if self.spec.pool is not None:
+            counts = [min(count, self.spec.pool) for count in counts]
+        check_budget(counts, task.labels, self.most_budget, task.name)
+
+    @property
+    def names(self) -> dict[str, str]:
+        return {name: task.name for name, task in self.tasks.items()}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.tasks["source"].labels
+
+    def public_spec(self) -> dict[str, Any]:
+        return self.spec.to_dict() | {_SPEC[name]: own for name, own in self.names.items()}
+
+    def counts(self) -> dict[str, Any]:
+        return {name: {split: len(images) for split, images in task.items()} for name, task in self.images.items()}
+
+    def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
+        self.processor, channels = processor, channels_of(model)
+        self.images: dict[str, dict[str, Images]] = {
+            name: {split: self._split(name, split, channels) for split in SPLITS} for name in self.tasks
+        }
+
+    def _split(self, name: str, split: str, channels: int) -> Images:
+        task, pool = self.tasks[name], self.spec.retain_pool if name == "target" else self.spec.pool
+        dataset: Dataset = getattr(task, split)
+        if split == "train" and pool is not None:
+            rows = draw_up_to(torch.as_tensor(_labels(dataset)), pool, seed=0).sort().values
+            dataset = dataset.select(rows.tolist())
+        return self._read(
+            dataset, f"{task.name} {split}", channels, held_out=split != "train", whole=self.spec.pool is None
+        )
+
+    def read_heads(self, models: Mapping[str, PreTrainedModel]) -> None:
+        """Find the classes of the data among those of the models' published heads.
+
+        Raises:
+            DataError: the scrubbed model's head does not know the target classes.
+        """
+        self.heads = PublishedHeads.find(models, {name: task.labels for name, task in self.tasks.items()})
+
+    @property
+    def attacked(self) -> dict[str, AttackedTask]:
+        """The source task and the novel one, with retain images where all heads number the target classes alike."""
+        retain = None
+        if "target" in self.tasks:
+            rows = range(len(self.tasks["target"].labels)) if self.heads is None else self.heads.numbered_alike()
+            if rows is not None:
+                held = in_memory(self.images["target"]["train"], AttackConfig().retain_images_per_class)
+                retain = numbered(held, list(rows))
+        task = partial(AttackedTask, retain=retain)
+        return {
+            name: task(
+                self.tasks[name].name,
+                axis,
+                self.tasks[name].labels,
+                in_memory(self.images[name]["train"], 20 * self.most_budget),
+                self.images[name]["validation"],
+                self.images[name][self.spec.test],
+            )
+            for name, axis in AXES.items()
+            if name in self.tasks
+        }
+
+    def measure(
+        self, models: Mapping[str, PreTrainedModel], source: Mapping[str, PreTrainedModel] | None = None
+    ) -> Measured:
+        """Accuracy on what was kept and what was forgotten, of the undisposed and the scrubbed model among these.
+
+        Args:
+            models: by role.
+            source: models whose head names the source classes in order, by role; None asks the published heads.
+        """
+        roles = [role for role in ("undisposed", "scrubbed") if role in models]
+        of = {"target": models, "source": models if source is None else source}
+        return Measured(
+            {task: {role: self._accuracy(task, role, own[role]) for role in roles} for task, own in of.items()}
+        )
+
+    def _accuracy(self, task: str, role: str, model: PreTrainedModel) -> float | None:
+        if task not in self.images:
+            return None
+        test = self.images[task][self.spec.test]
+        if self.heads is None:
+            return accuracy(model, test)
+        rows = getattr(self.heads, task)[role]
+        return None if rows is None else accuracy(model, numbered(test, rows))
+
+    def infer_membership(self, models: Mapping[str, PreTrainedModel], notes: list[str]) -> list[dict[str, Any]]:
+        """Tell the source train split from the source test split by the answers of the published heads.
+
+        Args:
+            models: by role; after `read_heads`.
+            notes: gets a sentence where nothing can be told.
+        """
+        assert self.heads is not None
+        rows = {role: self.heads.source[role] for role in ("undisposed", "scrubbed", "retrained") if role in models}
+        if rows["undisposed"] is None or rows["scrubbed"] is None:
+            notes.append("Membership inference: left out, the published heads do not have the source classes.")
+            return []
+        results = []
+        for role, own in rows.items():
+            target = self.heads.target[role]
+            if own is None:
+                continue
+            source = {split: numbered(images, own) for split, images in self.images["source"].items()}
+            retain = {}
+            if target is not None:
+                images = self.images["target"]
+                retain = {
+                    "retain": numbered(images["train"], target),
+                    "retain_held_out": numbered(images[self.spec.test], target),
+                }
+            try:
+                results += membership_inference(
+                    models[role], source["train"], source[self.spec.test], **retain, name=role
+                )
+            except DataError as error:
+                notes.append(f"Membership inference: left out. {error}")
+                return []
+        return [asdict(result) for result in results]
+
+
+def _labels(dataset: Dataset) -> np.ndarray:
+    return np.asarray(dataset.select_columns(["label"]).with_format("numpy")[:]["label"])
