@@ -36,10 +36,11 @@ from hf_dtl.hub import weights_sha256
 from hf_dtl.models.heads import MultiHeadClassifier, locate_classifier
 from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of, quiet, resized
 from hf_dtl.models.published_heads import numbered
+from hf_dtl.pipeline.audit_options import AuditOptions
 from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.forget import _text
 from hf_dtl.pipeline.job import STORE, contents
-from hf_dtl.pipeline.options import FEW_PARAMETERS, AuditOptions, check_names, public_name
+from hf_dtl.pipeline.options import FEW_PARAMETERS, check_names, public_name
 from hf_dtl.pipeline.outputs import REPORT
 from hf_dtl.pipeline.stages import Run, fresh_folder, replace_folder, write_atomically
 from hf_dtl.processes import one_core_each, together

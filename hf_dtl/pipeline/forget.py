@@ -13,8 +13,9 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.loading import quiet
 from hf_dtl.pipeline.commands import command
+from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.job import Job
-from hf_dtl.pipeline.options import ForgetOptions, check_names
+from hf_dtl.pipeline.options import check_names
 from hf_dtl.pipeline.outputs import Scrubbed, write_outputs
 from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob

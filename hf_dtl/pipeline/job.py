@@ -95,7 +95,7 @@ class Job(ABC):
         kinds = choice.config_class.kinds
         if self.options.kind not in kinds:
             raise ConfigError(
-                f"--method {choice.text} does not serve this request: {_CANNOT[self.options.kind]}. Use another method."
+                f"--method {choice.text} cannot be used: {_CANNOT[self.options.kind]}. Use another method."
             )
 
     def _attacker(self, parameters: int) -> AttackConfig:

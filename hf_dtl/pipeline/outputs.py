@@ -93,7 +93,7 @@ def write_outputs(job: Job, results: Sequence[Scrubbed], references: Mapping[str
 
 
 def _keep_for_later(job: Job, results: Sequence[Scrubbed]) -> None:
-    """Put what a later request needs beside what is published: layer inputs, or a model of several tasks as a whole."""
+    """Put what a later request needs beside what is published: layer inputs, or all heads of several tasks."""
     output = job.run.folder
     for result in results:
         found = output / "stages" / job.disposal_stage(result.choice) / LAYER_INPUTS

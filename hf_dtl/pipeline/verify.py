@@ -35,9 +35,10 @@ from hf_dtl.hub.verification import (
 )
 from hf_dtl.models.loading import load_classifier, resized
 from hf_dtl.options import numbers
+from hf_dtl.pipeline.audit_options import VerifyOptions
 from hf_dtl.pipeline.forget import _text
 from hf_dtl.pipeline.job import STORE
-from hf_dtl.pipeline.options import FEW_PARAMETERS, VerifyOptions, check_names
+from hf_dtl.pipeline.options import FEW_PARAMETERS, check_names
 from hf_dtl.pipeline.outputs import REPORT
 from hf_dtl.pipeline.stages import Run, write_atomically
 from hf_dtl.processes import one_core_each

@@ -1,0 +1,235 @@
+"""What a user may say of forgetting."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from hf_dtl.errors import ConfigError
+from hf_dtl.options import option
+from hf_dtl.pipeline.options import AUDIT, METHOD, MODEL, RUN, WHAT, Options
+from hf_dtl.scenarios.spec import Kind, ScenarioSpec, is_request
+
+
+@dataclass(kw_only=True)
+class ForgetOptions(Options):
+    """What to forget, of which model, how, and who attacks the result.
+
+    Three kinds of request: a whole task (`--forget DATA --retain DATA`), a part of one data set (`--forget class=3`,
+    `random=10%%`, `column=value` or a file of row numbers, with `--retain DATA`), and images of a model of several
+    tasks (the same with `--task_columns` or `--method multitask`). Where the default depends on the kind, None stands
+    for it.
+    """
+
+    forget_images_per_class: int | None = option(
+        None, "Training images a class to forget; default: all.", group=WHAT, aliases=("source_images_per_class",)
+    )
+    retain_images_per_class: int | None = option(
+        None,
+        "Training images a class of --retain; default: all, but 10 for a whole task with the built-in model, so that "
+        "transfer matters.",
+        group=WHAT,
+        aliases=("target_images_per_class", "images_per_class"),
+    )
+    forget_tasks: str | None = option(
+        None, "Of several tasks: those to forget the images for, separated by commas; default: all.", group=WHAT
+    )
+    task_columns: str | None = option(
+        None,
+        "Of several tasks: label columns, separated by commas, each of which is a task, or TASK=COLUMN; default: all "
+        "of glyphs and fashion_groups. Columns of floats are regression tasks.",
+        group=WHAT,
+    )
+    images: int | None = option(None, "Of several tasks: training images; default: all.", group=WHAT)
+
+    model: str | None = option(
+        None,
+        "Hub id or folder of an image classifier, of several tasks also a folder with all heads; default: a small "
+        "ViT, trained here on the data.",
+        group=MODEL,
+        aliases=("model_name_or_path",),
+    )
+    revision: str = option("main", "Revision of that model.", group=MODEL)
+    train_epochs: float | None = option(
+        None,
+        "Passes that train the model on what it is to know (a whole task: the source data); default: 16, or 0 for a "
+        "given model. 0 skips the stage.",
+        group=MODEL,
+        aliases=("pretrain_epochs",),
+    )
+    train_learning_rate: float | None = option(
+        None, "Peak learning rate of that training; default: by the size of the model.", group=MODEL,
+        aliases=("pretrain_learning_rate",),
+    )  # fmt: skip
+    adapt_epochs: float | None = option(
+        None, "Passes over the data to keep in adaptation, of a whole task; default: 200 steps, at least 16 passes.",
+        group=MODEL,
+    )  # fmt: skip
+    adapt_learning_rate: float | None = option(
+        None, "Peak learning rate of adaptation; default: by the size of the model.", group=MODEL
+    )
+    reference: str | None = option(
+        None,
+        "'retrain' trains a reference on what is kept alone, 'none' does not; default: retrain for a whole task.",
+        group=MODEL,
+    )
+    retrain_epochs: float | None = option(
+        None, "Passes of the retrained reference; default: as in training, for a whole task 400 steps, at least 16.",
+        group=MODEL,
+    )  # fmt: skip
+    retrain_learning_rate: float | None = option(
+        None, "Its peak learning rate; default: --train_learning_rate.", group=MODEL
+    )
+    retrained: str | None = option(
+        None, "A reference that was trained without what is to be forgotten, instead: Hub id or folder.", group=MODEL
+    )
+    retrained_revision: str = option("main", "Revision of that model.", group=MODEL)
+    batch_size: int = option(64, "Images a step of ordinary training, over all processes.", group=MODEL)
+    augmentation: str | None = option(
+        None,
+        "Random transforms of the training images of all models: none, affine, or affine_flip (no digits); default: "
+        "affine, of several tasks none: some task may ask for what they change.",
+        group=MODEL,
+    )
+
+    method: str | None = option(
+        None,
+        "Methods, separated by commas, each with options of its config, NAME[:OPTION=VALUE]...; the first is put at "
+        "the top of the output folder. Default: representation_erasure,gradient_collision:max_steps=100 for a whole "
+        "task, projected_gradient for a part, multitask for several tasks. `hf-dtl forget --list` names all.",
+        group=METHOD,
+        aliases=("methods",),
+    )
+    goal: str | None = option(
+        None, "Goal of the methods that have one, the same as NAME:goal=...: misclassify or relabel of instancewise.",
+        group=METHOD,
+    )  # fmt: skip
+    steps: int | None = option(
+        None,
+        "Steps of disposal, at most: some methods stop earlier, or take none. Default: 300 for a whole task, else the "
+        "method's own or 100.",
+        group=METHOD,
+        aliases=("dispose_steps", "unlearn_steps"),
+    )
+    forget_batch_size: int = option(
+        64, "Images to forget, and images to keep where they are used, a step.", group=METHOD,
+        aliases=("dispose_batch_size", "unlearn_batch_size"),
+    )  # fmt: skip
+    learning_rate: float | None = option(
+        None, "Learning rate of disposal; default: the method's own, else by the size of the model.", group=METHOD,
+        aliases=("dispose_learning_rate", "unlearn_learning_rate"),
+    )  # fmt: skip
+    forget_weight: float | None = option(
+        None, "Weight (lambda) of the disposal loss against retention; default: the method's own.", group=METHOD
+    )
+
+    attacks: str | None = option(
+        None,
+        "Attacks, separated by commas: names, grid, adaptive or all; those that do not apply are left out. Default: "
+        "linear_probe,full,head_then_full for a whole task, linear_probe,full,full_published for a part, full for "
+        "several tasks.",
+        group=AUDIT,
+    )
+
+    output_dir: str = option(
+        "outputs/forget", "Folder of the run; continued when it holds an unfinished part of it.", group=RUN
+    )
+    bf16: bool = option(False, "Train under bfloat16 autocast.", group=RUN)
+    save_steps: int = option(50, "Steps between the checkpoints that an interrupted stage continues from.", group=RUN)
+
+    DISPOSAL: ClassVar[tuple[str, ...]] = ("steps", "forget_batch_size", "learning_rate", "forget_weight")
+    """A run may be continued with other ones: they make other stages."""
+    FREE: ClassVar[frozenset[str]] = Options.FREE | frozenset(
+        {*DISPOSAL, "method", "goal", "save_steps", "novel", "novel_label_column", "max_eval_images"}
+        | {"reference", "retrained", "retrained_revision"}
+    )
+    _DEFAULTS: ClassVar[dict[Kind, dict[str, Any]]] = {
+        "task": {
+            "retain": "mnist[6,7,8,9]",
+            "augmentation": "affine",
+            "reference": "retrain",
+            "method": "representation_erasure,gradient_collision:max_steps=100",
+            "attacks": "linear_probe,full,head_then_full",
+            "budgets": "5,20",
+        },
+        "part": {
+            "retain": "fashion_mnist",
+            "augmentation": "affine",
+            "reference": "none",
+            "method": "projected_gradient",
+            "attacks": "linear_probe,full,full_published",
+            "budgets": "5,20",
+        },
+        "tasks": {
+            "retain": "glyphs",
+            "augmentation": "none",
+            "reference": "none",
+            "method": "multitask",
+            "attacks": "full",
+            "budgets": "5",
+        },
+    }
+    _ONLY: ClassVar[dict[str, tuple[Kind, ...]]] = {
+        **dict.fromkeys(("forget_tasks", "task_columns", "images"), ("tasks",)),
+        **dict.fromkeys(("novel", "novel_label_column", "forget_label_column"), ("task",)),
+        **dict.fromkeys(("forget_images_per_class", "adapt_epochs", "adapt_learning_rate"), ("task",)),
+        **dict.fromkeys(("goal", "retrained", "retain_label_column", "retain_images_per_class"), ("task", "part")),
+    }
+    """Options that say nothing for other kinds of request."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind = self.kind
+        for name, kinds in self._ONLY.items():
+            value = getattr(self, name)
+            if value is not None and kind not in kinds:
+                raise ConfigError(f"--{name} {value} is {_INSTEAD[name] if name in _INSTEAD else _for(kinds, kind)}.")
+        small = kind == "task" and self.model is None
+        if small and self.novel is None:
+            self.novel = "fashion_mnist[0,1,2,3]"
+        if small and self.retain_images_per_class is None:
+            self.retain_images_per_class = 10
+        asked = self.reference
+        for name, default in self._DEFAULTS[kind].items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
+        if self.reference not in ("none", "retrain"):
+            raise ConfigError(f"--reference {self.reference!r} is unknown; use none or retrain.")
+        if self.retrained is not None and asked == "retrain":
+            raise ConfigError("Give --reference retrain or --retrained, not both.")
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the three kinds of request this is."""
+        names = {part.strip().partition(":")[0] for part in (self.method or "").split(",") if part.strip()}
+        if "multitask" in names and len(names) > 1:
+            raise ConfigError(
+                f"--method {self.method!r} names multitask, for several tasks at once, and "
+                f"{', '.join(sorted(names - {'multitask'}))}, for one. Start one command for each."
+            )
+        if names == {"multitask"} or (not names and (self.forget_tasks or self.task_columns)):
+            return "tasks"
+        return "part" if is_request(self.forget) else "task"
+
+    def spec(self) -> ScenarioSpec:
+        """What decides the images."""
+        taken = {f.name: getattr(self, f.name) for f in fields(ScenarioSpec) if hasattr(self, f.name)}
+        return ScenarioSpec(**taken)
+
+    def recorded(self) -> dict[str, Any]:
+        """Every option that decides a result and is not the kind's default, for the report."""
+        return {k: v for k, v in asdict(self).items() if k not in ("output_dir", "method", "goal", "save_steps")}
+
+    def disposal(self) -> dict[str, Any]:
+        """Options of the disposal."""
+        return {name: getattr(self, name) for name in self.DISPOSAL}
+
+
+_KINDS = {"task": "a whole task", "part": "a part of one data set", "tasks": "several tasks at once"}
+_INSTEAD = {
+    "goal": "for methods of one task; with --method multitask images to forget become like images never seen: leave it "
+    "out",
+}
+
+
+def _for(kinds: tuple[Kind, ...], kind: Kind) -> str:
+    """That an option is for other kinds of request than this one."""
+    return f"for {' or '.join(_KINDS[k] for k in kinds)}, and this is a request of {_KINDS[kind]}: leave it out"
