@@ -51,7 +51,7 @@ def finished_run(output):
     vit(seed=1).save_pretrained(output / "undisposed")
     shutil.copytree(output / "undisposed", output / "stages" / "adapt" / "checkpoint-5")
     (output / "stages" / "adapt" / "training_args.bin").write_bytes(b"pickle")
-    (output / "run.json").write_text(json.dumps({"source_dataset": "/home/ann/photos", "token": TOKEN}))
+    (output / "run.json").write_text(json.dumps({"forget": "/home/ann/photos", "token": TOKEN}))
     shutil.copy(output / "scrubbed" / "leakage_report.json", output)
     shutil.copytree(output / "scrubbed" / "plots", output / "plots")
     return output

@@ -344,6 +344,10 @@ class Job(ABC):
         model.cpu().save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
+    def keep(self, choice: MethodChoice, model: Any, folder: Path) -> None:
+        """Write what a later request on the scrubbed model needs beside it; it is not published."""
+        return None
+
     def public_labels(self, model: Any) -> Any:
         """Labels of what `save` writes, as a card takes them."""
         return model.config.id2label

@@ -1,6 +1,7 @@
 """The job of a part of one data set: train or load the model, and unlearn."""
 
 import copy
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -154,6 +155,13 @@ class PartJob(Job):
         moments = collect_subspace(model, self.scenario.together(), task, process=processes, reduce=reduce)
         if self.state.is_main_process:
             moments.save(folder / LAYER_INPUTS, **fingerprints(model, task, self.processor))
+
+    def keep(self, choice: MethodChoice, model: PreTrainedModel, folder: Path) -> None:
+        found = self.run.folder / "stages" / self.disposal_stage(choice) / LAYER_INPUTS
+        if found.exists():
+            new = folder / f".{LAYER_INPUTS}.partial"
+            shutil.copy(found, new)
+            new.replace(folder / LAYER_INPUTS)
 
     # What is measured -----------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from hf_dtl.methods.by_name import MethodChoice, parse_method
 from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, partial_task, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.job import Job
+from hf_dtl.pipeline.stages import fresh_folder, replace_folder
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.scenarios.some_tasks import SPLITS, SomeTasks
 from hf_dtl.trainers.multitask_training import MultiTaskTrainer, MultiTaskTrainingConfig, with_task_heads
@@ -268,10 +269,12 @@ class SomeTasksJob(Job):
             model.export(task).save_pretrained(folder / task)
             self.processor.save_pretrained(folder / task)
 
-    def save_heads(self, model: MultiHeadClassifier, folder: Path) -> None:
-        """Write the backbone with all heads, for a later request; it is not published."""
-        model.cpu().save(folder)
-        self.processor.save_pretrained(folder)
+    def keep(self, choice: MethodChoice, model: MultiHeadClassifier, folder: Path) -> None:
+        """Write the backbone with all heads."""
+        new = fresh_folder(folder / "all_tasks")
+        model.cpu().save(new)
+        self.processor.save_pretrained(new)
+        replace_folder(new, folder / "all_tasks")
 
     def public_labels(self, model: MultiHeadClassifier) -> dict[str, tuple[str, ...]]:
         return dict(model.labels)

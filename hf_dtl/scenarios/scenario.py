@@ -115,7 +115,7 @@ class Scenario(ABC):
         return other
 
     def _read(self, dataset: Dataset, name: str, channels: int, *, held_out: bool, whole: bool = True) -> Images:
-        """Images of a split as tensors; a held-out one is cut to max_eval_images, and kept in memory as if not `whole`."""
+        """Images of a split; a held-out one is cut to max_eval_images, and in memory, as all are if not `whole`."""
         cap = self.spec.max_eval_images
         if held_out and cap is not None and cap < len(dataset):
             dataset = dataset.shuffle(seed=0).select(range(cap))

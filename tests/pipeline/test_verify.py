@@ -12,22 +12,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_dtl.audit import LeakageReport
-from hf_dtl.audit_job import AuditJob
-from hf_dtl.audit_options import AuditOptions
 from hf_dtl.audit_results import leakage_report
-from hf_dtl.dtl import DTLJob, DTLOptions
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.hub import weights_sha256
+from hf_dtl.pipeline.audit import Audit
+from hf_dtl.pipeline.audit_options import AuditOptions
+from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.part_job import PartJob
+from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 from hf_dtl.results import Scrubbed, audit, write_outputs
-from hf_dtl.unlearn import UnlearnJob
-from hf_dtl.unlearn_options import UnlearnOptions
 from hf_dtl.unlearn_results import audit as audit_unlearned
 from hf_dtl.unlearn_results import measure
 from hf_dtl.verify import VerifyOptions, differing_weights, noise, verify
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "audit.py"
 QUICK = {
-    "image_size": 14, "max_eval_images": 60, "budgets": "2", "audit_seeds": "1,0", "attack_learning_rates": "1e-3",
+    "image_size": 14, "max_eval_images": 60, "budgets": "2", "seeds": "1,0", "full_learning_rates": "1e-3",
     "use_cpu": True, "augmentation": "none",
 }  # fmt: skip
 
@@ -36,11 +36,11 @@ QUICK = {
 def disposed(tmp_path_factory):
     """What the main job publishes."""
     output = tmp_path_factory.mktemp("dtl")
-    job = DTLJob(
-        DTLOptions(
-            source_dataset="mnist[0,1,2]", target_dataset="mnist[6,7]", novel_dataset="fashion_mnist[0,1]",
-            source_images_per_class=40, target_images_per_class=8, pretrain_epochs=4, adapt_epochs=2, retrain_epochs=1,
-            dispose_steps=2, methods="negative_ce", attacks="linear_probe,full", seed=3,
+    job = WholeTaskJob(
+        ForgetOptions(
+            forget="mnist[0,1,2]", retain="mnist[6,7]", novel="fashion_mnist[0,1]",
+            forget_images_per_class=40, retain_images_per_class=8, train_epochs=4, adapt_epochs=2, retrain_epochs=1,
+            steps=2, method="negative_ce", attacks="linear_probe,full", seed=3,
             output_dir=str(output), **QUICK,
         )
     )  # fmt: skip
@@ -55,10 +55,10 @@ def disposed(tmp_path_factory):
 def unlearned(tmp_path_factory):
     """What unlearning a class publishes."""
     output = tmp_path_factory.mktemp("unlearn")
-    job = UnlearnJob(
-        UnlearnOptions(
-            dataset="mnist[0,1,2,3]", forget="class=2", images_per_class=30, train_epochs=3, methods="fine_tune",
-            unlearn_steps=2, attacks="linear_probe,full_published", reference="retrain", output_dir=str(output),
+    job = PartJob(
+        ForgetOptions(
+            dataset="mnist[0,1,2,3]", forget="class=2", images_per_class=30, train_epochs=3, method="fine_tune",
+            steps=2, attacks="linear_probe,full_published", reference="retrain", output_dir=str(output),
             **QUICK,
         )
     )  # fmt: skip
@@ -75,12 +75,12 @@ def audited(disposed, tmp_path_factory):
     """The same model, audited from outside with images of its own choice."""
     output = tmp_path_factory.mktemp("audit")
     options = AuditOptions(
-        scrubbed=str(disposed), undisposed=str(disposed.parent / "undisposed"), source_dataset="mnist[0,1,3]",
-        target_dataset="mnist[6,7]", attacks="linear_probe,retain_then_full", budgets="2", seeds="0,1",
+        scrubbed=str(disposed), undisposed=str(disposed.parent / "undisposed"), forget="mnist[0,1,3]",
+        retain="mnist[6,7]", attacks="linear_probe,retain_then_full", budgets="2", seeds="0,1",
         full_learning_rates="1e-3", max_train_images_per_class=15, max_eval_images=50, use_cpu=True, retrain=True,
         retrain_epochs=1, output_dir=str(output / "out"),
     )  # fmt: skip
-    job = AuditJob(options)
+    job = Audit(options)
     shutil.copytree(disposed, output / "published")
     leakage_report(job, job.attack()).save(output / "published" / "leakage_report.json")
     return output / "published"
@@ -253,9 +253,9 @@ WRONG = {
     "no weights": (no_weights, {}, ModelError, "no safetensors weights"),
     "no attacker": (settings(audit=None), {}, DataError, "no `audit`"),
     "attacker": (settings(audit={"attacks": ["strong"]}), {}, DataError, "Unknown attacks strong"),
-    "local data": (settings(source_dataset="photos/[0,1,2]"), {}, DataError, "--source_dataset"),
+    "local data": (settings(forget="photos/[0,1,2]"), {}, DataError, "--forget"),
     "settings": (settings(seed="x"), {}, DataError, "settings of the report"),
-    "counts": (settings(source_images_per_class=39), {}, DataError, "source train 120 there, 117 here"),
+    "counts": (settings(forget_images_per_class=39), {}, DataError, "source train 120 there, 117 here"),
     "other attacks": (None, {"attacks": "lora"}, ConfigError, "lora is not in the report"),
     "other budgets": (None, {"budgets": "2,7"}, ConfigError, "7 is not in the report"),
     "repository": (shutil.rmtree, {"verify": "org/none"}, ModelError, "'org/none' is no folder here"),
@@ -282,10 +282,10 @@ def test_wrong_input_ends_with_status_2(tmp_path, capsys):
 
 
 def test_data_in_another_place_are_given(copied, place):
-    settings(source_dataset="photos[0,1,2]")(copied)
-    found = verify(options(copied, place, source_dataset="mnist[0,1,2]", attacks="all", budgets="2"))
+    settings(forget="photos[0,1,2]")(copied)
+    found = verify(options(copied, place, forget="mnist[0,1,2]", attacks="all", budgets="2"))
     assert found.holds and found.found is not None
-    other = {"source_dataset": "mnist[4,5,8]", "attacks": "linear_probe", "output_dir": str(place / "other")}
+    other = {"forget": "mnist[4,5,8]", "attacks": "linear_probe", "output_dir": str(place / "other")}
     assert not verify(options(copied, place, **other)).holds
 
 
