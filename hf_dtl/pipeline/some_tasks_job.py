@@ -26,6 +26,7 @@ from hf_dtl.pipeline.stages import fresh_folder, replace_folder
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.scenarios.some_tasks import SPLITS, SomeTasks
 from hf_dtl.trainers.multitask_training import MultiTaskTrainer, MultiTaskTrainingConfig, with_task_heads
+from hf_dtl.trainers.learning_rates import TRAIN
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import stage_arguments
 
@@ -119,7 +120,7 @@ class SomeTasksJob(Job):
         o = self.options
         return Request(
             kind="tasks", whole_classes=False, forget_classes=0, processes=self.state.num_processes,
-            batch_size=o.forget_batch_size, parameters=sum(p.numel() for p in self.model.parameters()),
+            batch_size=o.forget_batch_size, parameters=self.parameters,
             small=o.model is None,
         )  # fmt: skip
 
@@ -136,7 +137,7 @@ class SomeTasksJob(Job):
         weights = {task: 1 / scenario.variance(task) for task, names in scenario.tasks.items() if not names}
 
         def build(folder: Path) -> Trainer:
-            rate = self.learning_rate(1e-3, o.train_learning_rate)
+            rate = self.learning_rate(TRAIN, o.train_learning_rate)
             own = {"num_train_epochs": self.epochs, "learning_rate": rate, "task_weights": weights}
             options = self.training_options(augmentation=o.augmentation, **own, **_SCHEDULE)
             args = MultiTaskTrainingConfig(**stage_arguments(folder, **options))
@@ -167,7 +168,7 @@ class SomeTasksJob(Job):
         own = {
             "per_device_retain_batch_size": o.batch_size // self.state.num_processes,
             "max_steps": max(1, math.ceil(epochs * kept / o.batch_size)),
-            "learning_rate": self.learning_rate(1e-3, rate),
+            "learning_rate": self.learning_rate(TRAIN, rate),
             **_SCHEDULE,
         }
 

@@ -13,11 +13,11 @@ from hf_dtl.audit import PiggybackRecord
 from hf_dtl.data import embedded_processor
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.errors import DTLError
-from hf_dtl.methods import with_task_heads
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.multitask_results import Result, measure, relearned, tables
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
+from hf_dtl.trainers.multitask_training import with_task_heads
 
 
 @pytest.fixture(scope="module")
