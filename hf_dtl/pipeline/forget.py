@@ -128,7 +128,11 @@ def forget(model: str | None = None, **options: Any) -> ForgetResult:
 def run(options: ForgetOptions) -> ForgetResult:
     """The same from options: prepare the model and scrub it by every method."""
     quiet()
-    job = JOBS[options.kind](options)
+    return scrubbed_by(JOBS[options.kind](options))
+
+
+def scrubbed_by(job: Job) -> ForgetResult:
+    """Prepare the model of a job and scrub it by every method."""
     job.prepare()
     return ForgetResult(job, {choice.text: job.unlearn(choice) for choice in job.choices})
 

@@ -25,8 +25,8 @@ from hf_dtl.pipeline.job import Job
 from hf_dtl.pipeline.stages import fresh_folder, replace_folder
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.scenarios.some_tasks import SPLITS, SomeTasks
-from hf_dtl.trainers.multitask_training import MultiTaskTrainer, MultiTaskTrainingConfig, with_task_heads
 from hf_dtl.trainers.learning_rates import TRAIN
+from hf_dtl.trainers.multitask_training import MultiTaskTrainer, MultiTaskTrainingConfig, with_task_heads
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import stage_arguments
 

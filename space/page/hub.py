@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as ARCHITECTURES
 
 from hf_dtl.errors import DataError, DTLError, ModelError
-from hf_dtl.results import REPORT
+from hf_dtl.pipeline.outputs import REPORT
 
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 LARGEST = {WEIGHTS: 100_000_000, REPORT: 2_000_000, CONFIG: 200_000, PROCESSOR: 20_000}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import CONFIGS
+from hf_dtl.multitask_results import Result, measure, relearned, tables
 from transformers import AutoModelForImageClassification, HfArgumentParser, TrainerCallback
 
 from hf_dtl.audit import PiggybackRecord
@@ -14,7 +15,6 @@ from hf_dtl.data import embedded_processor
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.errors import DTLError
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.multitask_results import Result, measure, relearned, tables
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
 from hf_dtl.trainers.multitask_training import with_task_heads

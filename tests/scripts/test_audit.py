@@ -17,7 +17,6 @@ from torch.nn.functional import cross_entropy
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
 from hf_dtl.audit import LeakageReport, scratch_model
-from hf_dtl.audit_results import leakage_report
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import DTLError
 from hf_dtl.pipeline.audit import Audit
@@ -111,7 +110,7 @@ def audit(models, output, **options):
     """The report of an audit in this process, without plots."""
     given = {"undisposed": str(models / "vit"), "scrubbed": str(models / "vit-copy"), "output_dir": str(output)}
     job = Audit(AuditOptions(**given | QUICK | options))
-    return leakage_report(job, job.attack())
+    return job.report(job.attack())
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +136,7 @@ def test_ends_with_report_tables_and_plots(undisturbed):
     for name in ("piggyback", "attacks", "comparison"):
         assert all((undisturbed / "plots" / f"{name}.{kind}").stat().st_size > 5000 for kind in ("png", "svg"))
     text = (undisturbed / "leakage_report.json").read_text()
-    assert str(undisturbed.parent) not in text and "scripts/audit.py --scrubbed vit-copy" in text
+    assert str(undisturbed.parent) not in text and "hf-dtl audit --scrubbed vit-copy" in text
 
 
 def test_killed_it_is_continued_by_two_processes_and_repeats_nothing(models, undisturbed, tmp_path):
