@@ -162,7 +162,7 @@ class Job(ABC):
         return given if given is not None else rate(small, self.parameters)
 
     def passes(self, steps: int, images: int, given: float | None) -> float:
-        """Passes over so many images: the given ones, or as many as make up the steps, at least 16 of a small model."""
+        """Passes over so many images: the given ones, or as many as make up the steps, at least 16."""
         steps_a_pass = -(-images // self.options.batch_size)
         return given if given is not None else passes(max(16, steps / steps_a_pass), self.parameters, steps_a_pass)
 

@@ -240,6 +240,7 @@ class SomeTasksJob(Job):
                 scores={split: scores[task][split] for split in SPLITS},
                 uis={role: i.by_task[task] for role, i in impacts.items() if i is not None and task in i.by_task},
                 membership_auc={role: aucs[task, role] for role in roles if (task, role) in aucs},
+                dataset=scenario.attacked[task].name if task in scenario.attacked else None,
             )
             for task, names in scenario.tasks.items()
         }
