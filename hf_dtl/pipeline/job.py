@@ -29,7 +29,7 @@ from hf_dtl.functional import Augmentation
 from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with_goal
 from hf_dtl.models.loading import load_classifier
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
-from hf_dtl.pipeline.options import ForgetOptions
+from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.stages import Run
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.scenario import Measured, Models, Scenario
