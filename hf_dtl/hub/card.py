@@ -9,10 +9,10 @@ from huggingface_hub import ModelCard
 
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.tables import halving_note, report_cells
+from hf_dtl.audit.verdict import verdict
 from hf_dtl.errors import DataError
 from hf_dtl.hub.markdown import code, plain, plain_cells
 from hf_dtl.hub.metadata import card_metadata
-from hf_dtl.hub.verdict import verdict
 
 TEMPLATE = Path(__file__).parent / "templates" / "leakage_card.md.jinja"
 
