@@ -4,9 +4,10 @@ import pytest
 from audit_toys import large_report, records, report
 from huggingface_hub import ModelCard, metadata_load
 from markdown_it import MarkdownIt
+from publish_toys import NUMBER, TASK, tasks_report
 
 from hf_dtl.hub import leakage_card
-from hf_dtl.hub.card import verdict
+from hf_dtl.hub.verdict import verdict
 
 LABELS = {0: "6", 1: "7", 2: "8", 3: "9"}
 
@@ -299,6 +300,31 @@ def test_hostile_reports_get_no_praise():
     destroyed = report(scrubbed=(0.82, 0.92), target=(0.9, 0.1))
     assert verdict(destroyed).startswith("The target task was destroyed")
     assert "did not remove the source task" in verdict(destroyed)
+
+
+def test_the_card_of_several_tasks_names_each_and_how_to_load_it():
+    found = tasks_report(settings={"dataset": "glyphs"})
+    labels = {TASK: {0: "6", 1: "7|x"}, NUMBER: [NUMBER]}
+    text = str(card(found, model_labels=labels, base_model="org/vit"))
+    for words in (
+        "# Scrubbed image classifier of 2 tasks (multitask)", found.verdict, "| digit | 2 classes | yes | 6, 7\\|x |",
+        "| slant | a number | no | slant |", "some tasks; for the others they were retained", 'subfolder="TASK"',
+        "arXiv 2605.19042", "- Tasks whose answer is a number were not attacked.",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "{{" not in text and "None" not in text and "adapted from a source task" not in text
+    data = ModelCard(text).data
+    assert "multi-task" in data.tags and "disposable-transfer-learning" not in data.tags
+    assert (data["unlearning"]["tasks"], data["unlearning"]["unlearning_impact_score"]) == ([TASK], 0.1875)
+    entries = {(r.dataset_config, r.dataset_split): r for r in data.eval_results}
+    assert entries["task-digit", "test"].metric_value == 0.85 and entries["task-digit", "forget"].metric_value == 0.5
+    assert entries["task-slant", "test"].metric_type == "r_squared"
+    assert entries["task-slant", "forget"].metric_args == {"before_disposal": 0.9}
+    shown = page(text)
+    assert all(not line.startswith(("|", "<p>|")) for line in shown.splitlines())
+    for wrong in ({TASK: ["6"]}, {TASK: ["6"], NUMBER: []}, {**labels, "cat": ["x"]}):
+        with pytest.raises(ValueError, match="labels of the published model for each of its tasks digit, slant"):
+            card(found, model_labels=wrong)
 
 
 def test_a_card_without_labels_is_refused():
