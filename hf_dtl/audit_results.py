@@ -17,9 +17,9 @@ from hf_dtl.audit import (
     plot_comparison,
     plot_piggyback,
 )
+from hf_dtl.audit.cells import AXIS_TITLES
 from hf_dtl.audit.membership import MembershipResult, membership_inference
 from hf_dtl.audit.report import machine
-from hf_dtl.audit.tables import AXIS_TITLES
 from hf_dtl.audit_job import AuditJob
 from hf_dtl.audit_options import public_name
 from hf_dtl.errors import DataError

@@ -12,9 +12,9 @@ from huggingface_hub import ModelCard
 from matplotlib.figure import Figure
 
 from hf_dtl.audit import PiggybackRecord, leakage, membership_inference, run_audit, scratch_models
+from hf_dtl.audit.cells import NOT_MEASURED, Cells, with_deviation
 from hf_dtl.audit.plots.look import COLOURS, MARKERS, plain, wrapped
 from hf_dtl.audit.report import library_version, machine, without_folders
-from hf_dtl.audit.tables import NOT_MEASURED, Cells, with_deviation
 from hf_dtl.data import MultiTaskImages
 from hf_dtl.errors import DataError
 from hf_dtl.functional.metrics import TaskImpact, task_impact

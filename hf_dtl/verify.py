@@ -13,8 +13,8 @@ from huggingface_hub import snapshot_download
 from transformers import PreTrainedModel
 
 from hf_dtl.audit import AttackConfig, LeakageReport, PiggybackRecord, accuracy, leakage, run_audit, scratch_models
-from hf_dtl.audit.leakage import Ratio
-from hf_dtl.audit.tables import AXIS_TITLES, Cells, with_deviation, with_interval
+from hf_dtl.audit.axis_leakage import Ratio
+from hf_dtl.audit.cells import AXIS_TITLES, Cells, with_deviation, with_interval
 from hf_dtl.audit_job import FEW_PARAMETERS, STORE
 from hf_dtl.audit_options import SETS, attack_names
 from hf_dtl.audit_results import REPORT

@@ -3,23 +3,22 @@
 import json
 import re
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from audit_toys import report, vit
+from audit_toys import report, tasks_report, vit
 from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file, save_file
 
 from hf_dtl.audit import LeakageReport
-from hf_dtl.audit.tasks import TaskScores
 from hf_dtl.data import embedded_processor
 from hf_dtl.hub import leakage_card
 from hf_dtl.hub.staging import add_evidence
 from hf_dtl.hub.weights import weights_sha256
 
 LABELS = ("6", "7", "8")
-TASK, NUMBER = "digit", "slant"
+TASK, OTHER, NUMBER = "case", "weight", "rotation"
 TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 WEIGHTS = "model.safetensors"
 
@@ -45,7 +44,7 @@ def save_model(model, folder, labels=LABELS):
 
 def top(folder):
     """The published folder of one of its models."""
-    return folder.parent if folder.name in (TASK, NUMBER) else folder
+    return folder.parent if folder.name in (TASK, OTHER, NUMBER) else folder
 
 
 def sign(folder, found=None):
@@ -57,34 +56,21 @@ def sign(folder, found=None):
 
 
 def write_card(folder, found):
-    tasks = {TASK: LABELS, NUMBER: (NUMBER,)}
     plots = [f"plots/{path.name}" for path in folder.glob("plots/*.png")]
-    labels = {task: tasks.get(task, LABELS) for task in found.tasks} if found.tasks else LABELS
+    labels = {task: (NUMBER,) if task == NUMBER else LABELS for task in found.tasks} if found.tasks else LABELS
     leakage_card(found, model_labels=labels, plots=plots).save(folder / "README.md")
-
-
-def scores(kind, forgotten):
-    """One task of a model of several."""
-    models = {"undisposed": 0.9, "scrubbed": 0.5, "retrained": 0.6}
-    by_split = {"forget": models, "retain": models, "test": models | {"scrubbed": 0.85}}
-    auc = {"scrubbed": 0.55} if forgotten and kind == "classes" else {}
-    return TaskScores(kind, forgotten, by_split, {"scrubbed": 0.25 if forgotten else 0.125}, auc)
-
-
-def tasks_report(**changes):
-    """A report of a model of two tasks."""
-    return report("multitask", tasks={TASK: scores("classes", True), NUMBER: scores("regression", False)}, **changes)
 
 
 def finished_tasks(output):
     """What a run on several tasks leaves to be published: a folder a task, and one report, card and set of plots."""
     folder = output / "scrubbed"
-    save_model(vit(), folder / TASK)
+    for seed, task in enumerate((TASK, OTHER)):
+        save_model(vit(seed=seed), folder / task)
     number = vit(num_labels=1, seed=3)
     number.config.problem_type = "regression"
     save_model(number, folder / NUMBER, (NUMBER,))
-    add_evidence(folder, tasks_report(weights=weights_sha256(folder)))
-    write_card(folder, LeakageReport.load(folder / "leakage_report.json"))
+    attacks = (replace(r, dataset="glyphs, case") for r in report().piggyback if r.axis == "source_subset")
+    add_evidence(folder, tasks_report(piggyback=tuple(attacks), weights=weights_sha256(folder)))
     (output / "stages").mkdir()
     (output / "stages" / "tasks.json").write_text("{}")
     return output
@@ -282,7 +268,6 @@ EVIDENCE = re.compile(r"card|report|picture|pickled head|folder in a list|addres
 
 def another_task(folder):
     shutil.copytree(folder / TASK, folder / "cat")
-    sign(folder)
 
 
 def one_task_less(folder):
@@ -290,10 +275,18 @@ def one_task_less(folder):
     sign(folder)
 
 
-def number_for_classes(folder):
-    in_json("config.json", problem_type="regression")(folder / NUMBER)
-    in_json("leakage_report.json", tasks={t: asdict(scores("classes", True)) for t in (TASK, NUMBER)})(folder)
-    sign(folder)
+def task_not_in_the_report(folder):
+    found = LeakageReport.load(folder / "leakage_report.json")
+    told = {name: value for name, value in found.weights.items() if not name.startswith(OTHER)}
+    tasks = {name: task for name, task in found.tasks.items() if name != OTHER}
+    found = replace(found, tasks=tasks, weights=told)
+    found.save(folder / "leakage_report.json")
+    write_card(folder, found)
+
+
+def classes_for_number(folder):
+    found = LeakageReport.load(folder / "leakage_report.json")
+    sign(folder, replace(found, tasks={**found.tasks, OTHER: found.tasks[NUMBER]}))
 
 
 def model_beside(folder):
@@ -301,27 +294,30 @@ def model_beside(folder):
         shutil.copy(folder / TASK / name, folder)
 
 
-def not_of_tasks(folder):
+def better_score(folder):
     content = json.loads((folder / "leakage_report.json").read_text())
-    for task in content["tasks"].values():
-        task["scores"]["test"]["scrubbed"] = 0.9
+    content["tasks"][TASK]["scores"]["test"]["scrubbed"] = 0.9
     (folder / "leakage_report.json").write_text(json.dumps(content))
 
 
 TASK_LEAKS = {
-    "another task": (another_task, "speaks of the tasks digit, slant, not of models in the folders cat, digit, slant"),
-    "one task less": (one_task_less, "speaks of the tasks digit, slant, not of models in the folders digit"),
-    "a head of another kind": (number_for_classes, "slant: its head is not that of a task of the kind 'classes'"),
+    "another task": (another_task, "does not belong to these weights: cat/model.safetensors"),
+    "a task that is not in the report": (task_not_in_the_report, "to these weights: weight/model.safetensors"),
+    "one task less": (
+        one_task_less,
+        "speaks of the tasks case, rotation, weight, not of models in the folders",
+    ),
+    "a head of another kind": (classes_for_number, "weight: its head is not that of a task of the kind 'regression'"),
     "a model beside the tasks": (model_beside, "is not part of a published model"),
     "weights beside the tasks": (write(WEIGHTS), "is not part of a published model, and may be a head"),
     "a folder in a task's folder": (write(f"{TASK}/old/config.json", "{}"), "is not part of a published model"),
     "a task of other weights": (
         lambda folder: other_weights(folder / TASK),
-        "does not belong to these weights: digit/model.safetensors",
+        "does not belong to these weights: case/model.safetensors",
     ),
     "a task without settings": (without(f"{NUMBER}/config.json"), "is not part of a published model"),
-    "a task's better score": (not_of_tasks, "README.md gives 0.85 as test score"),
-    "a linked task": (link_out(NUMBER), "slant is a link out of the folder"),
+    "a task's better score": (better_score, "README.md gives 0.88 as test score"),
+    "a linked task": (link_out(NUMBER), "rotation is a link out of the folder"),
 }
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from hf_dtl.audit.accuracy import LabelledImages
 from hf_dtl.audit.choice import Choice, State, choose
+from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.published import Head, Published
 from hf_dtl.audit.recipes import RECIPES, Unit
 from hf_dtl.audit.stack import FineTuning, batch_order

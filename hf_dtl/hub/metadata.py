@@ -6,10 +6,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from hf_dtl.audit.axis_leakage import PLAccuracy, Ratio
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.leakage import PLAccuracy, Ratio
+from hf_dtl.audit.cells import AXIS_TITLES
 from hf_dtl.audit.report import LeakageReport, without_folders
-from hf_dtl.audit.tables import AXIS_TITLES
 from hf_dtl.audit.tasks import mean_uis
 
 TASK_TYPE = "image-classification"

@@ -9,9 +9,10 @@ from html import escape
 from matplotlib.figure import Figure
 
 from hf_dtl.audit import LeakageReport
+from hf_dtl.audit.cells import Cells, interval
 from hf_dtl.audit.plots.attacks import draw_attacks
 from hf_dtl.audit.plots.piggyback import draw_piggyback
-from hf_dtl.audit.tables import Cells, interval, report_cells
+from hf_dtl.audit.tables import report_cells
 from hf_dtl.hub.card import ALTERNATIVE_TEXTS
 from page.pairs import KEPT, Pair
 from page.probe import Probed, Rows

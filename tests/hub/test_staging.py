@@ -9,13 +9,14 @@ import shutil
 import pytest
 import torch
 from architectures import CONFIGS
-from audit_toys import report, resnet
+from audit_toys import report, resnet, tasks_report
 from huggingface_hub import ModelCard
 from publish_toys import (
     LABELS,
     LEAKS,
     LEAKS_OF_TASKS,
     NUMBER,
+    OTHER,
     TASK,
     TOKEN,
     finished_run,
@@ -23,7 +24,6 @@ from publish_toys import (
     planted,
     save,
     sign,
-    tasks_report,
 )
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
@@ -89,13 +89,25 @@ def tasks(tmp_path_factory):
 
 def test_a_model_of_several_tasks_is_staged_as_one_plain_model_a_task(tasks, tmp_path):
     files = [file.name for file in stage(tasks, tmp_path / "new")]
-    own = [f"{task}/{name}" for task in (TASK, NUMBER) for name in STAGED if name.endswith(("config.json", "tensors"))]
-    assert files == sorted([*own, "README.md", "leakage_report.json", "plots/attacks.png", "plots/piggyback.png"])
-    for task, labels in ((TASK, list(LABELS)), (NUMBER, [NUMBER])):
+    own = [
+        f"{task}/{name}"
+        for task in (TASK, OTHER, NUMBER)
+        for name in STAGED
+        if name.endswith(("config.json", "tensors"))
+    ]
+    assert files == sorted(
+        [
+            *own,
+            "README.md",
+            "leakage_report.json",
+            *(f"plots/{name}.png" for name in ("attacks", "piggyback", "tasks")),
+        ]
+    )
+    for task, labels in ((TASK, list(LABELS)), (OTHER, list(LABELS)), (NUMBER, [NUMBER])):
         model = AutoModelForImageClassification.from_pretrained(tmp_path / "new", subfolder=task)
         assert list(model.config.id2label.values()) == labels
     assert ModelCard.load(tmp_path / "new" / "README.md").data["unlearning"]["weights_sha256"].keys() == {
-        f"{task}/model.safetensors" for task in (TASK, NUMBER)
+        f"{task}/model.safetensors" for task in (TASK, OTHER, NUMBER)
     }
 
 
@@ -109,7 +121,7 @@ def test_every_leak_is_refused_in_a_folder_of_several_tasks_too(tasks, tmp_path,
 def test_a_report_of_several_tasks_needs_their_folders(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     sign(tmp_path / "run" / "scrubbed", tasks_report())
-    with pytest.raises(PublishError, match="speaks of the tasks digit, slant, not of one model"):
+    with pytest.raises(PublishError, match="speaks of the tasks case, rotation, weight, not of one model"):
         stage(tmp_path / "run", tmp_path / "new")
 
 
