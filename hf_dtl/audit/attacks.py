@@ -151,5 +151,7 @@ def _after_retaining(published: Published, units: Sequence[Unit], rates: Sequenc
     stack = published.stack("retain", network, members, schedule, config.max_gradient_norm)
     stack.advance()
     return [stack.result(position) for position in range(len(members))]
+
+
 from hf_dtl.audit_options import SETS as ATTACK_SETS  # noqa
 from hf_dtl.audit_options import attack_names as parse_attacks  # noqa

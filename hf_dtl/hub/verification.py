@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, leakage
 from hf_dtl.audit.axis_leakage import Ratio
-from hf_dtl.audit.tables import AXIS_TITLES, Cells, with_deviation, with_interval
+from hf_dtl.audit.cells import AXIS_TITLES, Cells, with_deviation, with_interval
 from hf_dtl.errors import DataError
 
 RULE = (
