@@ -308,8 +308,7 @@ def test_the_card_of_several_tasks_names_each_and_how_to_load_it():
     for words in (
         "# Scrubbed image classifier of 3 tasks (multitask)", found.verdict,
         "| case | 2 classes | yes | upper, low\\|er |",
-        "| rotation | a number | no | rotation |",
-        "(`random=15%`) for some tasks; for the others they were retained",
+        "| rotation | a number | no | rotation |", "(`random=15%`) for some tasks; for the others they were retained",
         'subfolder="TASK"', "arXiv 2605.19042", "- Tasks whose answer is a number were not attacked.",
         "trained again without the forgotten images",
     ):  # fmt: skip
