@@ -16,8 +16,6 @@ from hf_dtl.methods import (
     GradientCollisionTrainer,
     InstanceUnlearningConfig,
     InstanceUnlearningTrainer,
-    MultiTaskTrainer,
-    MultiTaskTrainingConfig,
     MultiTaskUnlearningConfig,
     MultiTaskUnlearningTrainer,
     NegativeCrossEntropyConfig,
@@ -51,13 +49,17 @@ from hf_dtl.methods import (
     WeightDistortionConfig,
     WeightDistortionTrainer,
     full_task,
-    measure_tasks,
     partial_task,
     unlearn_in_sequence,
-    with_task_heads,
 )
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.multitask_training import (
+    MultiTaskTrainer,
+    MultiTaskTrainingConfig,
+    measure_tasks,
+    with_task_heads,
+)
 from hf_dtl.trainers.trainer import UnlearningTrainer
 
 __version__ = "0.1.0"

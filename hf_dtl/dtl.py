@@ -15,11 +15,13 @@ from hf_dtl.data import TaskData, check_disjoint, check_forward, load_task
 from hf_dtl.errors import ConfigError
 from hf_dtl.job import StagedJob, in_memory
 from hf_dtl.job_options import JobOptions
-from hf_dtl.methods.by_name import METHODS, MethodChoice, parse_methods
+from hf_dtl.methods.by_name import MethodChoice, parse_methods
+from hf_dtl.methods.registry import method_names
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.options import option
 from hf_dtl.pipeline.stages import Run
-from hf_dtl.trainers.training import fit_head, stage_arguments
+from hf_dtl.trainers.request import Request
+from hf_dtl.trainers.training import fit_head
 
 SPLITS = ("train", "validation", "test")
 
@@ -74,7 +76,7 @@ class DTLOptions(JobOptions):
     methods: str = option(
         "representation_erasure,gradient_collision:max_steps=100",
         "Disposal methods, separated by commas, each with options of its config, NAME[:OPTION=VALUE]...; the first "
-        f"is put at the top of the output folder. There are: {', '.join(METHODS)}.",
+        f"is put at the top of the output folder. There are: {', '.join(method_names())}.",
     )
     dispose_steps: int = option(300, "Steps of disposal.")
     dispose_batch_size: int = option(64, "Source images, and target images, a step of disposal.")
@@ -99,7 +101,7 @@ class DTLJob(StagedJob):
         super().__init__(options)
         self.choices = parse_methods(options.methods)
         for choice in self.choices:
-            if choice.config_class.one_task:
+            if "task" not in choice.config_class.kinds:
                 raise ConfigError(
                     f"--methods {choice.text} forgets a part of one task, and this disposes of a whole one: use "
                     "scripts/unlearn.py, or another method here."
@@ -148,29 +150,12 @@ class DTLJob(StagedJob):
             return self.small_model(len(labels))
         return _with_new_head(self.given_model(new_head=True), labels, o.seed)
 
-    def _num_chunks(self, choice: MethodChoice) -> int:
-        """Up to four chunks, where classes, batch and processes allow it; the config checks what a user asks for."""
-        o, processes = self.options, self.state.num_processes
-        if choice.config_class.num_chunks == 1:
-            return processes
-        most = min(4, len(self.tasks["source"].labels))
-        fitting = [n for n in range(most, 1, -1) if n % processes == 0 and o.dispose_batch_size % n == 0]
-        return fitting[0] if fitting else max(2, processes)
-
     def disposal_config(self, choice: MethodChoice, work: Path):
         o = self.options
-        common = self.training_options(
-            per_device_train_batch_size=o.dispose_batch_size // self.state.num_processes,
-            max_steps=o.dispose_steps,
-            learning_rate=o.dispose_learning_rate,
-            num_chunks=self._num_chunks(choice),
-            retain_augmentation=o.augmentation,
-            lr_scheduler_type="cosine",
-            warmup_steps=0.1,
-        )
-        if o.forget_weight is not None:
-            common["forget_weight"] = o.forget_weight
-        return choice.config(**stage_arguments(work, **common))
+        classes = len(self.tasks["source"].labels)
+        request = Request("task", self.state.num_processes, o.dispose_batch_size, classes, whole_classes=True)
+        given = {"max_steps": o.dispose_steps, "learning_rate": o.dispose_learning_rate}
+        return self.method_config(choice, work, request, given)
 
     # Stages ---------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,7 +32,8 @@ from hf_dtl.options import numbers
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
 from hf_dtl.pipeline.stages import Run
 from hf_dtl.processes import one_core_each
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import fine_tune, last_checkpoint, run_trainer, stage_arguments
 
 
@@ -138,6 +139,17 @@ class StagedJob:
         """The config of a method's stage."""
         raise NotImplementedError
 
+    def method_config(
+        self, choice: MethodChoice, work: Path, request: Request, given: Mapping[str, Any]
+    ) -> UnlearningConfig:
+        """A method's config: what the user says, and the method's choice for the request where it says nothing."""
+        said = {name: value for name, value in given.items() if value is not None}
+        if self.options.forget_weight is not None:
+            said["forget_weight"] = self.options.forget_weight
+        chosen = choice.config_class.for_request(request, said | choice.options)
+        options = self.training_options(retain_augmentation=self.options.augmentation, **chosen | said)
+        return choice.config(**stage_arguments(work, **options))
+
     # Stages ---------------------------------------------------------------------------------------------------
 
     def trained(
@@ -164,7 +176,7 @@ class StagedJob:
         forget: TorchDataset,
         retain: TorchDataset,
         *,
-        then: Callable[[UnlearningTrainer, Path], None] | None = None,
+        request: Request | None = None,
         **given: Any,
     ) -> PreTrainedModel:
         """The scrubbed model; the stage keeps what was logged while it was made, and what it took.
@@ -173,15 +185,18 @@ class StagedJob:
             choice: the method.
             model: to scrub; copied.
             forget, retain: images.
-            then: called with the trainer when it is done, and the stage's folder.
+            request: what the method is told of it, and leaves something for the next one.
             **given: further arguments of the trainer.
         """
 
         def work(folder: Path) -> None:
             cost = self._cost(folder)
+            args = self.disposal_config(choice, folder)
+            if request is not None:
+                given.update(choice.trainer_class.request_arguments(request, args))
             trainer = choice.trainer_class(
                 model=copy.deepcopy(model),
-                args=self.disposal_config(choice, folder),
+                args=args,
                 forget_dataset=forget,
                 retain_dataset=retain,
                 processing_class=self.processor,
@@ -195,8 +210,8 @@ class StagedJob:
                 (folder / "log.json").write_text(json.dumps(logs))
                 if cost is not None:
                     cost.save()
-            if then is not None:
-                then(trainer, folder)
+            if request is not None:
+                trainer.save_artifacts(folder)
 
         return load_stage(self.run.stage(self.disposal_stage(choice), work))
 

@@ -31,15 +31,16 @@ from hf_dtl.data import (
 from hf_dtl.data.multitask import Tasks
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.job import StagedJob
-from hf_dtl.methods import MultiTaskTrainer, MultiTaskTrainingConfig, partial_task, with_task_heads
 from hf_dtl.methods.by_name import MethodChoice, parse_method
-from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, read_labels
+from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, partial_task, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.multitask_options import MULTITASK, split_names, task_columns
+from hf_dtl.multitask_options import split_names, task_columns
 from hf_dtl.pipeline.stages import Run
+from hf_dtl.trainers.multitask_training import MultiTaskTrainer, MultiTaskTrainingConfig, with_task_heads
+from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import run_trainer, stage_arguments
 from hf_dtl.unlearn import POOL
-from hf_dtl.unlearn_options import STEPS, UnlearnOptions
+from hf_dtl.unlearn_options import UnlearnOptions
 
 TASKS_FILE = "tasks.json"
 """Marks a folder that `MultiHeadClassifier.save` wrote."""
@@ -193,22 +194,11 @@ class MultiTaskJob(StagedJob):
         return load_multitask_images(dataset, self.processor, num_channels=channels, desc=name, **own)
 
     def disposal_config(self, choice: MethodChoice, work: Path, **own: Any):
-        o, processes = self.options, self.state.num_processes
-        rate = o.unlearn_learning_rate
-        if rate is None:
-            rate = 5e-4 if o.model_name_or_path is None else 5e-5
-        common: dict[str, Any] = {
-            "per_device_train_batch_size": o.unlearn_batch_size // processes,
-            "max_steps": STEPS if o.unlearn_steps is None else o.unlearn_steps,
-            "learning_rate": rate,
-            "retain_augmentation": o.augmentation,
-            "num_chunks": processes if choice.config_class.num_chunks % processes else choice.config_class.num_chunks,
-        }
-        if choice.options.get("strategy") not in ("retrain", "fine_tune"):
-            common["forget_until"] = "unseen"
-        if o.forget_weight is not None:
-            common["forget_weight"] = o.forget_weight
-        return choice.config(**stage_arguments(work, **self.training_options(**common | own)))
+        o = self.options
+        small = o.model_name_or_path is None
+        request = Request("tasks", self.state.num_processes, o.unlearn_batch_size, small=small)
+        given = {"max_steps": o.unlearn_steps, "learning_rate": o.unlearn_learning_rate, **own}
+        return self.method_config(choice, work, request, given)
 
     def _rehearse(self, choice: MethodChoice) -> None:
         """Build a method's trainer on a few images, so that what it refuses is refused before any training."""
@@ -256,7 +246,7 @@ class MultiTaskJob(StagedJob):
         rate = o.train_learning_rate if o.retrain_learning_rate is None else o.retrain_learning_rate
         kept = len(self.data.train) - (len(self.rows) if set(self.forgotten) == set(self.tasks) else 0)
         batch = o.batch_size // self.state.num_processes
-        choice = parse_method("multitask:strategy=retrain", MULTITASK)
+        choice = parse_method("multitask:strategy=retrain")
         own = {
             "per_device_retain_batch_size": batch,
             "max_steps": max(1, math.ceil(epochs * kept / o.batch_size)),

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hf_dtl.errors import ConfigError
-from hf_dtl.methods import MultiTaskUnlearningConfig, MultiTaskUnlearningTrainer
-from hf_dtl.methods.by_name import Methods
+from hf_dtl.methods.registry import find_method
 
-MULTITASK: Methods = {"multitask": (MultiTaskUnlearningConfig, MultiTaskUnlearningTrainer)}
 OWN = ("forget_tasks", "task_columns", "images")
 """Options that only several tasks have."""
 _INSTEAD = {
@@ -30,8 +28,8 @@ def several_tasks(methods: str) -> bool:
         (True, False)
     """
     names = {part.strip().partition(":")[0] for part in methods.split(",") if part.strip()}
-    others = sorted(names - MULTITASK.keys())
-    if others and names & MULTITASK.keys():
+    others = sorted(name for name in names if "tasks" not in find_method(name).config_class.kinds)
+    if others and len(others) < len(names):
         raise ConfigError(
             f"--methods {methods!r} names multitask, for several tasks at once, and {', '.join(others)}, for one. "
             "Start one command for each."

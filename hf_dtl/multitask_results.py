@@ -19,12 +19,12 @@ from hf_dtl.data import MultiTaskImages
 from hf_dtl.errors import DataError
 from hf_dtl.functional.metrics import TaskImpact, task_impact
 from hf_dtl.hub.multitask_card import multitask_card
-from hf_dtl.methods import predict_tasks
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.multitask_job import MultiTaskJob
 from hf_dtl.pipeline.stages import fresh_folder, replace_folder, write_atomically
 from hf_dtl.results import disposal_settings, repeated
+from hf_dtl.trainers.multitask_training import predict_tasks
 from hf_dtl.unlearn_options import UnlearnOptions
 
 SCHEMA_VERSION = 1

@@ -1,35 +1,32 @@
 """Unlearn a part of one data set: train or load the model, divide its data, forget, and prepare what is audited."""
 
 import copy
-import dataclasses
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 
 from hf_dtl.audit import AttackedTask, scratch_models
 from hf_dtl.data import Division, ForgetRequest, ImageTensors, LazyImages, TaskData, check_forward, load_task
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.job import StagedJob, in_memory
-from hf_dtl.methods import InstanceUnlearningTrainer
 from hf_dtl.methods.by_name import MethodChoice, parse_methods
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import published_rows
 from hf_dtl.models.loading import load_classifier
 from hf_dtl.pipeline.stages import Run
 from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
+from hf_dtl.trainers.request import Request
+from hf_dtl.trainers.subspaces import LAYER_INPUTS, collect_subspace, fingerprints, load_subspace
 from hf_dtl.trainers.trainer import sum_over_processes
-from hf_dtl.trainers.training import stage_arguments
-from hf_dtl.unlearn_options import STEPS, UnlearnOptions
+from hf_dtl.unlearn_options import UnlearnOptions
 
 POOL = 400
 """Images a class that membership inference and the attacks' retain images are drawn from."""
-LAYER_INPUTS = "layer_inputs.safetensors"
 
 
 class UnlearnJob(StagedJob):
@@ -48,6 +45,7 @@ class UnlearnJob(StagedJob):
     """
 
     layer_inputs: Path | None = None
+    rows: Sequence[int] = ()
 
     def __init__(self, options: UnlearnOptions):
         super().__init__(options)
@@ -69,7 +67,7 @@ class UnlearnJob(StagedJob):
         )
         self.division: Division = self.request.divide(self.task, o.seed)
         configs = [self.disposal_config(choice, Path(o.output_dir)) for choice in self.choices]
-        if self.division.new_labels and not any(getattr(config, "goal", None) == "relabel" for config in configs):
+        if self.division.new_labels and not any(config.gives_new_labels for config in configs):
             raise ConfigError(
                 f"--forget {self.request} names new labels, which none of the methods gives: add "
                 "--methods instancewise:goal=relabel, or leave the labels out of the file."
@@ -141,35 +139,19 @@ class UnlearnJob(StagedJob):
         return images
 
     def disposal_config(self, choice: MethodChoice, work: Path):
-        o, own = self.options, {f.name: f for f in dataclasses.fields(choice.config_class)}
-        processes = self.state.num_processes
-        rate = o.unlearn_learning_rate
-        if rate is None:
-            default = own["learning_rate"].default
-            if default is None:  # it depends on other options
-                default = choice.config(output_dir=str(work), use_cpu=True).learning_rate
-            general = TrainingArguments.__dataclass_fields__["learning_rate"].default
-            rate = default if default != general else (5e-4 if o.model_name_or_path is None else 5e-5)
-        common = self.training_options(
-            per_device_train_batch_size=o.unlearn_batch_size // processes,
-            learning_rate=rate,
-            retain_augmentation=o.augmentation,
-        )
-        if o.unlearn_steps is not None or own["max_steps"].default is not None:  # else as many as the method takes
-            common["max_steps"] = STEPS if o.unlearn_steps is None else o.unlearn_steps
-        labels = len(np.unique(_labels(self.division.forget)))
-        if own["num_chunks"].default == 1:
-            common["num_chunks"] = processes
-        elif own["chunking"].default == "class" and labels < own["num_chunks"].default:
-            common["chunking"] = "random"  # fewer classes than chunks
-        if "stop" in own:
-            poison = choice.options.get("goal") == "depoison"
-            common["stop"] = "retain_drop" if self.division.classes or poison else "validation_accuracy"
-        if "subspace_file" in own and self.layer_inputs is not None:
-            common["subspace_file"] = str(self.layer_inputs)
-        if o.forget_weight is not None:
-            common["forget_weight"] = o.forget_weight
-        return choice.config(**stage_arguments(work, **common))
+        given = {"max_steps": self.options.unlearn_steps, "learning_rate": self.options.unlearn_learning_rate}
+        return self.method_config(choice, work, self._told(), given)
+
+    def _told(self) -> Request:
+        """What a method is told of the request; before the model is there, nothing that depends on its head."""
+        o, division = self.options, self.division
+        new = division.new_labels
+        return Request(
+            "part", self.state.num_processes, o.unlearn_batch_size, len(np.unique(_labels(division.forget))),
+            whole_classes=bool(division.classes), rows=tuple(division.rows), small=o.model_name_or_path is None,
+            new_labels=None if new is None or not self.rows else tuple(self.rows[label] for label in new),
+            layer_inputs=self.layer_inputs,
+        )  # fmt: skip
 
     # Stages ---------------------------------------------------------------------------------------------------
 
@@ -205,20 +187,12 @@ class UnlearnJob(StagedJob):
         A method that needs the moments of layer inputs gets those on all training data, which a stage of their own
         collects once for the model, and leaves those on the retained images for the next request.
         """
-        if "subspace_file" in choice.config_class.__dataclass_fields__ and "subspace_file" not in choice.options:
+        if choice.config_class.wants_layer_inputs and "subspace_file" not in choice.options:
             self.layer_inputs = self.collect_layer_inputs(undisposed)
-
-        def keep(trainer: Any, folder: Path) -> None:
-            if hasattr(trainer, "save_subspace"):
-                trainer.save_subspace(folder / LAYER_INPUTS)
-
-        forget, retain = self.images["forget"], self.images["retain"]
-        given: dict[str, Any] = {"eval_dataset": self.images["validation"], "then": keep}
-        if issubclass(choice.trainer_class, InstanceUnlearningTrainer):
-            given["rows"] = self.division.rows
-            if choice.options.get("goal") == "relabel" and self.division.new_labels is not None:
-                given["new_labels"] = [self.rows[label] for label in self.division.new_labels]
-        return self.disposed(choice, undisposed, forget, retain, **given)
+        return self.disposed(
+            choice, undisposed, self.images["forget"], self.images["retain"],
+            request=self._told(), eval_dataset=self.images["validation"],
+        )  # fmt: skip
 
     def collect_layer_inputs(self, undisposed: PreTrainedModel) -> Path:
         """The moments of layer inputs on all training data: a stage, done once for the model."""

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hf_dtl.job_options import JobOptions
-from hf_dtl.methods.by_name import METHODS, MethodChoice, parse_methods, with_goal
-from hf_dtl.multitask_options import MULTITASK, OWN, check_for_tasks, several_tasks
+from hf_dtl.methods.by_name import MethodChoice, parse_methods, with_goal
+from hf_dtl.methods.registry import method_names
+from hf_dtl.multitask_options import OWN, check_for_tasks, several_tasks
 from hf_dtl.options import option
 
 STEPS = 100
@@ -77,7 +78,7 @@ class UnlearnOptions(JobOptions):
     methods: str = option(
         "projected_gradient",
         "Methods, separated by commas, each with options of its config, NAME[:OPTION=VALUE]...; the first "
-        f"is put at the top of the output folder. There are: {', '.join([*METHODS, *MULTITASK])}.",
+        f"is put at the top of the output folder. There are: {', '.join(method_names())}.",
     )
     goal: str | None = option(
         None, "Goal of the methods that have one, the same as NAME:goal=...: misclassify or relabel of instancewise."
@@ -137,7 +138,7 @@ class UnlearnOptions(JobOptions):
         Raises:
             ConfigError: see `parse_method`.
         """
-        return parse_methods(self.methods, MULTITASK if self.multitask else METHODS)
+        return parse_methods(self.methods)
 
     def recorded(self) -> dict[str, Any]:
         """As in `JobOptions`; the goal is a part of the methods, and one task has no options of several."""

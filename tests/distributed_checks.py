@@ -19,11 +19,17 @@ from hf_dtl.methods import (
     RandomFoolingConfig,
     RandomFoolingTrainer,
 )
-from hf_dtl.methods.by_name import METHODS
 from hf_dtl.methods.noise_then_distil import NoiseThenDistilConfig, NoiseThenDistilTrainer
 from hf_dtl.methods.non_fine_tunable import NonFineTunableConfig, NonFineTunableTrainer
+from hf_dtl.methods.registry import find_method
 from hf_dtl.methods.weight_distortion import WeightDistanceRegularisationConfig, WeightDistanceRegularisationTrainer
 from hf_dtl.trainers.config import UnlearningConfig
+
+
+def pair(name):
+    trainer = find_method(name)
+    return trainer.config_class, trainer
+
 
 GC = (GradientCollisionConfig, GradientCollisionTrainer)
 RANDOM = (RandomFoolingConfig, RandomFoolingTrainer)
@@ -52,17 +58,17 @@ CASES = {
     ),
     "projected_gradient_accumulated_resnet": (PROJECTED, {"threshold": 0.3, "gradient_accumulation_steps": 2}),
     "non_fine_tunable": (NON_FINE_TUNABLE, {"inner_steps": 2}),
-    "retrain_resnet": (METHODS["retrain"], LABELS),
-    "neg_grad_plus": (METHODS["neg_grad_plus"], LABELS),
-    "bad_teaching": (METHODS["bad_teaching"], {"num_chunks": 4}),
+    "retrain_resnet": (pair("retrain"), LABELS),
+    "neg_grad_plus": (pair("neg_grad_plus"), LABELS),
+    "bad_teaching": (pair("bad_teaching"), {"num_chunks": 4}),
     "scrub_accumulated": (
-        METHODS["scrub"],
+        pair("scrub"),
         LABELS | {"gradient_accumulation_steps": 2, "min_phase": 1, "max_phase": 1, "max_until": 1.0},
     ),
-    "salun": (METHODS["salun"], LABELS | {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-2}),
-    "ssd": (METHODS["ssd"], {"num_chunks": 4, "alpha": 1.1, "fisher_images": 33}),
+    "salun": (pair("salun"), LABELS | {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-2}),
+    "ssd": (pair("ssd"), {"num_chunks": 4, "alpha": 1.1, "fisher_images": 33}),
     "unseen_label": (
-        METHODS["unseen_label"],
+        pair("unseen_label"),
         LABELS | {"forget_task": "target", "wrong_share": 0.6, "learning_rate": 0.5},
     ),
 }

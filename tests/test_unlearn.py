@@ -117,6 +117,6 @@ def test_new_labels_and_goals_that_no_method_takes(renaming, tmp_path):
     options = options | {"output_dir": str(tmp_path / "out")}
     with pytest.raises(ConfigError, match="names new labels, which none of the methods gives"):
         UnlearnJob(UnlearnOptions(**options, methods="instancewise,salun"))
-    with pytest.raises(ConfigError, match="--goal relabel is for methods that have goals: projected_gradient, insta"):
+    with pytest.raises(ConfigError, match="--goal relabel is for methods that have goals: instancewise, projected"):
         UnlearnOptions(**options, methods="salun", goal="relabel")
     assert not (tmp_path / "out").exists()

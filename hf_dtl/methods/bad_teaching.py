@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hf_dtl.functional import distillation
 from hf_dtl.methods.noise_then_distil import fresh_model
+from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.config import WholeBatchConfig
 from hf_dtl.trainers.trainer import UnlearningTrainer
@@ -26,11 +27,14 @@ class BadTeachingConfig(WholeBatchConfig):
     )
 
 
+@register_method("bad_teaching")
 class BadTeachingTrainer(UnlearningTrainer):
     """Minimise KL(original || f) on retain images + forget_weight * KL(incompetent || f) on forget images.
 
     The incompetent teacher is the same architecture with random weights, drawn by the seed and never trained.
     """
+
+    config_class = BadTeachingConfig
 
     incompetent: MultiHeadClassifier
 

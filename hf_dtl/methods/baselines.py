@@ -6,6 +6,7 @@ from torch import Tensor
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import negative_cross_entropy, random_fooling, uniform_fooling
+from hf_dtl.methods.registry import register_method
 from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.trainer import UnlearningTrainer
 
@@ -22,8 +23,11 @@ class NegativeCrossEntropyConfig(UnlearningConfig):
             raise ConfigError(f"cap={self.cap} must be > 0.")
 
 
+@register_method("negative_ce")
 class NegativeCrossEntropyTrainer(UnlearningTrainer):
     """Gradient ascent on the source loss: -CE(f(x), y), capped."""
+
+    config_class = NegativeCrossEntropyConfig
 
     def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return negative_cross_entropy(logits, labels, self.args.cap)
@@ -34,8 +38,11 @@ class RandomFoolingConfig(UnlearningConfig):
     """Options of random-target fooling: those of `UnlearningConfig`."""
 
 
+@register_method("random_fooling")
 class RandomFoolingTrainer(UnlearningTrainer):
     """Train the source head toward targets drawn uniformly anew every time: CE(f(x), y~)."""
+
+    config_class = RandomFoolingConfig
 
     def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return random_fooling(logits)
@@ -46,8 +53,11 @@ class UniformFoolingConfig(UnlearningConfig):
     """Options of uniform fooling: those of `UnlearningConfig`."""
 
 
+@register_method("uniform_fooling")
 class UniformFoolingTrainer(UnlearningTrainer):
     """Train the source head toward the uniform distribution: CE(f(x), 1/C)."""
+
+    config_class = UniformFoolingConfig
 
     def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return uniform_fooling(logits)

@@ -16,6 +16,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from hf_dtl.functional import uniform_fooling
+from hf_dtl.methods.registry import register_method
 from hf_dtl.trainers.probes import ProbeConfig, ProbedTrainer
 
 
@@ -26,6 +27,7 @@ class FeatureEraserConfig(ProbeConfig):
     least_classes: ClassVar[int] = 2
 
 
+@register_method("feature_eraser")
 class FeatureEraserTrainer(ProbedTrainer):
     """Minimise L_retain + forget_weight * CE(probes, uniform), the mean over probes; logs the probes' accuracy.
 
@@ -37,6 +39,8 @@ class FeatureEraserTrainer(ProbedTrainer):
             forget_dataset=source, retain_dataset=target, processing_class=processor,
         )
     """
+
+    config_class = FeatureEraserConfig
 
     def probe_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return uniform_fooling(logits)

@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import negative_cross_entropy
 from hf_dtl.methods.noise_then_distil import NoiseThenDistilTrainer
+from hf_dtl.methods.registry import register_method
 from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
 from hf_dtl.trainers.config import WholeBatchConfig
 from hf_dtl.trainers.streams import Chunking
@@ -46,11 +47,14 @@ class RetrainConfig(BatchStatisticsConfig):
         super().__post_init__()
 
 
+@register_method("retrain")
 class RetrainTrainer(NoiseThenDistilTrainer):
     """Draw the weights anew and minimise CE(retain): neither the given weights nor forget images have a part in it.
 
     Batch normalisation is trained as in `BatchStatisticsTrainer`. Heads of other tasks stay as given.
     """
+
+    config_class = RetrainConfig
 
     def prepare(self) -> None:
         BatchStatisticsTrainer.prepare(self)
@@ -71,8 +75,11 @@ class FineTuneConfig(WholeBatchConfig):
         super().__post_init__()
 
 
+@register_method("fine_tune")
 class FineTuneTrainer(UnlearningTrainer):
     """Minimise CE(retain) from the given weights, and hope that the rest is forgotten on the way."""
+
+    config_class = FineTuneConfig
 
 
 @dataclass
@@ -88,8 +95,11 @@ class NegGradPlusConfig(WholeBatchConfig):
     )
 
 
+@register_method("neg_grad_plus")
 class NegGradPlusTrainer(UnlearningTrainer):
     """Minimise CE(retain) - forget_weight * CE(forget) in one step; unbounded below, as in the paper."""
+
+    config_class = NegGradPlusConfig
 
     def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return negative_cross_entropy(logits, labels, cap=math.inf)

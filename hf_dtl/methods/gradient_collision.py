@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import calibrate_step, gradient_collision
 from hf_dtl.functional.collision import Loss
+from hf_dtl.methods.registry import register_method
 from hf_dtl.trainers.probes import ProbeConfig, ProbedTrainer
 from hf_dtl.trainers.trainer import Disposal
 
@@ -90,6 +91,7 @@ class GradientCollisionConfig(ProbeConfig):
             self.refresh_every, self.probe_steps, self.probe_updates = 1, 0, 0
 
 
+@register_method("gradient_collision")
 class GradientCollisionTrainer(ProbedTrainer):
     """Minimise L_retain + forget_weight * L_GC; logs the collision's value, cosine and norms apart.
 
@@ -101,6 +103,8 @@ class GradientCollisionTrainer(ProbedTrainer):
         trainer.train()
         trainer.save_model("scrubbed")
     """
+
+    config_class = GradientCollisionConfig
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -26,11 +26,14 @@ from hf_dtl.functional import (
     wrong_labels,
 )
 from hf_dtl.methods.instancewise_config import InstanceUnlearningConfig
+from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.adversaries import make_adversaries
 from hf_dtl.trainers.collages import Collages
+from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.instances import Instances, predict, read_instances, shown
 from hf_dtl.trainers.projection import ProjectingTrainer
+from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.trainer import items_of, sum_over_processes
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ class AlreadyForgottenError(DataError):
     """The model names no image of a request by its label, so there is nothing to forget."""
 
 
+@register_method("instancewise")
 class InstanceUnlearningTrainer(ProjectingTrainer):
     """Make a model misname images, or name them anew, by one of two strategies.
 
@@ -73,6 +77,8 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         DataError: labels that the head does not have, or a new label that is the old one.
         AlreadyForgottenError: no image is left.
     """
+
+    config_class = InstanceUnlearningConfig
 
     instances: Instances
     """What the loss looks at."""
@@ -128,6 +134,10 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         if args.importance:
             self.importance = self._importance()
         self.add_callback(_StopWhenForgotten(self))
+
+    @classmethod
+    def request_arguments(cls, request: Request, args: UnlearningConfig) -> dict[str, Any]:
+        return {"rows": request.rows, "new_labels": request.new_labels if args.gives_new_labels else None}
 
     def _check(self, model: MultiHeadClassifier, args: InstanceUnlearningConfig) -> None:  # type: ignore[override]
         if args.forget_task != args.retain_task:

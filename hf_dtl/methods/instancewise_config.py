@@ -1,5 +1,6 @@
 """Options of instance-wise unlearning, and what each strategy makes of those that are left open."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -9,6 +10,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional.augmentation import Augmentation
 from hf_dtl.functional.subspace import Criterion
 from hf_dtl.trainers.config import WholeBatchConfig
+from hf_dtl.trainers.request import Kind, Request
 from hf_dtl.trainers.streams import PairedStreams
 
 Goal = Literal["misclassify", "relabel"]
@@ -60,7 +62,7 @@ class InstanceUnlearningConfig(WholeBatchConfig):
     """
 
     retains: ClassVar[bool] = False  # each kind of retention can be switched off
-    one_task: ClassVar[bool] = True
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"part"})
 
     strategy: Strategy = field(
         default="collages",
@@ -224,6 +226,16 @@ class InstanceUnlearningConfig(WholeBatchConfig):
             )
         if not (self.distillation_weight or self.project):
             raise ConfigError("Nothing uses the collages: raise distillation_weight, or set project=True.")
+
+    @classmethod
+    def for_request(cls, request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As in `UnlearningConfig`, but as many steps as the strategy takes, and l2ul has a rate of its own."""
+        own = {"max_steps"} | ({"learning_rate"} if given.get("strategy") == "l2ul" else set())
+        return {name: value for name, value in super().for_request(request, given).items() if name not in own}
+
+    @property
+    def gives_new_labels(self) -> bool:
+        return self.goal == "relabel"
 
     def streams(self, forget: Dataset, retain: Dataset) -> PairedStreams:
         """As in `UnlearningConfig`, but a step does not show few images several times over."""

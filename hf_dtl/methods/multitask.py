@@ -25,6 +25,7 @@ from hf_dtl.functional.task_subspace import TaskSubspace, output_subspaces, task
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
 from hf_dtl.methods.noise_then_distil import fresh_model
 from hf_dtl.methods.pair_trainer import PairTrainer
+from hf_dtl.methods.registry import register_method
 from hf_dtl.methods.scrub import ScrubTrainer
 from hf_dtl.methods.task_pairs import PairSet
 from hf_dtl.methods.task_stopping import PursueUntilUnseen
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 _OFFSET = 7_368_787
 
 
+@register_method("multitask")
 class MultiTaskUnlearningTrainer(BatchStatisticsTrainer, PairTrainer):
     """Forget (image, task) pairs of a model with one head a task, and keep all others.
 
@@ -70,6 +72,8 @@ class MultiTaskUnlearningTrainer(BatchStatisticsTrainer, PairTrainer):
         ModelError: the model has no heads by task, or one that does not fit its labels.
         DivergedError: a loss or gradient became non-finite during `train()`.
     """
+
+    config_class = MultiTaskUnlearningConfig
 
     args: MultiTaskUnlearningConfig
     subspace: TaskSubspace | None

@@ -1,14 +1,16 @@
 """Options of multi-task unlearning, and what each strategy makes of those that are left open."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
 from hf_dtl.functional.orthogonal import Orthogonalisation
 from hf_dtl.functional.subspace import Criterion
 from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig
+from hf_dtl.trainers.request import Kind, Request
 from hf_dtl.trainers.streams import Chunking
 
 Strategy = Literal[
@@ -42,6 +44,8 @@ class MultiTaskUnlearningConfig(BatchStatisticsConfig):
         target_ce_weight, distillation_weight, temperature, retain_augmentation and per_device_retain_batch_size of
         `UnlearningConfig`. Labels and losses of a regression are in units of its labels' deviation.
     """
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"tasks"})
 
     strategy: Strategy = field(
         default="interference_aware",
@@ -130,6 +134,14 @@ class MultiTaskUnlearningConfig(BatchStatisticsConfig):
     )
     forget_task: str = field(default="", metadata={"help": "Without effect: the pairs say what is forgotten."})
     retain_task: str = field(default="", metadata={"help": "Without effect: all tasks are retained and saved."})
+
+    @classmethod
+    def for_request(cls, request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As in `UnlearningConfig`, and a strategy that forgets does so until images are as unseen ones."""
+        chosen = super().for_request(request, given)
+        if "forget_until" not in given and _WEIGHTS.get(given.get("strategy", cls.strategy)):
+            chosen["forget_until"] = "unseen"
+        return chosen
 
     def __post_init__(self):
         if self.strategy not in get_args(Strategy):

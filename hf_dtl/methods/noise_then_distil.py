@@ -12,6 +12,7 @@ import torch
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.weights import mix_weights
+from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
 
@@ -55,8 +56,11 @@ class FreshDistillationConfig(NoiseThenDistilConfig):
     )
 
 
+@register_method("noise_then_distil")
 class NoiseThenDistilTrainer(BatchStatisticsTrainer):
     """Mix the weights with random ones once, then distil the given model on retained images; forget data is unused."""
+
+    config_class = NoiseThenDistilConfig
 
     def prepare(self) -> None:
         super().prepare()
@@ -75,6 +79,13 @@ class NoiseThenDistilTrainer(BatchStatisticsTrainer):
         with torch.no_grad():
             for weight, mixed in zip(weights, mix_weights(weights, others, alpha), strict=True):
                 weight.copy_(mixed)
+
+
+@register_method("fresh_distillation")
+class FreshDistillationTrainer(NoiseThenDistilTrainer):
+    """Noise-then-distil from random weights alone."""
+
+    config_class = FreshDistillationConfig
 
 
 def fresh_model(model: MultiHeadClassifier, task: str, seed: int) -> MultiHeadClassifier:

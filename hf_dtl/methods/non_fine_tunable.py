@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import uniform_fooling
 from hf_dtl.functional.weights import inverse_cross_entropy, simulate_fine_tuning
+from hf_dtl.methods.registry import register_method
 from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.streams import Chunking
 from hf_dtl.trainers.trainer import UnlearningTrainer
@@ -75,12 +76,15 @@ class NonFineTunableConfig(UnlearningConfig):
             )
 
 
+@register_method("non_fine_tunable")
 class NonFineTunableTrainer(UnlearningTrainer):
     """Minimise L_retain + forget_weight * L_suppress(query; weights fine-tuned on support), the mean over chunks.
 
     A chunk is one attack: half of its images, of every class alike, are the attacker's (support), the others test what
     the attack reached (query). The log's attack_cross_entropy is the attacker's loss on the query.
     """
+
+    config_class = NonFineTunableConfig
 
     def chunk_loss(self, pixel_values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One simulated attack under a new head; the chunk's seed draws the head."""

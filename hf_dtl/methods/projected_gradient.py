@@ -5,6 +5,7 @@ Interference with Gradient Projection", arXiv 2312.04095. Its code knows two con
 linear and convolutional layer.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -16,12 +17,14 @@ from transformers import PreTrainedModel
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import GradientSubspace, bounded_forgetting
 from hf_dtl.functional.subspace import Criterion
+from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.projection import ProjectingTrainer
+from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.stopping import StopRule, StopWhenForgotten
 from hf_dtl.trainers.streams import Chunking
-from hf_dtl.trainers.subspaces import fingerprints
+from hf_dtl.trainers.subspaces import LAYER_INPUTS, fingerprints
 
 
 @dataclass
@@ -35,6 +38,7 @@ class ProjectedGradientConfig(UnlearningConfig):
     """
 
     retains: ClassVar[bool] = False
+    wants_layer_inputs: ClassVar[bool] = True
 
     subspace_file: str | None = field(
         default=None,
@@ -75,6 +79,15 @@ class ProjectedGradientConfig(UnlearningConfig):
     learning_rate: float = field(default=0.1, metadata={"help": "Learning rate, of SGD unless optim says otherwise."})
     optim: str = field(default="sgd", metadata={"help": "Optimizer; whatever it is, the update is projected last."})
 
+    @classmethod
+    def for_request(cls, request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As in `UnlearningConfig`, and the rule to stop by for a part of the data."""
+        chosen = super().for_request(request, given)
+        if request.kind == "part" and "stop" not in given:
+            class_or_poison = request.whole_classes or given.get("goal") == "depoison"
+            chosen["stop"] = "retain_drop" if class_or_poison else "validation_accuracy"
+        return chosen
+
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.threshold <= 1:
@@ -97,6 +110,7 @@ class ProjectedGradientConfig(UnlearningConfig):
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
 
 
+@register_method("projected_gradient")
 class ProjectedGradientTrainer(ProjectingTrainer):
     """Minimise the bounded forget loss by updates outside the span of the retained layer inputs.
 
@@ -111,6 +125,8 @@ class ProjectedGradientTrainer(ProjectingTrainer):
         ConfigError: neither retain images nor moments are given, or the moments do not belong to this model or these
             images.
     """
+
+    config_class = ProjectedGradientConfig
 
     subspace: GradientSubspace
 
@@ -154,6 +170,10 @@ class ProjectedGradientTrainer(ProjectingTrainer):
         return bounded_forgetting(
             logits, labels, delta=args.delta, entropy_weight=args.entropy_weight, depoison=args.goal == "depoison"
         )
+
+    def save_artifacts(self, folder: Path) -> None:
+        """The moments, see `save_subspace`."""
+        self.save_subspace(folder / LAYER_INPUTS)
 
     def save_subspace(self, path: str | Path) -> None:
         """Write the moments on the retained images beside the model as it is now, for the next forget request."""

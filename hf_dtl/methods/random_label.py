@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import average_loss, saliency_mask, wrong_labels
+from hf_dtl.methods.registry import register_method
 from hf_dtl.trainers.config import WholeBatchConfig
 from hf_dtl.trainers.streams import labels_of
 from hf_dtl.trainers.trainer import UnlearningTrainer
@@ -33,6 +34,7 @@ class RandomLabelConfig(WholeBatchConfig):
     )
 
 
+@register_method("random_label")
 class RandomLabelTrainer(UnlearningTrainer):
     """Minimise CE(retain) + forget_weight * CE(f(x), y~), y~ being ONE wrong label an image for the whole run.
 
@@ -42,6 +44,8 @@ class RandomLabelTrainer(UnlearningTrainer):
     Raises:
         ConfigError: the head has one class only.
     """
+
+    config_class = RandomLabelConfig
 
     wrong: Tensor
     """(forget images,), the wrong label of each."""
@@ -77,6 +81,7 @@ class SalUnConfig(RandomLabelConfig):
             raise ConfigError(f"saliency={self.saliency} must be in (0, 1]; 1 is random_label.")
 
 
+@register_method("salun")
 class SalUnTrainer(RandomLabelTrainer):
     """Random labelling that moves only the weights which the forget images' own cross-entropy depends on most.
 
@@ -84,6 +89,8 @@ class SalUnTrainer(RandomLabelTrainer):
     weights, ranked over all that are trained. After every step of the optimizer, whichever it is, the others are set
     back to the given values: momentum and weight decay cannot move them.
     """
+
+    config_class = SalUnConfig
 
     mask: list[Tensor]
     """One boolean tensor a trained parameter, True where it may change."""

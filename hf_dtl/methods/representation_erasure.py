@@ -16,6 +16,7 @@ from torch import Tensor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import probe_generalisation
 from hf_dtl.methods.noise_then_distil import NoiseThenDistilTrainer
+from hf_dtl.methods.registry import register_method
 from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig
 from hf_dtl.trainers.probes import read
 from hf_dtl.trainers.streams import Chunking
@@ -62,8 +63,11 @@ class RepresentationErasureConfig(BatchStatisticsConfig):
             )
 
 
+@register_method("representation_erasure")
 class RepresentationErasureTrainer(NoiseThenDistilTrainer):
     """Minimise L_retain + forget_weight * mean over depths of how well a fresh probe names the source classes."""
+
+    config_class = RepresentationErasureConfig
 
     def chunk_loss(self, pixel_values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         hidden_states, features = self.model.hidden_states(pixel_values)

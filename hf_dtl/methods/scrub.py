@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import distillation
+from hf_dtl.methods.registry import register_method
 from hf_dtl.trainers.config import WholeBatchConfig
 from hf_dtl.trainers.trainer import UnlearningTrainer
 
@@ -48,6 +49,7 @@ class ScrubConfig(WholeBatchConfig):
             raise ConfigError(f"max_until={self.max_until} must be in (0, 1]; without max steps use fine_tune.")
 
 
+@register_method("scrub")
 class ScrubTrainer(UnlearningTrainer):
     """Alternate: min alpha KL(original || f) + gamma CE on retain images, max KL(original || f) on forget images.
 
@@ -57,6 +59,8 @@ class ScrubTrainer(UnlearningTrainer):
     Raises:
         ConfigError: when training starts, if no step would be a max step.
     """
+
+    config_class = ScrubConfig
 
     def shown(self) -> tuple[bool, bool]:
         args, state = self.args, self.state

@@ -20,6 +20,7 @@ from transformers.trainer_utils import TrainOutput
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import dampening_factors, squared_gradients
 from hf_dtl.functional.collision import reduce_together
+from hf_dtl.methods.registry import register_method
 from hf_dtl.trainers.config import WholeBatchConfig
 from hf_dtl.trainers.trainer import UnlearningTrainer
 
@@ -66,12 +67,15 @@ class SelectiveSynapticDampeningConfig(WholeBatchConfig):
                 raise ConfigError(f"{name}={getattr(self, name)} must be >= {low}.")
 
 
+@register_method("ssd")
 class SelectiveSynapticDampeningTrainer(UnlearningTrainer):
     """Multiply each weight by min(lambda I_D / I_f, 1) where I_f > alpha I_D: `train` does it, and takes no step.
 
     I_f and I_D are diagonals of the Fisher information, means of squared per-image gradients of CE with the true
     labels, on the forget images and on all training images, forget and retain together.
     """
+
+    config_class = SelectiveSynapticDampeningConfig
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Dampen the weights; what would be resumed (the arguments) does not exist. Logs the share that shrank."""

@@ -19,8 +19,10 @@ from torch.utils.data import Dataset, Subset
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import damped_basis, held_out_answers, unseen_labels
 from hf_dtl.methods.random_label import RandomLabelConfig, RandomLabelTrainer
+from hf_dtl.methods.registry import register_method
 from hf_dtl.trainers.probes import read
 from hf_dtl.trainers.projection import ProjectingTrainer
+from hf_dtl.trainers.request import Kind
 from hf_dtl.trainers.stopping import accuracy, drawn
 from hf_dtl.trainers.streams import labels_of
 
@@ -39,7 +41,8 @@ class UnseenLabelConfig(RandomLabelConfig):
         subspace_file, damping, max_damped_grad_norm.
     """
 
-    one_task: ClassVar[bool] = True
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"part"})
+    wants_layer_inputs: ClassVar[bool] = True
 
     support: int = field(
         default=500, metadata={"help": "Retain images, drawn by the seed, that foretell the answers, >= 1."}
@@ -88,6 +91,7 @@ class UnseenLabelConfig(RandomLabelConfig):
             raise ConfigError(f"wrong_share={self.wrong_share} must be in 0..1.")
 
 
+@register_method("unseen_label")
 class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
     """Minimise CE(retain) + forget_weight * CE(f(x), y~) over the forget images that an unseeing model would miss.
 
@@ -99,6 +103,8 @@ class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
             model's.
         ModelError: the backbone does not give its hidden states.
     """
+
+    config_class = UnseenLabelConfig
 
     def prepare(self) -> None:
         args, streams = self.args, self.train_dataset

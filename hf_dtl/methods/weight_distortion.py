@@ -15,6 +15,7 @@ from torch import Tensor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.collision import Loss
 from hf_dtl.functional.weights import add_noise, push_away
+from hf_dtl.methods.registry import register_method
 from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
 from hf_dtl.trainers.trainer import Disposal
 
@@ -46,8 +47,11 @@ class WeightDistortionConfig(BatchStatisticsConfig):
             raise ConfigError(f"noise_scale={self.noise_scale!r} is unknown; use one of: relative, absolute.")
 
 
+@register_method("weight_distortion")
 class WeightDistortionTrainer(BatchStatisticsTrainer):
     """Add Gaussian noise to every weight once, then train on retained images; no forget data is used."""
+
+    config_class = WeightDistortionConfig
 
     def prepare(self) -> None:
         super().prepare()
@@ -88,11 +92,14 @@ class WeightDistanceRegularisationConfig(BatchStatisticsConfig):
                 raise ConfigError(f"{name}={getattr(self, name)} must be > 0.")
 
 
+@register_method("weight_distance")
 class WeightDistanceRegularisationTrainer(WeightDistortionTrainer):
     """Minimise L_retain - forget_weight * min(|theta - theta_0| / |theta_0|, max_distance); logs the distance.
 
     Forget images are only looked at for the log.
     """
+
+    config_class = WeightDistanceRegularisationConfig
 
     def prepare(self) -> None:
         BatchStatisticsTrainer.prepare(self)

@@ -1,8 +1,9 @@
 """Options that every unlearning method shares."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -10,7 +11,12 @@ from transformers import TrainingArguments
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
+from hf_dtl.trainers.learning_rates import DISPOSE, UNLEARN, VIT_B, rate
+from hf_dtl.trainers.option_fields import check_options, inherit_options
+from hf_dtl.trainers.request import Kind, Request
 from hf_dtl.trainers.streams import Chunking, PairedStreams, labels_of
+
+_STEPS: dict[Kind, int] = {"task": 300, "part": 100, "tasks": 100}
 
 
 @dataclass
@@ -31,9 +37,14 @@ class UnlearningConfig(TrainingArguments):
             instead.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        inherit_options(cls)
+
     retains: ClassVar[bool] = True  # whether the method has a retention loss
     least_classes: ClassVar[int] = 1  # classes that the forget images must have
-    one_task: ClassVar[bool] = False  # whether what is forgotten and what is retained must be of one task
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"task", "part"})  # of requests that the method serves
+    wants_layer_inputs: ClassVar[bool] = False  # whether moments of the layer inputs spare it a pass over the data
 
     forget_weight: float = field(
         default=1.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
@@ -95,6 +106,7 @@ class UnlearningConfig(TrainingArguments):
     def __post_init__(self):
         self._refuse_unsupported()
         super().__post_init__()
+        check_options(self)
         self._check_ranges()
         if self.activation_checkpointing:
             # The reentrant kind cannot be differentiated through `torch.autograd.grad`.
@@ -169,6 +181,57 @@ class UnlearningConfig(TrainingArguments):
                 f"divide the {forget_images} forget images of an optimizer step (per_device_train_batch_size x "
                 "processes x accumulation steps). Change num_chunks or the batch size."
             )
+
+    @classmethod
+    def for_request(cls, request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose options for a request: what the method would have where the user says nothing.
+
+        Args:
+            request: what is to be forgotten.
+            given: options that the user sets; these are left out of what is returned.
+
+        Returns:
+            Options by name: steps, batch, chunks, learning rate, and what else depends on the request.
+        """
+        chosen: dict[str, Any] = {
+            "per_device_train_batch_size": request.batch_size // request.processes,
+            "max_steps": _STEPS[request.kind],
+            "learning_rate": cls._rate(request),
+            **cls._chunks(request),
+        }
+        if request.kind == "task":
+            chosen |= {"lr_scheduler_type": "cosine", "warmup_steps": 0.1}
+        if cls.wants_layer_inputs and request.layer_inputs is not None:
+            chosen["subspace_file"] = str(request.layer_inputs)
+        return {name: value for name, value in chosen.items() if name not in given}
+
+    @classmethod
+    def _rate(cls, request: Request) -> float:
+        """The method's own rate, where it has one and not a whole task is disposed of, else one by model size."""
+        own = cls.learning_rate
+        if request.kind != "task" and own not in (None, TrainingArguments.learning_rate):
+            return own
+        parameters = (0 if request.small else VIT_B) if request.parameters is None else request.parameters
+        return rate(DISPOSE if request.kind == "task" else UNLEARN, parameters)
+
+    @classmethod
+    def _chunks(cls, request: Request) -> dict[str, Any]:
+        """Chunks that classes, batch and processes allow; the config checks what a user asks for."""
+        processes, own = request.processes, cls.num_chunks
+        if own == 1:
+            return {"num_chunks": processes}
+        if request.kind == "task":
+            fitting = [n for n in range(min(own, request.forget_classes), 1, -1)
+                       if n % processes == 0 and request.batch_size % n == 0]  # fmt: skip
+            return {"num_chunks": fitting[0] if fitting else max(2, processes)}
+        if request.kind == "tasks":
+            return {"num_chunks": processes if own % processes else own}
+        return {"chunking": "random"} if cls.chunking == "class" and request.forget_classes < own else {}
+
+    @property
+    def gives_new_labels(self) -> bool:
+        """Whether the method names images anew, as a request may say."""
+        return False
 
     def streams(self, forget: Dataset, retain: Dataset) -> PairedStreams:
         """The forget and retain streams of these options.

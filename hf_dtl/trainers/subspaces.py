@@ -14,6 +14,9 @@ from hf_dtl.functional import GradientSubspace
 from hf_dtl.functional.collision import Reduce
 from hf_dtl.models.heads import MultiHeadClassifier
 
+LAYER_INPUTS = "layer_inputs.safetensors"
+"""File name of moments beside a model."""
+
 
 def collect_subspace(
     model: MultiHeadClassifier,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import datasets
 import torch
@@ -25,6 +25,7 @@ from hf_dtl.functional.collision import Loss
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.processes import together
 from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.streams import CellSampler, PairedStreams
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class UnlearningTrainer(Trainer):
         DivergedError: a loss or gradient became non-finite during `train()`.
     """
 
+    config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
     loss_is_scaled_for_ga = False
     needs_double_backward = False
 
@@ -103,6 +105,14 @@ class UnlearningTrainer(Trainer):
         self._pending: list[dict[str, Any]] = []
         self._source_losses: dict[int, Tensor] = {}
         self._metrics: dict[str, list[Tensor]] = defaultdict(list)
+
+    @classmethod
+    def request_arguments(cls, request: Request, args: UnlearningConfig) -> dict[str, Any]:
+        """What the constructor takes besides, for a request and the method's options."""
+        return {}
+
+    def save_artifacts(self, folder: Path) -> None:
+        """Write what the next request may need of this one, after training."""
 
     # What a method defines ------------------------------------------------------------------------------------
 

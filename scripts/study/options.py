@@ -9,7 +9,8 @@ from typing import Any
 from hf_dtl.audit_options import attack_names
 from hf_dtl.dtl import DTLOptions
 from hf_dtl.errors import ConfigError
-from hf_dtl.methods.by_name import METHODS, parse_method
+from hf_dtl.methods.by_name import parse_method
+from hf_dtl.methods.registry import method_names
 from hf_dtl.options import numbers, option
 from study.folder import start_folder
 from study.settings import (
@@ -142,12 +143,14 @@ def plan(options: StudyOptions) -> Plan:
     attack_names(shared["attacks"])
     names, unknown = setting.methods, tuple[str, ...]()
     if o.methods is None:
-        unknown = tuple(text for text in names if text.split(":")[0] not in METHODS)
+        unknown = tuple(text for text in names if text.split(":")[0] not in method_names())
         names = tuple(text for text in names if text not in unknown)
     else:
         names = tuple(part.strip() for part in o.methods.split(",") if part.strip())
     if not names or len(set(names)) < len(names):
-        raise ConfigError(f"--methods {o.methods!r} must name one or several different methods: {', '.join(METHODS)}.")
+        raise ConfigError(
+            f"--methods {o.methods!r} must name one or several different methods: {', '.join(method_names())}."
+        )
     methods = tuple(_method(text, shared) for text in names)
     output = Path(o.output_dir or f"outputs/study/{o.setting}")
     return Plan(o.setting, setting, output, shared, seeds, o.tuning_seed, o.margin, methods, unknown, o.workers)

@@ -10,7 +10,6 @@ from hf_dtl.audit.report import machine
 from hf_dtl.errors import DivergedError
 from hf_dtl.methods.by_name import MethodChoice, parse_method
 from hf_dtl.multitask_job import MultiTaskJob
-from hf_dtl.multitask_options import MULTITASK
 from hf_dtl.multitask_results import Result, measure
 from hf_dtl.unlearn_options import UnlearnOptions
 from study.cells import keep, short_hash
@@ -28,7 +27,7 @@ def strategy(text: str) -> MethodChoice:
     Raises:
         ConfigError: an unknown option, or a value of the wrong type.
     """
-    return parse_method(f"multitask:strategy={text}", MULTITASK)
+    return parse_method(f"multitask:strategy={text}")
 
 
 @dataclass(frozen=True)

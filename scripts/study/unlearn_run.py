@@ -10,7 +10,8 @@ from hf_dtl.audit_options import attack_names
 from hf_dtl.data import ForgetRequest
 from hf_dtl.errors import ConfigError, DivergedError
 from hf_dtl.functional import average_gap
-from hf_dtl.methods.by_name import METHODS, parse_method
+from hf_dtl.methods.by_name import parse_method
+from hf_dtl.methods.registry import method_names
 from hf_dtl.options import numbers, option
 from hf_dtl.pipeline.stages import write_atomically
 from hf_dtl.unlearn_options import UnlearnOptions
@@ -161,7 +162,7 @@ def plan(options: ComparisonOptions) -> Study:
         ForgetRequest.parse(request)
     texts = [part.strip() for part in o.methods.split(",") if part.strip()]
     if not texts or len(set(texts)) < len(texts):
-        raise ConfigError(f"--methods {o.methods!r} must name different methods: {', '.join(METHODS)}.")
+        raise ConfigError(f"--methods {o.methods!r} must name different methods: {', '.join(method_names())}.")
     shared |= {"attacks": o.attacks, "use_cpu": o.use_cpu}
     output = Path(o.output_dir or f"outputs/compare/{o.setting}")
     return Study(o, output, shared, seeds, requests, tuple(_method(text) for text in texts))

@@ -1,7 +1,8 @@
 import pytest
 
 from hf_dtl.errors import ConfigError
-from hf_dtl.methods.by_name import METHODS, parse_method, parse_methods
+from hf_dtl.methods.by_name import parse_method, parse_methods
+from hf_dtl.methods.registry import method_names
 
 
 def test_options_reach_the_config_with_their_types(tmp_path):
@@ -17,8 +18,8 @@ def test_the_folder_of_a_choice_never_leaves_its_parent():
 
 
 def test_every_method_builds_and_lists_are_read_in_order(tmp_path):
-    choices = parse_methods(", ".join(METHODS))
-    assert [c.text for c in choices] == list(METHODS)
+    choices = parse_methods(", ".join(method_names()))
+    assert [c.text for c in choices] == method_names()
     for choice in choices:
         config = choice.config(output_dir=str(tmp_path), use_cpu=True)
         assert isinstance(config, choice.config_class)

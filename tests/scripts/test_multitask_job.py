@@ -13,10 +13,10 @@ from hf_dtl.audit import PiggybackRecord
 from hf_dtl.data import embedded_processor
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.errors import DTLError
-from hf_dtl.methods import with_task_heads
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.multitask_job import MultiTaskJob
 from hf_dtl.multitask_results import Result, measure, relearned, tables
+from hf_dtl.trainers.multitask_training import with_task_heads
 from hf_dtl.unlearn_options import UnlearnOptions
 
 

@@ -8,7 +8,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_dtl.dtl import DTLOptions
 from hf_dtl.errors import ConfigError, OutputError
-from hf_dtl.methods.by_name import METHODS
+from hf_dtl.methods.registry import method_names
 from study import SETTINGS, StudyOptions
 from study.options import plan
 from study.settings import FORGET_WEIGHT
@@ -49,7 +49,7 @@ def test_every_setting_gives_jobs(name, tmp_path):
     assert len({job.output_dir for job in jobs}) == 4 and [job.seed for job in jobs] == [1, 2, 3, 1000]
     assert not {"{data}", "{model}"} & set(map(str, jobs[0].recorded().values()))
     assert {"gradient_collision", "representation_erasure"} <= {m.text.split(":")[0] for m in found.methods}
-    assert {text.split(":")[0] for text in found.unknown}.isdisjoint(METHODS)
+    assert {text.split(":")[0] for text in found.unknown}.isdisjoint(method_names())
     tuned = [method for method in found.methods if not method.text.startswith("fresh_distillation")]
     assert all(len(method.strengths) == 3 for method in tuned), "the same tuning budget"
     assert all(list(method.strengths) == sorted(set(method.strengths)) for method in found.methods)
