@@ -1,0 +1,9 @@
+"""The command line: `hf-dtl forget | audit | verify | publish | metrics`, which the scripts call as well.
+
+Nothing here imports torch before the options are read and checked.
+"""
+
+from hf_dtl.cli.running import run_command, run_script
+from hf_dtl.cli.terminal import console
+
+__all__ = ["console", "run_command", "run_script"]
