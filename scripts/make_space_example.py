@@ -9,42 +9,46 @@ on the same kind of machine the numbers repeat.
 
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import transformers
+from hf_dtl.cli.terminal import end_processes, run_script, show_reports
 from transformers import AutoModelForImageClassification, PreTrainedModel, ViTConfig
 
-from hf_dtl.command_line import end_processes, run_script, show_reports
 from hf_dtl.data import embedded_processor
-from hf_dtl.dtl import DTLJob, DTLOptions
+from hf_dtl.hub.staging import REPORT
+from hf_dtl.models.loading import quiet
 from hf_dtl.options import option
+from hf_dtl.pipeline.forget import scrubbed_by
+from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.stages import fresh_folder, replace_folder
-from hf_dtl.results import REPORT, Scrubbed, audit, write_outputs
+from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
 EXAMPLE = Path(__file__).parent.parent / "space" / "example"
 COMMAND = "python scripts/make_space_example.py"
 
 
 @dataclass(kw_only=True)
-class ExampleOptions(DTLOptions):
+class ExampleOptions(ForgetOptions):
     """The main job's options, with defaults for a very small model."""
 
-    methods: str = option("representation_erasure", "The disposal method.")
-    target_images_per_class: int = option(20, "Target training images a class.")
-    adapt_epochs: float = option(100, "Passes over the target data in adaptation.")
-    retrain_epochs: float = option(200, "Passes over the target data of the retrained reference.")
+    method: str | None = option("representation_erasure", "The disposal method.")
+    retain_images_per_class: int | None = option(20, "Target training images a class.")
+    adapt_epochs: float | None = option(100, "Passes over the target data in adaptation.")
+    retrain_epochs: float | None = option(200, "Passes over the target data of the retrained reference.")
     max_eval_images: int | None = option(400, "Cap on the images of each validation and test split.")
     output_dir: str = option("", "Folder of the run, which a repeated call continues; default: a temporary one.")
 
 
-class ExampleJob(DTLJob):
+class ExampleJob(WholeTaskJob):
     """The main job on a Vision Transformer of 65 thousand parameters."""
 
-    def small_model(self, num_labels: int) -> PreTrainedModel:
+    def small_model(self, labels: Sequence[str]) -> PreTrainedModel:
         config = ViTConfig(
             hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96,
-            image_size=28, patch_size=7, num_labels=num_labels,
+            image_size=28, patch_size=7, num_labels=len(labels),
         )  # fmt: skip
         self.processor = embedded_processor(28)
         transformers.set_seed(self.options.seed)
@@ -52,21 +56,14 @@ class ExampleJob(DTLJob):
 
 
 def main(options: ExampleOptions) -> None:
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()  # of reading and writing weights
+    quiet()
     with tempfile.TemporaryDirectory() as temporary:
         options.output_dir = options.output_dir or temporary
-        job = ExampleJob(options)
-        undisposed, tl_model = job.adapt(job.pretrain())
-        references = job.references(undisposed)
-        (choice,) = job.choices
-        model = job.dispose(choice, tl_model)
-        report = audit(job, choice, model, undisposed, references, tl_model)
-        report = replace(report, settings=report.settings | {"command": COMMAND})
-        write_outputs(job, [Scrubbed(choice, model, report)], undisposed)
+        result = scrubbed_by(ExampleJob(options))
+        (report,) = result.audit_all(command=COMMAND)
         show_reports([report], EXAMPLE)
-        _publish(job.run.folder)
-        end_processes(job.state)
+        _publish(result.folder)
+        end_processes(result.job.state)
 
 
 def _publish(run: Path) -> None:

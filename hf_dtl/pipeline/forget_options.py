@@ -225,8 +225,8 @@ class ForgetOptions(Options):
 
 _KINDS = {"task": "a whole task", "part": "a part of one data set", "tasks": "several tasks at once"}
 _INSTEAD = {
-    "goal": "for methods of one task; with --method multitask images to forget become like images never seen: leave it "
-    "out",
+    "goal": "for methods of one task; with --method multitask images to forget become like images never seen: "
+    "leave it out",
 }
 
 

@@ -29,10 +29,11 @@ from hf_dtl.functional import Augmentation
 from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with_goal
 from hf_dtl.models.loading import load_classifier
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
-from hf_dtl.pipeline.options import ForgetOptions
+from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.stages import Run
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.scenario import Measured, Models, Scenario
+from hf_dtl.trainers.learning_rates import passes, rate
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import fine_tune, last_checkpoint, run_trainer, stage_arguments
 
@@ -107,7 +108,7 @@ class Job(ABC):
     @cached_property
     def attacks(self) -> AttackConfig:
         """What the attacker may do, its learning rates by the size of the model."""
-        found = self._attacker(sum(p.numel() for p in self.model.parameters()))
+        found = self._attacker(self.parameters)
         return AttackConfig(**vars(found) | {"workers": self.workers})
 
     @abstractmethod
@@ -158,14 +159,17 @@ class Job(ABC):
 
     def learning_rate(self, small: float, given: float | None) -> float:
         """A peak learning rate: the given one, or what suits the model where `small` suits one of 0.3 M parameters."""
-        from hf_dtl.trainers.learning_rates import learning_rate
-
-        parameters = sum(p.numel() for p in self.model.parameters())
-        return given if given is not None else learning_rate(small, parameters)
+        return given if given is not None else rate(small, self.parameters)
 
     def passes(self, steps: int, images: int, given: float | None) -> float:
         """Passes over so many images: the given ones, or as many as make up the steps, at least 16."""
-        return given if given is not None else max(16, steps / -(-images // self.options.batch_size))
+        steps_a_pass = -(-images // self.options.batch_size)
+        return given if given is not None else passes(max(16, steps / steps_a_pass), self.parameters, steps_a_pass)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the model."""
+        return sum(p.numel() for p in self.model.parameters())
 
     # Training -------------------------------------------------------------------------------------------------
 
@@ -176,16 +180,11 @@ class Job(ABC):
     def disposal_config(self, choice: MethodChoice, work: Path, **own: Any) -> Any:
         """The config of a method's stage: the user's options, then what the method chooses for this request."""
         o = self.options
-        common = self.training_options(
-            per_device_train_batch_size=o.forget_batch_size // self.state.num_processes,
-            retain_augmentation=o.augmentation,
-        )
         given = {"learning_rate": o.learning_rate, "max_steps": o.steps, "forget_weight": o.forget_weight}
-        common |= {name: value for name, value in given.items() if value is not None}
-        common |= own
-        asked = common | choice.options
-        chosen = choice.config_class.for_request(self.request(), asked)
-        return choice.config(**stage_arguments(work, **chosen | common))
+        asked = {name: value for name, value in given.items() if value is not None} | own
+        chosen = choice.config_class.for_request(self.request(), asked | choice.options)
+        common = self.training_options(retain_augmentation=o.augmentation) | chosen | asked
+        return choice.config(**stage_arguments(work, **common))
 
     def training_options(self, **options: Any) -> dict[str, Any]:
         """Trainer options that every stage takes from the job's."""
@@ -225,7 +224,7 @@ class Job(ABC):
             model: to scrub; copied.
             forget, retain: images.
         """
-        arguments = choice.trainer_class.request_arguments(self.request(), choice.options)
+        arguments = choice.trainer_class.request_arguments(self.request(), self.disposal_config(choice, Path()))
 
         def build(folder: Path) -> Any:
             return choice.trainer_class(
@@ -239,15 +238,25 @@ class Job(ABC):
             )
 
         made_from = self.made_from(model, forget, retain, arguments)
-        return self.scrubbing(self.disposal_stage(choice), f"dispose: {choice.text}", build, made_from)
+        return self.trainer_stage(self.disposal_stage(choice), f"dispose: {choice.text}", build, made_from)
 
     @property
     def validation(self) -> TorchDataset | None:
         """Held-out images that a method may look at."""
         return None
 
-    def scrubbing(self, name: str, title: str, build: Any, made_from: str, shown: Sequence[str] = SHOWN) -> Path:
-        """A stage that trains by a trainer, saves its model, and keeps what it logged, left for later, and took."""
+    def trainer_stage(
+        self, name: str, title: str, build: Any, made_from: str, shown: Sequence[str] = SHOWN, *, scrubs: bool = True
+    ) -> Path:
+        """A stage that trains by a trainer, saves its model, and keeps what it logged and took.
+
+        Args:
+            name, made_from: see `Run.stage`.
+            title: of the progress bar.
+            build: gives the trainer, from the stage's folder.
+            shown: logged values that the bar shows.
+            scrubs: the trainer is a method's, which may leave something for a later request.
+        """
 
         def work(folder: Path) -> None:
             cost = self._cost(folder)
@@ -259,7 +268,8 @@ class Job(ABC):
                 (folder / "log.json").write_text(json.dumps(logs))
                 if cost is not None:
                     cost.save()
-            trainer.save_artifacts(folder)
+            if scrubs:
+                trainer.save_artifacts(folder)
 
         return self.run.stage(name, work, made_from)
 
@@ -343,6 +353,10 @@ class Job(ABC):
         """Write a model and its processor, to be published or kept."""
         model.cpu().save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+    def keep(self, choice: MethodChoice, model: Any, folder: Path) -> None:
+        """Write what a later request on the scrubbed model needs beside it; it is not published."""
+        return None
 
     def public_labels(self, model: Any) -> Any:
         """Labels of what `save` writes, as a card takes them."""

@@ -10,13 +10,10 @@ from typing import Any
 from hf_dtl.audit import LeakageReport, comparison_markdown, markdown_table, plot_comparison
 from hf_dtl.audit.plots.disposal import plot_disposal
 from hf_dtl.hub import leakage_card, weights_sha256
+from hf_dtl.hub.staging import REPORT
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.pipeline.job import Job
-from hf_dtl.pipeline.part_job import LAYER_INPUTS
-from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
 from hf_dtl.pipeline.stages import fresh_folder, replace_folder, write_atomically
-
-REPORT = "leakage_report.json"
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ def write_method(job: Job, result: Scrubbed, folder: Path, compared: Sequence[Le
 
     replace_folder(plots, folder / "plots")
     replace_folder(scrubbed, folder / "scrubbed")
+    job.keep(result.choice, result.model, folder)
     report.save(folder / REPORT)
     return report
 
@@ -83,26 +81,9 @@ def write_outputs(job: Job, results: Sequence[Scrubbed], references: Mapping[str
             new = fresh_folder(output / name)
             job.save(references[name], new)
             replace_folder(new, output / name)
-    _keep_for_later(job, results)
     others = [write_method(job, result, output / "methods" / result.choice.folder) for result in results[1:]]
     reports = [result.report for result in results]
     if len(reports) > 1:
         write_atomically(output / "comparison.md", comparison_markdown(reports))
     write_atomically(output / "tables.md", "\n".join(markdown_table(report) for report in reports))
     return [write_method(job, results[0], output, compared=reports), *others]
-
-
-def _keep_for_later(job: Job, results: Sequence[Scrubbed]) -> None:
-    """Put what a later request needs beside what is published: layer inputs, or all heads of several tasks."""
-    output = job.run.folder
-    for result in results:
-        found = output / "stages" / job.disposal_stage(result.choice) / LAYER_INPUTS
-        if found.exists():
-            new = output / f".{LAYER_INPUTS}.partial"
-            shutil.copy(found, new)
-            new.replace(output / LAYER_INPUTS)
-            break
-    if isinstance(job, SomeTasksJob):
-        new = fresh_folder(output / "all_tasks")
-        job.save_heads(results[0].model, new)
-        replace_folder(new, output / "all_tasks")

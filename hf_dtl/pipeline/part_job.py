@@ -1,6 +1,7 @@
 """The job of a part of one data set: train or load the model, and unlearn."""
 
 import copy
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from hf_dtl.pipeline.job import Job, load_stage
 from hf_dtl.scenarios.part import MEASURED_ON, Part, rows_of_the_head
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.learning_rates import TRAIN
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
 from hf_dtl.trainers.trainer import sum_over_processes
@@ -93,7 +95,7 @@ class PartJob(Job):
             rows=tuple(division.rows),
             new_labels=None if new is None else tuple(rows[label] for label in new),
             layer_inputs=self.layer_inputs,
-            parameters=self.model.num_parameters(),
+            parameters=self.parameters,
             small=o.model is None,
         )
 
@@ -103,7 +105,7 @@ class PartJob(Job):
         """The model that knows everything: the given one, or one trained on all the data."""
         if self.epochs == 0:
             return self.model
-        rate = self.learning_rate(1e-3, self.options.train_learning_rate)
+        rate = self.learning_rate(TRAIN, self.options.train_learning_rate)
         training = self.training_options(num_train_epochs=self.epochs, learning_rate=rate)
         return self.trained("train", self.model, self.scenario.together(), training)
 
@@ -122,7 +124,7 @@ class PartJob(Job):
             return {"scratch": scratch}
         rate = o.train_learning_rate if o.retrain_learning_rate is None else o.retrain_learning_rate
         epochs = o.retrain_epochs if o.retrain_epochs is not None else (o.train_epochs or 16)
-        training = self.training_options(num_train_epochs=epochs, learning_rate=self.learning_rate(1e-3, rate))
+        training = self.training_options(num_train_epochs=epochs, learning_rate=self.learning_rate(TRAIN, rate))
         start = scratch_models(model, 1, seed=o.seed)[0]
         return {"scratch": scratch, "retrained": self.trained("retrained", start, self.images["retain"], training)}
 
@@ -154,6 +156,13 @@ class PartJob(Job):
         moments = collect_subspace(model, self.scenario.together(), task, process=processes, reduce=reduce)
         if self.state.is_main_process:
             moments.save(folder / LAYER_INPUTS, **fingerprints(model, task, self.processor))
+
+    def keep(self, choice: MethodChoice, model: PreTrainedModel, folder: Path) -> None:
+        found = self.run.folder / "stages" / self.disposal_stage(choice) / LAYER_INPUTS
+        if found.exists():
+            new = folder / f".{LAYER_INPUTS}.partial"
+            shutil.copy(found, new)
+            new.replace(folder / LAYER_INPUTS)
 
     # What is measured -----------------------------------------------------------------------------------------
 

@@ -22,8 +22,10 @@ from hf_dtl.methods.by_name import MethodChoice, parse_method
 from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, partial_task, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.job import Job
+from hf_dtl.pipeline.stages import fresh_folder, replace_folder
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.scenarios.some_tasks import SPLITS, SomeTasks
+from hf_dtl.trainers.learning_rates import TRAIN
 from hf_dtl.trainers.multitask_training import MultiTaskTrainer, MultiTaskTrainingConfig, with_task_heads
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import stage_arguments
@@ -118,7 +120,7 @@ class SomeTasksJob(Job):
         o = self.options
         return Request(
             kind="tasks", whole_classes=False, forget_classes=0, processes=self.state.num_processes,
-            batch_size=o.forget_batch_size, parameters=sum(p.numel() for p in self.model.parameters()),
+            batch_size=o.forget_batch_size, parameters=self.parameters,
             small=o.model is None,
         )  # fmt: skip
 
@@ -135,7 +137,7 @@ class SomeTasksJob(Job):
         weights = {task: 1 / scenario.variance(task) for task, names in scenario.tasks.items() if not names}
 
         def build(folder: Path) -> Trainer:
-            rate = self.learning_rate(1e-3, o.train_learning_rate)
+            rate = self.learning_rate(TRAIN, o.train_learning_rate)
             own = {"num_train_epochs": self.epochs, "learning_rate": rate, "task_weights": weights}
             options = self.training_options(augmentation=o.augmentation, **own, **_SCHEDULE)
             args = MultiTaskTrainingConfig(**stage_arguments(folder, **options))
@@ -143,7 +145,7 @@ class SomeTasksJob(Job):
             return MultiTaskTrainer(model, args, self.images["train"], processing_class=self.processor)
 
         made_from = self.made_from(self.model, self.images["train"])
-        return self._loaded(self.scrubbing("train", "train", build, made_from, ("loss",)))
+        return self._loaded(self.trainer_stage("train", "train", build, made_from, ("loss",), scrubs=False))
 
     def prepare(self) -> MultiHeadClassifier:
         self.undisposed = self.train()
@@ -166,7 +168,7 @@ class SomeTasksJob(Job):
         own = {
             "per_device_retain_batch_size": o.batch_size // self.state.num_processes,
             "max_steps": max(1, math.ceil(epochs * kept / o.batch_size)),
-            "learning_rate": self.learning_rate(1e-3, rate),
+            "learning_rate": self.learning_rate(TRAIN, rate),
             **_SCHEDULE,
         }
 
@@ -174,7 +176,7 @@ class SomeTasksJob(Job):
             return self._trainer(choice, self.model, self.disposal_config(choice, folder, **own))
 
         made_from = self.made_from(self.model, self.images["train"], [scenario.rows, scenario.forgotten])
-        return self._loaded(self.scrubbing("retrained", "retrain", build, made_from, _SHOWN))
+        return self._loaded(self.trainer_stage("retrained", "retrain", build, made_from, _SHOWN))
 
     def unlearn(self, choice: MethodChoice, original: MultiHeadClassifier | None = None) -> MultiHeadClassifier:
         """The scrubbed model."""
@@ -185,7 +187,7 @@ class SomeTasksJob(Job):
 
         made_from = self.made_from(model, self.images["train"], [scenario.rows, scenario.forgotten])
         stage = self.disposal_stage(choice)
-        return self._loaded(self.scrubbing(stage, f"dispose: {choice.text}", build, made_from, _SHOWN))
+        return self._loaded(self.trainer_stage(stage, f"dispose: {choice.text}", build, made_from, _SHOWN))
 
     def _trainer(
         self,
@@ -238,6 +240,7 @@ class SomeTasksJob(Job):
                 scores={split: scores[task][split] for split in SPLITS},
                 uis={role: i.by_task[task] for role, i in impacts.items() if i is not None and task in i.by_task},
                 membership_auc={role: aucs[task, role] for role in roles if (task, role) in aucs},
+                dataset=scenario.attacked[task].name if task in scenario.attacked else None,
             )
             for task, names in scenario.tasks.items()
         }
@@ -268,10 +271,12 @@ class SomeTasksJob(Job):
             model.export(task).save_pretrained(folder / task)
             self.processor.save_pretrained(folder / task)
 
-    def save_heads(self, model: MultiHeadClassifier, folder: Path) -> None:
-        """Write the backbone with all heads, for a later request; it is not published."""
-        model.cpu().save(folder)
-        self.processor.save_pretrained(folder)
+    def keep(self, choice: MethodChoice, model: MultiHeadClassifier, folder: Path) -> None:
+        """Write the backbone with all heads."""
+        new = fresh_folder(folder / "all_tasks")
+        model.cpu().save(new)
+        self.processor.save_pretrained(new)
+        replace_folder(new, folder / "all_tasks")
 
     def public_labels(self, model: MultiHeadClassifier) -> dict[str, tuple[str, ...]]:
         return dict(model.labels)

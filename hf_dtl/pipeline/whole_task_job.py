@@ -17,6 +17,7 @@ from hf_dtl.models.loading import load_classifier
 from hf_dtl.pipeline.job import Job, load_stage
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.scenarios.whole_task import WholeTask
+from hf_dtl.trainers.learning_rates import ADAPT, TRAIN
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import fit_head
 
@@ -65,7 +66,7 @@ class WholeTaskJob(Job):
         o, task = self.options, self.scenario.tasks["source"]
         return Request(
             kind="task", whole_classes=True, forget_classes=len(task.labels), processes=self.state.num_processes,
-            batch_size=o.forget_batch_size, parameters=self.model.num_parameters(), small=o.model is None,
+            batch_size=o.forget_batch_size, parameters=self.parameters, small=o.model is None,
         )  # fmt: skip
 
     # Stages ---------------------------------------------------------------------------------------------------
@@ -74,7 +75,7 @@ class WholeTaskJob(Job):
         """A model that knows the source task: the given one, or one trained on the source data."""
         if self.epochs == 0:
             return self.model
-        rate = self.learning_rate(1e-3, self.options.train_learning_rate)
+        rate = self.learning_rate(TRAIN, self.options.train_learning_rate)
         training = self.training_options(num_train_epochs=self.epochs, learning_rate=rate)
         return self.trained("pretrain", self.model, self.images["source"]["train"], training)
 
@@ -91,7 +92,7 @@ class WholeTaskJob(Job):
             start = with_new_head(pretrained, target, o.seed)
             training = self.training_options(
                 num_train_epochs=self.passes(200, len(images), o.adapt_epochs),
-                learning_rate=self.learning_rate(5e-4, o.adapt_learning_rate),
+                learning_rate=self.learning_rate(ADAPT, o.adapt_learning_rate),
             )
             undisposed = self.trained("adapt", start, images, training)
 
@@ -129,7 +130,7 @@ class WholeTaskJob(Job):
         rate = o.train_learning_rate if o.retrain_learning_rate is None else o.retrain_learning_rate
         training = self.training_options(
             num_train_epochs=self.passes(400, len(images), o.retrain_epochs),
-            learning_rate=self.learning_rate(1e-3, rate),
+            learning_rate=self.learning_rate(TRAIN, rate),
         )
         start = copy.deepcopy(scratch[0])
         if o.model is not None and self.epochs:

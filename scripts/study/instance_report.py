@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from hf_dtl.audit.cells import Cells
 from hf_dtl.audit.plots.look import COLOURS, GUIDE, MARKERS, note, plain, save
 from hf_dtl.audit.report import without_folders
-from hf_dtl.audit.tables import Cells
 from study.instance_cells import MEASURED_ON
 from study.instance_settings import ADVERSARIES_A_STEP, RATES
 from study.settings import without_option

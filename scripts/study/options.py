@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hf_dtl.audit_options import attack_names
 from hf_dtl.dtl import DTLOptions
+
+from hf_dtl.audit_options import attack_names
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods.by_name import parse_method
 from hf_dtl.methods.registry import method_names

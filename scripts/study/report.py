@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from hf_dtl.audit.report import library_version, without_folders
-from hf_dtl.audit.tables import Cells, with_deviation
 from hf_dtl.dtl import DTLOptions
+
+from hf_dtl.audit.cells import Cells, with_deviation
+from hf_dtl.audit.report import library_version, without_folders
 from study.options import Plan, StudyOptions, changed_options
 from study.summary import GOAL_LEAKAGE, GOAL_POINTS, Average, Leakage, Row, Summary
 

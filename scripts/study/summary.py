@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from hf_dtl.audit import AxisLeakage, PiggybackRecord, PLAccuracy, Ratio, leakage
-from hf_dtl.audit.leakage import pl_accuracies
+from hf_dtl.audit.axis_leakage import pl_accuracies
 from study.cells import Cell
 from study.options import Method
 from study.tuning import Chosen

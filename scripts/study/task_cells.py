@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hf_dtl.multitask_job import MultiTaskJob
+from hf_dtl.multitask_results import Result, measure
+from hf_dtl.unlearn_options import UnlearnOptions
+
 from hf_dtl.audit import run_audit
 from hf_dtl.audit.report import machine
 from hf_dtl.errors import DivergedError
 from hf_dtl.methods.by_name import MethodChoice, parse_method
-from hf_dtl.multitask_job import MultiTaskJob
-from hf_dtl.multitask_results import Result, measure
-from hf_dtl.unlearn_options import UnlearnOptions
 from study.cells import keep, short_hash
 from study.job_cell import JobCell
 

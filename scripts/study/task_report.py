@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from hf_dtl.audit import PiggybackRecord, leakage
+from hf_dtl.audit.cells import Cells
 from hf_dtl.audit.plots.look import COLOURS, GUIDE, plain, save, wrapped
 from hf_dtl.audit.report import without_folders
-from hf_dtl.audit.tables import Cells
 from study.settings import without_option
 from study.summary import Average
 from study.task_cells import relearned

@@ -10,9 +10,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from hf_dtl.audit.cells import Cells
 from hf_dtl.audit.plots.look import COLOURS, GUIDE, MARKERS, plain, save
 from hf_dtl.audit.report import library_version, without_folders
-from hf_dtl.audit.tables import Cells
 from study.summary import Average
 from study.unlearn_cells import Outcome
 from study.unlearn_settings import UNLEARN_SETTINGS

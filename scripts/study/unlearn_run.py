@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_dtl.unlearn_options import UnlearnOptions
+
 from hf_dtl.audit_options import attack_names
 from hf_dtl.data import ForgetRequest
 from hf_dtl.errors import ConfigError, DivergedError
@@ -14,7 +16,6 @@ from hf_dtl.methods.by_name import parse_method
 from hf_dtl.methods.registry import method_names
 from hf_dtl.options import numbers, option
 from hf_dtl.pipeline.stages import write_atomically
-from hf_dtl.unlearn_options import UnlearnOptions
 from study.folder import start_folder
 from study.options import Method
 from study.settings import write_tiny_resnet

@@ -17,16 +17,15 @@ from torch.nn.functional import cross_entropy
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
 from hf_dtl.audit import LeakageReport, scratch_model
-from hf_dtl.audit_job import AuditJob
-from hf_dtl.audit_options import AuditOptions, attack_names
-from hf_dtl.audit_results import leakage_report
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import DTLError
+from hf_dtl.pipeline.audit import Audit
+from hf_dtl.pipeline.audit_options import AuditOptions, attack_names
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
 QUICK = {
-    "source_dataset": "mnist[0,1,2,3]",
-    "target_dataset": "mnist[6,7,8]",
+    "forget": "mnist[0,1,2,3]",
+    "retain": "mnist[6,7,8]",
     "attacks": "linear_probe,full",
     "budgets": "2,5",
     "seeds": "0,1",
@@ -110,8 +109,8 @@ def process(*command):
 def audit(models, output, **options):
     """The report of an audit in this process, without plots."""
     given = {"undisposed": str(models / "vit"), "scrubbed": str(models / "vit-copy"), "output_dir": str(output)}
-    job = AuditJob(AuditOptions(**given | QUICK | options))
-    return leakage_report(job, job.attack())
+    job = Audit(AuditOptions(**given | QUICK | options))
+    return job.report(job.attack())
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +136,7 @@ def test_ends_with_report_tables_and_plots(undisturbed):
     for name in ("piggyback", "attacks", "comparison"):
         assert all((undisturbed / "plots" / f"{name}.{kind}").stat().st_size > 5000 for kind in ("png", "svg"))
     text = (undisturbed / "leakage_report.json").read_text()
-    assert str(undisturbed.parent) not in text and "scripts/audit.py --scrubbed vit-copy" in text
+    assert str(undisturbed.parent) not in text and "hf-dtl audit --scrubbed vit-copy" in text
 
 
 def test_killed_it_is_continued_by_two_processes_and_repeats_nothing(models, undisturbed, tmp_path):
@@ -188,7 +187,7 @@ def test_finished_audit_started_again_writes_the_same_report(models, undisturbed
 
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_unscrubbed_copy_leaks_all_and_random_weights_nothing(models, tmp_path, name):
-    options = {"undisposed": str(models / name), "source_dataset": "mnist", "target_dataset": None, "budgets": "2"}
+    options = {"undisposed": str(models / name), "forget": "mnist", "retain": None, "budgets": "2"}
     options |= {"attacks": "linear_probe,full_published", "max_eval_images": 300, "membership": False}
     for kind, expected, room in (("copy", 1.0, 0.1), ("random", 0.0, 0.25)):
         report = audit(models, tmp_path / kind, scrubbed=str(models / f"{name}-{kind}"), **options)
@@ -255,7 +254,7 @@ def dataset(folder, labels):
     images = [task["image"] for task in load_task("mnist", images_per_class=10).train.select(range(len(labels)))]
     features = Features({"image": Image(), "label": Value("string")})
     Dataset.from_dict({"image": images, "label": labels}, features=features).save_to_disk(folder)
-    return {"source_dataset": f"{folder}/"}
+    return {"forget": f"{folder}/"}
 
 
 WRONG = {
@@ -269,13 +268,13 @@ WRONG = {
     "one class": (lambda _, folder: dataset(folder, ["a"] * 12), "DataError", "at least two classes"),
     "few images": ({"budgets": "5,50", "max_train_images_per_class": 20}, "DataError", "the class '0' has 20"),
     "budget": ({"budgets": "5,5000", "max_train_images_per_class": None}, "DataError", "Use --budgets up to 694"),
-    "head": ({"target_dataset": "fashion_mnist[0,1]"}, "DataError", "The head of the scrubbed model names 0, 1, 2"),
-    "overlap": ({"target_dataset": "mnist[3,4]"}, "DataError", "share the classes 3"),
+    "head": ({"retain": "fashion_mnist[0,1]"}, "DataError", "The head of the scrubbed model names 0, 1, 2"),
+    "overlap": ({"retain": "mnist[3,4]"}, "DataError", "share the classes 3"),
     "attack": ({"attacks": "grid,strong"}, "ConfigError", "Unknown attack 'strong'"),
     "rates": ({"full_learning_rates": "fast"}, "ConfigError", "--full_learning_rates 'fast'"),
     "margin": ({"target_margin": 5}, "ConfigError", "--target_margin 5.0"),
     "processor": ({"processor": "retrained"}, "ConfigError", "a model that is not given"),
-    "retrain": ({"retrain": True, "target_dataset": None}, "ConfigError", "--target_dataset"),
+    "retrain": ({"retrain": True, "retain": None}, "ConfigError", "--retain"),
 }
 
 
@@ -302,12 +301,12 @@ def test_one_processor_for_all_models_and_other_sizes(models, tmp_path):
     quick = {"attacks": "linear_probe", "budgets": "2", "seeds": "0", "membership": False}
     report = audit(
         models, tmp_path / "one", scrubbed=str(given["scrubbed"]), processor="undisposed",
-        novel_dataset="fashion_mnist[0,1]", **quick,
+        novel="fashion_mnist[0,1]", **quick,
     )  # fmt: skip
     assert report.target_accuracy["scrubbed"] == report.target_accuracy["undisposed"], "the same weights and pixels"
     assert not report.membership and set(report.axes) == {"source_subset", "novel_downstream"}
     resized = {"undisposed": str(models / "resnet"), "scrubbed": str(models / "resnet-copy"), "image_size": 20}
-    job = AuditJob(AuditOptions(**QUICK | quick | resized | {"output_dir": str(tmp_path / "two")}))
+    job = Audit(AuditOptions(**QUICK | quick | resized | {"output_dir": str(tmp_path / "two")}))
     assert job.images["source"]["train"].pixel_values.shape[1:] == (3, 20, 20)
     assert job.processor.image_mean == embedded_processor(14).image_mean
 

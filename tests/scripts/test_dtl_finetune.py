@@ -19,20 +19,20 @@ from hf_dtl.data import embedded_processor, load_images, load_task
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "dtl_finetune.py"
 QUICK = {
     "use_cpu": True,
-    "methods": "gradient_collision",
-    "pretrain_epochs": 0.5,
-    "source_images_per_class": 192,  # whole batches on one and on two processes
-    "target_images_per_class": 16,
+    "method": "gradient_collision",
+    "train_epochs": 0.5,
+    "forget_images_per_class": 192,  # whole batches on one and on two processes
+    "retain_images_per_class": 16,
     "adapt_epochs": 10,
     "retrain_epochs": 2,
-    "dispose_steps": 8,
+    "steps": 8,
     "save_steps": 2,
     "attacks": "linear_probe,full",
-    "attack_learning_rates": "1e-3",
+    "full_learning_rates": "1e-3",
     "budgets": "1,2",
-    "audit_seeds": "0",
+    "seeds": "0",
     "max_eval_images": 80,
-    "novel_dataset": "fashion_mnist[0,1,2]",
+    "novel": "fashion_mnist[0,1,2]",
 }
 
 
@@ -76,7 +76,7 @@ def undisturbed(tmp_path_factory):
     output = tmp_path_factory.mktemp("undisturbed") / "out"
     code, out, err = launch(
         output, "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-        methods=METHODS,
+        method=METHODS,
     )  # fmt: skip
     assert code == 0, err[-4000:]
     return output, out
@@ -154,7 +154,7 @@ def test_killed_at_any_stage_it_ends_with_the_same_report(undisturbed, tmp_path)
         "audit": lambda: attacks() >= 5,
     }
     for name, reached in points.items():
-        process = start(output, methods=METHODS)
+        process = start(output, method=METHODS)
         wait_for(process, reached)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -162,7 +162,7 @@ def test_killed_at_any_stage_it_ends_with_the_same_report(undisturbed, tmp_path)
         assert not (output / "leakage_report.json").exists(), f"killed in {name}, but it looks finished"
     stored = attacks()
     before = {p: p.stat().st_mtime_ns for p in stages.rglob("model.safetensors")}
-    code, _, err = run(output, methods=METHODS)
+    code, _, err = run(output, method=METHODS)
     assert code == 0, err[-3000:]
     for name in ("pretrain", "adapt", "dispose: "):
         assert f"{name}:" not in err, "a finished stage ran again"
@@ -176,7 +176,7 @@ def test_two_processes_end_like_one(undisturbed, tmp_path):
     output = tmp_path / "out"
     code, out, err = launch(
         output, "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-        "--dynamo_backend", "no", methods="gradient_collision",
+        "--dynamo_backend", "no", method="gradient_collision",
     )  # fmt: skip
     assert code == 0, err[-4000:]
     assert out.count("target accuracy") == 1, "only one process prints"
@@ -196,65 +196,69 @@ def test_another_run_in_the_folder_and_a_repeated_one(undisturbed):
 
 
 WRONG = {
-    "method": ({"methods": "gradient_colision"}, "ConfigError: Unknown method 'gradient_colision'"),
-    "one task": ({"methods": "instancewise"}, "instancewise forgets a part of one task"),
-    "data": ({"source_dataset": "mnits[0,1]"}, "DataError"),
-    "class": ({"target_dataset": "mnist[6,seven]"}, "seven"),
-    "overlap": ({"target_dataset": "mnist[5,6,7]"}, "share the classes 5"),
-    "column": ({"source_label_column": "digit"}, "digit"),
-    "few": ({"target_images_per_class": 5000}, "5000"),
+    "method": ({"method": "gradient_colision"}, "ConfigError: Unknown method 'gradient_colision'"),
+    "one task": ({"method": "instancewise"}, "instancewise forgets a part of one task"),
+    "data": ({"forget": "mnits[0,1]"}, "DataError"),
+    "class": ({"retain": "mnist[6,seven]"}, "seven"),
+    "overlap": ({"retain": "mnist[5,6,7]"}, "share the classes 5"),
+    "column": ({"forget_label_column": "digit"}, "digit"),
+    "few": ({"retain_images_per_class": 5000}, "5000"),
     "budget": ({"budgets": "5,5000"}, "5000"),
     "budgets": ({"budgets": "five"}, "--budgets 'five' must be whole numbers"),
-    "model": ({"model_name_or_path": "no/such-model"}, "ModelError: The model 'no/such-model' cannot be loaded"),
+    "model": ({"model": "no/such-model"}, "ModelError: The model 'no/such-model' cannot be loaded"),
     "size": ({"image_size": 30}, "must be a multiple of the built-in model's patch size"),
-    "batch": ({"dispose_batch_size": 31}, "num_chunks=2 must"),
-    "chunks": ({"methods": "gradient_collision:num_chunks=8"}, "6 classes for num_chunks=8"),
-    "size of the model": ({"model_name_or_path": "FIXED", "image_size": 24}, "24"),
+    "batch": ({"forget_batch_size": 31}, "num_chunks=2 must"),
+    "chunks": ({"method": "gradient_collision:num_chunks=8"}, "6 classes for num_chunks=8"),
+    "size of the model": ({"model": "FIXED", "image_size": 24}, "24"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_input_is_refused_before_anything_is_written(case, tmp_path, capsys):
     """In this process, for speed; the messages reach the user through the script's one handler (tested above)."""
-    from hf_dtl.dtl import DTLJob, DTLOptions
     from hf_dtl.errors import DTLError
+    from hf_dtl.pipeline.forget_options import ForgetOptions
+    from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
     options, message = WRONG[case]
     if options.get("model_name_or_path") == "FIXED":
-        options = options | {"model_name_or_path": str(tmp_path / "model")}
+        options = options | {"model": str(tmp_path / "model")}
         two_headed().export("target").save_pretrained(tmp_path / "model")
     with pytest.raises(DTLError) as error:
-        DTLJob(DTLOptions(output_dir=str(tmp_path / "out"), **QUICK | options))
+        WholeTaskJob(ForgetOptions(output_dir=str(tmp_path / "out"), **QUICK | options))
     assert message in f"{type(error.value).__name__}: {error.value}"
     assert not (tmp_path / "out").exists()
 
 
 def test_chunks_fit_few_classes(tmp_path):
-    from hf_dtl.dtl import DTLJob, DTLOptions
+    from hf_dtl.pipeline.forget_options import ForgetOptions
+    from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
     for source, chunks in (("mnist[0,1]", 2), ("mnist[0,1,2]", 2), ("mnist[0,1,2,3]", 4)):
-        options = QUICK | {"output_dir": str(tmp_path / source), "source_dataset": source}
-        job = DTLJob(DTLOptions(**options))
+        options = QUICK | {"output_dir": str(tmp_path / source), "forget": source}
+        job = WholeTaskJob(ForgetOptions(**options))
         assert job.disposal_config(job.choices[0], tmp_path).num_chunks == chunks
 
 
 def test_probes_get_all_images_of_a_process(tmp_path):
-    from hf_dtl.dtl import DTLJob, DTLOptions
+    from hf_dtl.pipeline.forget_options import ForgetOptions
+    from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
-    job = DTLJob(DTLOptions(**QUICK | {"output_dir": str(tmp_path), "methods": DTLOptions().methods}))
+    job = WholeTaskJob(ForgetOptions(**QUICK | {"output_dir": str(tmp_path), "method": ForgetOptions().methods}))
     assert [choice.name for choice in job.choices] == ["representation_erasure", "gradient_collision"]
     assert [job.disposal_config(choice, tmp_path).num_chunks for choice in job.choices] == [1, 4]
 
 
 @pytest.mark.parametrize(("epochs", "same"), [(1.0, True), (0, False)])
 def test_retrained_starts_where_the_source_model_started(epochs, same, tmp_path, monkeypatch):
-    from hf_dtl.dtl import DTLJob, DTLOptions
+    from hf_dtl.pipeline.forget_options import ForgetOptions
+    from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
     given = two_headed().export("target")
     given.save_pretrained(tmp_path / "model")
     embedded_processor(16).save_pretrained(tmp_path / "model")
-    options = QUICK | {"model_name_or_path": str(tmp_path / "model"), "pretrain_epochs": epochs}
-    job = DTLJob(DTLOptions(output_dir=str(tmp_path / "out"), **options))
+    options = QUICK | {"model": str(tmp_path / "model"), "train_epochs": epochs}
+    job = WholeTaskJob(ForgetOptions(output_dir=str(tmp_path / "out"), **options))
     starts = {}
 
     def remember(name, model, images, training):
@@ -276,10 +280,11 @@ def test_settings_that_change_results_are_recorded(undisturbed):
 
 
 def test_other_options_of_the_disposal_continue_the_run_in_a_stage_of_their_own(undisturbed):
-    from hf_dtl.dtl import DTLJob, DTLOptions
+    from hf_dtl.pipeline.forget_options import ForgetOptions
+    from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
     output, _ = undisturbed
     (done,) = (output / "stages" / "dispose").glob("gradient_collision-*")
-    for change, same in (({}, True), ({"dispose_learning_rate": 1e-4}, False), ({"forget_weight": 2.0}, False)):
-        job = DTLJob(DTLOptions(output_dir=str(output), **QUICK | change))
+    for change, same in (({}, True), ({"learning_rate": 1e-4}, False), ({"forget_weight": 2.0}, False)):
+        job = WholeTaskJob(ForgetOptions(output_dir=str(output), **QUICK | change))
         assert (job.run.folder / "stages" / job.disposal_stage(job.choices[0]) == done) is same

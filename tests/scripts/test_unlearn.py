@@ -16,24 +16,24 @@ from transformers import AutoModelForImageClassification
 from hf_dtl.audit import LeakageReport
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import DTLError
-from hf_dtl.unlearn import UnlearnJob
-from hf_dtl.unlearn_options import UnlearnOptions
+from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.part_job import PartJob
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "unlearn.py"
 QUICK = {
     "use_cpu": True,
-    "dataset": "mnist[0,1,2,3]",
+    "retain": "mnist[0,1,2,3]",
     "forget": "class=2",
-    "methods": "projected_gradient",
-    "images_per_class": 64,
+    "method": "projected_gradient",
+    "retain_images_per_class": 64,
     "train_epochs": 25,
     "augmentation": "none",
-    "unlearn_steps": 4,
+    "steps": 4,
     "save_steps": 2,
     "attacks": "linear_probe,full_published",
-    "attack_learning_rates": "1e-3",
+    "full_learning_rates": "1e-3",
     "budgets": "2",
-    "audit_seeds": "0,1",
+    "seeds": "0,1",
     "max_eval_images": 120,
 }
 
@@ -53,7 +53,7 @@ def run(output, *launcher, **options):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     output = tmp_path_factory.mktemp("unlearn") / "out"
-    code, out, err = run(output, reference="retrain", methods="projected_gradient,negative_ce")
+    code, out, err = run(output, reference="retrain", method="projected_gradient,negative_ce")
     assert code == 0, err[-4000:]
     return output, out
 
@@ -86,7 +86,7 @@ def test_ends_with_tables_reports_card_and_plots(done):
 def test_the_attacker_is_judged_half_by_the_forgotten_class(done):
     output, _ = done
     options = QUICK | {"output_dir": str(output), "train_epochs": 25.0, "reference": "retrain"}
-    axis = UnlearnJob(UnlearnOptions(**options)).axes["source"]
+    axis = PartJob(ForgetOptions(**options)).axes["source"]
     for images in (axis.test, axis.validation):
         counts = torch.bincount(images.labels, minlength=4).tolist()
         assert counts[2] == sum(counts) - counts[2] > 0
@@ -112,8 +112,8 @@ def test_the_next_request_needs_no_retain_images_and_numbers_classes_as_the_mode
     output, _ = done
     chosen = f"projected_gradient:subspace_file={output / 'layer_inputs.safetensors'}"
     code, out, err = run(
-        tmp_path / "again", methods=chosen, model_name_or_path=output / "scrubbed", train_epochs=None,
-        dataset="mnist[3,1,0]", forget="class=3", membership=False,
+        tmp_path / "again", method=chosen, model=output / "scrubbed", train_epochs=None,
+        retain="mnist[3,1,0]", forget="class=3", membership=False,
     )  # fmt: skip
     assert code == 0, err[-4000:]
     text = (tmp_path / "again" / "scrubbed" / "leakage_report.json").read_text()
@@ -124,20 +124,20 @@ def test_the_next_request_needs_no_retain_images_and_numbers_classes_as_the_mode
     assert str(output.parent) not in text + card and str(tmp_path) not in text + card
     assert "0 is not the goal" in out
 
-    other = {"methods": chosen, "model_name_or_path": str(output / "undisposed"), "train_epochs": 0}
+    other = {"method": chosen, "model": str(output / "undisposed"), "train_epochs": 0}
     with pytest.raises(DTLError, match="weights differ"):
-        UnlearnJob(UnlearnOptions(**QUICK | {"output_dir": str(tmp_path / "wrong")} | other))
+        PartJob(ForgetOptions(**QUICK | {"output_dir": str(tmp_path / "wrong")} | other))
     assert not (tmp_path / "wrong").exists()
 
 
 def test_random_images_on_two_processes_as_on_one(tmp_path):
-    options = {"forget": "random=25%", "methods": "negative_ce:num_chunks=2", "membership": False}
-    options |= {"attacks": "linear_probe", "audit_seeds": "0"}
+    options = {"forget": "random=25%", "method": "negative_ce:num_chunks=2", "membership": False}
+    options |= {"attacks": "linear_probe", "seeds": "0"}
     one, two = tmp_path / "one", tmp_path / "two"
     code, _, err = run(one, **options)
     assert code == 0, err[-4000:]
     # the same model, so that only the unlearning differs
-    options |= {"model_name_or_path": one / "undisposed", "train_epochs": None}
+    options |= {"model": one / "undisposed", "train_epochs": None}
     for output, launcher in ((tmp_path / "again", ()), (two, TWO)):
         code, _, err = run(output, *launcher, **options)
         assert code == 0, err[-4000:]
@@ -156,12 +156,12 @@ def test_a_repeated_command_trains_and_attacks_nothing_again(done, tmp_path):
     shutil.copytree(output, copy)
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if "stages" in path.parts and path.is_file()}
     attacks = (copy / "attacks.jsonl").read_bytes()
-    code, _, err = run(copy, reference="retrain", methods="projected_gradient,negative_ce")
+    code, _, err = run(copy, reference="retrain", method="projected_gradient,negative_ce")
     assert code == 0, err[-4000:]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (copy / "attacks.jsonl").read_bytes() == attacks
     with pytest.raises(DTLError, match="holds another run .*forget: 'class=2' there, 'class=3' now"):
-        UnlearnJob(UnlearnOptions(**QUICK | {"output_dir": str(copy), "forget": "class=3", "train_epochs": 25.0}))
+        PartJob(ForgetOptions(**QUICK | {"output_dir": str(copy), "forget": "class=3", "train_epochs": 25.0}))
     assert (copy / "scrubbed" / "README.md").exists()
 
 
@@ -172,25 +172,25 @@ def test_a_repeated_command_trains_and_attacks_nothing_again(done, tmp_path):
         ({"forget": "random=0"}, "Nothing to forget"),
         ({"reference": "maybe"}, "--reference 'maybe' is unknown"),
         ({"reference": "retrain", "retrained": "x"}, "not both"),
-        ({"methods": "projected_gradient:threshold=1.5"}, "threshold=1.5 must be in (0, 1]"),
-        ({"methods": "projected_gradient:subspace_file=x"}, "belongs to a model that is there already"),
-        ({"methods": "projected_gradient:subspace_file=x", "train_epochs": 0}, "does not exist"),
-        ({"methods": "representation_erasure"}, "needs at least 2; these images are of one"),
-        ({"methods": "feature_eraser"}, "needs at least 2; these images are of one"),
+        ({"method": "projected_gradient:threshold=1.5"}, "threshold=1.5 must be in (0, 1]"),
+        ({"method": "projected_gradient:subspace_file=x"}, "belongs to a model that is there already"),
+        ({"method": "projected_gradient:subspace_file=x", "train_epochs": 0}, "does not exist"),
+        ({"method": "representation_erasure"}, "needs at least 2; these images are of one"),
+        ({"method": "feature_eraser"}, "needs at least 2; these images are of one"),
         ({"budgets": "100"}, "Lower --budgets"),
-        ({"unlearn_batch_size": 0}, "--unlearn_batch_size 0 must be a positive multiple"),
+        ({"forget_batch_size": 0}, "--forget_batch_size 0 must be a positive multiple"),
     ],
 )
 def test_bad_input_is_refused_before_any_weight_changes(options, message, tmp_path):
     output = tmp_path / "out"
     with pytest.raises(DTLError, match=re.escape(message)):
-        UnlearnJob(UnlearnOptions(**QUICK | {"output_dir": str(output)} | options))
+        PartJob(ForgetOptions(**QUICK | {"output_dir": str(output)} | options))
     assert not output.exists()
 
 
 def test_classes_outside_the_model_are_named(done, tmp_path):
     output, _ = done
-    options = {"model_name_or_path": output / "undisposed", "train_epochs": None, "dataset": "mnist[0,1,7,8]"}
+    options = {"model": output / "undisposed", "train_epochs": None, "retain": "mnist[0,1,7,8]"}
     code, _, err = run(tmp_path / "out", forget="class=7", **options)
     assert code == 1 and err.startswith("ModelError: The model's head does not name the classes 7, 8")
     assert not (tmp_path / "out").exists()
@@ -201,4 +201,4 @@ def test_the_reported_command_repeats_the_run(done):
     settings = json.loads((output / "leakage_report.json").read_text())["settings"]
     assert settings["command"].startswith("accelerate launch scripts/unlearn.py --")
     assert "--forget class=2" in settings["command"] and "--seed" not in settings["command"]
-    assert "--reference retrain" in settings["command"] and "--methods projected_gradient" in settings["command"]
+    assert "--reference retrain" in settings["command"] and "--method projected_gradient" in settings["command"]

@@ -16,27 +16,27 @@ from transformers import AutoModelForImageClassification
 
 from hf_dtl.hub.multitask_card import verdict
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.multitask_job import MultiTaskJob
-from hf_dtl.unlearn_options import UnlearnOptions
+from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "unlearn.py"
 QUICK = {
     "use_cpu": True,
-    "dataset": "glyphs",
+    "retain": "glyphs",
     "task_columns": "case,weight,rotation",
     "forget_tasks": "case",
     "forget": "random=15%",
-    "methods": "multitask:retain_gradients=mini_batch,multitask:strategy=scrub:min_phase=1",
+    "method": "multitask:retain_gradients=mini_batch,multitask:strategy=scrub:min_phase=1",
     "reference": "retrain",
     "images": 160,
     "image_size": 14,
     "train_epochs": 10.0,
-    "unlearn_steps": 4,
-    "unlearn_batch_size": 16,
+    "steps": 4,
+    "forget_batch_size": 16,
     "save_steps": 2,
     "attacks": "linear_probe",
     "budgets": "2",
-    "audit_seeds": "0,1",
+    "seeds": "0,1",
     "max_eval_images": 100,
 }
 
@@ -80,7 +80,7 @@ def test_ends_with_a_table_a_report_a_plot_and_both_models(done):
         assert entry["membership_auc"].keys() == {"case"} and entry["cost"]["cpu"] > 0
     assert report["models"][1]["leakage"]["case"].keys() == {"over_scratch", "over_retrained"}
     assert {r["model"] for r in report["relearning"]} == {"undisposed", "scrubbed", "retrained", "scratch"}
-    assert "--forget_tasks case" in report["command"] and QUICK["methods"] in report["command"]
+    assert "--forget_tasks case" in report["command"] and QUICK["method"] in report["command"]
     assert (output / "plots" / "scores.png").stat().st_size > 5000 and (output / "tables.md").exists()
     assert not [p for p in output.rglob("*") if ".partial" in p.name or p.name.endswith(".old")]
 
@@ -121,7 +121,7 @@ def test_the_verdict_names_the_worst_task_and_what_was_not_done():
 def test_models_load_plainly_and_reproduce_the_reported_scores(done):
     output, _ = done
     report = json.loads((output / "multitask_report.json").read_text())
-    job = MultiTaskJob(UnlearnOptions(**QUICK | {"output_dir": str(output)}))
+    job = SomeTasksJob(ForgetOptions(**QUICK | {"output_dir": str(output)}))
     forget = job.split("forget")
     original = MultiHeadClassifier.load(output / "stages" / "train").state_dict()
     folders = (output / "scrubbed", output / "methods" / job.choices[1].folder / "scrubbed")
@@ -144,12 +144,12 @@ def test_a_repeated_command_repeats_only_what_is_missing(done, tmp_path):
     output, _ = done
     copy = tmp_path / "copy"
     shutil.copytree(output, copy)
-    job = MultiTaskJob(UnlearnOptions(**QUICK | {"output_dir": str(copy)}))
+    job = SomeTasksJob(ForgetOptions(**QUICK | {"output_dir": str(copy)}))
     lost = copy / "stages" / job.disposal_stage(job.choices[0])
     shutil.rmtree(lost)
     before = {path: path.stat().st_mtime_ns for path in (copy / "stages").rglob("*") if path.is_file()}
     attacks = (copy / "attacks.jsonl").read_bytes()
-    runpy.run_path(str(SCRIPT))["main"](UnlearnOptions(**QUICK | {"output_dir": str(copy)}))
+    runpy.run_path(str(SCRIPT))["main"](ForgetOptions(**QUICK | {"output_dir": str(copy)}))
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (copy / "attacks.jsonl").read_bytes() == attacks, "the same model again, so the same attacks"
     again, first = (json.loads((folder / "multitask_report.json").read_text()) for folder in (copy, output))
@@ -162,8 +162,8 @@ def test_two_processes_as_one(done, tmp_path):
     alike = "num_chunks=4:forget_until=steps:optim=sgd:learning_rate=0.05"
     ours = "retain_gradients=mini_batch:target_ce_weight=1:distillation_weight=0"
     methods = f"multitask:{ours}:{alike},multitask:strategy=pcgrad:{alike}"
-    options = {"model_name_or_path": str(trained), "train_epochs": 0, "methods": methods, "reference": "none"}
-    options |= {"audit_seeds": "0"}
+    options = {"model": str(trained), "train_epochs": 0, "method": methods, "reference": "none"}
+    options |= {"seeds": "0"}
     reports = []
     for output, launcher in ((tmp_path / "one", ()), (tmp_path / "two", (*ACCELERATE, *TWO))):
         run(output, launcher, **options)

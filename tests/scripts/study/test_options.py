@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from hf_dtl.dtl import DTLOptions
 from study_toys import OVERRIDE, tiny
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from hf_dtl.dtl import DTLOptions
 from hf_dtl.errors import ConfigError, OutputError
 from hf_dtl.methods.registry import method_names
 from study import SETTINGS, StudyOptions

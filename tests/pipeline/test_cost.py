@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hf_dtl.job import StagedJob
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
+from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
 
 def test_time_and_the_memory_that_was_taken_in_between(tmp_path):
@@ -20,7 +20,7 @@ def test_time_and_the_memory_that_was_taken_in_between(tmp_path):
 
 
 def test_the_cost_of_a_stage_that_was_cut_in_two_is_not_known(tmp_path):
-    class Job(StagedJob):
+    class Job(WholeTaskJob):
         class state:
             device = torch.device("cpu")
 

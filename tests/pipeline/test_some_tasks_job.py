@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import CONFIGS
+from hf_dtl.multitask_results import Result, measure, relearned, tables
 from transformers import AutoModelForImageClassification, HfArgumentParser, TrainerCallback
 
 from hf_dtl.audit import PiggybackRecord
@@ -14,10 +15,9 @@ from hf_dtl.data import embedded_processor
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.errors import DTLError
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.multitask_job import MultiTaskJob
-from hf_dtl.multitask_results import Result, measure, relearned, tables
+from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
 from hf_dtl.trainers.multitask_training import with_task_heads
-from hf_dtl.unlearn_options import UnlearnOptions
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,13 @@ def glyphs(tmp_path_factory):
 def options(glyphs, tmp_path):
     """Options of a small job that is never trained, with others on top."""
 
-    def make(**others) -> UnlearnOptions:
+    def make(**others) -> ForgetOptions:
         chosen = {
-            "dataset": str(glyphs), "task_columns": "case,weight,rotation", "forget": "random=10%",
-            "methods": "multitask", "use_cpu": True, "image_size": 14, "unlearn_batch_size": 8, "budgets": "2",
+            "retain": str(glyphs), "task_columns": "case,weight,rotation", "forget": "random=10%",
+            "method": "multitask", "use_cpu": True, "image_size": 14, "forget_batch_size": 8, "budgets": "2",
             "output_dir": str(tmp_path / "out"),
         }  # fmt: skip
-        return UnlearnOptions(**chosen | others)
+        return ForgetOptions(**chosen | others)
 
     return make
 
@@ -56,15 +56,13 @@ TASKS = {"case": ("upper", "lower"), "weight": ("regular", "bold"), "rotation": 
 
 
 @pytest.mark.parametrize(
-    "spelling", ["--method multitask --forget-tasks a,b", "--methods multitask --forget_tasks a,b"]
+    "spelling", ["--method multitask --forget-tasks a,b", "--method multitask --forget_tasks a,b"]
 )
 def test_both_spellings_of_the_command_line(spelling):
-    (read,) = HfArgumentParser(UnlearnOptions).parse_args_into_dataclasses(
-        [*spelling.split(), "--forget", "random=5%"]
-    )
+    (read,) = HfArgumentParser(ForgetOptions).parse_args_into_dataclasses([*spelling.split(), "--forget", "random=5%"])
     assert read.multitask and read.forget_tasks == "a,b"
     assert (read.dataset, read.augmentation, read.attacks, read.budgets) == ("glyphs", "none", "full", "5")
-    one = UnlearnOptions(forget="random=5%")
+    one = ForgetOptions(forget="random=5%")
     assert (one.dataset, one.augmentation, one.budgets) == ("fashion_mnist", "affine", "5,20")
     assert read.recorded().keys() - one.recorded().keys() == {"forget_tasks", "task_columns", "images"}
 
@@ -74,18 +72,18 @@ def test_both_spellings_of_the_command_line(spelling):
     [
         ({"goal": "relabel"}, "--goal relabel is for methods of one task"),
         ({"retrained": "x"}, "use --reference retrain"),
-        ({"label_column": "case"}, "--task_columns"),
-        ({"images_per_class": 3}, "use --images"),
+        ({"retain_label_column": "case"}, "--task_columns"),
+        ({"retain_images_per_class": 3}, "use --images"),
         ({"forget": "class=0"}, "--forget class=0 is for one task"),
-        ({"methods": "multitask,salun"}, "names multitask, for several tasks at once, and salun, for one"),
-        ({"methods": "salun"}, "is for several tasks at once, --methods salun is for one. Add --methods multitask"),
+        ({"method": "multitask,salun"}, "names multitask, for several tasks at once, and salun, for one"),
+        ({"method": "salun"}, "is for several tasks at once, --method salun is for one. Add --method multitask"),
         (
-            {"methods": "salun", "task_columns": None, "forget_tasks": "case"},
+            {"method": "salun", "task_columns": None, "forget_tasks": "case"},
             "--forget_tasks case is for several tasks",
         ),
-        ({"methods": "multitask:strategy=x"}, "strategy='x' is unknown"),
-        ({"methods": "multitask,multitask:strategy=scrub", "unlearn_steps": 4}, "nothing would be forgotten"),
-        ({"methods": "multitask:nothing=1"}, "multitask has no option 'nothing'"),
+        ({"method": "multitask:strategy=x"}, "strategy='x' is unknown"),
+        ({"method": "multitask,multitask:strategy=scrub", "steps": 4}, "nothing would be forgotten"),
+        ({"method": "multitask:nothing=1"}, "multitask has no option 'nothing'"),
         ({"reference": "maybe"}, "--reference 'maybe' is unknown"),
         (
             {"forget_tasks": "case,letters"},
@@ -99,27 +97,27 @@ def test_both_spellings_of_the_command_line(spelling):
         ({"task_columns": "a=case,a=weight"}, "names a task twice"),
         ({"budgets": "70"}, "Lower --budgets"),
         ({"train_epochs": 0}, "--train_epochs 0 leaves the new heads of the tasks random"),
-        ({"unlearn_batch_size": 0}, "--unlearn_batch_size 0 must be a positive multiple"),
+        ({"forget_batch_size": 0}, "--forget_batch_size 0 must be a positive multiple"),
     ],
 )
 def test_what_is_refused_before_any_work(options, tmp_path, others, message):
     with pytest.raises(DTLError, match=re.escape(message)) as refused:
-        MultiTaskJob(options(**others))
+        SomeTasksJob(options(**others))
     assert "\n" not in str(refused.value) or others.get("forget")
     assert not (tmp_path / "out").exists()
 
 
 def test_rows_of_a_file_and_of_a_column(options, tmp_path):
     (tmp_path / "rows.txt").write_text("7\n3  # a comment\n")
-    listed = MultiTaskJob(options(forget=str(tmp_path / "rows.txt"), forget_tasks="case"))
+    listed = SomeTasksJob(options(forget=str(tmp_path / "rows.txt"), forget_tasks="case"))
     assert listed.rows == [3, 7] and listed.forgotten == ("case",)
     (tmp_path / "rows.txt").write_text("7,upper\n3,lower\n")
     with pytest.raises(DTLError, match="rows.txt names new labels, which multitask does not give"):
-        MultiTaskJob(options(forget=str(tmp_path / "rows.txt")))
+        SomeTasksJob(options(forget=str(tmp_path / "rows.txt")))
 
     whole = render_glyphs("train", 120)
     serif = np.flatnonzero(np.array(whole["family"]) == whole.features["family"].str2int("serif")).tolist()
-    job = MultiTaskJob(options(forget="family=serif", output_dir=str(tmp_path / "other")))
+    job = SomeTasksJob(options(forget="family=serif", output_dir=str(tmp_path / "other")))
     assert job.rows == serif and list(job.tasks) == list(job.model.heads) == ["case", "weight", "rotation"]
     assert job.forgotten == tuple(job.tasks) and job.images["train"].labels.keys() == TASKS.keys()
     held_out = render_glyphs("test", 40)
@@ -130,18 +128,18 @@ def test_rows_of_a_file_and_of_a_column(options, tmp_path):
 
 def test_a_model_with_its_heads_is_taken_as_it_is(options, tmp_path):
     folder = saved(tmp_path / "model", TASKS)
-    job = MultiTaskJob(options(model_name_or_path=folder, image_size=None))
+    job = SomeTasksJob(options(model=folder, image_size=None))
     weights = MultiHeadClassifier.load(folder).state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in job.train().state_dict().items())
     with pytest.raises(DTLError, match=re.escape("case, rotation is only there, or has other classes")):
         wrong = saved(tmp_path / "wrong", {"case": ("lower", "upper"), "weight": TASKS["weight"]})
-        MultiTaskJob(options(model_name_or_path=wrong, image_size=None))
+        SomeTasksJob(options(model=wrong, image_size=None))
     (tmp_path / "wrong" / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(DTLError, match="cannot be loaded as a model of several tasks"):
-        MultiTaskJob(options(model_name_or_path=wrong, image_size=None))
+        SomeTasksJob(options(model=wrong, image_size=None))
     plain = AutoModelForImageClassification.from_config(CONFIGS["resnet"]())
     plain.save_pretrained(tmp_path / "plain")
-    job = MultiTaskJob(options(model_name_or_path=str(tmp_path / "plain"), output_dir=str(tmp_path / "third")))
+    job = SomeTasksJob(options(model=str(tmp_path / "plain"), output_dir=str(tmp_path / "third")))
     assert {t: job.model.heads[t].out_features for t in TASKS} == {"case": 2, "weight": 2, "rotation": 1}
 
 
@@ -154,20 +152,20 @@ def test_an_interrupted_stage_goes_on_as_if_it_had_not_been(options, tmp_path, m
             if steps == [1, 2, 3]:
                 raise KeyboardInterrupt
 
-    chosen = {"model_name_or_path": saved(tmp_path / "model", TASKS), "image_size": None, "forget_tasks": "case"}
-    chosen |= {"methods": "multitask:forget_until=steps", "unlearn_learning_rate": 1e-2}
-    chosen |= {"unlearn_steps": 4, "save_steps": 2}
-    whole, cut = (MultiTaskJob(options(output_dir=str(tmp_path / name), **chosen)) for name in ("whole", "cut"))
+    chosen = {"model": saved(tmp_path / "model", TASKS), "image_size": None, "forget_tasks": "case"}
+    chosen |= {"method": "multitask:forget_until=steps", "learning_rate": 1e-2}
+    chosen |= {"steps": 4, "save_steps": 2}
+    whole, cut = (SomeTasksJob(options(output_dir=str(tmp_path / name), **chosen)) for name in ("whole", "cut"))
     wanted = whole.unlearn(whole.choices[0], whole.model).state_dict()
     with monkeypatch.context() as patched:
-        build = MultiTaskJob._trainer
+        build = SomeTasksJob._trainer
 
         def interrupted(*args):
             trainer = build(*args)
             trainer.add_callback(Interrupt())
             return trainer
 
-        patched.setattr(MultiTaskJob, "_trainer", interrupted)
+        patched.setattr(SomeTasksJob, "_trainer", interrupted)
         with pytest.raises(KeyboardInterrupt):
             cut.unlearn(cut.choices[0], cut.model)
         found = cut.unlearn(cut.choices[0], cut.model).state_dict()
@@ -181,9 +179,9 @@ def test_an_interrupted_stage_goes_on_as_if_it_had_not_been(options, tmp_path, m
 
 
 def test_scores_and_their_impact_equal_hand_values(options, tmp_path):
-    job = MultiTaskJob(options(forget_tasks="case", forget="random=20", membership=False))
+    job = SomeTasksJob(options(forget_tasks="case", forget="random=20", membership=False))
     # a head's bias alone answers: everything is upper, regular, and turned by 0.5
-    before, after = job.model, MultiTaskJob(options(output_dir=str(tmp_path / "2"), forget_tasks="case")).model
+    before, after = job.model, SomeTasksJob(options(output_dir=str(tmp_path / "2"), forget_tasks="case")).model
     for model, case in ((before, 0), (after, 1)):
         for task, bias in (("case", np.eye(2)[case]), ("weight", np.eye(2)[0]), ("rotation", [0.5])):
             torch.nn.init.zeros_(model.heads[task].weight)
@@ -204,7 +202,7 @@ def test_scores_and_their_impact_equal_hand_values(options, tmp_path):
 
 
 def test_relearning_is_averaged_over_budgets_and_shown(options):
-    job = MultiTaskJob(options(forget_tasks="case"))
+    job = SomeTasksJob(options(forget_tasks="case"))
     record = PiggybackRecord("scrubbed", "d", "source_subset", "full", 2, 0, 1e-3, 0.5, 0.5)
     values = {(2, 0): 0.5, (2, 1): 0.7, (4, 0): 0.7, (4, 1): 0.9}
     attacks = [replace(record, budget=b, seed=s, accuracy=value) for (b, s), value in values.items()]

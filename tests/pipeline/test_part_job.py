@@ -9,8 +9,8 @@ from transformers import AutoModelForImageClassification, ViTConfig
 
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import ConfigError
-from hf_dtl.unlearn import UnlearnJob
-from hf_dtl.unlearn_options import UnlearnOptions
+from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.part_job import PartJob
 
 
 def triggered(image):
@@ -46,18 +46,18 @@ def named(model, pictures):
 
 
 def test_poison_loses_its_power_and_clean_images_keep_theirs(poisoned, tmp_path):
-    job = UnlearnJob(
-        UnlearnOptions(
+    job = PartJob(
+        ForgetOptions(
             forget="origin=poison",
-            dataset=str(poisoned),
+            retain=str(poisoned),
             output_dir=str(tmp_path / "out"),
             train_epochs=15,
             augmentation="none",
-            unlearn_steps=40,
+            steps=40,
             budgets="2",
             attacks="linear_probe",
             use_cpu=True,
-            methods="projected_gradient:goal=depoison:delta=0.1:learning_rate=0.1:threshold=0.98:check_every=2",
+            method="projected_gradient:goal=depoison:delta=0.1:learning_rate=0.1:threshold=0.98:check_every=2",
         )
     )
     assert set(job.division.forget["origin"]) == {"poison"} and set(job.division.forget["label"]) == {0}
@@ -92,18 +92,23 @@ def renaming(tmp_path_factory):
     task = load_task("mnist[0,1,2]", images_per_class=12)
     rows = [int(task.train_rows[list(task.train["label"]).index(label)]) for label in range(3)]
     (folder / "rows.txt").write_text("".join(f"{row},{(label + 1) % 3}\n" for label, row in enumerate(rows)))
-    options = {"forget": str(folder / "rows.txt"), "dataset": "mnist[0,1,2]", "images_per_class": 12, "use_cpu": True}
-    options |= {"model_name_or_path": str(folder / "model"), "budgets": "2", "max_eval_images": 30}
-    options |= {"unlearn_steps": 400}
+    options = {
+        "forget": str(folder / "rows.txt"),
+        "retain": "mnist[0,1,2]",
+        "retain_images_per_class": 12,
+        "use_cpu": True,
+    }
+    options |= {"model": str(folder / "model"), "budgets": "2", "max_eval_images": 30}
+    options |= {"steps": 400}
     return options, rows
 
 
 def test_listed_images_are_renamed_by_the_heads_own_numbers(renaming, tmp_path):
     options, rows = renaming
     method = "instancewise:strategy=l2ul:adversarial=false:importance=false:learning_rate=0.05:forget_weight=1"
-    chosen = UnlearnOptions(**options, output_dir=str(tmp_path / "out"), methods=method, goal="relabel")
+    chosen = ForgetOptions(**options, output_dir=str(tmp_path / "out"), method=method, goal="relabel")
     assert chosen.methods == f"{method}:goal=relabel" and "goal" not in chosen.recorded()
-    job = UnlearnJob(chosen)
+    job = PartJob(chosen)
     assert sorted(job.division.rows) == sorted(rows)
     scrubbed = job.unlearn(job.choices[0], job.train())
     with torch.no_grad():
@@ -116,7 +121,7 @@ def test_new_labels_and_goals_that_no_method_takes(renaming, tmp_path):
     options, _ = renaming
     options = options | {"output_dir": str(tmp_path / "out")}
     with pytest.raises(ConfigError, match="names new labels, which none of the methods gives"):
-        UnlearnJob(UnlearnOptions(**options, methods="instancewise,salun"))
+        PartJob(ForgetOptions(**options, method="instancewise,salun"))
     with pytest.raises(ConfigError, match="--goal relabel is for methods that have goals: instancewise, projected"):
-        UnlearnOptions(**options, methods="salun", goal="relabel")
+        ForgetOptions(**options, method="salun", goal="relabel")
     assert not (tmp_path / "out").exists()

@@ -12,22 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_dtl.audit import LeakageReport
-from hf_dtl.audit_job import AuditJob
-from hf_dtl.audit_options import AuditOptions
-from hf_dtl.audit_results import leakage_report
-from hf_dtl.dtl import DTLJob, DTLOptions
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.hub import weights_sha256
-from hf_dtl.results import Scrubbed, audit, write_outputs
-from hf_dtl.unlearn import UnlearnJob
-from hf_dtl.unlearn_options import UnlearnOptions
-from hf_dtl.unlearn_results import audit as audit_unlearned
-from hf_dtl.unlearn_results import measure
-from hf_dtl.verify import VerifyOptions, differing_weights, noise, verify
+from hf_dtl.hub.verification import differing_weights, noise
+from hf_dtl.pipeline.audit import Audit
+from hf_dtl.pipeline.audit_options import AuditOptions, VerifyOptions
+from hf_dtl.pipeline.forget import run as forget
+from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.verify import run as verify
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "audit.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
 QUICK = {
-    "image_size": 14, "max_eval_images": 60, "budgets": "2", "audit_seeds": "1,0", "attack_learning_rates": "1e-3",
+    "image_size": 14, "max_eval_images": 60, "budgets": "2", "seeds": "1,0", "full_learning_rates": "1e-3",
     "use_cpu": True, "augmentation": "none",
 }  # fmt: skip
 
@@ -36,18 +32,15 @@ QUICK = {
 def disposed(tmp_path_factory):
     """What the main job publishes."""
     output = tmp_path_factory.mktemp("dtl")
-    job = DTLJob(
-        DTLOptions(
-            source_dataset="mnist[0,1,2]", target_dataset="mnist[6,7]", novel_dataset="fashion_mnist[0,1]",
-            source_images_per_class=40, target_images_per_class=8, pretrain_epochs=4, adapt_epochs=2, retrain_epochs=1,
-            dispose_steps=2, methods="negative_ce", attacks="linear_probe,full", seed=3,
+    forgotten = forget(
+        ForgetOptions(
+            forget="mnist[0,1,2]", retain="mnist[6,7]", novel="fashion_mnist[0,1]",
+            forget_images_per_class=40, retain_images_per_class=8, train_epochs=4, adapt_epochs=2, retrain_epochs=1,
+            steps=2, method="negative_ce", attacks="linear_probe,full", seed=3,
             output_dir=str(output), **QUICK,
         )
     )  # fmt: skip
-    undisposed, heads = job.adapt(job.pretrain())
-    scrubbed = job.dispose(job.choices[0], heads)
-    report = audit(job, job.choices[0], scrubbed, undisposed, job.references(undisposed), heads)
-    write_outputs(job, [Scrubbed(job.choices[0], scrubbed, report)], undisposed)
+    forgotten.audit()
     return output / "scrubbed"
 
 
@@ -55,18 +48,14 @@ def disposed(tmp_path_factory):
 def unlearned(tmp_path_factory):
     """What unlearning a class publishes."""
     output = tmp_path_factory.mktemp("unlearn")
-    job = UnlearnJob(
-        UnlearnOptions(
-            dataset="mnist[0,1,2,3]", forget="class=2", images_per_class=30, train_epochs=3, methods="fine_tune",
-            unlearn_steps=2, attacks="linear_probe,full_published", reference="retrain", output_dir=str(output),
+    forgotten = forget(
+        ForgetOptions(
+            retain="mnist[0,1,2,3]", forget="class=2", retain_images_per_class=30, train_epochs=3, method="fine_tune",
+            steps=2, attacks="linear_probe,full_published", reference="retrain", output_dir=str(output),
             **QUICK,
         )
     )  # fmt: skip
-    undisposed = job.train()
-    references = {"undisposed": undisposed, **job.references(undisposed)}
-    scrubbed = job.unlearn(job.choices[0], undisposed)
-    report = audit_unlearned(job, job.choices[0], scrubbed, references, measure(job, references))
-    write_outputs(job, [Scrubbed(job.choices[0], scrubbed, report)], undisposed)
+    forgotten.audit()
     return output / "scrubbed"
 
 
@@ -75,14 +64,14 @@ def audited(disposed, tmp_path_factory):
     """The same model, audited from outside with images of its own choice."""
     output = tmp_path_factory.mktemp("audit")
     options = AuditOptions(
-        scrubbed=str(disposed), undisposed=str(disposed.parent / "undisposed"), source_dataset="mnist[0,1,3]",
-        target_dataset="mnist[6,7]", attacks="linear_probe,retain_then_full", budgets="2", seeds="0,1",
+        scrubbed=str(disposed), undisposed=str(disposed.parent / "undisposed"), forget="mnist[0,1,3]",
+        retain="mnist[6,7]", attacks="linear_probe,retain_then_full", budgets="2", seeds="0,1",
         full_learning_rates="1e-3", max_train_images_per_class=15, max_eval_images=50, use_cpu=True, retrain=True,
         retrain_epochs=1, output_dir=str(output / "out"),
     )  # fmt: skip
-    job = AuditJob(options)
+    job = Audit(options)
     shutil.copytree(disposed, output / "published")
-    leakage_report(job, job.attack()).save(output / "published" / "leakage_report.json")
+    job.report(job.attack()).save(output / "published" / "leakage_report.json")
     return output / "published"
 
 
@@ -113,7 +102,7 @@ def copied(disposed, place):
 
 
 def options(folder, output, **changes):
-    return VerifyOptions(**{"verify": str(folder), "output_dir": str(output / "out"), "use_cpu": True} | changes)
+    return VerifyOptions(**{"model": str(folder), "output_dir": str(output / "out"), "use_cpu": True} | changes)
 
 
 def change_report(folder, change):
@@ -227,7 +216,7 @@ def no_report(folder):
 
 def other_schema(folder):
     text = (folder / "leakage_report.json").read_text()
-    (folder / "leakage_report.json").write_text(text.replace('"schema_version": 1', '"schema_version": 9'))
+    (folder / "leakage_report.json").write_text(text.replace('"schema_version": 2', '"schema_version": 9'))
 
 
 def pickle_only(folder):
@@ -246,6 +235,13 @@ def settings(**changes):
     return change
 
 
+def spec(**changes):
+    def change(folder):
+        change_report(folder, lambda report: replace(report, spec=report.spec | changes))
+
+    return change
+
+
 WRONG = {
     "no report": (no_report, {}, DataError, "There is no leakage_report.json"),
     "other schema": (other_schema, {}, DataError, "schema_version 9"),
@@ -253,12 +249,12 @@ WRONG = {
     "no weights": (no_weights, {}, ModelError, "no safetensors weights"),
     "no attacker": (settings(audit=None), {}, DataError, "no `audit`"),
     "attacker": (settings(audit={"attacks": ["strong"]}), {}, DataError, "Unknown attacks strong"),
-    "local data": (settings(source_dataset="photos/[0,1,2]"), {}, DataError, "--source_dataset"),
-    "settings": (settings(seed="x"), {}, DataError, "settings of the report"),
-    "counts": (settings(source_images_per_class=39), {}, DataError, "source train 120 there, 117 here"),
+    "local data": (spec(forget="photos/[0,1,2]"), {}, DataError, "--forget"),
+    "spec": (spec(seed="x"), {}, DataError, "`seed` in the spec of the report"),
+    "counts": (spec(forget_images_per_class=39), {}, DataError, "source train 120 there, 117 here"),
     "other attacks": (None, {"attacks": "lora"}, ConfigError, "lora is not in the report"),
     "other budgets": (None, {"budgets": "2,7"}, ConfigError, "7 is not in the report"),
-    "repository": (shutil.rmtree, {"verify": "org/none"}, ModelError, "'org/none' is no folder here"),
+    "repository": (shutil.rmtree, {"model": "org/none"}, ModelError, "'org/none' is no folder here"),
 }
 
 
@@ -282,10 +278,10 @@ def test_wrong_input_ends_with_status_2(tmp_path, capsys):
 
 
 def test_data_in_another_place_are_given(copied, place):
-    settings(source_dataset="photos[0,1,2]")(copied)
-    found = verify(options(copied, place, source_dataset="mnist[0,1,2]", attacks="all", budgets="2"))
+    spec(forget="photos[0,1,2]")(copied)
+    found = verify(options(copied, place, forget="mnist[0,1,2]", attacks="all", budgets="2"))
     assert found.holds and found.found is not None
-    other = {"source_dataset": "mnist[4,5,8]", "attacks": "linear_probe", "output_dir": str(place / "other")}
+    other = {"forget": "mnist[4,5,8]", "attacks": "linear_probe", "output_dir": str(place / "other")}
     assert not verify(options(copied, place, **other)).holds
 
 
