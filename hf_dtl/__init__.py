@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_dtl.pipeline.audit import audit
-    from hf_dtl.pipeline.forget import forget
-    from hf_dtl.pipeline.verify import verify
+    from hf_dtl.pipeline.audit import audit as audit
+    from hf_dtl.pipeline.forget import forget as forget
+    from hf_dtl.pipeline.verify import verify as verify
 
 __version__ = "0.1.0"
 

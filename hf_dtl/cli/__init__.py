@@ -3,7 +3,6 @@
 Nothing here imports torch before the options are read and checked.
 """
 
-from hf_dtl.cli.running import run_command, run_script
-from hf_dtl.cli.terminal import console
+from hf_dtl.cli.terminal import console, run_script
 
-__all__ = ["console", "run_command", "run_script"]
+__all__ = ["console", "run_script"]

@@ -1,4 +1,4 @@
-"""`hf-dtl metrics`: the same as `python -m hf_dtl.metrics`."""
+"""`hf-dtl metrics`: make the metrics loadable by name in `evaluate`, as `python -m hf_dtl.metrics` does."""
 
 from collections.abc import Sequence
 

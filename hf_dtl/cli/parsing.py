@@ -6,9 +6,12 @@ underscores, and whatever is wrong is one line; tyro, which knows none of these 
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from io import StringIO
 from itertools import takewhile
+from textwrap import indent
 from typing import Annotated, Any, NoReturn, get_args, get_type_hints
 
 from hf_dtl.options import nearest
@@ -62,19 +65,19 @@ class Command:
         found: dict[str, Any] = {}
         rest = self._named(words)
         while rest:
-            name, equals, text = rest.pop(0).partition("=")
-            name = self._own_name(name)
+            word, equals, text = rest.pop(0).partition("=")
+            name = self._own_name(word)
             follows = bool(rest) and not rest[0].startswith("--")
             if not equals and kinds[name] is bool:
                 text = rest.pop(0) if follows and rest[0].lower() in TRUTH else "True"
             elif not equals:
                 if not follows:
-                    refuse(f"--{name} needs a value: --{name} VALUE. --help lists all options.")
+                    refuse(f"{word} needs a value: {word} VALUE. --help lists all options.")
                 text = rest.pop(0)
             try:
                 found[name] = TRUTH[text.lower()] if kinds[name] is bool else kinds[name](text)
             except (KeyError, ValueError):
-                refuse(f"--{name} {text!r} must be {KINDS[kinds[name]]}.")
+                refuse(f"{word} {text!r} must be {KINDS[kinds[name]]}.")
         return found
 
     def _named(self, words: Sequence[str]) -> list[str]:
@@ -91,7 +94,7 @@ class Command:
         if word.startswith("--") and name in names:
             return names[name]
         what = "option" if word.startswith("-") else "argument"
-        near = nearest(word, (f"--{known}" for known in names)) if what == "option" else ""
+        near = nearest(f"--{name}", (f"--{known}" for known in names)) if what == "option" else ""
         refuse(f"There is no {what} {word!r}.{near} --help lists all options.")
 
     def _default(self, f: dataclasses.Field) -> Any:
@@ -104,22 +107,28 @@ class Command:
         import tyro
 
         hints = get_type_hints(self.options)
-        headings = dict.fromkeys(f.metadata.get("group") or "options" for f in fields(self.options))
-        parts = []
-        for heading in sorted(headings, key=lambda name: GROUPS.index(name) if name in GROUPS else len(GROUPS)):
-            own = [f for f in fields(self.options) if (f.metadata.get("group") or "options") == heading]
-            part = make_dataclass(heading.title().replace(" ", ""), [self._shown(f, hints[f.name]) for f in own])
-            part.__doc__ = ""
-            parts.append((heading.replace(" ", "_"), Annotated[part, tyro.conf.arg(name=heading)]))
-        shown = f"{self.description}\n\n{self.examples}".strip()
-        tyro.cli(
-            make_dataclass("Options", parts),
-            args=["--help"],
-            prog=self.prog,
-            description=shown,
-            use_underscores=True,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff, tyro.conf.DisallowNone),
-        )
+        groups: dict[str, list[Any]] = {heading: [] for heading in GROUPS}
+        for f in fields(self.options):
+            groups.setdefault(f.metadata.get("group", ""), []).append(self._shown(f, hints[f.name]))
+        alone, parts = groups.pop("", []), []
+        for heading, own in groups.items():
+            name = heading.replace(" ", "_")
+            parts.append((name, Annotated[make_dataclass(name, own), tyro.conf.arg(name=heading)]))
+        written = StringIO()
+        with redirect_stdout(written), suppress(SystemExit):
+            tyro.cli(
+                make_dataclass("Options", [*alone, *(part for part in parts if groups[part[0].replace("_", " ")])]),
+                args=["--help"],
+                description="",
+                use_underscores=True,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff, tyro.conf.DisallowNone),
+            )
+        print(" ".join(["usage:", self.prog, *(f"[{place.upper()}]" for place in self.places), "[OPTIONS]"]))
+        if self.description:
+            print(f"\n{self.description.strip()}")
+        if self.examples:
+            print(f"\n{indent(self.examples.rstrip(), '  ')}")
+        print(*(line.rstrip() for line in written.getvalue().rstrip().splitlines()[1:]), sep="\n")
         sys.exit(0)
 
     def _shown(self, f: dataclasses.Field, hint: Any) -> tuple[str, Any, Any]:
@@ -140,23 +149,6 @@ def kind_of(hint: Any) -> type:
         <class 'int'>
     """
     return next((kind for kind in get_args(hint) if kind is not type(None)), hint)
-
-
-def check_choices(what: str, text: str | None, known: Iterable[str], option: str) -> None:
-    """End with the nearest right name where a list names something that there is not.
-
-    Args:
-        what: is named: method or attack.
-        text: names separated by commas, each perhaps with options after a colon; None names nothing.
-        known: names that there are.
-        option: that the list belongs to.
-    """
-    known = list(known)
-    for word in (part.strip() for part in (text or "").split(",")):
-        name = word.partition(":")[0]
-        if name and name not in known:
-            near = nearest(name, known)
-            refuse(f"ConfigError: Unknown {what} {name!r} in --{option} {text!r}.{near} There are: {', '.join(known)}.")
 
 
 def refuse(line: str) -> NoReturn:

@@ -1,26 +1,15 @@
 """`hf-dtl publish`: put a scrubbed model on the Hub with its leakage card, report and plots."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from hf_dtl.cli.parsing import Command
-from hf_dtl.cli.running import run_command
-from hf_dtl.cli.terminal import console, say
+from hf_dtl.cli.terminal import console, run_command, say
 from hf_dtl.options import option
 
 if TYPE_CHECKING:
     from hf_dtl.hub.publish import Published
-
-ABOUT = "Publish a scrubbed model on the Hub, with its leakage card, report and plots."
-DESCRIPTION = f"""{ABOUT}
-The folder is the output of forgetting, or a model's with its card and report. Only the model, its processor, the
-card, the report and the plots are uploaded. What would leak (a source head, a trainer's state, pickles, local paths,
-tokens) is refused before anything is made on the Hub. The same command continues an interrupted upload."""
-EXAMPLES = """\
-hf-dtl publish outputs/forget user/scrubbed-digits --dry_run
-hf-dtl publish outputs/forget user/scrubbed-digits
-hf-dtl publish outputs/forget user/scrubbed-digits --private False --revision v2"""
 
 
 @dataclass
@@ -35,14 +24,33 @@ class PublishOptions:
     dry_run: bool = option(False, "Only check and show what would be published; nothing is sent.")
 
 
-def start(words: Sequence[str], prog: str = "hf-dtl publish") -> None:
+COMMAND = Command(
+    "hf-dtl publish",
+    PublishOptions,
+    description="""\
+Publish a scrubbed model on the Hub, with its leakage card, report and plots.
+The folder is the output of forgetting, or a model's with its card and report. Only the model, its
+processor, the card, the report and the plots are uploaded. What would leak (a source head, a
+trainer's state, pickles, local paths, tokens) is refused before anything is made on the Hub.
+The same command continues an interrupted upload.
+""",
+    examples="""\
+hf-dtl publish outputs/forget user/scrubbed-digits --dry_run
+hf-dtl publish outputs/forget user/scrubbed-digits
+hf-dtl publish outputs/forget user/scrubbed-digits --private False --revision v2
+""",
+    places=("folder", "repo_id"),
+)
+
+
+def start(words: Sequence[str], **changed: Any) -> None:
     """Run the command.
 
     Args:
         words: of the command line.
-        prog: the words that start it.
+        **changed: of `COMMAND`, for a script with defaults or a name of its own.
     """
-    run_command(Command(prog, PublishOptions, DESCRIPTION, EXAMPLES, ("folder", "repo_id")), work, words)
+    run_command(replace(COMMAND, **changed), work, words)
 
 
 def work(options: PublishOptions) -> None:
