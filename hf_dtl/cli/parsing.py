@@ -1,23 +1,17 @@
 """From the words of a command line to a flat dataclass of options; imports no torch.
 
-Words are read here, so that a flag may stand alone (`--resume`, and `--resume False`), words may have hyphens or
-underscores, and whatever is wrong is one line; tyro, which knows none of these forms, writes the help.
+The words are read here, so that a flag may stand alone or have a value, an option may be called by an older name, and
+a mistake is one line; tyro writes the help.
 """
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout, suppress
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from io import StringIO
+from dataclasses import MISSING, Field, dataclass, field, fields
 from itertools import takewhile
-from textwrap import indent
-from typing import Annotated, Any, NoReturn, get_args, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from hf_dtl.options import nearest
 
-GROUPS = ("what to forget", "model", "method", "audit", "run")
-"""Headings of the help, in this order; others follow."""
 KINDS = {int: "a whole number", float: "a number", bool: "True or False"}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -52,9 +46,12 @@ class Command:
             ConfigError: the dataclass refuses the options.
         """
         if any(word in ("-h", "--help") for word in words):
-            self._help()
+            from hf_dtl.cli.help import show_help  # loads tyro
+
+            show_help(self)
+            sys.exit(0)
         given = {**self.defaults, **self._values(words)}
-        missing = [f"--{f.name}" for f in fields(self.options) if f.name not in given and self._default(f) is MISSING]
+        missing = [f"--{f.name}" for f in fields(self.options) if f.name not in given and self.default(f) is MISSING]
         if missing:
             refuse(f"These options are missing: {', '.join(missing)}. --help says what they mean.")
         return self.options(**given)
@@ -97,48 +94,11 @@ class Command:
         near = nearest(f"--{name}", (f"--{known}" for known in names)) if what == "option" else ""
         refuse(f"There is no {what} {word!r}.{near} --help lists all options.")
 
-    def _default(self, f: dataclasses.Field) -> Any:
+    def default(self, f: Field) -> Any:
+        """What an option is when nobody gives it; MISSING where somebody must."""
         if f.name in self.required:
             return MISSING
         return self.defaults.get(f.name, f.default if f.default_factory is MISSING else f.default_factory())
-
-    def _help(self) -> NoReturn:
-        """Print the help, options under the headings of their groups, and end."""
-        import tyro
-
-        hints = get_type_hints(self.options)
-        groups: dict[str, list[Any]] = {heading: [] for heading in GROUPS}
-        for f in fields(self.options):
-            groups.setdefault(f.metadata.get("group", ""), []).append(self._shown(f, hints[f.name]))
-        alone, parts = groups.pop("", []), []
-        for heading, own in groups.items():
-            name = heading.replace(" ", "_")
-            parts.append((name, Annotated[make_dataclass(name, own), tyro.conf.arg(name=heading)]))
-        written = StringIO()
-        with redirect_stdout(written), suppress(SystemExit):
-            tyro.cli(
-                make_dataclass("Options", [*alone, *(part for part in parts if groups[part[0].replace("_", " ")])]),
-                args=["--help"],
-                description="",
-                use_underscores=True,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff, tyro.conf.DisallowNone),
-            )
-        print(" ".join(["usage:", self.prog, *(f"[{place.upper()}]" for place in self.places), "[OPTIONS]"]))
-        if self.description:
-            print(f"\n{self.description.strip()}")
-        if self.examples:
-            print(f"\n{indent(self.examples.rstrip(), '  ')}")
-        print(*(line.rstrip() for line in written.getvalue().rstrip().splitlines()[1:]), sep="\n")
-        sys.exit(0)
-
-    def _shown(self, f: dataclasses.Field, hint: Any) -> tuple[str, Any, Any]:
-        """A field as the help shows it; a default of None is told by its text."""
-        import tyro
-
-        default = self._default(f)
-        told = "(required)" if default is MISSING else f"(default: {default})"
-        about = tyro.conf.arg(help=f.metadata.get("help", ""), help_behavior_hint="" if default is None else told)
-        return f.name, Annotated[hint, about], field(default=default, kw_only=True)
 
 
 def kind_of(hint: Any) -> type:
