@@ -279,7 +279,7 @@ class SomeTasksJob(Job):
         replace_folder(new, folder / "all_tasks")
 
     def public_labels(self, model: MultiHeadClassifier) -> dict[str, tuple[str, ...]]:
-        return dict(model.labels)
+        return {task: labels or (task,) for task, labels in model.labels.items()}
 
 
 _SHOWN = ("retain_loss", "source_loss")

@@ -306,7 +306,8 @@ def test_the_card_of_several_tasks_names_each_and_how_to_load_it():
     labels = {"case": {0: "upper", 1: "low|er"}, "weight": ["thin", "bold"], "rotation": ["rotation"]}
     text = str(card(found, model_labels=labels, base_model="org/vit"))
     for words in (
-        "# Scrubbed image classifier of 3 tasks (multitask)", found.verdict, "| case | 2 classes | yes | upper, low\\|er |",
+        "# Scrubbed image classifier of 3 tasks (multitask)", found.verdict,
+        "| case | 2 classes | yes | upper, low\\|er |",
         "| rotation | a number | no | rotation |", "(`random=15%`) for some tasks; for the others they were retained",
         'subfolder="TASK"', "arXiv 2605.19042", "- Tasks whose answer is a number were not attacked.",
         "trained again without the forgotten images",
