@@ -61,6 +61,18 @@ def method_names() -> list[str]:
     return sorted({*_own_methods(), *_registered, *(point.name for point in entry_points(group=GROUP))})
 
 
+def method_summaries() -> dict[str, str]:
+    """One sentence a method, the first line of its trainer's docstring, in the order of `method_names`.
+
+    None is imported: of another package's methods that were not yet loaded it is told where they come from.
+    """
+    about = {point.name: point.value for point in entry_points(group=GROUP)}
+    about |= {name: (trainer.__doc__ or "").strip().partition("\n")[0] for name, trainer in _registered.items()}
+    for _, node in _definitions():
+        about |= dict.fromkeys(_decorated(node), (ast.get_docstring(node) or "").partition("\n")[0])
+    return {name: about[name] for name in method_names()}
+
+
 def find_method(name: str) -> "type[UnlearningTrainer]":
     """The trainer class of a method, imported now.
 
