@@ -4,14 +4,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hf_dtl.audit import AttackConfig
-from hf_dtl.audit.recipes import ADAPTIVE, GRID, RECIPES
+from hf_dtl.audit import AttackConfig, attack_names, parse_attacks
 from hf_dtl.data import DatasetSpec
 from hf_dtl.errors import ConfigError
 from hf_dtl.options import numbers, option
 
 ROLES = ("undisposed", "scrubbed", "scratch", "retrained")
-SETS = {"grid": GRID, "adaptive": ADAPTIVE, "all": tuple(RECIPES)}
 IMAGES = (
     *("image_column", "source_label_column", "target_label_column", "novel_label_column"),
     *("image_size", "max_train_images_per_class", "max_eval_images", "processor", "retrain"),
@@ -76,7 +74,7 @@ class AuditOptions:
     )
     max_eval_images: int | None = option(None, "Cap on the images of each validation and test split; default: all.")
     attacks: str = option(
-        "grid", f"Attacks, separated by commas: grid, adaptive, all, or names ({', '.join(RECIPES)})."
+        "grid", f"Attacks, separated by commas: grid, adaptive, all, or names ({', '.join(attack_names())})."
     )
     budgets: str = option("1,5,20,100", "Images a class that the attacker gets, separated by commas.")
     seeds: str = option("0,1,2", "Seeds of the attacks, separated by commas.")
@@ -140,7 +138,7 @@ class AuditOptions:
         chosen |= {name: numbers(text, name, float) for name, text in rates.items() if text is not None}
         return AttackConfig.for_model(
             parameters,
-            attacks=attack_names(self.attacks),
+            attacks=parse_attacks(self.attacks),
             budgets=numbers(self.budgets, "budgets", int),
             seeds=numbers(self.seeds, "seeds", int),
             **chosen,
@@ -173,22 +171,3 @@ def public_name(model: str) -> str:
     """A Hub id as it is, a local folder without the folders above it."""
     path = Path(model).expanduser()
     return path.resolve().name if path.exists() or path.is_absolute() else model
-
-
-def attack_names(text: str) -> tuple:
-    """Read a list of attacks; `grid`, `adaptive` and `all` stand for several.
-
-    Raises:
-        ConfigError: a name is unknown.
-
-    Example:
-        >>> attack_names("full,adaptive")[:2]
-        ('full', 'full_rescaled')
-    """
-    names: list[str] = []
-    for word in (part.strip() for part in text.split(",")):
-        if word not in SETS and word not in RECIPES:
-            known = ", ".join([*SETS, *RECIPES])
-            raise ConfigError(f"Unknown attack {word!r} in --attacks {text!r}; there are: {known}.")
-        names += SETS.get(word, (word,))
-    return tuple(dict.fromkeys(names))

@@ -19,9 +19,8 @@ from transformers import (
     ViTConfig,
 )
 
-from hf_dtl.audit import AttackConfig
+from hf_dtl.audit import AttackConfig, parse_attacks
 from hf_dtl.audit.task import draw_up_to
-from hf_dtl.audit_options import attack_names
 from hf_dtl.data import ImageTensors, LazyImages, default_processor, embedded_processor, load_images, load_processor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
@@ -79,7 +78,7 @@ class StagedJob:
             text = o.attack_learning_rates or "3e-5,1e-4,3e-4,1e-3"  # larger networks need smaller steps
             chosen["full_learning_rates"] = numbers(text, "attack_learning_rates", float)
         return AttackConfig(
-            attacks=attack_names(o.attacks),
+            attacks=parse_attacks(o.attacks),
             budgets=numbers(o.budgets, "budgets", int),
             seeds=numbers(o.audit_seeds, "audit_seeds", int),
             successive_halving=o.successive_halving,

@@ -13,10 +13,10 @@ from huggingface_hub import snapshot_download
 from transformers import PreTrainedModel
 
 from hf_dtl.audit import AttackConfig, LeakageReport, PiggybackRecord, accuracy, leakage, run_audit, scratch_models
+from hf_dtl.audit.attacks import attack_sets, parse_attacks
 from hf_dtl.audit.axis_leakage import Ratio
 from hf_dtl.audit.cells import AXIS_TITLES, Cells, with_deviation, with_interval
 from hf_dtl.audit_job import FEW_PARAMETERS, STORE
-from hf_dtl.audit_options import SETS, attack_names
 from hf_dtl.audit_results import REPORT
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.hub import weights_sha256
@@ -265,7 +265,7 @@ def _config(report: LeakageReport, options: VerifyOptions) -> tuple[AttackConfig
         raise DataError(f"The attacker's settings in the report cannot be used: {error}") from error
     attacks, budgets = config.attacks, config.budgets
     if options.attacks is not None:
-        chosen = _among("attacks", attack_names(options.attacks), attacks, sets=options.attacks)
+        chosen = _among("attacks", parse_attacks(options.attacks), attacks, sets=options.attacks)
         config = replace(config, attacks=chosen)
     if options.budgets is not None:
         chosen = _among("budgets", numbers(options.budgets, "budgets", int), budgets)
@@ -275,7 +275,7 @@ def _config(report: LeakageReport, options: VerifyOptions) -> tuple[AttackConfig
 
 def _among(name: str, wanted: Sequence[Any], there: Sequence[Any], sets: str = "") -> tuple[Any, ...]:
     """Those of the report's values that are wanted; of a named set of attacks the report may lack some."""
-    named_sets = {attack for word in sets.split(",") if word.strip() in SETS for attack in SETS[word.strip()]}
+    named_sets = {attack for word in sets.split(",") for attack in attack_sets().get(word.strip(), ())}
     unknown = [value for value in wanted if value not in there and value not in named_sets]
     chosen = tuple(value for value in there if value in wanted)
     if unknown or not chosen:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hf_dtl.audit_options import attack_names
+from hf_dtl.audit import parse_attacks
 from hf_dtl.dtl import DTLOptions
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods.by_name import METHODS, parse_method
@@ -139,7 +139,7 @@ def plan(options: StudyOptions) -> Plan:
     if o.workers < 1:
         raise ConfigError(f"--workers {o.workers} must be at least 1.")
     shared = _shared(o, setting)
-    attack_names(shared["attacks"])
+    parse_attacks(shared["attacks"])
     names, unknown = setting.methods, tuple[str, ...]()
     if o.methods is None:
         unknown = tuple(text for text in names if text.split(":")[0] not in METHODS)

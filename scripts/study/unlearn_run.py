@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_dtl.audit_options import attack_names
+from hf_dtl.audit import parse_attacks
 from hf_dtl.data import ForgetRequest
 from hf_dtl.errors import ConfigError, DivergedError
 from hf_dtl.functional import average_gap
@@ -153,7 +153,7 @@ def plan(options: ComparisonOptions) -> Study:
     seeds = reported_seeds(o.seeds, o.tuning_seed)
     if o.workers < 1:
         raise ConfigError(f"--workers {o.workers} must be at least 1.")
-    attack_names(o.attacks)
+    parse_attacks(o.attacks)
     requests = tuple(part.strip() for part in o.requests.split(";") if part.strip())
     if not requests:
         raise ConfigError("--requests names nothing to forget.")
