@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_dtl.unlearn_options import UnlearnOptions
+
 from hf_dtl.audit import parse_attacks
 from hf_dtl.errors import ConfigError, DivergedError
 from hf_dtl.options import numbers, option
 from hf_dtl.pipeline.stages import write_atomically
-from hf_dtl.unlearn_options import UnlearnOptions
 from study.folder import start_folder
 from study.instance_cells import InstanceCell, Kind, instancewise
 from study.instance_report import (

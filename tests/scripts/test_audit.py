@@ -20,7 +20,7 @@ from hf_dtl.audit import LeakageReport, parse_attacks, scratch_model
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import DTLError
 from hf_dtl.pipeline.audit import Audit
-from hf_dtl.pipeline.audit_options import AuditOptions, attack_names
+from hf_dtl.pipeline.audit_options import AuditOptions
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
 QUICK = {
