@@ -12,9 +12,7 @@ from torch import Tensor
 from hf_dtl.methods.noise_then_distil import fresh_model
 from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.chunks import Chunk
-from hf_dtl.trainers.config import WholeBatchConfig
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, UnlearningTrainer, WholeBatchConfig
 
 
 @dataclass

@@ -6,10 +6,7 @@ from torch import Tensor
 
 from hf_dtl.functional import negative_cross_entropy, random_fooling, uniform_fooling
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.chunks import Chunk
-from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.option_fields import option
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, UnlearningConfig, UnlearningTrainer, option
 
 
 @dataclass

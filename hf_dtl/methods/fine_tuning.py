@@ -13,11 +13,15 @@ from torch import Tensor
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods.noise_then_distil import NoiseThenDistilTrainer
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
-from hf_dtl.trainers.chunks import Chunk
-from hf_dtl.trainers.config import DISPOSAL, WholeBatchConfig
-from hf_dtl.trainers.streams import Chunking
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import (
+    DISPOSAL,
+    BatchStatisticsConfig,
+    BatchStatisticsTrainer,
+    Chunk,
+    Chunking,
+    UnlearningTrainer,
+    WholeBatchConfig,
+)
 
 
 @dataclass

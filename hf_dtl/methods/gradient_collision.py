@@ -18,9 +18,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import calibrate_step, gradient_collision
 from hf_dtl.functional.collision import Loss
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.chunks import Chunk, Disposal
-from hf_dtl.trainers.option_fields import option
-from hf_dtl.trainers.probes import ProbeConfig, ProbedTrainer
+from hf_dtl.trainers import Chunk, Disposal, ProbeConfig, ProbedTrainer, option
 
 logger = logging.getLogger(__name__)
 

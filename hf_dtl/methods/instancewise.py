@@ -27,14 +27,11 @@ from hf_dtl.functional import (
 from hf_dtl.methods.instancewise_config import InstanceUnlearningConfig
 from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers import Chunk, ProjectingTrainer, Request, UnlearningConfig
 from hf_dtl.trainers.adversaries import make_adversaries
-from hf_dtl.trainers.chunks import Chunk
 from hf_dtl.trainers.collages import Collages
-from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.instances import Instances, predict, read_instances, shown
-from hf_dtl.trainers.projection import ProjectingTrainer
-from hf_dtl.trainers.request import Request
-from hf_dtl.trainers.trainer import items_of, sum_over_processes
+from hf_dtl.trainers.loading import items_of, sum_over_processes
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,7 @@ from torch.utils.data import Dataset
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.augmentation import Augmentation
-from hf_dtl.trainers.config import WholeBatchConfig
-from hf_dtl.trainers.option_fields import check_options, option
-from hf_dtl.trainers.projection import ProtectionOptions
-from hf_dtl.trainers.request import Kind, Request
-from hf_dtl.trainers.streams import PairedStreams
+from hf_dtl.trainers import Kind, PairedStreams, ProtectionOptions, Request, WholeBatchConfig, check_options, option
 
 Goal = Literal["misclassify", "relabel"]
 Strategy = Literal["collages", "l2ul"]

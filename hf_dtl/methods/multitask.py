@@ -26,9 +26,7 @@ from hf_dtl.methods.retained_gradients import GradientSurgeryTrainer, RetainedGr
 from hf_dtl.methods.scrub import ScrubTrainer
 from hf_dtl.methods.task_pairs import PairSet
 from hf_dtl.methods.task_stopping import PursueUntilUnseen
-from hf_dtl.trainers.chunks import Chunk
-from hf_dtl.trainers.refusal import refused
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, UnlearningTrainer, refused
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,7 @@ from hf_dtl.functional.subspace import Criterion
 from hf_dtl.methods.fine_tuning import NegGradPlusConfig
 from hf_dtl.methods.random_label import SaliencyOptions
 from hf_dtl.methods.scrub import PhaseOptions
-from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig
-from hf_dtl.trainers.option_fields import check_options, option
-from hf_dtl.trainers.request import Kind, Request
-from hf_dtl.trainers.streams import Chunking
+from hf_dtl.trainers import BatchStatisticsConfig, Chunking, Kind, Request, check_options, option
 
 Strategy = Literal[
     "interference_aware", "retrain", "fine_tune", "neg_grad_plus", "scrub", "salun", "pcgrad", "orthograd"

@@ -14,9 +14,7 @@ import torch
 from hf_dtl.functional.weights import mix_weights
 from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
-from hf_dtl.trainers.config import DISPOSAL
-from hf_dtl.trainers.option_fields import option
+from hf_dtl.trainers import DISPOSAL, BatchStatisticsConfig, BatchStatisticsTrainer, option
 
 _OFFSET = 5_915_587  # so that the draw is neither the one that pre-training started from, nor the audit's reference
 

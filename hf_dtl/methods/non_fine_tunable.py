@@ -19,11 +19,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import uniform_fooling
 from hf_dtl.functional.weights import inverse_cross_entropy, simulate_fine_tuning
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.chunks import Chunk
-from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.option_fields import option
-from hf_dtl.trainers.streams import Chunking
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, Chunking, UnlearningConfig, UnlearningTrainer, option
 
 
 @dataclass

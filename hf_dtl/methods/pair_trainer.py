@@ -13,9 +13,7 @@ from hf_dtl.functional.pair_losses import pair_distance, pair_losses
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
 from hf_dtl.methods.task_pairs import Forget, PairSet, forget_table, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.chunks import Chunk
-from hf_dtl.trainers.saving import SavingTrainer
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, SavingTrainer, UnlearningTrainer
 
 Outputs = dict[str, Tensor]
 """Task → (images, outputs)."""

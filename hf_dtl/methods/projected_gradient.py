@@ -18,13 +18,18 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import GradientSubspace, bounded_forgetting
 from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.chunks import Chunk
-from hf_dtl.trainers.config import RETENTION, UnlearningConfig
-from hf_dtl.trainers.option_fields import option
-from hf_dtl.trainers.projection import ProjectingTrainer, ProtectionOptions
-from hf_dtl.trainers.request import Request
-from hf_dtl.trainers.stopping import StopRule, StopWhenForgotten
-from hf_dtl.trainers.streams import Chunking
+from hf_dtl.trainers import (
+    RETENTION,
+    Chunk,
+    Chunking,
+    ProjectingTrainer,
+    ProtectionOptions,
+    Request,
+    StopRule,
+    StopWhenForgotten,
+    UnlearningConfig,
+    option,
+)
 from hf_dtl.trainers.subspaces import LAYER_INPUTS, fingerprints
 
 

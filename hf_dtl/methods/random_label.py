@@ -14,12 +14,7 @@ from torch import Tensor
 
 from hf_dtl.functional import average_loss, saliency_mask, wrong_labels
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.chunks import Chunk
-from hf_dtl.trainers.config import WholeBatchConfig
-from hf_dtl.trainers.option_fields import option
-from hf_dtl.trainers.refusal import refused
-from hf_dtl.trainers.streams import labels_of
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, UnlearningTrainer, WholeBatchConfig, labels_of, option, refused
 
 _OFFSET = 7_368_787
 

@@ -17,11 +17,8 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import probe_generalisation
 from hf_dtl.methods.noise_then_distil import NoiseThenDistilTrainer, StartOptions
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig
-from hf_dtl.trainers.chunks import Chunk
-from hf_dtl.trainers.option_fields import option
+from hf_dtl.trainers import BatchStatisticsConfig, Chunk, Chunking, option
 from hf_dtl.trainers.probes import read
-from hf_dtl.trainers.streams import Chunking
 
 
 @dataclass

@@ -14,7 +14,7 @@ from hf_dtl.functional.collision import Loss
 from hf_dtl.functional.orthogonal import orthogonalise, pcgrad
 from hf_dtl.functional.per_sample import per_sample_gradients
 from hf_dtl.methods.pair_trainer import Outputs, PairTrainer
-from hf_dtl.trainers.chunks import Disposal
+from hf_dtl.trainers import Disposal
 
 
 class RetainedGradientsTrainer(PairTrainer):

@@ -12,10 +12,7 @@ from torch import Tensor
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.chunks import Chunk
-from hf_dtl.trainers.config import WholeBatchConfig
-from hf_dtl.trainers.option_fields import option
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, UnlearningTrainer, WholeBatchConfig, option
 
 
 @dataclass

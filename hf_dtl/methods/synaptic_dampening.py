@@ -20,9 +20,7 @@ from transformers.trainer_utils import TrainOutput
 from hf_dtl.functional import dampening_factors, squared_gradients
 from hf_dtl.functional.collision import reduce_together
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.config import DISPOSAL, RETENTION, WholeBatchConfig
-from hf_dtl.trainers.option_fields import option
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import DISPOSAL, RETENTION, UnlearningTrainer, WholeBatchConfig, option
 
 logger = logging.getLogger(__name__)
 

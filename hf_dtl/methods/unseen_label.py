@@ -20,13 +20,9 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import damped_basis, held_out_answers, unseen_labels
 from hf_dtl.methods.random_label import RandomLabelConfig, RandomLabelTrainer
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.option_fields import option
+from hf_dtl.trainers import Kind, ProjectingTrainer, labels_of, option, refused
 from hf_dtl.trainers.probes import read
-from hf_dtl.trainers.projection import ProjectingTrainer
-from hf_dtl.trainers.refusal import refused
-from hf_dtl.trainers.request import Kind
 from hf_dtl.trainers.stopping import accuracy, drawn
-from hf_dtl.trainers.streams import labels_of
 
 logger = logging.getLogger(__name__)
 

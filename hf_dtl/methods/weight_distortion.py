@@ -15,10 +15,7 @@ from torch import Tensor
 from hf_dtl.functional.collision import Loss
 from hf_dtl.functional.weights import add_noise, push_away
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
-from hf_dtl.trainers.chunks import Disposal
-from hf_dtl.trainers.config import DISPOSAL
-from hf_dtl.trainers.option_fields import option
+from hf_dtl.trainers import DISPOSAL, BatchStatisticsConfig, BatchStatisticsTrainer, Disposal, option
 
 _OFFSET = 3_628_273
 

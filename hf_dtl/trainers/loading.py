@@ -1,4 +1,4 @@
-"""What trainers do with what they are given: decode the images, freeze what nothing uses."""
+"""What trainers do with what they are given: decode the images, freeze what nothing uses, sum over processes."""
 
 import logging
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from typing import Any
 
 import datasets
 import torch
+import torch.distributed
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -53,3 +54,9 @@ def freeze_unused(model: MultiHeadClassifier, images: Dataset, outputs: Callable
         model.get_parameter(name).requires_grad_(False)
     if unused:
         logger.info("Frozen, because no trained task uses them: %s", ", ".join(unused))
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place."""
+    torch.distributed.all_reduce(tensor)
+    return tensor

@@ -1,7 +1,8 @@
 """Options of a method as fields of its config: a help text and a range beside each, checked in one place."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, Literal, get_args, get_origin
 
@@ -80,3 +81,19 @@ def _range(low: Any, above: Any, high: Any, finite: bool, **_: Any) -> str:
     if high is not None:
         return f"in ({above}, {high}]" if low is None else f"in {low}..{high}"
     return (f">= {low}" if above is None else f"> {above}") + (" and finite" if finite else "")
+
+
+@contextmanager
+def refused(before: str = "", remedy: str = "") -> Iterator[None]:
+    """Turn a `ValueError` into a `ConfigError` that says what to do.
+
+    Args:
+        before, remedy: put before and after its text.
+
+    Raises:
+        ConfigError: instead of a `ValueError`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{before}{error}{remedy and f' {remedy}'}") from None

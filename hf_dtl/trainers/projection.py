@@ -10,8 +10,7 @@ from torch.utils.data import Dataset
 from hf_dtl.functional import Basis, GradientSubspace
 from hf_dtl.functional.layer_inputs import projectable
 from hf_dtl.functional.subspace import Criterion
-from hf_dtl.trainers.option_fields import option
-from hf_dtl.trainers.refusal import refused
+from hf_dtl.trainers.option_fields import option, refused
 from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
 from hf_dtl.trainers.trainer import UnlearningTrainer
 

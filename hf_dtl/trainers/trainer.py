@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -22,7 +21,7 @@ from hf_dtl.functional.collision import Loss
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.chunks import Chunk, Disposal
 from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.loading import freeze_unused, items_of
+from hf_dtl.trainers.loading import freeze_unused, items_of, sum_over_processes
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.saving import PublishingTrainer
 from hf_dtl.trainers.streams import CellSampler, PairedStreams
@@ -398,9 +397,3 @@ class UnlearningTrainer(PublishingTrainer):
         logits = model(inputs["pixel_values"], task=self.retain_task)
         loss = F.cross_entropy(logits.float(), inputs["labels"])
         return (loss, {"logits": logits}) if return_outputs else loss
-
-
-def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Sum a tensor over all processes, in place."""
-    torch.distributed.all_reduce(tensor)
-    return tensor
