@@ -1,6 +1,5 @@
 """Scrub a task out of a Hugging Face image classifier, and prove by attack how much of it is left."""
 
-from hf_dtl.audit import AttackConfig, LeakageReport, run_audit
 from hf_dtl.data import MultiTaskImages, load_images, load_multitask, load_multitask_images, load_task
 from hf_dtl.errors import ConfigError, DataError, DivergedError, DTLError, ModelError, OutputError
 from hf_dtl.methods import (

@@ -16,8 +16,8 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 from hf_dtl.command_line import console, run_script
-from study.unlearn_report import cells
-from study.unlearn_run import ComparisonOptions, compare
+from study.tables.unlearning import cells
+from study.unlearning import ComparisonOptions, compare
 
 
 def main(options: ComparisonOptions) -> None:

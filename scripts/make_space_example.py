@@ -18,11 +18,11 @@ from hf_dtl.cli.terminal import end_processes, run_script, show_reports
 from transformers import AutoModelForImageClassification, PreTrainedModel, ViTConfig
 
 from hf_dtl.data import embedded_processor
+from hf_dtl.hub.staging import REPORT
 from hf_dtl.models.loading import quiet
 from hf_dtl.options import option
 from hf_dtl.pipeline.forget import scrubbed_by
 from hf_dtl.pipeline.forget_options import ForgetOptions
-from hf_dtl.pipeline.outputs import REPORT
 from hf_dtl.pipeline.stages import fresh_folder, replace_folder
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 

@@ -16,7 +16,8 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 from hf_dtl.command_line import console, run_script
-from study import StudyOptions, main_cells, reproduce
+from study.main_job import StudyOptions, reproduce
+from study.tables.main_job import main_cells
 
 
 def main(options: StudyOptions) -> None:

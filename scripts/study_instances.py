@@ -17,8 +17,8 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 from hf_dtl.command_line import console, run_script
-from study.instance_report import cells
-from study.instance_run import InstanceStudyOptions, study_instances
+from study.instances import InstanceStudyOptions, study_instances
+from study.tables.instances import cells
 
 
 def main(options: InstanceStudyOptions) -> None:

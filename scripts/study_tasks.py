@@ -15,8 +15,8 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 from hf_dtl.command_line import console, run_script
-from study.task_report import cells
-from study.task_run import TaskStudyOptions, study_tasks
+from study.tables.tasks import cells
+from study.tasks import TaskStudyOptions, study_tasks
 
 
 def main(options: TaskStudyOptions) -> None:

@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
-from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord
+from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, TaskScores
 from hf_dtl.data import ImageTensors
 
 QUICK = AttackConfig(
@@ -124,3 +124,26 @@ def report(method="gradient_collision", scrubbed=(0.60, 0.75), target=(0.95, 0.9
         "chance": {"mnist[0-5]": 1 / 6, "fashion_mnist": 0.1},
     }
     return LeakageReport(method=method, **{"piggyback": tuple(found), **values, **changes})
+
+
+def tasks_report(method="multitask", **changes):
+    """A report on a model of three tasks, of which one was forgotten."""
+    scores = {
+        "forget": {"undisposed": 0.95, "scrubbed": 0.80, "retrained": 0.82},
+        "retain": {"undisposed": 0.96, "scrubbed": 0.94, "retrained": 0.95},
+        "test": {"undisposed": 0.90, "scrubbed": 0.88, "retrained": 0.91},
+    }
+    number = {split: dict.fromkeys(scores["test"], -0.2) for split in scores}
+    uis, auc = {"undisposed": 0.1, "scrubbed": 0.05}, {"undisposed": 0.7, "scrubbed": 0.55}
+    tasks = {
+        "case": TaskScores("classes", True, scores, uis, auc, "glyphs, case"),
+        "weight": TaskScores("classes", False, scores, {"undisposed": 0.0, "scrubbed": 0.01}),
+        "rotation": TaskScores("regression", False, number),
+    }
+    values = {
+        "piggyback": tuple(records(HAND, dataset="glyphs, case")),
+        "spec": {"kind": "tasks", "forget": "random=15%", "retain": None, "seed": 0, "columns": ["case", "weight"]},
+        "weights": {"case/model.safetensors": "0a" * 32},
+        "chance": {},
+    }
+    return report(method, **{"tasks": tasks, **values, **changes})

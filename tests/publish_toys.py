@@ -1,12 +1,13 @@
 """The output folder of a tiny run that may be published, and every leak that somebody could leave in it."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from audit_toys import report, vit
+from audit_toys import report, tasks_report, vit
 from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file, save_file
 
@@ -17,6 +18,7 @@ from hf_dtl.hub.staging import add_evidence
 from hf_dtl.hub.weights import weights_sha256
 
 LABELS = ("6", "7", "8")
+TASK, OTHER, NUMBER = "case", "weight", "rotation"
 TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 WEIGHTS = "model.safetensors"
 
@@ -29,19 +31,49 @@ def picture(seed):
 
 def save(model, folder, found=None):
     """Write a model with its processor, report and card."""
-    model.config.id2label = dict(enumerate(LABELS))
-    model.config.label2id = {label: i for i, label in enumerate(LABELS)}
+    save_model(model, folder)
+    sign(folder, found or report())
+
+
+def save_model(model, folder, labels=LABELS):
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: i for i, label in enumerate(labels)}
     model.eval().save_pretrained(folder)
     embedded_processor(8).save_pretrained(folder)
-    sign(folder, found or report())
+
+
+def top(folder):
+    """The published folder of one of its models."""
+    return folder.parent if folder.name in (TASK, OTHER, NUMBER) else folder
 
 
 def sign(folder, found=None):
     """Let report and card speak of the weights that are there now."""
+    folder = top(folder)
     found = replace(found or LeakageReport.load(folder / "leakage_report.json"), weights=weights_sha256(folder))
     found.save(folder / "leakage_report.json")
+    write_card(folder, found)
+
+
+def write_card(folder, found):
     plots = [f"plots/{path.name}" for path in folder.glob("plots/*.png")]
-    leakage_card(found, model_labels=LABELS, plots=plots).save(folder / "README.md")
+    labels = {task: (NUMBER,) if task == NUMBER else LABELS for task in found.tasks} if found.tasks else LABELS
+    leakage_card(found, model_labels=labels, plots=plots).save(folder / "README.md")
+
+
+def finished_tasks(output):
+    """What a run on several tasks leaves to be published: a folder a task, and one report, card and set of plots."""
+    folder = output / "scrubbed"
+    for seed, task in enumerate((TASK, OTHER)):
+        save_model(vit(seed=seed), folder / task)
+    number = vit(num_labels=1, seed=3)
+    number.config.problem_type = "regression"
+    save_model(number, folder / NUMBER, (NUMBER,))
+    attacks = (replace(r, dataset="glyphs, case") for r in report().piggyback if r.axis == "source_subset")
+    add_evidence(folder, tasks_report(piggyback=tuple(attacks), weights=weights_sha256(folder)))
+    (output / "stages").mkdir()
+    (output / "stages" / "tasks.json").write_text("{}")
+    return output
 
 
 def finished_run(output):
@@ -136,7 +168,7 @@ def source_labels(folder):
 
 def link_out(name):
     def plant(folder):
-        elsewhere = folder.parents[1] / "elsewhere"
+        elsewhere = top(folder).parents[1] / "elsewhere"
         elsewhere.mkdir(exist_ok=True)
         path = folder / name
         if path.is_dir():
@@ -157,8 +189,9 @@ def two_models(folder):
 
 
 def other_weights(folder):
-    vit(seed=2).save_pretrained(folder.parent / "other")
-    shutil.copy(folder.parent / "other" / WEIGHTS, folder)
+    other = top(folder).parent / "other"
+    vit(seed=2).save_pretrained(other)
+    shutil.copy(other / WEIGHTS, folder)
 
 
 def report_without_weights(folder):
@@ -229,8 +262,78 @@ LEAKS = {
 }  # fmt: skip
 
 
+EVIDENCE = re.compile(r"card|report|picture|pickled head|folder in a list|address|password|linked folder")
+"""Of these leaks, those that are not in a model's own files: in a folder of several tasks they are at its top."""
+
+
+def another_task(folder):
+    shutil.copytree(folder / TASK, folder / "cat")
+
+
+def one_task_less(folder):
+    shutil.rmtree(folder / NUMBER)
+    sign(folder)
+
+
+def task_not_in_the_report(folder):
+    found = LeakageReport.load(folder / "leakage_report.json")
+    told = {name: value for name, value in found.weights.items() if not name.startswith(OTHER)}
+    tasks = {name: task for name, task in found.tasks.items() if name != OTHER}
+    found = replace(found, tasks=tasks, weights=told)
+    found.save(folder / "leakage_report.json")
+    write_card(folder, found)
+
+
+def classes_for_number(folder):
+    found = LeakageReport.load(folder / "leakage_report.json")
+    sign(folder, replace(found, tasks={**found.tasks, OTHER: found.tasks[NUMBER]}))
+
+
+def model_beside(folder):
+    for name in ("config.json", WEIGHTS):
+        shutil.copy(folder / TASK / name, folder)
+
+
+def better_score(folder):
+    content = json.loads((folder / "leakage_report.json").read_text())
+    content["tasks"][TASK]["scores"]["test"]["scrubbed"] = 0.9
+    (folder / "leakage_report.json").write_text(json.dumps(content))
+
+
+TASK_LEAKS = {
+    "another task": (another_task, "does not belong to these weights: cat/model.safetensors"),
+    "a task that is not in the report": (task_not_in_the_report, "to these weights: weight/model.safetensors"),
+    "one task less": (
+        one_task_less,
+        "speaks of the tasks case, rotation, weight, not of models in the folders",
+    ),
+    "a head of another kind": (classes_for_number, "weight: its head is not that of a task of the kind 'regression'"),
+    "a model beside the tasks": (model_beside, "is not part of a published model"),
+    "weights beside the tasks": (write(WEIGHTS), "is not part of a published model, and may be a head"),
+    "a folder in a task's folder": (write(f"{TASK}/old/config.json", "{}"), "is not part of a published model"),
+    "a task of other weights": (
+        lambda folder: other_weights(folder / TASK),
+        "does not belong to these weights: case/model.safetensors",
+    ),
+    "a task without settings": (without(f"{NUMBER}/config.json"), "is not part of a published model"),
+    "a task's better score": (better_score, "README.md gives 0.88 as test score"),
+    "a linked task": (link_out(NUMBER), "rotation is a link out of the folder"),
+}
+
+
+# A folder without settings is none of a task, and its weights are named otherwise: see above.
+LEAKS_OF_TASKS = {
+    n: leak for n, leak in LEAKS.items() if n not in ("no settings", "report of other weights")
+} | TASK_LEAKS
+
+
 def planted(run, name, folder):
     """A copy of a finished run with one leak in the folder that would be published."""
     output = Path(shutil.copytree(run, folder / "run", symlinks=True))
-    LEAKS[name][0](output / "scrubbed")
+    scrubbed = output / "scrubbed"
+    if name in TASK_LEAKS:
+        TASK_LEAKS[name][0](scrubbed)
+    else:
+        in_task = (scrubbed / TASK).exists() and not EVIDENCE.search(name)
+        LEAKS[name][0](scrubbed / TASK if in_task else scrubbed)
     return output

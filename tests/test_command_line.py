@@ -13,10 +13,10 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.options import option
 from hf_dtl.unlearn_options import UnlearnOptions
 from hf_dtl.verify import VerifyOptions
-from study import StudyOptions
-from study.instance_run import InstanceStudyOptions
-from study.task_run import TaskStudyOptions
-from study.unlearn_run import ComparisonOptions
+from study.instances import InstanceStudyOptions
+from study.main_job import StudyOptions
+from study.tasks import TaskStudyOptions
+from study.unlearning import ComparisonOptions
 
 OPTIONS = [
     AuditOptions, ComparisonOptions, DTLOptions, InstanceStudyOptions, StudyOptions, TaskStudyOptions, UnlearnOptions,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from hf_dtl.audit.accuracy import LabelledImages
 from hf_dtl.audit.choice import Choice, State, choose
+from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.published import Head, Published
 from hf_dtl.audit.recipes import RECIPES, Unit
 from hf_dtl.audit.stack import FineTuning, batch_order
@@ -151,3 +151,7 @@ def _after_retaining(published: Published, units: Sequence[Unit], rates: Sequenc
     stack = published.stack("retain", network, members, schedule, config.max_gradient_norm)
     stack.advance()
     return [stack.result(position) for position in range(len(members))]
+
+
+from hf_dtl.audit_options import SETS as ATTACK_SETS  # noqa
+from hf_dtl.audit_options import attack_names as parse_attacks  # noqa

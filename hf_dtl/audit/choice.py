@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_dtl.audit.accuracy import LabelledImages
+from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.recipes import Unit
 from hf_dtl.audit.stack import Stack
 
@@ -17,11 +17,12 @@ Classify = Callable[[Unit, State, LabelledImages], Tensor]
 
 @dataclass(frozen=True)
 class Choice:
-    """The best learning rate of one attack, its validation accuracy, and the tensors that it ended with."""
+    """The best learning rate of one attack, its validation accuracy, the tensors that it ended with, and its steps."""
 
     learning_rate: float
     validation_accuracy: float
     state: State
+    effort: int | None = None
 
 
 def share_right(logits: Tensor, labels: Tensor) -> float:
@@ -68,7 +69,7 @@ def choose(
         for position in (i for i, own in enumerate(running) if own == unit):
             value = validate(position)
             if value is not None and (choice is None or value > choice.validation_accuracy):
-                choice = Choice(stack.members[position].learning_rate, value, stack.result(position))
+                choice = Choice(stack.members[position].learning_rate, value, stack.result(position), stack.steps)
         yield unit, choice
 
 

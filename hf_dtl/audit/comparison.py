@@ -4,18 +4,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from hf_dtl.audit.leakage import AxisLeakage
+from hf_dtl.audit.axis_leakage import AxisLeakage
+from hf_dtl.audit.cells import NOT_MEASURED, Cells, average, mark, number, with_deviation, with_interval
 from hf_dtl.audit.report import LeakageReport
-from hf_dtl.audit.tables import (
-    Cells,
-    average,
-    halving_note,
-    interval_note,
-    mark,
-    measured,
-    with_deviation,
-    with_interval,
-)
+from hf_dtl.audit.tables import halving_note, interval_note
+from hf_dtl.audit.task_tables import task_cells
 from hf_dtl.errors import DataError
 
 
@@ -33,6 +26,8 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
     Raises:
         DataError: there is no report, or the reports attacked different data sets or budgets.
     """
+    if reports and all(report.tasks is not None for report in reports):
+        return task_cells(reports)
     if reports and all(report.unlearning is not None for report in reports):
         return unlearning_comparison_cells(reports)
     axes = [report.axes.get("source_subset") for report in reports]
@@ -45,17 +40,22 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
     rows = []
     for report in reports:
         found = report.axes["source_subset"]
-        target, source = report.target_accuracy["scrubbed"], report.source_accuracy["scrubbed"]
-        learned = _learned(found, "scrubbed", places[0], narrow)
+        target, source = (
+            number(found["scrubbed"], NOT_MEASURED) for found in (report.target_accuracy, report.source_accuracy)
+        )
         over = report.leakage_over_retrained
-        ratios = (
-            with_interval(report.leakage, deviation=False),
-            with_deviation(over.mean, None) if narrow else with_interval(over, deviation=False),
-        )
         rows.append(
-            (report.method + mark(report), measured(target) + mark(report), measured(source), *learned, *ratios)
+            (
+                report.method + mark(report),
+                target + mark(report),
+                source,
+                *_learned(found, "scrubbed", places[0], narrow),
+                with_interval(report.leakage, deviation=False),
+                with_deviation(over.mean, None) if narrow else with_interval(over, deviation=False),
+            )
         )
-    before = (measured(reports[0].target_accuracy["undisposed"]), measured(reports[0].source_accuracy["undisposed"]))
+    first = (reports[0].target_accuracy, reports[0].source_accuracy)
+    before = [number(found["undisposed"], NOT_MEASURED) for found in first]
     for model in ("undisposed", "scratch", "retrained"):
         learned = _learned(axes[0], model, places[0], narrow)
         rows.append((f"({model})", *(before if model == "undisposed" else ("", "")), *learned, "", ""))
@@ -97,10 +97,10 @@ def _unlearning_row(report: LeakageReport, model: str, title: str) -> tuple[str,
     leakage = report.leakage_over_retrained.mean if model == "scrubbed" else None
     return (
         title,
-        *("–" if value is None else f"{value:.3f}" for value in (*measured_on, gap)),
-        f"{auc[-1]:.3f}" if auc else "–",
-        f"{sum(points) / len(points):.3f}" if points else "–",
-        "–" if leakage is None else f"{leakage:.3f}",
+        *map(number, (*measured_on, gap)),
+        number(auc[-1] if auc else None),
+        number(sum(points) / len(points) if points else None),
+        number(leakage),
         "–" if cost is None else f"{cost['cpu']:.1f}",
     )
 

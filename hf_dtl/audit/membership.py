@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
-from hf_dtl.audit.accuracy import Classifier, LabelledImages, predict
+from hf_dtl.audit.classifiers import Classifier, LabelledImages, predict
 from hf_dtl.errors import ConfigError, DataError, ModelError
 
 MembershipAttack = Literal["loss", "confidence"]

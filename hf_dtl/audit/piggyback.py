@@ -7,9 +7,9 @@ from threading import Event
 import torch
 from transformers import PreTrainedModel
 
-from hf_dtl.audit.accuracy import LabelledImages
 from hf_dtl.audit.attacks import train as train_attacks
 from hf_dtl.audit.choice import share_right
+from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.published import Published
 from hf_dtl.audit.recipes import RECIPES, Attack, Unit, applies
@@ -30,6 +30,7 @@ class AttackResult:
         validation_accuracy: on the validation split, which the choice was made on, in 0..1.
         diverged: every learning rate ended in values that are not finite; the accuracies are then those of guessing,
             1 / classes, and the learning rate is the smallest.
+        effort: training steps of the chosen run, without those that prepared its start; None when it diverged.
     """
 
     attack: str
@@ -39,6 +40,7 @@ class AttackResult:
     accuracy: float
     validation_accuracy: float
     diverged: bool = False
+    effort: int | None = None
 
 
 class Attacker:
@@ -100,7 +102,8 @@ class Attacker:
                     results.append(AttackResult(*unit, rate, guess, guess, True))
                 else:
                     reached = share_right(classify(test), test.labels)
-                    results.append(AttackResult(*unit, choice.learning_rate, reached, choice.validation_accuracy))
+                    chosen = (choice.learning_rate, reached, choice.validation_accuracy)
+                    results.append(AttackResult(*unit, *chosen, effort=choice.effort))
         except (RuntimeError, TypeError) as error:
             raise ModelError(
                 f"{type(published.model).__name__} failed in the attack {units[0].attack} with {units[0].budget} "

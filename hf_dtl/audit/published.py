@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_dtl.audit.accuracy import LabelledImages, predict
+from hf_dtl.audit.classifiers import LabelledImages, predict
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.networks import Trainable, new_head
 from hf_dtl.audit.recipes import RECIPES, Unit

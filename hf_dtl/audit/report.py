@@ -1,7 +1,6 @@
 """The leakage report: what was measured, as a file that is checked when it is read."""
 
 import json
-import math
 import os
 import platform
 import re
@@ -10,38 +9,45 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from rich.console import Console
+from rich.text import Text
 
+from hf_dtl.audit.axis_leakage import AxisLeakage, Floor, Ratio, leakage_by_axis
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.leakage import AxisLeakage, Floor, Ratio, leakage_by_axis
+from hf_dtl.audit.report_fields import (
+    check_integer,
+    check_membership,
+    check_number,
+    check_object,
+    check_spec,
+    check_suite,
+    check_text,
+    check_weights,
+)
 from hf_dtl.audit.store import PiggybackRecord
-from hf_dtl.audit.unlearning import Unlearning
+from hf_dtl.audit.tables import table
+from hf_dtl.audit.tasks import TaskScores, check_tasks, tasks_to_dict
+from hf_dtl.audit.unlearning import Unlearning, agree
+from hf_dtl.audit.verdict import verdict
 from hf_dtl.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _LOCAL_FOLDERS = re.compile(
     r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*"
 )
 _COMPUTED = {"schema_version", "leakage", "target_destroyed"}
-# Not in every file of this schema: files without them are read with their defaults.
+# Not in every file: those without them are read with their defaults.
 _OPTIONAL = {
-    "settings",
-    "machine",
-    "chance",
-    "target_margin",
-    "target_destroyed",
-    "membership",
-    "unlearning",
-    "weights",
-}
-_WEIGHTS_FILE, _SHA256 = re.compile(r"[^/\\]+\.safetensors"), re.compile(r"[0-9a-f]{64}")
-MEMBERSHIP_SHARES = (
-    "auc", "balanced_accuracy", "tpr_at_1_percent_fpr", "forget_member_rate", "held_out_member_rate",
-)  # fmt: skip
+    "settings", "machine", "chance", "target_margin", "target_destroyed",
+    "membership", "unlearning", "weights",
+}  # fmt: skip
+_SINCE_2 = {"spec", "suite", "tasks"}
 
 
 def library_version() -> str:
@@ -81,32 +87,6 @@ def without_folders(value: Any) -> Any:
     return value
 
 
-def _check_membership(rows: object) -> None:
-    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Mapping) for row in rows):
-        raise DataError(f"`membership` of a leakage report must be a list of objects, got {rows!r}.")
-    for row in rows:
-        for name in ("model", "attack"):
-            if not isinstance(row.get(name), str) or not row[name]:
-                raise DataError(f"A row of `membership` needs the text `{name}`, got {row!r}.")
-        for name, value in row.items():
-            share = name in MEMBERSHIP_SHARES
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if value is None or (number and (not share or 0 <= value <= 1)) or (isinstance(value, str) and not share):
-                continue
-            wanted = "in 0..1" if share else "a text, a finite number"
-            raise DataError(f"`{name}` in a row of `membership` must be {wanted} or null, got {value!r}.")
-
-
-def _check_weights(weights: object) -> None:
-    if not isinstance(weights, dict):
-        raise DataError(f"`weights` of a leakage report must be an object, got {weights!r}.")
-    for name, value in weights.items():
-        if not isinstance(name, str) or not _WEIGHTS_FILE.fullmatch(name):
-            raise DataError(f"`weights` of a leakage report names safetensors files without folders, got {name!r}.")
-        if not isinstance(value, str) or not _SHA256.fullmatch(value):
-            raise DataError(f"`weights.{name}` of a leakage report must be 64 hexadecimal digits, got {value!r}.")
-
-
 @dataclass(frozen=True)
 class LeakageReport:
     """Everything the audit of one scrubbed model measured; `leakage` follows from the attacks and is not an input.
@@ -132,7 +112,13 @@ class LeakageReport:
         unlearning: accuracies on the images that were forgotten and kept, where a part of one data set was unlearned;
             `target` is then what is retained of it and `source` what is forgotten.
         weights: SHA-256 of every safetensors file of the scrubbed model that was attacked, by file name, as
-            `hf_dtl.hub.weights_sha256` gives it; empty where it is not known.
+            `hf_dtl.hub.weights_sha256` gives it; empty where it is not known. `TASK/model.safetensors` where there
+            are several tasks.
+        spec: the scenario, flat, so that it can be built again: its `kind` (`task`, `part` or `tasks`), `forget` and
+            `retain` as `audit` takes them, `seed`, and what else decides the images. Folders are cut off. Empty
+            where it is not known.
+        suite: `name` of the suite of attacks and `hash` of all its settings that decide numbers.
+        tasks: where images were forgotten for some tasks of a model of several, what became of each task.
 
     Raises:
         DataError: a value is missing, of the wrong type or out of its range.
@@ -151,35 +137,38 @@ class LeakageReport:
     membership: list[dict[str, Any]] = field(default_factory=list)
     unlearning: Unlearning | None = None
     weights: dict[str, str] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    suite: dict[str, str] = field(default_factory=dict)
+    tasks: dict[str, TaskScores] | None = None
 
     def __post_init__(self) -> None:
         for name in ("method", "library_version"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise DataError(f"`{name}` of a leakage report must be a text, got {getattr(self, name)!r}.")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise DataError(f"`seed` of a leakage report must be an integer, got {self.seed!r}.")
+            check_text(getattr(self, name), name)
+        check_integer(self.seed, "seed")
         for name in ("target_accuracy", "source_accuracy", "chance", "settings", "machine"):
-            if not isinstance(getattr(self, name), dict):
-                raise DataError(f"`{name}` of a leakage report must be an object, got {getattr(self, name)!r}.")
+            check_object(getattr(self, name), name)
         for name in ("target_accuracy", "source_accuracy"):
-            if set(getattr(self, name)) != {"undisposed", "scrubbed"}:
-                raise DataError(
-                    f"`{name}` needs the keys undisposed and scrubbed, got {', '.join(getattr(self, name)) or 'none'}."
-                )
-        shares = {"target_margin": self.target_margin, **{f"chance.{key}": v for key, v in self.chance.items()}}
-        for name in ("target_accuracy", "source_accuracy"):
-            shares |= {f"{name}.{key}": v for key, v in getattr(self, name).items() if v is not None}
-        for name, value in shares.items():
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
-                raise DataError(f"`{name}` of a leakage report must be in 0..1, got {value!r}.")
-        if not self.piggyback or not all(isinstance(record, PiggybackRecord) for record in self.piggyback):
+            values = getattr(self, name)
+            if set(values) != {"undisposed", "scrubbed"}:
+                raise DataError(f"`{name}` needs the keys undisposed and scrubbed, got {', '.join(values) or 'none'}.")
+            for key, value in values.items():
+                if value is not None:
+                    check_number(value, f"{name}.{key}")
+        check_number(self.target_margin, "target_margin")
+        for key, value in self.chance.items():
+            check_number(value, f"chance.{key}")
+        if self.tasks is not None:
+            check_tasks(self.tasks)
+        # Where only regressions were forgotten, there is nothing that could be attacked.
+        if not all(isinstance(r, PiggybackRecord) for r in self.piggyback) or not (self.piggyback or self.tasks):
             raise DataError("A leakage report needs at least one finished attack in `piggyback`.")
+        check_weights(self.weights, self.tasks or ())
+        check_membership(self.membership)
+        check_spec(self.spec)
+        check_suite(self.suite)
         object.__setattr__(self, "piggyback", tuple(self.piggyback))
-        object.__setattr__(self, "settings", without_folders(self.settings))
-        object.__setattr__(self, "machine", without_folders(self.machine))
-        _check_weights(self.weights)
-        _check_membership(self.membership)
-        object.__setattr__(self, "membership", without_folders(self.membership))
+        for name in ("settings", "machine", "membership", "spec"):
+            object.__setattr__(self, name, without_folders(getattr(self, name)))
         _ = self.axes
 
     @cached_property
@@ -199,16 +188,45 @@ class LeakageReport:
 
     @property
     def floor(self) -> Floor:
-        """The model that leakage 0 means: retrained where a part of one data set was unlearned, else scratch."""
-        return "scratch" if self.unlearning is None else "retrained"
-
-    @property
-    def headline(self) -> Ratio:
-        """Leakage over that floor, which the verdict reads.
+        """The model that leakage 0 means: retrained where a part of the data was unlearned, else scratch.
 
         What is retained of a data set helps to learn the rest: scratch would be no fair floor there.
         """
-        return self.leakage if self.unlearning is None else self.leakage_over_retrained
+        return "scratch" if self.unlearning is None and self.tasks is None else "retrained"
+
+    @property
+    def headline(self) -> Ratio:
+        """Leakage over that floor, which the verdict reads."""
+        return self.leakage if self.floor == "scratch" else self.leakage_over_retrained
+
+    @property
+    def verdict(self) -> str:
+        """What the report shows, in a few plain sentences; see `hf_dtl.audit.verdict`."""
+        return verdict(self)
+
+    def __str__(self) -> str:
+        """The verdict and every table, as plain text of 100 columns."""
+        console = Console(width=100, file=StringIO(), color_system=None)
+        console.print(Text(self.verdict))
+        for cells in table(self):
+            console.print("", cells)
+        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+
+    def plot(self, folder: str | Path) -> list[Path]:
+        """Draw the report: PL accuracy over budgets, leakage attack by attack, and the scores of several tasks.
+
+        Args:
+            folder: of the pictures `piggyback`, `attacks` and `tasks`; made where it is missing.
+
+        Returns:
+            The files written, of each a PNG and an SVG.
+        """
+        from hf_dtl.audit.plots import plot_attacks, plot_piggyback, plot_tasks  # Matplotlib takes a second
+
+        files = [] if self.tasks is None else plot_tasks([self], Path(folder) / "tasks")
+        if self.axes:
+            files += [*plot_piggyback(self, Path(folder) / "piggyback"), *plot_attacks(self, Path(folder) / "attacks")]
+        return files
 
     @property
     def target_destroyed(self) -> bool | None:
@@ -257,11 +275,14 @@ class LeakageReport:
             "target_destroyed": self.target_destroyed,
             "target_margin": self.target_margin,
             "chance": self.chance,
+            "spec": self.spec,
+            "suite": self.suite,
             "settings": self.settings,
             "machine": self.machine,
             "weights": self.weights,
             "membership": self.membership,
             **({} if self.unlearning is None else {"unlearning": self.unlearning.to_dict()}),
+            **({} if self.tasks is None else {"tasks": tasks_to_dict(self.tasks)}),
             "piggyback": [asdict(record) for record in self.piggyback],
         }
 
@@ -289,13 +310,14 @@ class LeakageReport:
             raise DataError(f"The leakage report is not JSON: {error}.") from error
         if not isinstance(content, dict):
             raise DataError("The leakage report must be a JSON object.")
-        if content.get("schema_version") != SCHEMA_VERSION:
+        schema = content.get("schema_version")
+        if schema not in range(1, SCHEMA_VERSION + 1) or isinstance(schema, bool):
             raise DataError(
-                f"The report has schema_version {content.get('schema_version')!r}, this library reads "
-                f"{SCHEMA_VERSION}. Read it with the library version {content.get('library_version')!r}."
+                f"The report has schema_version {schema!r}, this library reads up to {SCHEMA_VERSION}. "
+                f"Read it with the library version {content.get('library_version')!r}."
             )
-        required = {*cls.__dataclass_fields__, *_COMPUTED} - _OPTIONAL
-        missing, unknown = required - content.keys(), content.keys() - required - _OPTIONAL
+        known = {*cls.__dataclass_fields__, *_COMPUTED} - (_SINCE_2 if schema == 1 else set())
+        missing, unknown = known - _OPTIONAL - {"tasks"} - content.keys(), content.keys() - known
         if missing or unknown:
             raise DataError(
                 f"The leakage report lacks {', '.join(sorted(missing)) or 'nothing'} and has the unknown keys "
@@ -307,23 +329,20 @@ class LeakageReport:
         values = {key: value for key, value in content.items() if key not in {*_COMPUTED, "piggyback"}}
         if "unlearning" in values:
             values["unlearning"] = Unlearning.from_dict(values["unlearning"])
+        if "tasks" in values:
+            tasks = check_object(values["tasks"], "tasks")
+            values["tasks"] = {name: TaskScores.from_dict(task) for name, task in tasks.items()}
         report = cls(piggyback=records, **values)
         report._check_claims(content)
         return report
 
     def _check_claims(self, content: dict[str, Any]) -> None:
         """Compare the numbers written in the file with those that follow from its attacks."""
-        claim = content["leakage"]
-        if not isinstance(claim, dict):
-            raise DataError(f"`leakage` of a leakage report must be an object, got {claim!r}.")
+        claim = check_object(content["leakage"], "leakage")
         written = ("low", "high") if {"low", "high"} & claim.keys() else ()  # the first files had no interval
         for name in ("mean", "deviation", *written):
             own, claimed = getattr(self.headline, name), claim.get(name)
-            if isinstance(own, float) and isinstance(claimed, (int, float)):
-                agree = math.isclose(own, claimed, abs_tol=1e-6)
-            else:
-                agree = own is None and claimed is None
-            if not agree:
+            if not agree(own, claimed):
                 raise DataError(
                     f"The report says leakage {name} {claimed!r}, but its attacks give {own!r}. "
                     "It was changed by hand or cut; run the audit again."

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed
 
+from hf_dtl.audit.report_fields import check_integer, check_number, check_text
 from hf_dtl.errors import DataError, OutputError
 from hf_dtl.processes import portable
 
@@ -34,6 +35,7 @@ class PiggybackRecord:
         accuracy: PL accuracy on the test split, in 0..1.
         validation_accuracy: accuracy on the validation split, in 0..1.
         diverged: no learning rate gave finite values; the accuracies are those of guessing.
+        effort: training steps of the chosen run; None where it is not known.
 
     Raises:
         DataError: a value has the wrong type or is out of its range.
@@ -49,6 +51,7 @@ class PiggybackRecord:
     accuracy: float
     validation_accuracy: float
     diverged: bool = False
+    effort: int | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (("model", ModelName), ("axis", Axis)):
@@ -57,18 +60,15 @@ class PiggybackRecord:
                     f"A piggyback record has the {name} {getattr(self, name)!r}; "
                     f"it must be one of {', '.join(allowed.__args__)}."  # type: ignore[attr-defined]
                 )
+        of = "of a piggyback record"
         for name in ("dataset", "attack"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise DataError(f"`{name}` of a piggyback record must be a text, got {getattr(self, name)!r}.")
-        for name, lowest in (("budget", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-                raise DataError(f"`{name}` of a piggyback record must be an integer from {lowest}, got {value!r}.")
+            check_text(getattr(self, name), name, of)
+        check_integer(self.budget, "budget", of, lowest=1)
+        check_integer(self.seed, "seed", of, lowest=0)
         for name, highest in (("learning_rate", math.inf), ("accuracy", 1.0), ("validation_accuracy", 1.0)):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not 0 <= value <= highest:
-                raise DataError(f"`{name}` of a piggyback record must be in 0..{highest}, got {value!r}.")
+            check_number(getattr(self, name), name, of, 0, highest)
+        if self.effort is not None:
+            check_integer(self.effort, "effort", of, lowest=0)
         if not isinstance(self.diverged, bool):
             raise DataError(f"`diverged` of a piggyback record must be true or false, got {self.diverged!r}.")
 
@@ -78,7 +78,7 @@ class PiggybackRecord:
         if not isinstance(entry, dict):
             raise DataError(f"A piggyback record must be an object, got {entry!r}.")
         known = {f.name for f in fields(cls)}
-        wrong = sorted(map(str, entry.keys() - known)) + sorted(known - entry.keys() - {"diverged"})
+        wrong = sorted(map(str, entry.keys() - known)) + sorted(known - entry.keys() - {"diverged", "effort"})
         if wrong:
             raise DataError(f"A piggyback record has unknown or missing keys: {', '.join(wrong)}.")
         return cls(**entry)

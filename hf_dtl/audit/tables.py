@@ -1,109 +1,43 @@
 """The report as tables, for the terminal and for Markdown; both show the same cells."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
+from hf_dtl.audit.axis_leakage import AxisLeakage
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.leakage import Average, AxisLeakage, PLAccuracy, Ratio
-from hf_dtl.audit.report import MEMBERSHIP_SHARES, LeakageReport
+from hf_dtl.audit.cells import (
+    AXIS_TITLES,
+    MODELS,
+    NOT_MEASURED,
+    Cells,
+    average,
+    mark,
+    number,
+    with_interval,
+)
+from hf_dtl.audit.report_fields import MEMBERSHIP_SHARES
+from hf_dtl.audit.task_tables import task_cells
 
-AXIS_TITLES = {"source_subset": "source subset", "novel_downstream": "novel task"}
-MODELS = ("undisposed", "scrubbed", "scratch", "retrained")
-NOT_MEASURED = "not measured"
-
-
-@dataclass(frozen=True)
-class Cells:
-    """A table as text: a title, column headings, rows, and notes below it."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def rich(self) -> Table:
-        """Give the table for a terminal of 100 columns."""
-        # As `Text`: in a plain string, Rich would take class names in brackets for markup and swallow them.
-        table = Table(
-            title=Text(self.title),
-            caption=Text("\n".join(self.notes)) if self.notes else None,
-            caption_justify="left",
-            box=SIMPLE_HEAD,
-            show_edge=False,
-            padding=(0, 1, 0, 0),
-        )
-        # Where the numbers leave room for the first column, only that is wrapped; no cell is ever cut.
-        headings = [self.columns[0], *(column.replace(" ", "\n", 1) for column in self.columns[1:])]
-        lines = [
-            [line for cell in column for line in cell.split("\n")] for column in zip(headings, *self.rows, strict=True)
-        ]
-        whole = sum(1 + max(map(len, cells)) for cells in lines[1:]) <= 88
-        for i, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if i else "left", no_wrap=whole and i > 0, overflow="fold")
-        above = ""
-        for first, *rest in self.rows:
-            table.add_row(Text(first if first != above else ""), *map(Text, rest))
-            above = first
-        return table
-
-    def markdown(self) -> str:
-        """Give the table as GitHub Markdown, the notes as a paragraph below it."""
-        rule = [":--", *["--:"] * (len(self.columns) - 1)]
-        rows = [self.columns, rule, *self.rows]
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)])
-
-
-def with_deviation(mean: float | None, deviation: float | None) -> str:
-    """Write a number with its deviation, three decimals each; `undefined` when there is none."""
-    if mean is None:
-        return "undefined"
-    return f"{mean:.3f}" if deviation is None else f"{mean:.3f} ± {deviation:.3f}"
-
-
-def interval(ratio: Ratio) -> str:
-    """Write the bootstrap interval of a leakage, ∞ where there is no bound; nothing when it is undefined."""
-    if ratio.mean is None:
-        return ""
-    low = "-∞" if ratio.low is None else f"{ratio.low:.3f}"
-    return f"[{low}, {'∞' if ratio.high is None else f'{ratio.high:.3f}'}]"
-
-
-def with_interval(ratio: Ratio, *, deviation: bool = True) -> str:
-    """Write a leakage with its interval, and its deviation unless that is not wanted."""
-    return f"{with_deviation(ratio.mean, ratio.deviation if deviation else None)} {interval(ratio)}".strip()
-
-
-def measured(accuracy: float | None) -> str:
-    """Write an accuracy, or that it was not measured."""
-    return NOT_MEASURED if accuracy is None else f"{accuracy:.3f}"
-
-
-def average(found: PLAccuracy | Average | None, *, deviation: bool = True) -> str:
-    """Write an accuracy over seeds, or a dash where there is none."""
-    return "–" if found is None else with_deviation(found.mean, found.deviation if deviation else None)
-
-
-def mark(report: LeakageReport) -> str:
-    """The sign that stands behind a method or a target accuracy when the target is destroyed."""
-    return " †" if report.target_destroyed else ""
+if TYPE_CHECKING:
+    from hf_dtl.audit.report import LeakageReport
 
 
 def accuracy_cells(report: LeakageReport) -> Cells:
     """Accuracy of both tasks before and after disposal, and the leakage."""
-    target, source = report.target_accuracy, report.source_accuracy
+    roles, tasks = ("undisposed", "scrubbed"), (report.target_accuracy, report.source_accuracy)
+    target, source = ([number(found[role], NOT_MEASURED) for role in roles] for found in tasks)
     rows = (
-        ("target accuracy", measured(target["undisposed"]), measured(target["scrubbed"]) + mark(report)),
-        ("source accuracy", measured(source["undisposed"]), measured(source["scrubbed"])),
+        ("target accuracy", target[0], target[1] + mark(report)),
+        ("source accuracy", *source),
         ("leakage over scratch", "1.000", with_interval(report.leakage)),
         ("leakage over retrained", "1.000", with_interval(report.leakage_over_retrained)),
     )
     title = f"{report.method}{mark(report)}, seed {report.seed}"
-    return Cells(title, ("", "undisposed", "scrubbed"), rows, _notes(report))
+    return Cells(title, ("", *roles), rows, _notes(report))
 
 
 def target_note(report: LeakageReport) -> str | None:
@@ -205,7 +139,7 @@ def membership_cells(report: LeakageReport) -> Cells:
     rows = []
     for row in report.membership:
         calibration = f" ({str(row['calibration']).replace('_', ' ')})" if row.get("calibration") else ""
-        rows.append((row["attack"] + calibration, row["model"], *(_share(row.get(k)) for k in MEMBERSHIP_SHARES)))
+        rows.append((row["attack"] + calibration, row["model"], *(number(row.get(k)) for k in MEMBERSHIP_SHARES)))
     noise = [noise for row in report.membership if isinstance(noise := row.get("auc_noise"), (int, float))]
     columns = (
         *("membership inference", "model", "AUC", "balanced accuracy", "TPR at 1 % FPR"),
@@ -227,11 +161,11 @@ def unlearning_cells(report: LeakageReport) -> Cells:
     titles = {"test": "test images of what is retained", "forgotten_test": "test images of the forgotten classes"}
     roles = ("undisposed", "scrubbed", "retrained")
     rows = [
-        (f"{split}: {counts[split]}" if split in counts else titles[split], *(_share(values.get(r)) for r in roles))
+        (f"{split}: {counts[split]}" if split in counts else titles[split], *(number(values.get(r)) for r in roles))
         for split, values in found.accuracy.items()
     ]
     gaps = [found.average_gap(role) if role in found.accuracy["forget"] else None for role in roles]
-    rows.append(("average gap to retrained", *map(_share, gaps)))
+    rows.append(("average gap to retrained", *map(number, gaps)))
     costs = [found.cost.get(role) for role in roles]
     rows.append(("CPU seconds", *("–" if cost is None else f"{cost['cpu']:.1f}" for cost in costs)))
     notes = ["Average gap: mean distance of the accuracies on forget, retain and test; lower is better."]
@@ -244,19 +178,13 @@ def unlearning_cells(report: LeakageReport) -> Cells:
     return Cells(f"Unlearning {found.request}", ("accuracy", *roles), tuple(rows), tuple(notes))
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
 def report_cells(report: LeakageReport) -> list[Cells]:
     """Every table of one report, in the order they are shown."""
-    before = [] if report.unlearning is None else [unlearning_cells(report)]
-    cells = [
-        *before,
-        accuracy_cells(report),
-        piggyback_cells(report),
-        *(attack_cells(report, axis) for axis in report.axes),
-    ]
+    cells = [] if report.tasks is None else [task_cells([report])]
+    cells += [] if report.unlearning is None else [unlearning_cells(report)]
+    cells.append(accuracy_cells(report))
+    if report.axes:
+        cells += [piggyback_cells(report), *(attack_cells(report, axis) for axis in report.axes)]
     return [*cells, membership_cells(report)] if report.membership else cells
 
 

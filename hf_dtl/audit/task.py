@@ -6,7 +6,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from hf_dtl.audit.accuracy import LabelledImages
+from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.store import Axis
 from hf_dtl.errors import ConfigError, DataError
 

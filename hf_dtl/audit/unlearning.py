@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from hf_dtl.audit.report_fields import check_number, check_object, check_text, is_number
 from hf_dtl.errors import DataError
 from hf_dtl.functional.metrics import average_gap, tug_of_war
 
@@ -38,14 +39,12 @@ class Unlearning:
     cost: dict[str, dict[str, float] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.request, str) or not self.request:
-            raise DataError(f"`request` of `unlearning` must be a text, got {self.request!r}.")
+        of = "of `unlearning`"
+        check_text(self.request, "request", of)
         for name in ("images", "accuracy", "cost"):
-            if not isinstance(getattr(self, name), dict):
-                raise DataError(f"`{name}` of `unlearning` must be an object, got {getattr(self, name)!r}.")
-        if set(self.images) != {"forget", "retain"} or not all(
-            isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in self.images.values()
-        ):
+            check_object(getattr(self, name), name, of)
+        counts = self.images.values()
+        if set(self.images) != {"forget", "retain"} or not all(isinstance(n, int) and is_number(n, 1) for n in counts):
             raise DataError(f"`images` of `unlearning` needs positive counts of forget and retain, got {self.images}.")
         if not set(GAP_SPLITS) <= set(self.accuracy) <= set(SPLITS):
             raise DataError(f"`accuracy` of `unlearning` needs {', '.join(GAP_SPLITS)}, got {list(self.accuracy)}.")
@@ -56,13 +55,12 @@ class Unlearning:
             if not isinstance(values, dict) or set(values) != models:
                 raise DataError(f"`accuracy.{split}` of `unlearning` lacks a model: {values!r}.")
             for model, value in values.items():
-                if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
-                    raise DataError(f"`accuracy.{split}.{model}` of `unlearning` must be in 0..1, got {value!r}.")
+                check_number(value, f"accuracy.{split}.{model}", of)
         for model, cost in self.cost.items():
             if cost is not None and (
                 not isinstance(cost, dict)
                 or set(cost) - {"peak_mib"} != {"cpu", "wall"}
-                or not all(isinstance(s, (int, float)) and math.isfinite(s) and s >= 0 for s in cost.values())
+                or not all(is_number(seconds, 0) for seconds in cost.values())
             ):
                 raise DataError(
                     f"`cost.{model}` of `unlearning` must hold cpu and wall seconds (and peak_mib), got {cost!r}."
@@ -108,9 +106,15 @@ class Unlearning:
         result = cls(**{name: content[name] for name in cls.__dataclass_fields__})
         for name in _COMPUTED:
             own, claimed = getattr(result, name)(), content[name]
-            both = isinstance(own, float) and isinstance(claimed, (int, float))
-            if not (math.isclose(own, claimed, abs_tol=1e-6) if both else own is claimed is None):
+            if not agree(own, claimed):
                 raise DataError(
                     f"`unlearning` says {name} {claimed!r}, but its accuracies give {own!r}. Run the audit again."
                 )
         return result
+
+
+def agree(own: float | None, claimed: object) -> bool:
+    """Whether a number written in a file is the one that follows from the rest of it, but for rounding."""
+    if isinstance(own, float) and isinstance(claimed, (int, float)):
+        return math.isclose(own, claimed, abs_tol=1e-6)
+    return own is None and claimed is None

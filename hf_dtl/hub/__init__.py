@@ -1,6 +1,6 @@
 """Publishing: the leakage card, and what belongs to it."""
 
-from hf_dtl.hub.card import leakage_card
-from hf_dtl.hub.weights import weights_sha256
+import lazy_loader
 
-__all__ = ["leakage_card", "weights_sha256"]
+_PUBLIC = {"card": ["leakage_card"], "staging": ["add_evidence", "stage"], "weights": ["weights_sha256"]}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=_PUBLIC)

@@ -11,8 +11,7 @@ from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.tables import halving_note, report_cells
 from hf_dtl.errors import DataError
 from hf_dtl.hub.markdown import code, plain, plain_cells
-from hf_dtl.hub.metadata import card_metadata
-from hf_dtl.hub.verdict import verdict
+from hf_dtl.hub.metadata import card_metadata, request
 
 TEMPLATE = Path(__file__).parent / "templates" / "leakage_card.md.jinja"
 
@@ -20,8 +19,19 @@ ALTERNATIVE_TEXTS = {
     "piggyback": "PL accuracy over budgets: undisposed, scrubbed, scratch and retrained model",
     "attacks": "Leakage attack by attack, with bootstrap intervals",
     "comparison": "Target accuracy against leakage, one point a method",
+    "tasks": "Every task's score on forgotten, retained and test images",
 }
 VERSIONS = ("torch", "transformers", "python")
+# What this library had to make up from abstracts, by a part of the method's name.
+RECONSTRUCTIONS = {
+    "collision": "The gradient-collision loss of this library is a reconstruction from the paper's abstract and "
+    "second-hand summaries; the numbers do not compare with published ones.",
+    "multitask": "The method is a reconstruction of arXiv 2605.19042 from its abstract; its numbers do not compare "
+    "with published ones.",
+}
+
+Labels = Sequence[str] | Mapping[int, str]
+"""In order, or by position as `config.id2label` has them."""
 
 
 def _address(plot: Path) -> str:
@@ -41,11 +51,22 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return rows
 
 
+def _labels(report: LeakageReport, given: Any) -> dict[str, list[str]]:
+    """Labels by task, in order; of a model of one task under no name."""
+    labels = {}
+    for task, names in (given if report.tasks else {"": given}).items():
+        labels[task] = list(names.values() if isinstance(names, Mapping) else names)
+    if not all(labels.values()) or set(labels) != set(report.tasks or [""]):
+        tasks = f" for each of its tasks {', '.join(report.tasks)}" if report.tasks else ""
+        raise DataError(f"The card needs the labels of the published model{tasks}, got {given!r}.")
+    return labels
+
+
 def leakage_card(
     report: LeakageReport,
     *,
     base_model: str | None = None,
-    model_labels: Sequence[str] | Mapping[int, str],
+    model_labels: Labels | Mapping[str, Labels],
     plots: Sequence[str | Path] = (),
 ) -> ModelCard:
     """Write the model card of a scrubbed model from its leakage report.
@@ -53,22 +74,21 @@ def leakage_card(
     Args:
         report: the report of the model that is published.
         base_model: Hub id of the model that the work started from; a local folder is left out.
-        model_labels: the labels of the published model, in order or by position (`config.id2label`).
+        model_labels: the labels of the published model, in order or by position (`config.id2label`); of several
+            tasks, these by task.
         plots: pictures, relative to the card (`plots/piggyback.png`); of an absolute path only the name is used.
 
     Returns:
         The card; `card.save(folder / "README.md")` writes it.
 
     Raises:
-        DataError: there are no labels.
+        DataError: there are no labels, or not of the report's tasks.
 
     Example:
         >>> card = leakage_card(report, model_labels=["6", "7"], plots=["plots/piggyback.png"])  # doctest: +SKIP
         >>> card.save("scrubbed/README.md")  # doctest: +SKIP
     """
-    labels = list(model_labels.values()) if isinstance(model_labels, Mapping) else list(model_labels)
-    if not labels:
-        raise DataError("The card needs the labels of the published model, got none.")
+    labels = _labels(report, model_labels)
     pictures = [Path(plot) for plot in plots]
     settings = dict(report.settings)
     command, notes = settings.pop("command", None), settings.pop("notes", [])
@@ -79,7 +99,7 @@ def leakage_card(
         plain=plain,
         code=code,
         report=report,
-        verdict=verdict(report),
+        request=request(report),
         source=settings.get("source_dataset"),
         target=settings.get("target_dataset"),
         labels=labels,
@@ -93,7 +113,7 @@ def leakage_card(
         attack_seeds=sorted({record.seed for record in report.piggyback}),
         halving=halving_note([report]),
         notes=[notes] if isinstance(notes, str) else notes,
-        reconstruction="collision" in report.method,
+        reconstructions=[said for name, said in RECONSTRUCTIONS.items() if name in report.method],
         versions={"hf_dtl": report.library_version, **{name: report.machine.get(name) for name in VERSIONS}},
         machine={name: value for name, value in report.machine.items() if name not in VERSIONS},
     )

@@ -1,13 +1,13 @@
 """What a published folder must not hold: files, local paths, secrets, and weights besides the published model's."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import torch
 from PIL import Image
 from safetensors import safe_open
 from transformers import AutoModelForImageClassification
@@ -238,7 +238,7 @@ def check_weights(folder: Path) -> None:
     stored = 0
     for file in files:
         with safe_open(folder / file, "pt") as opened:
-            stored += sum(torch.Size(opened.get_slice(key).get_shape()).numel() for key in opened.keys())
+            stored += sum(math.prod(opened.get_slice(key).get_shape()) for key in opened.keys())
     values = sum(value.numel() for value in model.state_dict().values())
     if stored > values:
         raise PublishError(

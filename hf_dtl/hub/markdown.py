@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from hf_dtl.audit.tables import Cells
+from hf_dtl.audit.cells import Cells
 
 
 def plain(text: object) -> str:

@@ -6,12 +6,12 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from hf_dtl.audit.axis_leakage import PLAccuracy, Ratio
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.leakage import PLAccuracy, Ratio
+from hf_dtl.audit.cells import AXIS_TITLES
 from hf_dtl.audit.report import LeakageReport, without_folders
-from hf_dtl.audit.tables import AXIS_TITLES
+from hf_dtl.audit.tasks import mean_uis
 
-TAGS = ("hf_dtl", "unlearning", "disposable-transfer-learning", "image-classification")
 TASK_TYPE = "image-classification"
 
 
@@ -26,13 +26,25 @@ def card_metadata(report: LeakageReport, base_model: str | None = None) -> Model
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=TASK_TYPE,
-        tags=[tag for tag in TAGS if report.unlearning is None or tag != "disposable-transfer-learning"],
+        tags=_tags(report),
         base_model=base_model if known else None,
         base_model_relation="finetune" if known else None,
         unlearning=_unlearning(report),
         model_name=f"{report.method}-scrubbed",
-        eval_results=[*_accuracies(report), *_relearned(report)],
+        eval_results=[*_accuracies(report), *_scores(report), *_relearned(report)],
     )
+
+
+def _tags(report: LeakageReport) -> list[str]:
+    kind = ["disposable-transfer-learning"] if report.unlearning is None else []
+    return ["hf_dtl", "unlearning", *(["multi-task"] if report.tasks else kind), TASK_TYPE]
+
+
+def request(report: LeakageReport) -> str | None:
+    """What was to be forgotten, as the user wrote it; None for a whole task, or where the report does not say."""
+    if report.unlearning is not None:
+        return report.unlearning.request
+    return str(report.spec["forget"]) if report.tasks and report.spec else None
 
 
 def _is_hub_id(name: str) -> bool:
@@ -49,6 +61,11 @@ def _unlearning(report: LeakageReport) -> dict[str, Any]:
     for key, setting in (("disposed_of", "source_dataset"), ("kept", "target_dataset")):
         if report.settings.get(setting) is not None:
             told[key] = str(report.settings[setting])
+    if report.tasks:
+        told["disposed_of"] = request(report)
+        told["tasks"] = [name for name, task in report.tasks.items() if task.forgotten]
+        impact = mean_uis(report.tasks, "scrubbed")
+        told["unlearning_impact_score"] = None if impact is None else round(impact, 6)
     told["leakage"] = {
         "floor": report.floor,
         "confidence": CONFIDENCE,
@@ -99,6 +116,25 @@ def _accuracies(report: LeakageReport) -> list[EvalResult]:
         )
         for role, found, name in rows
         if (after := found["scrubbed"]) is not None
+    ]
+
+
+def _scores(report: LeakageReport) -> list[EvalResult]:
+    """Score of every task of a model of several on the test images and, as a warning, on the forgotten ones."""
+    return [
+        EvalResult(
+            task_type=TASK_TYPE,
+            dataset_type=name,
+            dataset_name=f"{name}, {split} images",
+            dataset_config=f"task-{name}",
+            dataset_split=split,
+            metric_type="accuracy" if task.kind == "classes" else "r_squared",
+            metric_name=f"{split} score" + (" (proves nothing: see piggyback accuracy)" if split == "forget" else ""),
+            metric_value=round(task.scores[split]["scrubbed"], 6),
+            metric_args=_known(before_disposal=task.scores[split].get("undisposed")) or None,
+        )
+        for name, task in (report.tasks or {}).items()
+        for split in ("test", "forget")
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from hf_dtl.audit.tables import Cells
+from hf_dtl.audit.cells import Cells
 from hf_dtl.hub.markdown import code, plain, plain_cells
 from hf_dtl.hub.metadata import TASK_TYPE
 

@@ -1,6 +1,6 @@
 """Publish a scrubbed model on the Hub, together with its leakage card and report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,12 +21,13 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DTLError, PublishError
 from hf_dtl.hub.leaks import INDEX, leak_of
-from hf_dtl.hub.staging import PLOTS, PROCESSORS, StagedFile, add_evidence, stage
+from hf_dtl.hub.staging import CONFIG, PLOTS, PROCESSORS, StagedFile, add_evidence, stage
+from hf_dtl.hub.weights import ONE
 
 MAIN = "main"
 MESSAGE = "Publish the scrubbed model with its leakage report"
 # Of these, an earlier publication leaves nothing behind: a card never stands beside other weights than its own.
-_REPLACED = ["*.safetensors", INDEX, PLOTS, *PROCESSORS]
+_REPLACED = ["*.safetensors", PLOTS, *(n for name in (CONFIG, INDEX, *PROCESSORS) for n in (name, f"*/{name}"))]
 
 
 class Published(NamedTuple):
@@ -99,7 +100,7 @@ def publish(
 
 
 def publish_model(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Mapping[str, PreTrainedModel],
     processor: BaseImageProcessor,
     report: LeakageReport,
     repo_id: str,
@@ -110,7 +111,7 @@ def publish_model(
     """Publish a model in memory with the report of its audit, from which card and plots are made.
 
     Args:
-        model: the scrubbed model, with its weights as they were audited.
+        model: the scrubbed model, with its weights as they were audited; of several tasks, one model for each name.
         processor: its image processor.
         report: of the audit of what `model.save_pretrained` writes.
         repo_id: see `publish`.
@@ -121,8 +122,9 @@ def publish_model(
         PublishError: see `publish`; also where the report was made from other weights.
     """
     with TemporaryDirectory(prefix="hf_dtl_model_") as folder:
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        for name, one in (model if isinstance(model, Mapping) else {ONE: model}).items():
+            one.save_pretrained(Path(folder) / name)
+            processor.save_pretrained(Path(folder) / name)
         add_evidence(folder, report, base_model=base_model)
         return publish(folder, repo_id, **options)
 

@@ -5,24 +5,25 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub import ModelCard
 
-from hf_dtl.audit import LeakageReport, plot_attacks, plot_piggyback
+from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DataError, OutputError, PublishError
 from hf_dtl.hub.card import leakage_card
 from hf_dtl.hub.leaks import INDEX, check_json, check_labels, check_text, check_weights, leak_of, texts_of
 from hf_dtl.hub.metadata import card_metadata
-from hf_dtl.hub.weights import sha256_of, weights_sha256
+from hf_dtl.hub.weights import ONE, model_folders, sha256_of, weights_sha256
 
-REPORT, CARD = "leakage_report.json", "README.md"
+CONFIG, REPORT, CARD, PLOTS = "config.json", "leakage_report.json", "README.md", "plots/*.png"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-PLOTS = "plots/*.png"
-SHARDS = "model-?????-of-?????.safetensors"
-ALLOWED = ("config.json", *PROCESSORS, "model.safetensors", SHARDS, INDEX, CARD, REPORT, PLOTS)
+MODEL = (CONFIG, *PROCESSORS, "model.safetensors", "model-?????-of-?????.safetensors", INDEX)
+"""What a model's folder may hold; a model of several tasks has one such folder a task."""
+EVIDENCE = (CARD, REPORT, PLOTS)
 # Stands beside what is published and does no harm; it stays behind.
 NOT_NEEDED = ("plots/*.svg",)
 _REWRITE = "Write the card anew from the report: `hf_dtl.hub.staging.add_evidence(folder, report)`."
@@ -40,9 +41,10 @@ class StagedFile(NamedTuple):
 def stage(output: str | Path, new: str | Path) -> tuple[StagedFile, ...]:
     """Copy what is to be published to an empty folder, and check the copies.
 
-    Published are the model and its processor, the leakage card, the report and the plots. What a run keeps besides
-    them (other models, checkpoints, finished attacks) is not looked at. In the model's own folder, however, nothing
-    else may stand: a leak there is refused and not skipped, because somebody meant to publish it.
+    Published are the model and its processor (of several tasks, a folder with both for each), the leakage card, the
+    report and the plots. What a run keeps besides them (other models, checkpoints, finished attacks) is not looked at.
+    In the model's own folder, however, nothing else may stand: a leak there is refused and not skipped, because
+    somebody meant to publish it.
 
     Args:
         output: output folder of a run (`scrubbed/` in it is published, with the report and the plots beside it where
@@ -67,13 +69,19 @@ def stage(output: str | Path, new: str | Path) -> tuple[StagedFile, ...]:
         (new / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(path, new / name)
     files = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
-    _check_complete(files)
-    configs = {name: check_json(new / name) for name in files if name.endswith(".json")}
+    models = model_folders(new)
+    _check_complete(files, models)
     for name in files:
-        check_text(name, texts_of(new / name))
-    check_weights(new)
-    check_labels(configs["config.json"])
+        with _named(Path(name).parent.name):
+            if name.endswith(".json"):
+                check_json(new / name)
+            check_text(name, texts_of(new / name))
+    for model in models:
+        with _named(model):
+            check_weights(new / model)
+            check_labels(check_json(new / model / CONFIG))
     report = _report(new)
+    _check_tasks(new, report, models)
     _check_card(new, report, files)
     return tuple(StagedFile(name, (new / name).stat().st_size, sha256_of(new / name)) for name in files)
 
@@ -87,11 +95,11 @@ def add_evidence(folder: str | Path, report: LeakageReport, *, base_model: str |
         base_model: Hub id of the model that the work started from.
     """
     folder = Path(folder)
-    labels, plots = check_json(folder / "config.json")["id2label"], folder / "plots"
+    labels = {model: check_json(folder / model / CONFIG)["id2label"] for model in model_folders(folder)}
+    plots = folder / "plots"
     plots.mkdir(exist_ok=True)
-    pictures = plot_piggyback(report, plots / "piggyback") + plot_attacks(report, plots / "attacks")
-    shown = [f"plots/{picture.name}" for picture in pictures if picture.suffix == ".png"]
-    leakage_card(report, base_model=base_model, model_labels=labels, plots=shown).save(folder / CARD)
+    shown = [f"plots/{picture.name}" for picture in report.plot(plots) if picture.suffix == ".png"]
+    leakage_card(report, base_model=base_model, model_labels=labels.get(ONE, labels), plots=shown).save(folder / CARD)
     report.save(folder / REPORT)
 
 
@@ -100,7 +108,7 @@ def _chosen(output: Path) -> dict[str, Path]:
     model = output / "scrubbed" if (output / "scrubbed").is_dir() else output
     if not model.is_dir():
         raise PublishError(f"There is no folder {output}. Give the output folder of a run, or a model's folder.")
-    chosen: dict[str, Path] = {}
+    models, chosen = model_folders(model), dict[str, Path]()
     for path in _walk(model):
         name = path.relative_to(model).as_posix()
         _check_inside(path, output)
@@ -109,11 +117,13 @@ def _chosen(output: Path) -> dict[str, Path]:
         leak = leak_of(name)
         if leak is not None:
             raise PublishError(f"{path} is {leak.what}. {leak.remedy}.")
-        if name.count("/") > 1 or not any(fnmatch(name, pattern) for pattern in ALLOWED):
+        folder = path.parent.relative_to(model).as_posix()
+        own = folder in models and any(fnmatch(path.name, pattern) for pattern in MODEL)
+        if not own and (name.count("/") > 1 or not any(fnmatch(name, pattern) for pattern in EVIDENCE)):
             head = ", and may be a head of the forgotten task" if path.suffix == ".safetensors" else ""
             raise PublishError(
                 f"{path} is not part of a published model{head}. Move it out of the folder; published are "
-                f"{', '.join(ALLOWED)}."
+                f"{', '.join((*MODEL, *EVIDENCE))}."
             )
         chosen[name] = path
     if REPORT not in chosen and (output / REPORT).exists():
@@ -141,16 +151,49 @@ def _check_inside(path: Path, output: Path) -> Path:
     return path
 
 
-def _check_complete(files: list[str]) -> None:
+@contextmanager
+def _named(model: str) -> Iterator[None]:
+    """Say of which task's folder an error speaks."""
+    try:
+        yield
+    except PublishError as error:
+        if model in (ONE, "", "plots"):
+            raise
+        raise PublishError(f"{model}: {error}") from error
+
+
+def _check_complete(files: list[str], models: tuple[str, ...]) -> None:
     remedies = {
-        ("config.json",): "Save the model with `save_pretrained`, or give the folder that holds it",
+        (CONFIG,): "Save the model with `save_pretrained`, or give the folder that holds it",
         PROCESSORS: "Without it nobody can prepare an image as the model needs it: save the image processor there",
         (REPORT,): "A scrubbed model without its evidence is a claim: audit it first (scripts/audit.py)",
         (CARD,): "Write the leakage card with `hf_dtl.hub.staging.add_evidence(folder, report)`",
     }
     for names, remedy in remedies.items():
-        if not any(name in files for name in names):
-            raise PublishError(f"{' or '.join(names)} is missing. {remedy}.")
+        for model in models if names[0] in MODEL else (ONE,):
+            wanted = [(Path(model) / name).as_posix() for name in names]
+            if not set(wanted) & set(files):
+                raise PublishError(f"{' or '.join(wanted)} is missing. {remedy}.")
+
+
+def _check_tasks(new: Path, report: LeakageReport, models: tuple[str, ...]) -> None:
+    """Refuse other tasks than those of the report, and a head of another kind than the report says."""
+    tasks = report.tasks or {}
+    if set(models) != (set(tasks) or {ONE}):
+        told = f"the tasks {', '.join(sorted(tasks))}" if tasks else "one model"
+        there = "one model" if models == (ONE,) else f"models in the folders {', '.join(models)}"
+        raise PublishError(
+            f"{REPORT} speaks of {told}, not of {there}. Publish each task of the report as a model in a folder "
+            "of its name, and no other one: a further head may be one of a forgotten task."
+        )
+    for name, task in tasks.items():
+        config = check_json(new / name / CONFIG)
+        regression = config.get("problem_type") == "regression" and len(config.get("id2label") or ()) == 1
+        if regression != (task.kind == "regression"):
+            raise PublishError(
+                f"{name}: its head is not that of a task of the kind {task.kind!r}, as {REPORT} calls it. Export this "
+                "task (`MultiHeadClassifier.export`), save and audit it."
+            )
 
 
 def _report(new: Path) -> LeakageReport:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 
 from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, leakage
-from hf_dtl.audit.leakage import Ratio
-from hf_dtl.audit.tables import AXIS_TITLES, Cells, with_deviation, with_interval
+from hf_dtl.audit.axis_leakage import Ratio
+from hf_dtl.audit.cells import AXIS_TITLES, Cells, with_deviation, with_interval
 from hf_dtl.errors import DataError
 
 RULE = (

@@ -1,23 +1,24 @@
 """`python -m hf_dtl.metrics install`: make `evaluate.load("piggyback_accuracy")` work by bare name, once."""
 
 import argparse
-
-import evaluate
+from importlib.metadata import version
 
 from hf_dtl.errors import DTLError
 from hf_dtl.metrics import NAMES, path
-from hf_dtl.metrics.install import Installation, cache_folder, install, shown, status, uninstall
+from hf_dtl.metrics.install import cache_folder, install, shown, status, uninstall
+
+COMMANDS = {
+    "install": (install, "put the metrics into evaluate's cache of modules, or bring them up to date there"),
+    "uninstall": (uninstall, "take them out again"),
+    "status": (status, "say which of them are there"),
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and print what was done where."""
     parser = argparse.ArgumentParser(prog="python -m hf_dtl.metrics", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command, text in (
-        ("install", "put the metrics into evaluate's cache of modules, or bring them up to date there"),
-        ("uninstall", "take them out again"),
-        ("status", "say which of them are there"),
-    ):
+    for command, (_, text) in COMMANDS.items():
         added = commands.add_parser(command, help=text)
         added.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(NAMES)}")
     folder = commands.add_parser("path", help="print the folder of a metric, for evaluate.load without installing")
@@ -27,18 +28,13 @@ def main(arguments: list[str] | None = None) -> None:
         if chosen.command == "path":
             print(path(chosen.name))
             return
-        act = {"install": install, "uninstall": uninstall, "status": status}[chosen.command]
-        report(act(chosen.names or NAMES), chosen.command)
+        found = COMMANDS[chosen.command][0](chosen.names or NAMES)
     except DTLError as error:
         parser.exit(1, f"{error}\n")
-
-
-def report(found: list[Installation], command: str) -> None:
-    print(f"evaluate {evaluate.__version__}, modules in {shown(cache_folder())}")
+    print(f"evaluate {version('evaluate')}, modules in {shown(cache_folder())}")
     for one in found:
-        where = f"  {shown(one.folder)}" if one.folder is not None else ""
-        print(f"{one.name:<24} {one.state}{where}")
-    if command == "install":
+        print(f"{one.name:<24} {one.state}{f'  {shown(one.folder)}' if one.folder is not None else ''}")
+    if chosen.command == "install":
         print(f'Now evaluate.load("{found[0].name}") works from any folder, also offline.')
 
 

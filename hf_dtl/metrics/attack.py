@@ -10,10 +10,12 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import AttackConfig, AxisLeakage, leakage, run_audit, scratch_models
-from hf_dtl.errors import ConfigError
+from hf_dtl.data import load_processor
+from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.metrics.attacked import Images, attacked_task
-from hf_dtl.metrics.models import Model, find_processor, load_model
-from hf_dtl.models.loading import check_same_processors
+from hf_dtl.models.loading import check_same_processors, load_classifier
+
+Model = PreTrainedModel | str | Path
 
 
 def attack_model(
@@ -37,8 +39,6 @@ def attack_model(
     **attack: Any,
 ) -> dict[str, Any]:
     """Compute the piggyback learning (PL) accuracy of a model: how well an attacker relearns a task from it.
-
-    Source: Koh et al., ICCV 2023, arXiv 2308.09971, name PL accuracy; the protocol is that of `hf_dtl.audit`.
 
     Args:
         model: the published classifier: a `PreTrainedModel`, a Hub id or a folder (safetensors only, no remote code).
@@ -72,45 +72,68 @@ def attack_model(
 
     Raises:
         ConfigError, DataError, ModelError: arguments, images or a model cannot be used; before the first attack.
+
+    Source: Koh et al., ICCV 2023, arXiv 2308.09971, name PL accuracy; the protocol is that of `hf_dtl.audit`.
     """
     if train_dataset is None:
         raise ConfigError("train_dataset is missing: what does the attacker learn from?")
-    loaded = load_model(model)
+    loaded = _loaded(model)
     config = _config(loaded, attack)
     given = {"undisposed": undisposed, "scratch": scratch, "retrained": retrained}
     references = {role: one for role, one in given.items() if one is not None and not isinstance(one, bool)}
-    models = {"scrubbed": loaded, **{role: load_model(one) for role, one in references.items()}}
+    models = {"scrubbed": loaded, **{role: _loaded(one) for role, one in references.items()}}
     if scratch is True or (scratch is None and undisposed is not None):
         models["scratch"] = scratch_models(loaded, len(config.seeds))
     channels = getattr(loaded.config, "num_channels", 3)
 
     def prepare() -> BaseImageProcessor:
-        chosen = find_processor(model, loaded, processor)
-        for role, one in references.items() if processor is None else ():
-            if isinstance(one, (str, Path)):
-                own = find_processor(one, models[role], None)
-                remedy = "Give processor= to prepare the images of all models alike."
-                check_same_processors({"attacked": chosen, role: own}, channels, remedy)
-        return chosen
+        if processor is not None:
+            return _processor(processor, loaded)
+        own = {"attacked": _processor(model, loaded)}
+        own |= {
+            role: _processor(one, models[role]) for role, one in references.items() if isinstance(one, (str, Path))
+        }
+        check_same_processors(own, channels, "Give processor= to prepare the images of all models alike.")
+        return own["attacked"]
 
     task = attacked_task(
-        train_dataset,
-        test_dataset,
-        validation_dataset,
-        most_budget=max(config.budgets),
-        num_channels=channels,
-        processor=prepare,
-        labels=labels,
-        num_classes=num_classes,
-        image_column=image_column,
-        label_column=label_column,
-        axis=axis,
-    )
-    records = run_audit(
-        models, {"attacked": task}, config, store=store, progress=progress, device=device or loaded.device
-    )
+        train_dataset, test_dataset, validation_dataset, most_budget=max(config.budgets), num_channels=channels,
+        processor=prepare, labels=labels, num_classes=num_classes, image_column=image_column,
+        label_column=label_column, axis=axis,
+    )  # fmt: skip
+    device = device or loaded.device
+    records = run_audit(models, {"attacked": task}, config, store=store, progress=progress, device=device)
     found = leakage(records, axis)
-    return _summary(found, list(models), len(task.labels), [asdict(record) for record in records])
+    accuracies = {name: _accuracy(found, name) | {"chance": 1 / len(task.labels)} for name in models}
+    result = accuracies.pop("scrubbed") | {"attacks": [asdict(record) for record in records], "references": accuracies}
+    if {"undisposed", "scratch"} <= accuracies.keys():
+        result["leakage"] = asdict(found.over_scratch)
+    if {"undisposed", "retrained"} <= accuracies.keys():
+        result["leakage_over_retrained"] = asdict(found.over_retrained)
+    return result
+
+
+def _loaded(model: Model) -> PreTrainedModel:
+    if isinstance(model, PreTrainedModel):
+        return model
+    if not isinstance(model, (str, Path)):
+        raise ModelError(
+            f"A model is a transformers PreTrainedModel, a Hub id or a folder, got {type(model).__name__}."
+        )
+    return load_classifier(model)
+
+
+def _processor(given: BaseImageProcessor | Model, loaded: PreTrainedModel) -> BaseImageProcessor:
+    """A processor as it was given, or that of a model or folder."""
+    if isinstance(given, BaseImageProcessor):
+        return given
+    place = given if isinstance(given, (str, Path)) else loaded.name_or_path
+    if not place:
+        raise ConfigError(
+            "Which processor prepares the images? The model was not loaded from the Hub or a folder that would say. "
+            "Give processor=, for example AutoImageProcessor.from_pretrained(…), or tensors as data sets."
+        )
+    return load_processor(place, loaded.config)
 
 
 def _config(model: PreTrainedModel, options: dict[str, Any]) -> AttackConfig:
@@ -127,32 +150,16 @@ def _config(model: PreTrainedModel, options: dict[str, Any]) -> AttackConfig:
     return AttackConfig.for_model(model.num_parameters(), **values)
 
 
-def _summary(found: AxisLeakage, models: list[str], num_classes: int, attacks: list[dict]) -> dict[str, Any]:
-    accuracies = {model: {**_accuracy(found, model), "chance": 1 / num_classes} for model in models}
-    result = accuracies.pop("scrubbed")
-    result["attacks"] = attacks
-    result["references"] = accuracies
-    if {"undisposed", "scratch"} <= accuracies.keys():
-        result["leakage"] = asdict(found.over_scratch)
-    if {"undisposed", "retrained"} <= accuracies.keys():
-        result["leakage_over_retrained"] = asdict(found.over_retrained)
-    return result
-
-
 def _accuracy(found: AxisLeakage, model: str) -> dict[str, Any]:
     points = [point for point in found.pl_accuracy if point.model == model]
     seeds = [fmean(values) for values in zip(*(point.values for point in points), strict=True)]
+    shown = ("mean", "deviation", "attack")
     return {
         "piggyback_accuracy": fmean(seeds),
         "deviation": stdev(seeds) if len(seeds) > 1 else None,
         "slc_auc": found.slc_auc[model].mean,
         "per_budget": {
-            point.budget: {
-                "mean": point.mean,
-                "deviation": point.deviation,
-                "attack": point.attack,
-                "values": list(point.values),
-            }
+            point.budget: {name: getattr(point, name) for name in shown} | {"values": list(point.values)}
             for point in points
         },
     }

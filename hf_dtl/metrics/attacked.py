@@ -1,6 +1,7 @@
 """The attacked task from what a user of the metric has: the name of a task, data sets, or tensors."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
 import datasets
 import torch
@@ -77,13 +78,8 @@ def attacked_task(
         parts["train"] = _select(parts["train"], ~held_out)
     if isinstance(parts["train"], datasets.Dataset):
         parts["train"] = _select(parts["train"], _draw(_labels(parts["train"]), lambda count: POOL * most_budget))
-        prepare = processor()
-        parts = {
-            split: load_images(
-                part, prepare, num_channels=num_channels, memory_limit_gib=float("inf"), desc=f"{name} {split}"
-            )
-            for split, part in parts.items()
-        }
+        prepare, options = processor(), {"num_channels": num_channels, "memory_limit_gib": float("inf")}
+        parts = {s: load_images(part, prepare, desc=f"{name} {s}", **options) for s, part in parts.items()}
     return AttackedTask(name=name, axis=axis, labels=names, **parts)
 
 
@@ -135,18 +131,16 @@ def _check_kinds(given: Mapping[str, Images], **options: object) -> None:
             )
     elif "test" not in given:
         raise ConfigError("test_dataset is missing: PL accuracy is measured on images that the attacker never sees.")
-    kinds = {"a data set" if isinstance(images, datasets.Dataset) else "tensors" for images in given.values()}
-    if len(kinds) > 1 or (len(given) > 1 and any(isinstance(images, str) for images in given.values())):
+    kinds = {next((kind for kind in (str, datasets.Dataset) if isinstance(one, kind)), None) for one in given.values()}
+    if len(kinds) > 1:
         raise ConfigError(
             "train_dataset, validation_dataset and test_dataset must be of one kind, got "
             f"{', '.join(type(images).__name__ for images in given.values())}."
         )
-    splits = list(given)
-    for position, split in enumerate(splits):
-        for other in splits[:position]:
-            if given[split] is given[other]:
-                raise ConfigError(f"{other}_dataset and {split}_dataset are the same images. They must share none.")
-    tensors = not isinstance(train, (str, datasets.Dataset))
+    for one, other in combinations(given, 2):
+        if given[one] is given[other]:
+            raise ConfigError(f"{one}_dataset and {other}_dataset are the same images. They must share none.")
+    tensors = kinds == {None}
     for name in ("image_column", "label_column") if tensors else ("labels",):
         if options[name] is not None:
             kind = "data sets" if tensors else "tensors"
@@ -170,8 +164,7 @@ def _from_datasets(
     for split, labels in ids.items():
         if (labels < 0).any():
             raise DataError(f"{split}_dataset has {int((labels < 0).sum())} images without a label. Remove them.")
-    parts = {split: image_and_label(part, image_column, ids[split], names) for split, part in given.items()}
-    return parts, names
+    return {s: image_and_label(part, image_column, ids[s], names) for s, part in given.items()}, names
 
 
 def _tensors(images: LabelledImages, split: str) -> ImageTensors:
@@ -195,9 +188,9 @@ def _tensors(images: LabelledImages, split: str) -> ImageTensors:
 def _names(
     parts: Mapping[str, ImageTensors], labels: Sequence[str] | None, num_classes: int | None
 ) -> tuple[str, ...]:
-    highest = max(int(part.labels.max()) for part in parts.values())
+    every = torch.cat([part.labels.cpu() for part in parts.values()])
+    lowest, highest = int(every.min()), int(every.max())
     names = tuple(labels) if labels is not None else tuple(str(n) for n in range(num_classes or highest + 1))
-    lowest = min(int(part.labels.min()) for part in parts.values())
     if lowest < 0 or highest >= len(names):
         raise DataError(f"The labels are in {lowest}..{highest}; with {len(names)} classes they must be in "
                         f"0..{len(names) - 1}.")  # fmt: skip

@@ -7,11 +7,8 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-
-import evaluate
-from evaluate.loading import init_dynamic_modules
+from typing import NamedTuple
 
 from hf_dtl.errors import OutputError
 from hf_dtl.metrics import NAMES, path
@@ -21,15 +18,8 @@ DIGEST_LENGTH = 64
 """`evaluate` takes every folder whose name is this long for a version of a module, and loads the newest script."""
 
 
-@dataclass(frozen=True)
-class Installation:
-    """Where one metric stands.
-
-    Args:
-        name: of the metric.
-        state: what was done or found.
-        folder: of the version meant by `state`; None when there is none.
-    """
+class Installation(NamedTuple):
+    """Where one metric stands: its name, what was done or found, and the folder of that version (None without one)."""
 
     name: str
     state: str
@@ -38,6 +28,8 @@ class Installation:
 
 def cache_folder() -> Path:
     """Folder of the cached metrics, by `evaluate`'s own settings: HF_MODULES_CACHE, else HF_HOME, else ~/.cache."""
+    import evaluate  # it loads torch, which `--help` does not need
+
     return Path(evaluate.config.HF_MODULES_CACHE) / evaluate.config.MODULE_NAME_FOR_DYNAMIC_MODULES / "metrics"
 
 
@@ -52,20 +44,16 @@ def install(names: Iterable[str] = NAMES) -> list[Installation]:
 
     A version that an earlier library installed is replaced; versions that came from elsewhere are left alone.
 
-    Args:
-        names: of the metrics.
-
-    Returns:
-        One entry a metric.
-
     Raises:
         ConfigError: there is no such metric.
         OutputError: the cache cannot be written.
     """
-    scripts = {name: _script(name) for name in names}
+    from evaluate.loading import init_dynamic_modules
+
+    cached = [_Cached(name) for name in names]
     try:
         init_dynamic_modules()
-        return [_install(name, script) for name, script in scripts.items()]
+        return [one.install() for one in cached]
     except OSError as error:
         raise OutputError(
             f"The metrics cannot be installed in {shown(cache_folder())}: {error}. "
@@ -76,36 +64,26 @@ def install(names: Iterable[str] = NAMES) -> list[Installation]:
 def uninstall(names: Iterable[str] = NAMES) -> list[Installation]:
     """Take out what `install` put into the cache, and nothing else.
 
-    Args:
-        names: of the metrics.
-
-    Returns:
-        One entry a metric.
-
     Raises:
         ConfigError: there is no such metric.
         OutputError: the cache cannot be written.
     """
     found = []
-    for name in {name: _script(name) for name in names}:
-        own = [version for version in _versions(name) if _is_own(version)]
+    for cached in [_Cached(name) for name in names]:
+        own = [version for version in cached.versions() if _is_own(version)]
         try:
             for version in own:
                 _remove(version)
-            parent = _parent(name)
-            if parent.is_dir() and {entry.name for entry in parent.iterdir()} <= {"__init__.py", "__pycache__"}:
-                shutil.rmtree(parent)
+            if cached.folder.is_dir() and {e.name for e in cached.entries()} <= {"__init__.py", "__pycache__"}:
+                shutil.rmtree(cached.folder)
         except OSError as error:
-            raise OutputError(f"{shown(_parent(name))} cannot be removed: {error}.") from error
-        found.append(Installation(name, "removed" if own else "was not installed", None))
+            raise OutputError(f"{shown(cached.folder)} cannot be removed: {error}.") from error
+        found.append(Installation(cached.name, "removed" if own else "was not installed", None))
     return found
 
 
 def status(names: Iterable[str] = NAMES) -> list[Installation]:
     """Say what `evaluate.load` finds in its cache under the bare name of each metric.
-
-    Args:
-        names: of the metrics.
 
     Returns:
         One entry a metric; its state is `installed`, `installed by another version of hf_dtl: install again`,
@@ -115,87 +93,83 @@ def status(names: Iterable[str] = NAMES) -> list[Installation]:
         ConfigError: there is no such metric.
     """
     found = []
-    for name, script in {name: _script(name) for name in names}.items():
-        used = _used(name)
+    for cached in [_Cached(name) for name in names]:
+        used = cached.used()
         if used is None:
             state = "not installed"
         elif not _is_own(used):
             state = "a copy that hf_dtl did not install"
-        elif _is_complete(used, name, script):
-            state = "installed"
         else:
-            state = "installed by another version of hf_dtl: install again"
-        found.append(Installation(name, state, used))
+            state = (
+                "installed" if cached.is_complete(used) else "installed by another version of hf_dtl: install again"
+            )
+        found.append(Installation(cached.name, state, used))
     return found
 
 
-def _script(name: str) -> bytes:
-    return (Path(path(name)) / f"{name}.py").read_bytes()
+class _Cached:
+    """The versions of one metric in `evaluate`'s cache, beside the script of this library."""
 
+    def __init__(self, name: str):
+        self.name, self.file = name, f"{name}.py"
+        self.script = (Path(path(name)) / self.file).read_bytes()
+        self.folder = cache_folder() / f"evaluate-metric--{name}"
 
-def _parent(name: str) -> Path:
-    return cache_folder() / f"evaluate-metric--{name}"
+    def entries(self) -> list[Path]:
+        return list(self.folder.iterdir()) if self.folder.is_dir() else []
 
+    def versions(self) -> list[Path]:
+        return [entry for entry in self.entries() if len(entry.name) == DIGEST_LENGTH]
 
-def _versions(name: str) -> list[Path]:
-    parent = _parent(name)
-    return [entry for entry in parent.iterdir() if len(entry.name) == DIGEST_LENGTH] if parent.is_dir() else []
+    def used(self) -> Path | None:
+        """The version that `evaluate` loads."""
+        scripts = [script for version in self.versions() if (script := version / self.file).is_file()]
+        return max(scripts, key=lambda script: script.stat().st_mtime).parent if scripts else None
 
+    def is_complete(self, version: Path) -> bool:
+        script = version / self.file
+        return script.is_file() and script.read_bytes() == self.script and (version / "__init__.py").is_file()
 
-def _used(name: str) -> Path | None:
-    """The version that `evaluate` loads."""
-    scripts = [version / f"{name}.py" for version in _versions(name)]
-    existing = [script for script in scripts if script.is_file()]
-    return max(existing, key=lambda script: script.stat().st_mtime).parent if existing else None
+    def install(self) -> Installation:
+        target, used = self.folder / hashlib.sha256(self.script).hexdigest(), self.used()
+        # Ours, or without a script: one such folder hides every other version from `evaluate`.
+        others = [version for version in self.versions() if version != target]
+        stale = [version for version in others if _is_own(version) or not (version / self.file).is_file()]
+        if used == target and not stale and self.is_complete(target):
+            return Installation(self.name, "already installed", target)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for package in (self.folder.parent, self.folder):
+            (package / "__init__.py").touch()
+        partial = self.folder / f".partial-{uuid.uuid4().hex[:8]}"
+        try:
+            self._write(partial, used)
+            if target.exists():
+                _remove(target)
+            try:
+                partial.rename(target)
+            except OSError:
+                if not self.is_complete(target):  # else another process has just installed the same
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        for version in stale:
+            _remove(version)
+        return Installation(self.name, "installed" if used is None else "replaced", target)
+
+    def _write(self, partial: Path, used: Path | None) -> None:
+        from hf_dtl import __version__
+
+        partial.mkdir()
+        (partial / "__init__.py").touch()
+        (partial / self.file).write_bytes(self.script)
+        (partial / MARKER).write_text(json.dumps({"library_version": __version__}) + "\n", encoding="utf-8")
+        if used is not None:  # the newest script wins, also over one whose clock was ahead
+            newest = max(time.time(), (used / self.file).stat().st_mtime + 1)
+            os.utime(partial / self.file, (newest, newest))
 
 
 def _is_own(version: Path) -> bool:
     return (version / MARKER).is_file()
-
-
-def _is_stale(version: Path, name: str) -> bool:
-    """Ours, or without a script: one such folder hides every other version from `evaluate`."""
-    return _is_own(version) or not (version / f"{name}.py").is_file()
-
-
-def _is_complete(version: Path, name: str, script: bytes) -> bool:
-    installed = version / f"{name}.py"
-    return installed.is_file() and installed.read_bytes() == script and (version / "__init__.py").is_file()
-
-
-def _install(name: str, script: bytes) -> Installation:
-    from hf_dtl import __version__
-
-    parent, digest = _parent(name), hashlib.sha256(script).hexdigest()
-    target, used = parent / digest, _used(name)
-    stale = [version for version in _versions(name) if version != target and _is_stale(version, name)]
-    if used == target and not stale and _is_complete(target, name, script):
-        return Installation(name, "already installed", target)
-    parent.mkdir(parents=True, exist_ok=True)
-    for package in (parent.parent, parent):
-        (package / "__init__.py").touch()
-    partial = parent / f".partial-{uuid.uuid4().hex[:8]}"
-    partial.mkdir()
-    try:
-        (partial / "__init__.py").touch()
-        (partial / f"{name}.py").write_bytes(script)
-        (partial / MARKER).write_text(json.dumps({"library_version": __version__}) + "\n", encoding="utf-8")
-        if used is not None:
-            # the newest script wins, also over one whose clock was ahead
-            newest = max(time.time(), (used / f"{name}.py").stat().st_mtime + 1)
-            os.utime(partial / f"{name}.py", (newest, newest))
-        if target.exists():
-            _remove(target)
-        try:
-            partial.rename(target)
-        except OSError:
-            if not _is_complete(target, name, script):  # else another process has just installed the same
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    for version in stale:
-        _remove(version)
-    return Installation(name, "installed" if used is None else "replaced", target)
 
 
 def _remove(version: Path) -> None:

@@ -24,15 +24,16 @@ from hf_dtl.audit import (
     scratch_models,
 )
 from hf_dtl.audit.attacks import parse_attacks
+from hf_dtl.audit.cells import AXIS_TITLES
 from hf_dtl.audit.published import check_finite
 from hf_dtl.audit.report import machine
 from hf_dtl.audit.suites import suite_of
-from hf_dtl.audit.tables import AXIS_TITLES
 from hf_dtl.audit.unlearning import Unlearning
 from hf_dtl.data import check_forward
 from hf_dtl.errors import ConfigError, ModelError, OutputError
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.hub import weights_sha256
+from hf_dtl.hub.staging import REPORT
 from hf_dtl.models.heads import MultiHeadClassifier, locate_classifier
 from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of, quiet, resized
 from hf_dtl.models.published_heads import numbered
@@ -41,7 +42,6 @@ from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.forget import _text
 from hf_dtl.pipeline.job import STORE, contents
 from hf_dtl.pipeline.options import FEW_PARAMETERS, check_names, public_name
-from hf_dtl.pipeline.outputs import REPORT
 from hf_dtl.pipeline.stages import Run, fresh_folder, replace_folder, write_atomically
 from hf_dtl.processes import one_core_each, together
 from hf_dtl.scenarios.part import Part, rows_of_the_head

@@ -10,6 +10,7 @@ from hf_dtl.audit.report import machine
 from hf_dtl.audit.suites import suite_of
 from hf_dtl.audit.unlearning import ROLES
 from hf_dtl.errors import ConfigError
+from hf_dtl.hub.staging import REPORT
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.loading import quiet
 from hf_dtl.pipeline.commands import command
@@ -95,7 +96,7 @@ class ForgetResult:
         from hf_dtl.errors import PublishError
         from hf_dtl.hub.publish import publish
 
-        written = LeakageReport.load(self.folder / "leakage_report.json")
+        written = LeakageReport.load(self.folder / REPORT)
         if replace(report, weights=written.weights).to_dict() != written.to_dict():
             raise PublishError(f"The report is not that of {self.folder.name}: give what result.audit(...) returned.")
         main = self.job.state.is_main_process

@@ -181,7 +181,7 @@ class ForgetOptions(Options):
         for name, kinds in self._ONLY.items():
             value = getattr(self, name)
             if value is not None and kind not in kinds:
-                raise ConfigError(f"--{name} {value} is {_INSTEAD[name] if name in _INSTEAD else _for(kinds, kind)}.")
+                raise ConfigError(_misplaced(name, value, kinds, self))
         small = kind == "task" and self.model is None
         if small and self.novel is None:
             self.novel = "fashion_mnist[0,1,2,3]"
@@ -225,11 +225,23 @@ class ForgetOptions(Options):
 
 _KINDS = {"task": "a whole task", "part": "a part of one data set", "tasks": "several tasks at once"}
 _INSTEAD = {
-    "goal": "for methods of one task; with --method multitask images to forget become like images never seen: "
-    "leave it out",
+    "goal": "images to forget become like images never seen: leave it out",
+    "retrained": "use --reference retrain",
+    "retain_label_column": "name the columns with --task_columns",
+    "retain_images_per_class": "use --images",
 }
+"""Options of one task alone, and what several have in their place."""
 
 
-def _for(kinds: tuple[Kind, ...], kind: Kind) -> str:
-    """That an option is for other kinds of request than this one."""
-    return f"for {' or '.join(_KINDS[k] for k in kinds)}, and this is a request of {_KINDS[kind]}: leave it out"
+def _misplaced(name: str, value: object, kinds: tuple[Kind, ...], options: ForgetOptions) -> str:
+    """That an option is for other kinds of request than this one, and what to do."""
+    kind = options.kind
+    if kind == "tasks" and name in _INSTEAD:
+        return f"--{name} {value} is for methods of one task; with --method multitask {_INSTEAD[name]}."
+    if kinds == ("tasks",):
+        return (
+            f"--{name} {value} is for several tasks at once, --method {options.method} is for one. Add --method "
+            "multitask, or leave it out."
+        )
+    wanted = " or ".join(_KINDS[k] for k in kinds)
+    return f"--{name} {value} is for {wanted}, and this is a request of {_KINDS[kind]}: leave it out."

@@ -29,7 +29,7 @@ from hf_dtl.functional import Augmentation
 from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with_goal
 from hf_dtl.models.loading import load_classifier
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
-from hf_dtl.pipeline.options import ForgetOptions
+from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.stages import Run
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.scenario import Measured, Models, Scenario
@@ -238,15 +238,25 @@ class Job(ABC):
             )
 
         made_from = self.made_from(model, forget, retain, arguments)
-        return self.scrubbing(self.disposal_stage(choice), f"dispose: {choice.text}", build, made_from)
+        return self.trainer_stage(self.disposal_stage(choice), f"dispose: {choice.text}", build, made_from)
 
     @property
     def validation(self) -> TorchDataset | None:
         """Held-out images that a method may look at."""
         return None
 
-    def scrubbing(self, name: str, title: str, build: Any, made_from: str, shown: Sequence[str] = SHOWN) -> Path:
-        """A stage that trains by a trainer, saves its model, and keeps what it logged, left for later, and took."""
+    def trainer_stage(
+        self, name: str, title: str, build: Any, made_from: str, shown: Sequence[str] = SHOWN, *, scrubs: bool = True
+    ) -> Path:
+        """A stage that trains by a trainer, saves its model, and keeps what it logged and took.
+
+        Args:
+            name, made_from: see `Run.stage`.
+            title: of the progress bar.
+            build: gives the trainer, from the stage's folder.
+            shown: logged values that the bar shows.
+            scrubs: the trainer is a method's, which may leave something for a later request.
+        """
 
         def work(folder: Path) -> None:
             cost = self._cost(folder)
@@ -258,7 +268,8 @@ class Job(ABC):
                 (folder / "log.json").write_text(json.dumps(logs))
                 if cost is not None:
                     cost.save()
-            trainer.save_artifacts(folder)
+            if scrubs:
+                trainer.save_artifacts(folder)
 
         return self.run.stage(name, work, made_from)
 

@@ -10,11 +10,10 @@ from typing import Any
 from hf_dtl.audit import LeakageReport, comparison_markdown, markdown_table, plot_comparison
 from hf_dtl.audit.plots.disposal import plot_disposal
 from hf_dtl.hub import leakage_card, weights_sha256
+from hf_dtl.hub.staging import REPORT
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.pipeline.job import Job
 from hf_dtl.pipeline.stages import fresh_folder, replace_folder, write_atomically
-
-REPORT = "leakage_report.json"
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ class SomeTasksJob(Job):
             return MultiTaskTrainer(model, args, self.images["train"], processing_class=self.processor)
 
         made_from = self.made_from(self.model, self.images["train"])
-        return self._loaded(self.scrubbing("train", "train", build, made_from, ("loss",)))
+        return self._loaded(self.trainer_stage("train", "train", build, made_from, ("loss",), scrubs=False))
 
     def prepare(self) -> MultiHeadClassifier:
         self.undisposed = self.train()
@@ -176,7 +176,7 @@ class SomeTasksJob(Job):
             return self._trainer(choice, self.model, self.disposal_config(choice, folder, **own))
 
         made_from = self.made_from(self.model, self.images["train"], [scenario.rows, scenario.forgotten])
-        return self._loaded(self.scrubbing("retrained", "retrain", build, made_from, _SHOWN))
+        return self._loaded(self.trainer_stage("retrained", "retrain", build, made_from, _SHOWN))
 
     def unlearn(self, choice: MethodChoice, original: MultiHeadClassifier | None = None) -> MultiHeadClassifier:
         """The scrubbed model."""
@@ -187,7 +187,7 @@ class SomeTasksJob(Job):
 
         made_from = self.made_from(model, self.images["train"], [scenario.rows, scenario.forgotten])
         stage = self.disposal_stage(choice)
-        return self._loaded(self.scrubbing(stage, f"dispose: {choice.text}", build, made_from, _SHOWN))
+        return self._loaded(self.trainer_stage(stage, f"dispose: {choice.text}", build, made_from, _SHOWN))
 
     def _trainer(
         self,
@@ -279,7 +279,7 @@ class SomeTasksJob(Job):
         replace_folder(new, folder / "all_tasks")
 
     def public_labels(self, model: MultiHeadClassifier) -> dict[str, tuple[str, ...]]:
-        return dict(model.labels)
+        return {task: labels or (task,) for task, labels in model.labels.items()}
 
 
 _SHOWN = ("retain_loss", "source_loss")

@@ -115,7 +115,8 @@ class Run:
                 if partial.is_dir() and _made_from(partial) != made_from:
                     shutil.rmtree(partial)
                 partial.mkdir(parents=True, exist_ok=True)
-                (partial / MADE_FROM).write_text(made_from)
+                if made_from:
+                    (partial / MADE_FROM).write_text(made_from)
                 _drop_broken_checkpoints(partial / "checkpoints")
             self.state.wait_for_everyone()
             work(partial)

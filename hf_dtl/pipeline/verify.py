@@ -23,6 +23,7 @@ from hf_dtl.audit.attacks import ATTACK_SETS, parse_attacks
 from hf_dtl.data import load_processor
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
 from hf_dtl.hub import weights_sha256
+from hf_dtl.hub.staging import REPORT
 from hf_dtl.hub.verification import (
     Number,
     Verification,
@@ -39,7 +40,6 @@ from hf_dtl.pipeline.audit_options import VerifyOptions
 from hf_dtl.pipeline.forget import _text
 from hf_dtl.pipeline.job import STORE
 from hf_dtl.pipeline.options import FEW_PARAMETERS, check_names
-from hf_dtl.pipeline.outputs import REPORT
 from hf_dtl.pipeline.stages import Run, write_atomically
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.part import Part

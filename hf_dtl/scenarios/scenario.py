@@ -39,12 +39,17 @@ class Measured:
 
     def __add__(self, other: "Measured") -> "Measured":
         """The measurements of both; the models must differ."""
-        splits = {**self.accuracy, **other.accuracy}
         return Measured(
-            {split: self.accuracy.get(split, {}) | other.accuracy.get(split, {}) for split in splits},
+            _merged(self.accuracy, other.accuracy),
             self.membership + other.membership,
             list(dict.fromkeys(self.notes + other.notes)),
         )
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The values of two nested dictionaries; those of the other come last."""
+    nested = {key: _merged(one[key], value) for key, value in other.items() if isinstance(one.get(key), dict)}
+    return one | other | nested
 
 
 class Scenario(ABC):

@@ -58,7 +58,7 @@ class SomeTasks(Scenario):
         named = split_names(self.spec.forget_tasks)
         unknown = [task for task in named or () if task not in self.tasks]
         if unknown:
-            raise DataError(f"There is no task {unknown[0]!r}; the tasks of the data are: {', '.join(self.tasks)}.")
+            raise DataError(f"There is no task {unknown[0]!r}; the model's tasks are: {', '.join(self.tasks)}.")
         self.forgotten = tuple(dict.fromkeys(self.tasks if named is None else named))
         self.rows = self._rows()
 

@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as ARCHITECTURES
 
 from hf_dtl.errors import DataError, DTLError, ModelError
-from hf_dtl.pipeline.outputs import REPORT
+from hf_dtl.hub.staging import REPORT
 
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 LARGEST = {WEIGHTS: 100_000_000, REPORT: 2_000_000, CONFIG: 200_000, PROCESSOR: 20_000}
@@ -76,7 +76,10 @@ def _check_files(repo: str, sizes: dict[str, int], report: bool) -> list[str]:
         raise DataError(f"{repo} has no {REPORT}, so there is nothing to compare with. Choose a model that has one.")
     for name in (CONFIG, WEIGHTS):
         if name not in sizes:
-            raise ModelError(f"{repo} has no {name}. Only image classifiers in one safetensors file are read here.")
+            raise ModelError(
+                f"{repo} has no {name}. Only image classifiers in one safetensors file are read here; a model of "
+                "several tasks, which has a folder for each, is not: verify it with scripts/audit.py."
+            )
     wanted = [name for name in LARGEST if name in sizes and (report or name != REPORT)]
     for name in wanted:
         if sizes[name] > LARGEST[name]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_dtl.audit.accuracy import predict
+from hf_dtl.audit.classifiers import predict
 from hf_dtl.models.heads import MultiHeadClassifier
 from page.tasks import Tasks
 

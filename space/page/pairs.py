@@ -14,8 +14,8 @@ from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.published import check_finite
 from hf_dtl.errors import ConfigError, DTLError, ModelError
 from hf_dtl.hub import weights_sha256
+from hf_dtl.hub.staging import REPORT
 from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of
-from hf_dtl.pipeline.outputs import REPORT
 from page.hub import fetched
 from page.means import ClassMeans
 from page.tasks import Tasks, tasks_of

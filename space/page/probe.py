@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from hf_dtl.audit.accuracy import predict
+from hf_dtl.audit.classifiers import predict
 from hf_dtl.data.decoding import to_channels
 from hf_dtl.errors import DataError
 from page.pairs import Pair

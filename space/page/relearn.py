@@ -12,9 +12,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_dtl.audit import AttackConfig, AttackedTask
-from hf_dtl.audit.accuracy import predict
 from hf_dtl.audit.attacks import train
 from hf_dtl.audit.choice import share_right
+from hf_dtl.audit.classifiers import predict
 from hf_dtl.audit.published import Published
 from hf_dtl.audit.recipes import Unit
 from hf_dtl.audit.stack import FineTuning, Schedule, Stack, Stopped

@@ -9,10 +9,11 @@ from html import escape
 from matplotlib.figure import Figure
 
 from hf_dtl.audit import LeakageReport
+from hf_dtl.audit.cells import Cells, interval
 from hf_dtl.audit.plots.attacks import draw_attacks
 from hf_dtl.audit.plots.piggyback import draw_piggyback
-from hf_dtl.audit.tables import Cells, interval, report_cells
-from hf_dtl.hub.card import ALTERNATIVE_TEXTS, verdict
+from hf_dtl.audit.tables import report_cells
+from hf_dtl.hub.card import ALTERNATIVE_TEXTS
 from page.pairs import KEPT, Pair
 from page.probe import Probed, Rows
 from page.references import Lines
@@ -50,7 +51,7 @@ def headline(pair: Pair) -> str:
         for name, value, words in tiles
     )
     return (
-        f'<section class="headline" aria-label="What the report says"><p class="verdict">{escape(verdict(report))}</p>'
+        f'<section class="headline" aria-label="What the report says"><p class="verdict">{escape(report.verdict)}</p>'
         f'<dl class="tiles">{shown}</dl><p class="small">{_origin(pair)}</p></section>'
     )
 

@@ -1,7 +1,7 @@
 from itertools import combinations
 
 import pytest
-from audit_toys import ATTACKS, LONG_NAMES, large_report, records, report
+from audit_toys import ATTACKS, LONG_NAMES, large_report, records, report, tasks_report
 from matplotlib import image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -11,6 +11,7 @@ from hf_dtl.audit.plots.attacks import draw_attacks
 from hf_dtl.audit.plots.look import COLOURS, MARKERS, STYLES, wrapped
 from hf_dtl.audit.plots.methods import draw_comparison
 from hf_dtl.audit.plots.piggyback import draw_piggyback
+from hf_dtl.audit.plots.tasks import draw_tasks
 from hf_dtl.errors import DataError
 
 ONE_AXIS = report(piggyback=tuple(r for r in report().piggyback if r.axis == "source_subset"))
@@ -76,6 +77,18 @@ def test_no_text_touches_another_or_leaves_the_picture(case):
         assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
     # Relearning is never shown without a word on the target.
     assert any("target accuracy" in text for text, _ in drawn)
+
+
+def test_scores_of_several_tasks_stand_apart_and_no_text_touches_another():
+    reports = [tasks_report(), tasks_report("multitask:strategy=scrub:min_phase=1")]
+    figure = draw_tasks(reports)
+    drawn = texts(figure)
+    for (first, box), (second, other) in combinations(drawn, 2):
+        assert not box.overlaps(other), (first, second)
+    assert [panel.get_ylabel() for panel in figure.axes] == ["forget score", "retain score", "test score"]
+    heights = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert heights["multitask"] == [0.8, 0.8, -0.2] and heights["undisposed"] == [0.95, 0.95, -0.2]
+    assert "case\n(to forget)" in [text for text, _ in drawn]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from audit_toys import HAND, large_report, records, report
+from audit_toys import HAND, large_report, records, report, tasks_report
 
 from hf_dtl.audit import LeakageReport, PiggybackRecord
 from hf_dtl.audit.report import without_folders
@@ -16,7 +16,7 @@ def test_json_round_trip_keeps_everything_and_the_schema_of_the_design():
     again = LeakageReport.from_json(first.to_json())
     assert again == first
     content = json.loads(first.to_json())
-    assert content["schema_version"] == 1 and content["library_version"]
+    assert content["schema_version"] == 2 and content["library_version"]
     assert content["target_accuracy"] == {"undisposed": 0.95, "scrubbed": 0.94}
     assert {"model", "dataset", "axis", "attack", "budget", "seed", "learning_rate", "accuracy"} < set(
         content["piggyback"][0]
@@ -65,7 +65,9 @@ def record(**values):
     [
         ("{", "not JSON"),
         ("[]", "JSON object"),
-        (changed(schema_version=2), "schema_version 2"),
+        (changed(schema_version=3), "schema_version 3"),
+        (changed(schema_version=True), "schema_version True"),
+        (changed(schema_version=1), "unknown keys spec, suite"),
         (without("method"), "lacks method"),
         (changed(extra=1), "unknown keys extra"),
         (changed(seed="0"), "seed"),
@@ -191,3 +193,80 @@ def test_an_undefined_leakage_survives_the_round_trip():
     assert found.leakage.mean is None and json.loads(found.to_json())["leakage"]["mean"] is None
     assert LeakageReport.from_json(found.to_json()) == found
     assert isinstance(found.piggyback[0], PiggybackRecord)
+
+
+SPEC = {"kind": "part", "forget": "/home/ann/photos[cat,dog]", "retain": None, "seed": 3, "task_columns": ["a", "b"]}
+SUITE = {"name": "custom", "hash": "0f" * 16}
+
+
+def test_the_second_schema_keeps_the_scenario_the_suite_and_the_effort_of_every_run():
+    first = report()
+    runs = tuple(replace(record, effort=48) for record in first.piggyback)
+    found = report(spec=SPEC, suite=SUITE, piggyback=runs)
+    assert found.spec == {**SPEC, "forget": "photos[cat,dog]"} and found.suite == SUITE
+    again = LeakageReport.from_json(found.to_json())
+    assert again == found and again.piggyback[0].effort == 48
+    assert first.piggyback[0].effort is None and first.spec == first.suite == {} and first.tasks is None
+    assert "tasks" not in json.loads(first.to_json())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (changed(spec={"kind": "part"}), "lacks forget, retain, seed"),
+        (changed(spec=SPEC | {"kind": "class"}), "kind 'class'"),
+        (changed(spec=SPEC | {"seed": "0"}), r"spec\.seed"),
+        (changed(spec=SPEC | {"more": {"deep": 1}}), r"spec\.more. of a leakage report must be flat"),
+        (changed(suite={"name": "custom"}), "name and hash"),
+        (changed(suite={"name": "custom", "hash": 5}), r"suite\.hash"),
+        (changed(tasks={}), "needs a forgotten task"),
+        (changed(tasks={"case": {"kind": "classes"}}), "needs kind, forgotten and scores"),
+        (record(effort=-1), "effort"),
+        (without("spec"), "lacks spec"),
+    ],
+)
+def test_what_the_second_schema_adds_is_checked(text, words):
+    with pytest.raises(DataError, match=words):
+        LeakageReport.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "text"}, "classes or regression"),
+        ({"forgotten": 1}, "forgotten"),
+        ({"scores": {"forget": {}}}, "needs forget, retain, test"),
+        ({"scores": {s: {"undisposed": 0.5} for s in ("forget", "retain", "test")}}, "undisposed, scrubbed"),
+        ({"scores": {s: {"undisposed": 0.5, "scrubbed": -0.1} for s in ("forget", "retain", "test")}}, "-0.1"),
+        ({"uis": {"scrubbed": float("nan")}}, r"uis\.scrubbed"),
+        ({"membership_auc": {"other": 0.5}}, "'other'"),
+        ({"dataset": ""}, "dataset"),
+        ({"forgotten": False}, "needs a forgotten task"),
+    ],
+)
+def test_the_tasks_of_a_report_are_checked(change, words):
+    tasks = tasks_report().tasks
+    with pytest.raises(DataError, match=words):
+        tasks_report(tasks=tasks | {"case": replace(tasks["case"], **change)})
+
+
+def test_a_report_on_several_tasks_is_read_as_it_was_written_and_names_weights_by_task():
+    found = tasks_report()
+    assert LeakageReport.from_json(found.to_json()) == found
+    assert found.floor == "retrained" and found.headline == found.leakage_over_retrained
+    with pytest.raises(DataError, match="folders of the tasks case"):
+        tasks_report(weights={"other/model.safetensors": "0a" * 32})
+    # A forgotten regression is not attacked.
+    number = replace(found.tasks["rotation"], forgotten=True)
+    silent = tasks_report(tasks={"rotation": number}, piggyback=(), weights={})
+    assert LeakageReport.from_json(silent.to_json()) == silent and "nothing is shown about removal" in silent.verdict
+
+
+def test_a_report_prints_its_verdict_and_tables_and_draws_its_pictures(tmp_path):
+    for found, pictures in ((report(), ["attacks", "piggyback"]), (tasks_report(), ["attacks", "piggyback", "tasks"])):
+        text = str(found)
+        assert text.replace("\n", " ").startswith(found.verdict)
+        assert "Piggyback learning" in text and max(map(len, text.splitlines())) <= 100 and "…" not in text
+        files = found.plot(tmp_path / found.method)
+        assert sorted(files) == sorted((tmp_path / found.method).iterdir())
+        assert sorted({file.stem for file in files}) == pictures

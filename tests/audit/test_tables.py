@@ -2,7 +2,7 @@ import io
 from dataclasses import replace
 
 import pytest
-from audit_toys import HAND, large_report, records, report
+from audit_toys import HAND, large_report, records, report, tasks_report
 from rich.console import Console
 
 from hf_dtl.audit import comparison_markdown, comparison_table, markdown_table, table
@@ -151,3 +151,33 @@ def test_an_undefined_leakage_is_printed_as_such():
     found = report(piggyback=tuple(records({k: v[:1] for k, v in HAND.items()})))
     assert found.leakage.mean is None and "| undefined |" in markdown_table(found)
     assert "[" not in rows_of(markdown_table(found), "leakage over scratch")[0][2]
+
+
+def test_several_tasks_are_a_table_of_every_model_and_methods_stand_side_by_side():
+    found, other = tasks_report(settings={"notes": ["left out"]}), tasks_report("other", target=(0.95, 0.5))
+    for text in (markdown_table(found), printed(*table(found))):
+        assert "left out" in text
+    assert "Unlearning random=15% for case" in printed(*table(found))
+    rows = rows_of(comparison_markdown([found, other]), "case")
+    assert [row[:2] for row in rows] == [
+        ["case *", name] for name in ("undisposed", "multitask", "other †", "retrained", "scratch")
+    ]
+    # Relearned: the mean over both budgets of each seed, then over seeds.
+    assert rows[1][2:] == ["0.800", "0.940", "0.880", "0.050", "0.550", "0.650 ± 0.050"]
+    assert rows[3][5:] == ["", "", "0.600 ± 0.000"] and rows[4][7:] == ["0.450 ± 0.050"]
+    assert rows_of(markdown_table(found), "rotation")[1][2:] == ["-0.200"] * 3
+    assert [row[5] for row in rows_of(markdown_table(found), "mean")] == ["0.050", "0.030", "not measured"]
+    with pytest.raises(DataError, match="same tasks"):
+        comparison_table([found, tasks_report(tasks={"case": found.tasks["case"]})])
+
+
+def test_the_verdict_on_several_tasks_names_the_worst_task_and_what_was_lost():
+    text = tasks_report().verdict
+    for words in (
+        "scores 0.800 in the task case, where forgetting went worst; before it was 0.950, and images never seen "
+        "scored 0.900.",
+        "Test scores fell by 0.020 at most, in the task case.",
+        "an attacker who relearns random=15%",
+        "a model that was trained again without the forgotten images",
+    ):
+        assert words in text, text

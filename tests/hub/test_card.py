@@ -1,12 +1,12 @@
 from dataclasses import replace
 
 import pytest
-from audit_toys import large_report, records, report
+from audit_toys import large_report, records, report, tasks_report
 from huggingface_hub import ModelCard, metadata_load
 from markdown_it import MarkdownIt
 
+from hf_dtl.audit.verdict import verdict
 from hf_dtl.hub import leakage_card
-from hf_dtl.hub.card import verdict
 
 LABELS = {0: "6", 1: "7", 2: "8", 3: "9"}
 
@@ -299,6 +299,36 @@ def test_hostile_reports_get_no_praise():
     destroyed = report(scrubbed=(0.82, 0.92), target=(0.9, 0.1))
     assert verdict(destroyed).startswith("The target task was destroyed")
     assert "did not remove the source task" in verdict(destroyed)
+
+
+def test_the_card_of_several_tasks_names_each_and_how_to_load_it():
+    found = tasks_report()
+    labels = {"case": {0: "upper", 1: "low|er"}, "weight": ["thin", "bold"], "rotation": ["rotation"]}
+    text = str(card(found, model_labels=labels, base_model="org/vit"))
+    for words in (
+        "# Scrubbed image classifier of 3 tasks (multitask)", found.verdict,
+        "| case | 2 classes | yes | upper, low\\|er |",
+        "| rotation | a number | no | rotation |", "(`random=15%`) for some tasks; for the others they were retained",
+        'subfolder="TASK"', "arXiv 2605.19042", "- Tasks whose answer is a number were not attacked.",
+        "trained again without the forgotten images",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "{{" not in text and "None" not in text and "adapted from a source task" not in text
+    data = ModelCard(text).data
+    assert "multi-task" in data.tags and "disposable-transfer-learning" not in data.tags
+    told = data["unlearning"]
+    assert (told["disposed_of"], told["tasks"], told["unlearning_impact_score"]) == ("random=15%", ["case"], 0.03)
+    entries = {(r.dataset_config, r.dataset_split): r for r in data.eval_results}
+    assert entries["task-case", "test"].metric_value == 0.88 and entries["task-case", "forget"].metric_value == 0.8
+    assert entries["task-case", "test"].metric_type == "accuracy"
+    assert entries["task-rotation", "test"].metric_type == "r_squared"
+    assert entries["task-case", "forget"].metric_args == {"before_disposal": 0.95}
+    assert all(not line.startswith(("|", "<p>|")) for line in page(text).splitlines())
+    for wrong in ({"case": ["upper"]}, {**labels, "weight": []}, {**labels, "cat": ["x"]}):
+        with pytest.raises(ValueError, match="labels of the published model for each of its tasks case, weight, rot"):
+            card(found, model_labels=wrong)
+    unattacked = str(card(replace(found, piggyback=()), model_labels=labels))
+    assert "No attack was tried" in unattacked and "seeds of the attacks" not in unattacked
 
 
 def test_a_card_without_labels_is_refused():

@@ -14,7 +14,7 @@ import pytest
 import torch
 from audit_toys import QUICK, task, vit
 from hub.hub_server import READER, WRITER, HubServer
-from publish_toys import LABELS, LEAKS, finished_run, picture, planted, save, sign
+from publish_toys import LABELS, LEAKS, finished_run, finished_tasks, picture, planted, save, sign
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_dtl.audit import LeakageReport, run_audit
@@ -131,6 +131,16 @@ def test_a_second_publication_updates_and_leaves_nothing_of_the_first(hub, run, 
     expected = logits(tmp_path / "sharded")
     assert torch.equal(torch.tensor(client("load", "ann/again", token=None)["logits"]), expected)
     assert not torch.equal(expected, logits(run / "scrubbed"))
+
+
+def test_a_model_of_several_tasks_takes_the_place_of_one_and_back(hub, run, client, tmp_path):
+    tasks = finished_tasks(tmp_path / "run")
+    own = {
+        p.relative_to(tasks / "scrubbed").as_posix() for p in (tasks / "scrubbed").rglob("*.*") if p.suffix != ".svg"
+    }
+    for folder, files in ((run, STAGED), (tasks, own), (run, STAGED)):
+        assert client("script", folder, "ann/tasks") is None
+        assert set(hub.repositories["ann/tasks"].files()) == {".gitattributes", *files}
 
 
 def test_a_branch_is_made_and_main_stays_as_it_is(hub, run, client):

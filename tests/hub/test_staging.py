@@ -9,9 +9,22 @@ import shutil
 import pytest
 import torch
 from architectures import CONFIGS
-from audit_toys import report, resnet
+from audit_toys import report, resnet, tasks_report
 from huggingface_hub import ModelCard
-from publish_toys import LABELS, LEAKS, TOKEN, finished_run, planted, save, sign
+from publish_toys import (
+    LABELS,
+    LEAKS,
+    LEAKS_OF_TASKS,
+    NUMBER,
+    OTHER,
+    TASK,
+    TOKEN,
+    finished_run,
+    finished_tasks,
+    planted,
+    save,
+    sign,
+)
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
@@ -67,6 +80,49 @@ def test_a_leak_is_refused_and_named(run, tmp_path, name):
     with pytest.raises(PublishError, match=re.compile(LEAKS[name][1], re.DOTALL)) as refused:
         stage(planted(run, name, tmp_path), tmp_path / "new")
     assert TOKEN not in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    return finished_tasks(tmp_path_factory.mktemp("tasks") / "run")
+
+
+def test_a_model_of_several_tasks_is_staged_as_one_plain_model_a_task(tasks, tmp_path):
+    files = [file.name for file in stage(tasks, tmp_path / "new")]
+    own = [
+        f"{task}/{name}"
+        for task in (TASK, OTHER, NUMBER)
+        for name in STAGED
+        if name.endswith(("config.json", "tensors"))
+    ]
+    assert files == sorted(
+        [
+            *own,
+            "README.md",
+            "leakage_report.json",
+            *(f"plots/{name}.png" for name in ("attacks", "piggyback", "tasks")),
+        ]
+    )
+    for task, labels in ((TASK, list(LABELS)), (OTHER, list(LABELS)), (NUMBER, [NUMBER])):
+        model = AutoModelForImageClassification.from_pretrained(tmp_path / "new", subfolder=task)
+        assert list(model.config.id2label.values()) == labels
+    assert ModelCard.load(tmp_path / "new" / "README.md").data["unlearning"]["weights_sha256"].keys() == {
+        f"{task}/model.safetensors" for task in (TASK, OTHER, NUMBER)
+    }
+
+
+@pytest.mark.parametrize("name", LEAKS_OF_TASKS)
+def test_every_leak_is_refused_in_a_folder_of_several_tasks_too(tasks, tmp_path, name):
+    with pytest.raises(PublishError, match=re.compile(LEAKS_OF_TASKS[name][1], re.DOTALL)) as refused:
+        stage(planted(tasks, name, tmp_path), tmp_path / "new")
+    assert TOKEN not in str(refused.value)
+
+
+def test_a_report_of_several_tasks_needs_their_folders(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    sign(tmp_path / "run" / "scrubbed", tasks_report())
+    with pytest.raises(PublishError, match="speaks of the tasks case, rotation, weight, not of one model"):
+        stage(tmp_path / "run", tmp_path / "new")
 
 
 def test_the_report_of_another_model_that_leaked_less_is_refused(run, tmp_path):

@@ -1,16 +1,13 @@
 """Forgetting for some of several tasks: what a command line may say, which images are meant, and what is measured."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from architectures import CONFIGS
-from hf_dtl.multitask_results import Result, measure, relearned, tables
-from transformers import AutoModelForImageClassification, HfArgumentParser, TrainerCallback
+from transformers import AutoModelForImageClassification, TrainerCallback
 
-from hf_dtl.audit import PiggybackRecord
 from hf_dtl.data import embedded_processor
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.errors import DTLError
@@ -55,16 +52,12 @@ def saved(folder, tasks, image_size=14):
 TASKS = {"case": ("upper", "lower"), "weight": ("regular", "bold"), "rotation": ()}
 
 
-@pytest.mark.parametrize(
-    "spelling", ["--method multitask --forget-tasks a,b", "--method multitask --forget_tasks a,b"]
-)
-def test_both_spellings_of_the_command_line(spelling):
-    (read,) = HfArgumentParser(ForgetOptions).parse_args_into_dataclasses([*spelling.split(), "--forget", "random=5%"])
-    assert read.multitask and read.forget_tasks == "a,b"
-    assert (read.dataset, read.augmentation, read.attacks, read.budgets) == ("glyphs", "none", "full", "5")
+def test_what_the_kind_of_request_decides():
+    read = ForgetOptions(method="multitask", forget_tasks="a,b", forget="random=5%")
+    assert read.kind == "tasks" and read.forget_tasks == "a,b"
+    assert (read.retain, read.augmentation, read.attacks, read.budgets) == ("glyphs", "none", "full", "5")
     one = ForgetOptions(forget="random=5%")
-    assert (one.dataset, one.augmentation, one.budgets) == ("fashion_mnist", "affine", "5,20")
-    assert read.recorded().keys() - one.recorded().keys() == {"forget_tasks", "task_columns", "images"}
+    assert (one.kind, one.retain, one.augmentation, one.budgets) == ("part", "fashion_mnist", "affine", "5,20")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +88,7 @@ def test_both_spellings_of_the_command_line(spelling):
         ({"forget": "weight=bold"}, "'weight' must be a column that is no task"),
         ({"task_columns": "case,wait"}, "has no label column 'wait'"),
         ({"task_columns": "a=case,a=weight"}, "names a task twice"),
-        ({"budgets": "70"}, "Lower --budgets"),
+        ({"budgets": "70"}, "Use --budgets up to"),
         ({"train_epochs": 0}, "--train_epochs 0 leaves the new heads of the tasks random"),
         ({"forget_batch_size": 0}, "--forget_batch_size 0 must be a positive multiple"),
     ],
@@ -110,7 +103,7 @@ def test_what_is_refused_before_any_work(options, tmp_path, others, message):
 def test_rows_of_a_file_and_of_a_column(options, tmp_path):
     (tmp_path / "rows.txt").write_text("7\n3  # a comment\n")
     listed = SomeTasksJob(options(forget=str(tmp_path / "rows.txt"), forget_tasks="case"))
-    assert listed.rows == [3, 7] and listed.forgotten == ("case",)
+    assert listed.scenario.rows == [3, 7] and listed.scenario.forgotten == ("case",)
     (tmp_path / "rows.txt").write_text("7,upper\n3,lower\n")
     with pytest.raises(DTLError, match="rows.txt names new labels, which multitask does not give"):
         SomeTasksJob(options(forget=str(tmp_path / "rows.txt")))
@@ -118,8 +111,13 @@ def test_rows_of_a_file_and_of_a_column(options, tmp_path):
     whole = render_glyphs("train", 120)
     serif = np.flatnonzero(np.array(whole["family"]) == whole.features["family"].str2int("serif")).tolist()
     job = SomeTasksJob(options(forget="family=serif", output_dir=str(tmp_path / "other")))
-    assert job.rows == serif and list(job.tasks) == list(job.model.heads) == ["case", "weight", "rotation"]
-    assert job.forgotten == tuple(job.tasks) and job.images["train"].labels.keys() == TASKS.keys()
+    assert job.scenario.rows == serif
+    assert list(job.scenario.tasks) == list(job.model.heads) == ["case", "weight", "rotation"]
+        "case",
+        "weight",
+        "rotation",
+    ]
+    assert job.scenario.forgotten == tuple(job.scenario.tasks) and job.images["train"].labels.keys() == TASKS.keys()
     held_out = render_glyphs("test", 40)
     assert len(job.images["test"]) == sum(
         f != held_out.features["family"].str2int("serif") for f in held_out["family"]
@@ -186,30 +184,17 @@ def test_scores_and_their_impact_equal_hand_values(options, tmp_path):
         for task, bias in (("case", np.eye(2)[case]), ("weight", np.eye(2)[0]), ("rotation", [0.5])):
             torch.nn.init.zeros_(model.heads[task].weight)
             model.heads[task].bias.data = torch.tensor(bias, dtype=torch.float32)
-    results = [Result("original", before), Result("unlearned", after, job.choices[0])]
-    assert measure(job, results) == ["UIS of the task rotation: left out, the original model scores 0 on it."]
-    labels, forgotten = job.images["train"].labels, np.isin(np.arange(120), job.rows)
+    scores, notes = job.measure({"undisposed": before, "scrubbed": after}).accuracy, []
+    impact = job.scenario.impact(scores, "scrubbed", notes)
+    assert notes == ["UIS of the task rotation: left out, the original model scores 0 on it."]
+    labels, forgotten = job.images["train"].labels, np.isin(np.arange(120), job.scenario.rows)
     upper = (labels["case"] == 0).double().numpy()
-    found = results[1].scores
+    found = {task: {split: own["scrubbed"] for split, own in by.items()} for task, by in scores.items()}
     assert found["case"]["forget"] == pytest.approx(1 - upper[forgotten].mean())
-    assert results[0].scores["case"]["retain"] == pytest.approx(upper[~forgotten].mean())
+    assert scores["case"]["retain"]["undisposed"] == pytest.approx(upper[~forgotten].mean())
     turned = labels["rotation"].double().numpy()
     assert found["rotation"]["forget"] == pytest.approx(1 - ((turned[forgotten] - 0.5) ** 2).mean() / turned.var())
     o_t = (job.images["test"].labels["case"] == 0).double().mean().item()
     by_hand = (abs(o_t - (1 - o_t)) + abs(o_t - found["case"]["forget"])) / o_t / 2
-    assert results[1].impact.by_task == pytest.approx({"case": by_hand, "weight": 0})
-    assert results[1].impact.mean == pytest.approx(by_hand / 2)
-
-
-def test_relearning_is_averaged_over_budgets_and_shown(options):
-    job = SomeTasksJob(options(forget_tasks="case"))
-    record = PiggybackRecord("scrubbed", "d", "source_subset", "full", 2, 0, 1e-3, 0.5, 0.5)
-    values = {(2, 0): 0.5, (2, 1): 0.7, (4, 0): 0.7, (4, 1): 0.9}
-    attacks = [replace(record, budget=b, seed=s, accuracy=value) for (b, s), value in values.items()]
-    attacks += [replace(a, model="scratch", accuracy=0.25) for a in attacks]
-    result = Result("unlearned", job.model, job.choices[0], attacks={"case": attacks})
-    assert relearned(result, "case", "scrubbed") == pytest.approx((0.7, 0.02**0.5))
-    assert relearned(result, "case", "retrained") is None and relearned(result, "weight", "scrubbed") is None
-    measure(job, [result])
-    rows = [row for row in tables(job, [result], []).rows if row[0] == "case *"]
-    assert [row[-1] for row in rows] == ["0.700 ± 0.141", "0.250 ± 0.000"] and rows[1][1] == "random weights"
+    assert impact.by_task == pytest.approx({"case": by_hand, "weight": 0})
+    assert impact.mean == pytest.approx(by_hand / 2)

@@ -250,7 +250,7 @@ WRONG = {
     "no attacker": (settings(audit=None), {}, DataError, "no `audit`"),
     "attacker": (settings(audit={"attacks": ["strong"]}), {}, DataError, "Unknown attacks strong"),
     "local data": (spec(forget="photos/[0,1,2]"), {}, DataError, "--forget"),
-    "spec": (spec(seed="x"), {}, DataError, "`seed` in the spec of the report"),
+    "spec": (spec(max_eval_images="x"), {}, DataError, "`max_eval_images` in the spec of the report"),
     "counts": (spec(forget_images_per_class=39), {}, DataError, "source train 120 there, 117 here"),
     "other attacks": (None, {"attacks": "lora"}, ConfigError, "lora is not in the report"),
     "other budgets": (None, {"budgets": "2,7"}, ConfigError, "7 is not in the report"),

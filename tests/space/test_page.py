@@ -150,6 +150,8 @@ def test_sizes_are_asked_before_anything_is_fetched():
     for name in ("config.json", "model.safetensors", "leakage_report.json"):
         with pytest.raises(DTLError, match=f"has no {re.escape(name)}"):
             hub._check_files("u/m", {k: v for k, v in good.items() if k != name}, True)
+    with pytest.raises(DTLError, match="several tasks, which has a folder for each, is not"):
+        hub._check_files("u/m", {hub.REPORT: 1}, True)
 
 
 def test_reports_that_take_long_are_refused():

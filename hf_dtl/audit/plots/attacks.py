@@ -6,10 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hf_dtl.audit.leakage import AxisLeakage, Floor, Ratio
+from hf_dtl.audit.axis_leakage import AxisLeakage, Floor, Ratio
+from hf_dtl.audit.cells import AXIS_TITLES
 from hf_dtl.audit.plots.look import draw_guides, draw_ratio, limits, note, plain, save, target_line, wrapped
 from hf_dtl.audit.report import LeakageReport
-from hf_dtl.audit.tables import AXIS_TITLES
 from hf_dtl.errors import DataError
 
 ALL = "strongest of each model"

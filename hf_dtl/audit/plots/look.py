@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from hf_dtl.audit.leakage import Ratio
+from hf_dtl.audit.axis_leakage import Ratio
 from hf_dtl.audit.report import LeakageReport
 
 # Okabe and Ito's colours: told apart with every common colour blindness. Markers and lines differ too, for grey print.

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hf_dtl.audit.cells import mark
 from hf_dtl.audit.plots.labels import label_points
 from hf_dtl.audit.plots.look import (
     COLOURS,
@@ -24,7 +25,6 @@ from hf_dtl.audit.plots.look import (
     wrapped,
 )
 from hf_dtl.audit.report import LeakageReport
-from hf_dtl.audit.tables import mark
 from hf_dtl.errors import DataError
 
 NAME_WIDTH = 44

@@ -6,7 +6,7 @@ import gradio as gr
 
 from hf_dtl.errors import DataError
 from hf_dtl.metrics.look import look
-from hf_dtl.metrics.predictions import share_right
+from hf_dtl.metrics.scores import share_right
 
 MOST_CLASSES_SHOWN = 20
 ABOUT = """

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hf_dtl.audit.accuracy import Classifier, LabelledImages
+from hf_dtl.audit.classifiers import Classifier, LabelledImages
 from hf_dtl.audit.membership import (
     SMALLEST_GROUP,
     MembershipResult,

@@ -1,8 +1,14 @@
 """What a leakage report shows, in words for readers who know nothing of leakage."""
 
-from hf_dtl.audit.leakage import PLAccuracy
-from hf_dtl.audit.report import LeakageReport
-from hf_dtl.audit.tables import with_interval
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hf_dtl.audit.axis_leakage import PLAccuracy
+from hf_dtl.audit.cells import with_interval
+
+if TYPE_CHECKING:
+    from hf_dtl.audit.report import LeakageReport
 
 # Upper ends of the leakage (of interval and mean + deviation, the worse) that a sentence of the verdict speaks for.
 MOST_REMOVED, PART_REMOVED = 0.25, 0.75
@@ -26,7 +32,11 @@ def verdict(report: LeakageReport) -> str:
             f"{target['scrubbed']:.3f}, so a low leakage is no merit."
         )
     diverged = _diverged(report)
-    said += [_accuracies(report), _leakage(report, praise=report.target_destroyed is False and not diverged)]
+    said += [
+        *_tasks(report),
+        _accuracies(report),
+        _leakage(report, praise=report.target_destroyed is False and not diverged),
+    ]
     if diverged:
         said.append(
             f"{diverged} of the attacks on this model failed with every learning rate and count as guessing, so the "
@@ -41,13 +51,42 @@ def verdict(report: LeakageReport) -> str:
 
 
 def _what(report: LeakageReport) -> str:
-    return "the source task" if report.unlearning is None else report.unlearning.request
+    if report.unlearning is not None:
+        return report.unlearning.request
+    if report.tasks is None:
+        return "the source task"
+    return str(report.spec["forget"]) if report.spec else "what it was to forget"
+
+
+def _tasks(report: LeakageReport) -> list[str]:
+    """What a model of several tasks answers, where forgetting went worst and where most was lost."""
+    tasks = report.tasks
+    if tasks is None:
+        return []
+    scores = {name: task.scores for name, task in tasks.items()}
+
+    def above_unseen(name: str) -> float:
+        return scores[name]["forget"]["scrubbed"] - scores[name]["test"]["undisposed"]
+
+    def lost(name: str) -> float:
+        return scores[name]["test"]["undisposed"] - scores[name]["test"]["scrubbed"]
+
+    worst = max((name for name, task in tasks.items() if task.forgotten), key=above_unseen)
+    most, before = max(tasks, key=lost), {split: values["undisposed"] for split, values in scores[worst].items()}
+    return [
+        f"On the images to forget it scores {scores[worst]['forget']['scrubbed']:.3f} in the task {worst}, where "
+        f"forgetting went worst; before it was {before['forget']:.3f}, and images never seen scored "
+        f"{before['test']:.3f}.",
+        f"Test scores fell by {lost(most):.3f} at most, in the task {most}."
+        if lost(most) > 0
+        else "No test score fell.",
+    ]
 
 
 def _origins(report: LeakageReport) -> dict[str, str]:
     """Where a relearner can start, by role, in words."""
     without = "trained on the target task alone"
-    if report.unlearning is not None:
+    if report.floor == "retrained":
         without = "that was trained again without the forgotten images"
     return {
         "scratch": "random weights",
@@ -100,7 +139,7 @@ def _diverged(report: LeakageReport) -> int:
 
 def _leakage(report: LeakageReport, *, praise: bool) -> str:
     ratio, what = report.headline, _what(report)
-    floor = "" if report.unlearning is None else " over a model trained without it"
+    floor = "" if report.floor == "scratch" else " over a model trained without it"
     if ratio.mean is None:
         return f"The leakage is undefined, so nothing is shown about removal: {ratio.undefined}."
     number = f"leakage{floor} {with_interval(ratio)}, where 1 leaks all and 0 nothing"
@@ -127,7 +166,9 @@ def _over_retrained(report: LeakageReport) -> str:
             )
         )
     retrained = report.leakage_over_retrained
-    if report.headline.mean is None or retrained.mean is None or retrained.least_favourable <= 0.1:
+    if report.floor == "retrained" or None in (report.headline.mean, retrained.mean):
+        return ""
+    if retrained.least_favourable <= 0.1:
         return ""
     still = "is still" if retrained.low is not None and retrained.low > 0 else "may still be"
     return (

@@ -7,7 +7,7 @@ from scipy.stats import norm
 from torch import nn
 from torch.nn import functional as F
 
-from hf_dtl.audit.u_lira import logit_scaled_confidence, shadow_splits, u_lira, u_lira_scores
+from hf_dtl.audit.shadow_models import logit_scaled_confidence, shadow_splits, u_lira, u_lira_scores
 from hf_dtl.data import ImageTensors
 from hf_dtl.errors import ConfigError, DataError, ModelError
 

@@ -48,6 +48,11 @@ class Average:
     mean: float
     deviation: float | None
 
+    @classmethod
+    def over(cls, points: Sequence[PLAccuracy]) -> "Average":
+        """The average of one model over data sets and budgets."""
+        return _average(_over_places(points))
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -182,7 +187,7 @@ def leakage(
         own = pl_accuracies((record for record in chosen if record.attack == attack), axis)
         by_attack[attack] = _ratio(own, floor)
         complete = _complete(own, places)
-        accuracy_by_attack[attack] = {model: _average(_over_places(p)) for model, p in complete.items()}
+        accuracy_by_attack[attack] = {model: Average.over(p) for model, p in complete.items()}
         if "scrubbed" in complete:
             validation[attack] = fmean(point.validation_accuracy for point in complete["scrubbed"])
     strongest = max(scrubbed, key=lambda point: point.validation_accuracy)

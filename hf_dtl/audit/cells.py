@@ -1,0 +1,96 @@
+"""A table as text, for the terminal and for Markdown, and how its numbers are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from hf_dtl.audit.axis_leakage import Average, PLAccuracy, Ratio
+
+if TYPE_CHECKING:
+    from hf_dtl.audit.report import LeakageReport
+
+AXIS_TITLES = {"source_subset": "source subset", "novel_downstream": "novel task"}
+MODELS = ("undisposed", "scrubbed", "scratch", "retrained")
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table as text: a title, column headings, rows, and notes below it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def rich(self) -> Table:
+        """Give the table for a terminal of 100 columns."""
+        # As `Text`: in a plain string, Rich would take class names in brackets for markup and swallow them.
+        table = Table(
+            title=Text(self.title),
+            caption=Text("\n".join(self.notes)) if self.notes else None,
+            caption_justify="left",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        # Where the numbers leave room for the first column, only that is wrapped; no cell is ever cut.
+        headings = [self.columns[0], *(column.replace(" ", "\n", 1) for column in self.columns[1:])]
+        lines = [
+            [line for cell in column for line in cell.split("\n")] for column in zip(headings, *self.rows, strict=True)
+        ]
+        whole = sum(1 + max(map(len, cells)) for cells in lines[1:]) <= 88
+        for i, heading in enumerate(headings):
+            table.add_column(heading, justify="right" if i else "left", no_wrap=whole and i > 0, overflow="fold")
+        above = ""
+        for first, *rest in self.rows:
+            table.add_row(Text(first if first != above else ""), *map(Text, rest))
+            above = first
+        return table
+
+    def markdown(self) -> str:
+        """Give the table as GitHub Markdown, the notes as a paragraph below it."""
+        rule = [":--", *["--:"] * (len(self.columns) - 1)]
+        rows = [self.columns, rule, *self.rows]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)])
+
+
+def with_deviation(mean: float | None, deviation: float | None) -> str:
+    """Write a number with its deviation, three decimals each; `undefined` when there is none."""
+    if mean is None:
+        return "undefined"
+    return f"{mean:.3f}" if deviation is None else f"{mean:.3f} ± {deviation:.3f}"
+
+
+def interval(ratio: Ratio) -> str:
+    """Write the bootstrap interval of a leakage, ∞ where there is no bound; nothing when it is undefined."""
+    if ratio.mean is None:
+        return ""
+    low = "-∞" if ratio.low is None else f"{ratio.low:.3f}"
+    return f"[{low}, {'∞' if ratio.high is None else f'{ratio.high:.3f}'}]"
+
+
+def with_interval(ratio: Ratio, *, deviation: bool = True) -> str:
+    """Write a leakage with its interval, and its deviation unless that is not wanted."""
+    return f"{with_deviation(ratio.mean, ratio.deviation if deviation else None)} {interval(ratio)}".strip()
+
+
+def number(value: float | None, missing: str = "–") -> str:
+    """Write a number with three decimals, or what stands where there is none."""
+    return missing if value is None else f"{value:.3f}"
+
+
+def average(found: PLAccuracy | Average | None, *, deviation: bool = True) -> str:
+    """Write an accuracy over seeds, or a dash where there is none."""
+    return number(None) if found is None else with_deviation(found.mean, found.deviation if deviation else None)
+
+
+def mark(report: LeakageReport) -> str:
+    """The sign that stands behind a method or a target accuracy when the target is destroyed."""
+    return " †" if report.target_destroyed else ""

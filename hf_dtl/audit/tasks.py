@@ -1,0 +1,101 @@
+"""What became of each task of a model of several tasks, of which some were forgotten."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any, Literal, get_args
+
+from hf_dtl.audit.report_fields import check_number, check_object, check_text
+from hf_dtl.audit.unlearning import GAP_SPLITS as SPLITS
+from hf_dtl.audit.unlearning import ROLES
+from hf_dtl.errors import DataError
+
+TaskKind = Literal["classes", "regression"]
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """What the models answer in one task.
+
+    Args:
+        kind: `classes`, or `regression` for a number.
+        forgotten: images were to be forgotten for this task; for the others they were to stay as they are.
+        scores: by split (`forget`: the images to forget, `retain`: other training images, `test`: images never seen),
+            then by model (`undisposed`, `scrubbed`, and `retrained` where there is one): accuracy in 0..1, or for a
+            regression 1 − (mean squared error) / (variance of the training labels), at most 1.
+        uis: Unlearning Impact Score by model, at least 0; a model for which it is not defined is left out.
+        membership_auc: by model, how well forgotten images are told from unseen ones by their loss; 0.5 is chance.
+        dataset: name under which `piggyback` attacks this task; None: the task's own.
+
+    Raises:
+        DataError: a value is missing, unknown or out of its range.
+    """
+
+    kind: TaskKind
+    forgotten: bool
+    scores: dict[str, dict[str, float]]
+    uis: dict[str, float] = field(default_factory=dict)
+    membership_auc: dict[str, float] = field(default_factory=dict)
+    dataset: str | None = None
+
+    def __post_init__(self) -> None:
+        of = "of a task"
+        if self.kind not in get_args(TaskKind) or not isinstance(self.forgotten, bool):
+            raise DataError(
+                f"A task needs the kind {' or '.join(get_args(TaskKind))} and whether it is forgotten, "
+                f"got {self.kind!r} and {self.forgotten!r}."
+            )
+        if set(check_object(self.scores, "scores", of)) != set(SPLITS):
+            raise DataError(f"`scores` of a task needs {', '.join(SPLITS)}, got {', '.join(self.scores)}.")
+        for split, values in self.scores.items():
+            models = set(check_object(values, f"scores.{split}", of))
+            if not {"undisposed", "scrubbed"} <= models <= set(ROLES) or models != set(self.scores["forget"]):
+                raise DataError(
+                    f"`scores.{split}` of a task needs undisposed, scrubbed and perhaps retrained, got {values!r}."
+                )
+            for model, value in values.items():
+                lowest = 0 if self.kind == "classes" else float("-inf")
+                check_number(value, f"scores.{split}.{model}", of, lowest)
+        for name, highest in (("uis", float("inf")), ("membership_auc", 1)):
+            for model, value in check_object(getattr(self, name), name, of).items():
+                check_number(value, f"{name}.{model}", of, 0, highest)
+                if model not in self.scores["forget"]:
+                    raise DataError(f"`{name}` of a task names {model!r}, of which there are no scores.")
+        if self.dataset is not None:
+            check_text(self.dataset, "dataset", of)
+
+    @classmethod
+    def from_dict(cls, content: object) -> "TaskScores":
+        """Read what `asdict` gives; unknown or missing keys are a DataError."""
+        known = set(cls.__dataclass_fields__)
+        if not isinstance(content, Mapping) or not {"kind", "forgotten", "scores"} <= set(content) <= known:
+            found = ", ".join(map(str, content)) if isinstance(content, Mapping) else repr(content)
+            raise DataError(f"A task needs kind, forgotten and scores, of {', '.join(sorted(known))}; got {found}.")
+        return cls(**content)
+
+
+def check_tasks(tasks: object) -> None:
+    """Refuse tasks of which none is forgotten, or that have scores of different models."""
+    for name, task in check_object(tasks, "tasks").items():
+        check_text(name, "a name in `tasks`")
+        if not isinstance(task, TaskScores):
+            raise DataError(f"`tasks.{name}` of a leakage report must be TaskScores, got {task!r}.")
+    assert isinstance(tasks, dict)
+    if not any(task.forgotten for task in tasks.values()) or len({roles(task) for task in tasks.values()}) > 1:
+        raise DataError("`tasks` of a leakage report needs a forgotten task, and scores of the same models in each.")
+
+
+def roles(task: TaskScores) -> tuple[str, ...]:
+    """The models that a task has scores of."""
+    return tuple(role for role in ROLES if role in task.scores["forget"])
+
+
+def mean_uis(tasks: Mapping[str, TaskScores], role: str) -> float | None:
+    """Mean Unlearning Impact Score of a model over the tasks that have one; None for no task."""
+    own = [task.uis[role] for task in tasks.values() if role in task.uis]
+    return fmean(own) if own else None
+
+
+def tasks_to_dict(tasks: Mapping[str, TaskScores]) -> dict[str, Any]:
+    """The tasks as JSON values."""
+    return {name: asdict(task) for name, task in tasks.items()}
