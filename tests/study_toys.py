@@ -47,6 +47,4 @@ def write(cell, result):
 
 def attacked(attack, accuracy, validation):
     """The record of one attack, in JSON values."""
-    return asdict(
-        PiggybackRecord("scrubbed", "mnist", "source_subset", attack, 5, 0, 1e-3, accuracy, validation)
-    )
+    return asdict(PiggybackRecord("scrubbed", "mnist", "source_subset", attack, 5, 0, 1e-3, accuracy, validation))

@@ -1,4 +1,4 @@
-"""The engine of every study: cells that are done once, strengths tuned on a seed of its own, then tables and a picture."""
+"""The engine of every study: cells that are done once, in parts that follow each other, then tables and a picture."""
 
 import json
 import shlex
@@ -15,6 +15,7 @@ from hf_dtl.audit.attacks import parse_attacks
 from hf_dtl.audit.report import library_version, machine, without_folders
 from hf_dtl.errors import ConfigError, DivergedError, OutputError
 from hf_dtl.fingerprint import fingerprint
+from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.loading import quiet
 from hf_dtl.options import numbers, option
 from hf_dtl.pipeline.forget import JOBS
@@ -110,6 +111,11 @@ class Cell:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, json.dumps(result, indent=1) + "\n")
 
+    def scrub(self, job: Any, choice: MethodChoice) -> tuple[Any, dict[str, float] | None]:
+        """What a method makes of the prepared model, and what that took."""
+        job.prepare()
+        return job.unlearn(choice), job.cost(job.disposal_stage(choice))
+
     def attack(self, job: Job, models: Mapping[str, Any], task: str = "source") -> list[dict[str, Any]]:
         """Attack models by role on one task of the job; a store of the cell's own keeps every finished attack."""
         attacked = {task: job.scenario.attacked[task]}
@@ -125,6 +131,11 @@ def _load_job(options: str) -> Job:
 def records_of(result: Mapping[str, Any]) -> list[PiggybackRecord]:
     """The attacks of a result; none on a model that diverged."""
     return [PiggybackRecord.from_dict(entry) for entry in result.get("attacks", ())]
+
+
+def attack_references(cell: Cell, job: Any) -> dict[str, Any]:
+    """The attacks on the undisposed model and the references."""
+    return {"attacks": cell.attack(job, {"undisposed": job.prepare(), **job.references()})}
 
 
 def made(job: Job, stage: str, parameters: int) -> dict[str, Any]:
@@ -197,6 +208,9 @@ class Study(ABC):
     outputs: ClassVar[str]
     """Folder in outputs/."""
     picture: ClassVar[str]
+    markdown: ClassVar[Callable[[Any, Any], str]]
+    """Writes the study, from the results and the numbers."""
+    plot: ClassVar[Callable[[Any, Path, str], Any]]
     settings: ClassVar[Mapping[str, Setting]]
     cell: ClassVar[type[Cell]]
     parts: ClassVar[tuple[str, ...]]
@@ -291,7 +305,20 @@ class Study(ABC):
             OutputError: it holds another study, or files that are not a study's.
         """
         kept = {name: value for name, value in self.shared.items() if name not in ATTACKER | _MACHINE}
-        start_folder(self.output, {"setting": self.options.setting, **kept})
+        settings, folder = {"setting": self.options.setting, **kept}, self.output
+        record = folder / RECORD
+        if folder.is_file():
+            raise OutputError(f"The output folder {folder} is a file. Choose another --output_dir.")
+        if record.exists() and (changed := changed_settings(record, settings)):
+            raise OutputError(
+                f"The output folder {folder} holds another study ({'; '.join(changed)}). Choose another "
+                "--output_dir, or repeat that study's options to continue it."
+            )
+        files = folder.iterdir() if folder.is_dir() and not record.exists() else ()
+        if any(path.name != f".{RECORD}.partial" for path in files):
+            raise OutputError(f"The output folder {folder} holds files that are not a study's. Choose another one.")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, json.dumps(settings, indent=2) + "\n")
         if self.setting.tiny_resnet:
             for seed in (*self.seeds, self.options.tuning_seed):
                 write_tiny_resnet(self.output / "model" / f"seed{seed}", seed, self.setting.classes)
@@ -311,7 +338,7 @@ class Study(ABC):
             run_cells(self.cells(number), self.options.workers, told)
         found = self.found()
         values = json.loads(json.dumps(without_folders(self.about() | self.values(found))))
-        self.plot(found, self.output / self.picture)
+        self.plot(found, self.output / self.picture, self.setting.title)
         write_atomically(self.output / "table.md", self.markdown(values, found))
         write_atomically(self.output / "results.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
         told(f"Tables, results and picture: {self.output}")
@@ -351,33 +378,7 @@ class Study(ABC):
     def values(self, found: Any) -> dict[str, Any]:
         """What the results say besides `about`."""
 
-    @abstractmethod
-    def markdown(self, values: dict[str, Any], found: Any) -> str:
-        """The study as Markdown, from the results and the numbers."""
-
-    @abstractmethod
-    def plot(self, found: Any, path: Path) -> list[Path]:
-        """Draw the picture, `path` being without its ending."""
-
 
 def by_seed(cells: Iterable[Sequence[Any]]) -> list[Any]:
     """Cells of several methods, one after another on each seed."""
     return [cell for own in zip(*cells, strict=True) for cell in own]
-
-
-def start_folder(output: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder of a study, or check that it holds an earlier part of this one; see `Study.start`."""
-    record = output / RECORD
-    if output.is_file():
-        raise OutputError(f"The output folder {output} is a file. Choose another --output_dir.")
-    if record.exists():
-        changed = changed_settings(record, settings)
-        if changed:
-            raise OutputError(
-                f"The output folder {output} holds another study ({'; '.join(changed)}). Choose another "
-                "--output_dir, or repeat that study's options to continue it."
-            )
-    elif output.is_dir() and any(path.name != f".{RECORD}.partial" for path in output.iterdir()):
-        raise OutputError(f"The output folder {output} holds files that are not a study's. Choose another --output_dir.")
-    output.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, json.dumps(settings, indent=2) + "\n")

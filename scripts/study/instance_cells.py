@@ -135,8 +135,8 @@ def _unlearn(cell: "InstanceCell", job: PartJob) -> dict[str, Any]:
 @dataclass(frozen=True)
 class InstanceCell(Cell):
     """seed: train the model. undisposed: measure and attack it as if it had served the request. adversaries: make the
-    examples that variants share. tuning: one strength of a variant on the tuning seed. single, continual, cumulative: a
-    variant on a reported seed; requests one after another come each alone or with all earlier ones.
+    examples that variants share. tuning: one strength of a variant on the tuning seed. single, continual, cumulative:
+    a variant on a reported seed; requests one after another come each alone or with all earlier ones.
 
     Args:
         requests: images of each request; one after another, they are dealt from one order of the drawn images.

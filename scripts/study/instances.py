@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_dtl.errors import ConfigError, DivergedError
@@ -24,7 +23,7 @@ from study.settings.instances import (
     VARIANTS_BY_NAME,
 )
 from study.settings.unlearning import SETTINGS
-from study.tables.instances import TOGETHER, Numbers, Requests, markdown, numbers_of, row_of
+from study.tables.instances import TOGETHER, Requests, Row, markdown, numbers_of, row_of
 from study.tuning import Method
 
 
@@ -89,6 +88,8 @@ class InstanceStudy(Study):
     script: ClassVar = "study_instances"
     outputs: ClassVar = "instances"
     picture: ClassVar = "instances"
+    markdown: ClassVar = staticmethod(markdown)
+    plot: ClassVar = staticmethod(plot_instances)
     settings: ClassVar = SETTINGS
     cell: ClassVar = InstanceCell
     parts: ClassVar = (
@@ -185,7 +186,7 @@ class InstanceStudy(Study):
             name = own[0].method + (TOGETHER if kind == "cumulative" else "")
             rows.append(row_of(name, [cell.result() for cell in own], before, seconds, tried))
         failed = {variant.text: DIVERGED for variant, kind in self.ways(sizes) if (variant, kind) not in cells}
-        return Requests(sizes, Numbers(**numbers_of("undisposed", before)), tuple(rows), failed)
+        return Requests(sizes, Row(**numbers_of("undisposed", before)), tuple(rows), failed)
 
     def values(self, found: list[Requests]) -> dict[str, Any]:
         return {
@@ -194,12 +195,6 @@ class InstanceStudy(Study):
             "adversaries_a_step": ADVERSARIES_A_STEP,
             "requests": [asdict(one) for one in found],
         }
-
-    def markdown(self, values: dict[str, Any], found: list[Requests]) -> str:
-        return markdown(values, found)
-
-    def plot(self, found: list[Requests], path: Path) -> list[Path]:
-        return plot_instances(found, path, self.setting.title)
 
 
 def choose(tried: Mapping[float, Mapping[str, float] | None]) -> float | None:

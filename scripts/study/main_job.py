@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, get_args, get_type_hints
 
@@ -14,7 +13,7 @@ from hf_dtl.options import option
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 from hf_dtl.scenarios.scenario import accuracies
-from study.engine import Cell, RunOptions, Study, Told, listed, made
+from study.engine import Cell, RunOptions, Study, Told, attack_references, listed, made
 from study.plots import plot_tradeoff
 from study.settings import Knob, options_of
 from study.settings.main_job import FORGET_WEIGHT, KNOBS, SETTINGS
@@ -60,26 +59,18 @@ def _target(job: WholeTaskJob, split: str) -> Any:
     return job.images["target"][split]
 
 
-def _attack_references(cell: Cell, job: WholeTaskJob) -> dict[str, Any]:
-    undisposed = job.prepare()
-    return {"attacks": cell.attack(job, {"undisposed": undisposed, **job.references()})}
-
-
 def _tune(cell: Cell, job: WholeTaskJob) -> dict[str, Any]:
     """Measure a scrubbed model on validation images of the target alone."""
-    choice = parse_method(cell.method)
-    job.prepare()
-    found = accuracies({"scrubbed": job.unlearn(choice)}, _target(job, "validation"), job.state.device)
-    return {"validation": found["scrubbed"], "cost": job.cost(job.disposal_stage(choice))}
+    model, cost = cell.scrub(job, parse_method(cell.method))
+    found = accuracies({"scrubbed": model}, _target(job, "validation"), job.state.device)
+    return {"validation": found["scrubbed"], "cost": cost}
 
 
 def _dispose(cell: Cell, job: WholeTaskJob) -> dict[str, Any]:
     """Measure a scrubbed model on test images, the source with the undisposed model's head, and attack it."""
-    choice = parse_method(cell.method)
-    job.prepare()
-    models = {"scrubbed": job.unlearn(choice)}
-    found = {task: by_role["scrubbed"] for task, by_role in job.measure(models).accuracy.items()}
-    return found | {"cost": job.cost(job.disposal_stage(choice)), "attacks": cell.attack(job, models)}
+    model, cost = cell.scrub(job, parse_method(cell.method))
+    found = {task: by_role["scrubbed"] for task, by_role in job.measure({"scrubbed": model}).accuracy.items()}
+    return found | {"cost": cost, "attacks": cell.attack(job, {"scrubbed": model})}
 
 
 class MainCell(Cell):
@@ -87,7 +78,7 @@ class MainCell(Cell):
     on the tuning seed. references: the attacks on the references of a seed. method: one method on a reported seed."""
 
     works: ClassVar = {
-        "tuning seed": _train, "seed": _train, "references": _attack_references, "tuning": _tune, "method": _dispose
+        "tuning seed": _train, "seed": _train, "references": attack_references, "tuning": _tune, "method": _dispose
     }  # fmt: skip
     attacking: ClassVar = frozenset({"references", "method"})
 
@@ -105,6 +96,8 @@ class MainStudy(Study):
     script: ClassVar = "reproduce"
     outputs: ClassVar = "study"
     picture: ClassVar = "tradeoff"
+    markdown: ClassVar = staticmethod(markdown)
+    plot: ClassVar = staticmethod(plot_tradeoff)
     settings: ClassVar = SETTINGS
     cell: ClassVar = MainCell
     parts: ClassVar = (
@@ -157,12 +150,6 @@ class MainStudy(Study):
             "missing_methods": self.unknown,
             "summary": found.to_dict(),
         }
-
-    def markdown(self, values: dict[str, Any], found: Summary) -> str:
-        return markdown(values, found)
-
-    def plot(self, found: Summary, path: Path) -> list[Path]:
-        return plot_tradeoff(found, path, self.setting.title)
 
 
 def reproduce(options: StudyOptions, told: Told = print) -> Summary:

@@ -66,8 +66,14 @@ def plot_tradeoff(summary: Summary, path: Path, title: str) -> list[Path]:
         at = {"undisposed": 1.0, "retrained": 0.0}.get(reference.name)
         if at is not None and reference.loss_points is not None:
             colour, marker, _ = STYLES[reference.name]
-            handles += panel.plot(at, reference.loss_points.mean, color=colour, marker=marker, markersize=9,
-                                  markerfacecolor="white", linestyle="none", label=f"{reference.name} model")  # fmt: skip
+            look = {
+                "color": colour,
+                "marker": marker,
+                "markersize": 9,
+                "markerfacecolor": "white",
+                "linestyle": "none",
+            }
+            handles += panel.plot(at, reference.loss_points.mean, label=f"{reference.name} model", **look)
     _set_limits(panel, summary, placed)
     low = panel.get_xlim()[0], panel.get_ylim()[0]
     box = Rectangle(

@@ -58,12 +58,12 @@ def _references(cell: Cell, job: SomeTasksJob) -> dict[str, Any]:
 
 
 def _unlearn(cell: Cell, job: SomeTasksJob) -> dict[str, Any]:
-    choice = strategy(cell.method)
-    models = {"undisposed": job.prepare(), "scrubbed": job.unlearn(choice)}
+    model, cost = cell.scrub(job, strategy(cell.method))
+    models = {"undisposed": job.prepare(), "scrubbed": model}
     if cell.kind == "tuning":
         return _measured(cell, _on_validation(job), models)["scrubbed"]
     found = _measured(cell, job, models, "scrubbed")
-    return found["scrubbed"] | {"cost": job.cost(job.disposal_stage(choice)), "notes": found["notes"]}
+    return found["scrubbed"] | {"cost": cost, "notes": found["notes"]}
 
 
 def _on_validation(job: SomeTasksJob) -> SomeTasksJob:
@@ -107,6 +107,8 @@ class TaskStudy(Study):
     script: ClassVar = "study_tasks"
     outputs: ClassVar = "tasks"
     picture: ClassVar = "impact"
+    markdown: ClassVar = staticmethod(markdown)
+    plot: ClassVar = staticmethod(plot_impact)
     settings: ClassVar = SETTINGS
     cell: ClassVar = TaskCell
     parts: ClassVar = (
@@ -170,14 +172,10 @@ class TaskStudy(Study):
         )
 
     def values(self, found: list[Scope]) -> dict[str, Any]:
-        scopes = [asdict(one) | {"strongest": one.strongest and one.strongest.name, "below": one.below} for one in found]
+        scopes = [
+            asdict(one) | {"strongest": one.strongest and one.strongest.name, "below": one.below} for one in found
+        ]
         return {"goal": GOALS, "scopes": scopes}
-
-    def markdown(self, values: dict[str, Any], found: list[Scope]) -> str:
-        return markdown(values, found)
-
-    def plot(self, found: list[Scope], path: Path) -> list[Path]:
-        return plot_impact(found, path, self.setting.title)
 
 
 def study_tasks(options: TaskStudyOptions, told: Told = print) -> list[Scope]:

@@ -1,4 +1,4 @@
-"""A method with the strengths that tuning chooses from, and the main job's rule, which knows validation accuracy alone."""
+"""A method with the strengths that tuning chooses from, and the rules by which it does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,8 +1,7 @@
-"""The comparison of unlearning methods: how near each comes to the model that was trained without a part of the data."""
+"""The comparison of unlearning methods: how near each comes to the model that never saw a part of the data."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_dtl.data import ForgetRequest
@@ -13,7 +12,7 @@ from hf_dtl.methods.registry import method_names
 from hf_dtl.options import option
 from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.scenarios.part import MEASURED_ON
-from study.engine import Cell, RunOptions, Study, Told, listed, made
+from study.engine import Cell, RunOptions, Study, Told, attack_references, listed, made
 from study.plots import plot_gap
 from study.settings import options_of
 from study.settings.unlearning import KNOBS, METHODS, RATES, REQUESTS, SETTINGS
@@ -42,21 +41,15 @@ def _train(cell: Cell, job: PartJob) -> dict[str, Any]:
     return made(job, "train", undisposed.num_parameters()) | asdict(found) | {"cost": costs}
 
 
-def _attack_references(cell: Cell, job: PartJob) -> dict[str, Any]:
-    return {"attacks": cell.attack(job, {"undisposed": job.prepare(), **job.references()})}
-
-
 def _tune(cell: Cell, job: PartJob) -> dict[str, Any]:
-    job.prepare()
-    return asdict(job.measure({"scrubbed": job.unlearn(parse_method(cell.method))}, TUNED_ON, membership=False))
+    model, _ = cell.scrub(job, parse_method(cell.method))
+    return asdict(job.measure({"scrubbed": model}, TUNED_ON, membership=False))
 
 
 def _unlearn(cell: Cell, job: PartJob) -> dict[str, Any]:
-    choice = parse_method(cell.method)
-    job.prepare()
-    models = {"scrubbed": job.unlearn(choice)}
-    attacks = cell.attack(job, models)
-    return asdict(job.measure(models)) | {"attacks": attacks, "cost": job.cost(job.disposal_stage(choice))}
+    model, cost = cell.scrub(job, parse_method(cell.method))
+    attacks = cell.attack(job, {"scrubbed": model})
+    return asdict(job.measure({"scrubbed": model})) | {"attacks": attacks, "cost": cost}
 
 
 class UnlearnCell(Cell):
@@ -64,7 +57,7 @@ class UnlearnCell(Cell):
     strength of a method on the tuning seed. method: one method on a reported seed, measured and attacked."""
 
     works: ClassVar = {
-        "tuning seed": _train, "seed": _train, "references": _attack_references, "tuning": _tune, "method": _unlearn
+        "tuning seed": _train, "seed": _train, "references": attack_references, "tuning": _tune, "method": _unlearn
     }  # fmt: skip
     attacking: ClassVar = frozenset({"references", "method"})
 
@@ -76,6 +69,8 @@ class UnlearningStudy(Study):
     script: ClassVar = "compare_unlearning"
     outputs: ClassVar = "compare"
     picture: ClassVar = "gap"
+    markdown: ClassVar = staticmethod(markdown)
+    plot: ClassVar = staticmethod(plot_gap)
     settings: ClassVar = SETTINGS
     cell: ClassVar = UnlearnCell
     parts: ClassVar = (
@@ -125,7 +120,8 @@ class UnlearningStudy(Study):
             images={name: trained[0]["images"][name] for name in ("forget", "retain")},
             seeds=self.seeds,
             references=tuple(
-                reference_row(role, complete, [one["cost"][stage] for one in trained]) for role, stage in stages.items()
+                reference_row(role, complete, [one["cost"][stage] for one in trained])
+                for role, stage in stages.items()
             ),
             rows=tuple(rows),
             failed=self.failed(request, cells),
@@ -136,12 +132,6 @@ class UnlearningStudy(Study):
             "goal": {"average_gap": GOAL_GAP, "cost": GOAL_COST},
             "comparisons": [{**asdict(one), "goal": {row.name: row.goal for row in one.rows}} for one in found],
         }
-
-    def markdown(self, values: dict[str, Any], found: list[Comparison]) -> str:
-        return markdown(values, found)
-
-    def plot(self, found: list[Comparison], path: Path) -> list[Path]:
-        return plot_gap(found, path, self.setting.title)
 
 
 def compare(options: ComparisonOptions, told: Told = print) -> list[Comparison]:

@@ -47,11 +47,17 @@ _RESNET = {"full_learning_rates": "2e-3,6e-3", "train_learning_rate": 3e-3}
 SETTINGS: dict[str, Setting] = {
     "fashion_vit": Setting("Fashion-MNIST, 300 images a class, a ViT of 0.3 M parameters", _FASHION),
     "fashion_resnet": Setting(
-        "Fashion-MNIST, 300 images a class, a ResNet of 0.1 M parameters", _FASHION | _RESNET, tiny_resnet=True, classes=10
+        "Fashion-MNIST, 300 images a class, a ResNet of 0.1 M parameters",
+        _FASHION | _RESNET,
+        tiny_resnet=True,
+        classes=10,
     ),
     "cifar_vit": Setting("CIFAR-10, 300 images a class, a ViT of 0.3 M parameters", _CIFAR),
     "cifar_resnet": Setting(
-        "CIFAR-10, 300 images a class, a ResNet of 0.1 M parameters", _CIFAR | _RESNET | {"image_size": None}, tiny_resnet=True, classes=10
+        "CIFAR-10, 300 images a class, a ResNet of 0.1 M parameters",
+        _CIFAR | _RESNET | {"image_size": None},
+        tiny_resnet=True,
+        classes=10,
     ),
 }
 

@@ -1,7 +1,7 @@
 """What the tables of all studies share: averages over training seeds, how they are written, and how a page ends."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from statistics import fmean, stdev
 from typing import Any
 
@@ -70,6 +70,37 @@ def number(
         text += f" ± {factor * found.deviation:.{digits}f}"
     seeds = len(found.values)
     return f"{text} ({seeds - found.missing} of {seeds})" if counted and found.missing else text
+
+
+def column(title: str, digits: int, factor: float = 1.0, **form: Any) -> Any:
+    """A field of a row that is a column of its table, written by `number`; of a dictionary, a column for each key.
+
+    Args:
+        title: of the column, `{}` standing for the key.
+        digits, factor, **form: see `number`.
+    """
+    return field(default=None, metadata={"title": title, "form": {"digits": digits, "factor": factor, **form}})
+
+
+def side_by_side(title: str, rows: Sequence[Any], *, first: str = "method", without: tuple[str, ...] = ()) -> Cells:
+    """A line for each row under its `heading`, and a column for each field that `column` made.
+
+    Args:
+        title: of the table.
+        rows: of one class.
+        first: title of the column of headings.
+        without: fields that are left out.
+    """
+    columns, lines = [first], [[row.heading] for row in rows]
+    for own in fields(rows[0]):
+        if "title" not in own.metadata or own.name in without:
+            continue
+        found = [getattr(row, own.name) for row in rows]
+        for key in found[0] if isinstance(found[0], dict) else (None,):
+            columns.append(own.metadata["title"].format(key))
+            for line, value in zip(lines, found, strict=True):
+                line.append(number(value if key is None else value[key], **own.metadata["form"]))
+    return Cells(title, tuple(columns), tuple(map(tuple, lines)))
 
 
 def diverged_notes(rows: Iterable[Any]) -> list[str]:

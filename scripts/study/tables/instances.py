@@ -1,12 +1,23 @@
 """The study of instance-wise unlearning in numbers and tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hf_dtl.audit.cells import Cells
 from study.engine import records_of
-from study.tables import Average, diverged_notes, mean, no_rows, number, over_seeds, page, relearned, tuning_cells
+from study.tables import (
+    Average,
+    column,
+    diverged_notes,
+    mean,
+    no_rows,
+    over_seeds,
+    page,
+    relearned,
+    side_by_side,
+    tuning_cells,
+)
 
 MEASURED_ON = ("forget", "retain", "test")
 TOGETHER = ", cumulative"
@@ -15,47 +26,43 @@ Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers:
-    """One model on one request, over training seeds.
+class Row:
+    """One model on one request, over training seeds: the undisposed one, or what a variant left.
 
     Args:
-        name: the variant at its strength, or undisposed.
+        name: the variant at its strength, or undisposed, which has what stands before `lost` alone.
         accuracy: on forgotten, retained and test images, in 0..1.
         mia: AUC of telling forgotten from unseen images by their loss; 0.5 is guessing, and below it the forgotten
             images stand out as damaged.
         relearned: accuracy on the forgotten images after relearning from retained ones, under the strongest attack.
-    """
-
-    name: str
-    accuracy: dict[str, Average]
-    mia: Average
-    relearned: Average
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row(Numbers):
-    """One variant on one request, over training seeds.
-
-    Args:
         lost: points of test accuracy lost against the undisposed model of the seed.
         steps: until everything was forgotten, or the most that were allowed; of several requests the sum.
-        served: share of the images that are misnamed when their own request is done.
-        kept: share of the images of earlier requests that are misnamed after the last; for several requests.
         cpu: seconds of unlearning; of several requests with the making of adversaries.
         adversaries: CPU seconds of making them, where variants share them.
+        served: share of the images that are misnamed when their own request is done.
+        kept: share of the images of earlier requests that are misnamed after the last; for several requests.
         tried: accuracy on forget and validation images in tuning by strength, None where the training diverged; none
             where another request's tuning is used.
         diverged: training seeds on which it diverged.
     """
 
-    lost: Average
-    steps: Average
-    served: Average
-    kept: Average
-    cpu: Average
-    adversaries: Average
-    tried: dict[float, dict[str, float] | None]
-    diverged: int
+    name: str
+    accuracy: dict[str, Average] = column("{}", 3)
+    mia: Average = column("MIA", 3)
+    relearned: Average = column("relearned", 3)
+    lost: Average = column("lost, points", 1)
+    steps: Average = column("steps", 0)
+    cpu: Average = column("CPU s", 1)
+    adversaries: Average = column("CPU s of adversaries", 1)
+    served: Average = column("forgotten when served", 3)
+    kept: Average = column("earlier still forgotten", 3)
+    tried: dict[float, dict[str, float] | None] = field(default_factory=dict)
+    diverged: int = 0
+
+    @property
+    def heading(self) -> str:
+        """The name as a table shows it."""
+        return self.name if self.lost else f"({self.name})"
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Requests:
     """
 
     sizes: tuple[int, ...]
-    undisposed: Numbers
+    undisposed: Row
     rows: tuple[Row, ...]
     failed: dict[str, str]
 
@@ -82,7 +89,7 @@ class Requests:
 
 
 def numbers_of(name: str, found: Sequence[Result]) -> dict[str, Any]:
-    """Fields of `Numbers`, from the results of each seed's cell."""
+    """Fields of a `Row` that every model has, from the results of each seed's cell."""
     return {
         "name": name,
         "accuracy": {split: Average.of(one["accuracy"][split] for one in found) for split in MEASURED_ON},
@@ -154,16 +161,9 @@ def markdown(values: Result, found: Sequence[Requests]) -> str:
 def cells(found: Requests) -> Cells:
     """The variants side by side, and the undisposed model below them."""
     several = len(found.sizes) > 1
-    rows = []
-    for row in found.rows:
-        own = [number(row.lost, 1), number(row.steps, 0), number(row.cpu, 1)]
-        own += [number(row.served, 3), number(row.kept, 3)] if several else [number(row.adversaries, 1)]
-        rows.append((row.name, *_common(row), *own))
-    rows.append(("(undisposed)", *_common(found.undisposed), *[""] * (5 if several else 4)))
-    columns = (
-        *("variant", "D_f", "D_r", "test", "MIA", "relearned", "lost, points", "steps", "CPU s"),
-        *(("forgotten when served", "earlier still forgotten") if several else ("CPU s of adversaries",)),
-    )
+    without = ("adversaries",) if several else ("served", "kept")
+    table = side_by_side(found.title, (*found.rows, found.undisposed), first="variant", without=without)
+    columns = tuple({"forget": "D_f", "retain": "D_r"}.get(title, title) for title in table.columns)
     notes = []
     if several:
         notes.append(
@@ -175,11 +175,7 @@ def cells(found: Requests) -> Cells:
             "Cumulative: each request is served together with all earlier ones, on the model before the first; else "
             "alone, on the model that the one before left."
         )
-    return Cells(found.title, columns, tuple(rows), (*notes, *diverged_notes(found.rows)))
-
-
-def _common(row: Numbers) -> tuple[str, ...]:
-    return tuple(number(a, 3) for a in (*(row.accuracy[split] for split in MEASURED_ON), row.mia, row.relearned))
+    return replace(table, columns=columns, notes=(*notes, *diverged_notes(found.rows)))
 
 
 def _tuning(found: Sequence[Requests]) -> str:

@@ -246,7 +246,9 @@ def main_cells(summary: Summary) -> Cells:
 
 def _shared(row: Reference, before: Reference | None, budgets: Sequence[int]) -> tuple[str, ...]:
     """What methods and references have; without a model before there is nothing to compare with."""
-    lost = ("", "") if before is None else (number(row.loss_points, 2, sign="+", counted=True), number(before.target, 3))
+    lost = (
+        ("", "") if before is None else (number(row.loss_points, 2, sign="+", counted=True), number(before.target, 3))
+    )
     target = number(row.target, 3) or "–"
     return (*lost, target, number(row.source, 3), *(number(row.learned.get(b), 3) or "–" for b in budgets))
 

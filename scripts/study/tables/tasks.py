@@ -1,7 +1,7 @@
 """The study of multi-task unlearning in numbers and tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -20,19 +20,21 @@ Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers:
-    """One model in one scope, over training seeds.
+class Row:
+    """One model in one scope, over training seeds: the one before, the one trained again, or what a method left.
 
     Args:
-        name: the method at its strength, undisposed or retrained.
+        name: undisposed, retrained, or the method at its strength.
         uis: mean over the tasks; lower is better.
         uis_by_task: of each task that it is defined for.
         scores: by task and split, at most 1: accuracy, or for a regression 1 - (mean squared error) / variance.
         mia: AUC of telling forgotten from unseen images by their loss, mean over the forgotten tasks; 0.5 is guessing.
         relearned: score on the forgotten images after relearning from retained ones under the strongest attack, mean
             over the forgotten tasks.
-        leakage: over the retrained model, by forgotten task.
-        cpu: seconds of its training.
+        cpu: seconds of its training; `cost`: of a method, over those of training again.
+        leakage: of a method, over the retrained model, by forgotten task.
+        tried: of a method, mean UIS in tuning by strength, None where the training diverged.
+        diverged: training seeds on which it diverged; they have no values.
     """
 
     name: str
@@ -41,42 +43,26 @@ class Numbers:
     scores: dict[str, dict[str, Average]]
     mia: Average
     relearned: Average
-    leakage: dict[str, Average]
     cpu: Average
+    cost: Average | None = None
+    leakage: dict[str, Average] = field(default_factory=dict)
+    tried: dict[float, float | None] = field(default_factory=dict)
+    diverged: int = 0
 
     @property
     def heading(self) -> str:
         """The name as a table shows it: references stand in brackets."""
-        return f"({self.name})"
-
-    def score(self, tasks: Sequence[str], split: str) -> Average:
-        """Mean score of several tasks; without a value for none."""
-        own = [self.scores[task][split].values for task in tasks]
-        return Average.of(fmean(values) for values in zip(*own, strict=True))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row(Numbers):
-    """One method in one scope.
-
-    Args:
-        cost: CPU seconds over those of training again.
-        tried: mean UIS in tuning by strength, None where the training diverged.
-        diverged: training seeds on which it diverged; they have no values.
-    """
-
-    cost: Average
-    tried: dict[float, float | None]
-    diverged: int
-
-    @property
-    def heading(self) -> str:
-        return self.name
+        return f"({self.name})" if self.cost is None else self.name
 
     @property
     def strategy(self) -> str:
         """The method without its strength."""
         return without_option(self.name, RATES.option)
+
+    def score(self, tasks: Sequence[str], split: str) -> Average:
+        """Mean score of several tasks; without a value for none."""
+        own = [self.scores[task][split].values for task in tasks]
+        return Average.of(fmean(values) for values in zip(*own, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +83,7 @@ class Scope:
     tasks: tuple[str, ...]
     forgotten: tuple[str, ...]
     images: dict[str, int]
-    references: tuple[Numbers, ...]
+    references: tuple[Row, ...]
     rows: tuple[Row, ...]
     failed: dict[str, str]
 
@@ -124,15 +110,13 @@ class Scope:
         return 1 - own.uis.mean / self.strongest.uis.mean
 
 
-def reference_row(role: str, before: Sequence[Result]) -> Numbers:
-    """Sum up the undisposed or the retrained model over training seeds, from the results of the cells of references."""
+def reference_row(role: str, before: Sequence[Result]) -> Row:
+    """Sum up a reference over training seeds, from the results of the cells of references."""
     costs = [one["cost"] if role == "retrained" else None for one in before]
-    return Numbers(**_numbers(role, [one[role] for one in before], costs), leakage={})
+    return Row(**_numbers(role, [one[role] for one in before], costs))
 
 
-def row_of(
-    name: str, found: Sequence[Result], before: Sequence[Result], tried: dict[float, float | None]
-) -> Row:
+def row_of(name: str, found: Sequence[Result], before: Sequence[Result], tried: dict[float, float | None]) -> Row:
     """Sum up a method.
 
     Args:
@@ -192,8 +176,8 @@ def markdown(values: Result, found: Sequence[Scope]) -> str:
         f"A model of {values['parameters'] / 1e6:.2f} M parameters with one head a task is trained for "
         f"{o['train_epochs']:g} passes over {images['forget'] + images['retain']:,} images, and again from other "
         "random weights without what is to be forgotten (*retrained*). Each strategy then unlearns in at most "
-        f"{o['steps']} steps of {o['forget_batch_size']} forgotten and as many retained images, forgetting a task only "
-        "while its images are named better than held-out ones were (`forget_until=unseen`; fine_tune never does). "
+        f"{o['steps']} steps of {o['forget_batch_size']} forgotten and as many retained images, forgetting a task "
+        "only while its images are named better than held-out ones were (`forget_until=unseen`; fine_tune never does). "
         f"Every number is {over_seeds(values)}. The learning rate of every method was chosen of three on a seed of "
         f"its own ({values['tuning_seed']}), by the mean UIS on forgotten and validation images; parts of our method "
         "take the rate of the whole.",
@@ -218,12 +202,10 @@ def cells(found: Scope) -> Cells:
     for row in (*found.rows, *found.references):
         own = [row.score(found.forgotten, split) for split in ("forget", "test")]
         own += [row.score(untouched, split) for split in ("forget", "test")] if untouched else []
-        leaked, cost = "", ""
-        if isinstance(row, Row):
-            known = mean([a.mean for a in row.leakage.values() if a.mean is not None])
-            leaked, cost = "–" if known is None else f"{known:.2f}", number(row.cost, 1, 100)
+        known = mean([a.mean for a in row.leakage.values() if a.mean is not None])
+        leaked = "" if row.cost is None else "–" if known is None else f"{known:.2f}"
         scores = (number(a, 3) for a in (*own, row.mia, row.relearned))
-        rows.append((row.heading, number(row.uis, 4), *scores, leaked, number(row.cpu, 1), cost))
+        rows.append((row.heading, number(row.uis, 4), *scores, leaked, number(row.cpu, 1), number(row.cost, 1, 100)))
     between = ("forget, untouched", "test, untouched") if untouched else ()
     columns = (
         *("method", "UIS", "forget", "test", *between),

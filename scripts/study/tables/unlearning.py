@@ -1,7 +1,7 @@
 """The comparison of unlearning methods in numbers and tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_dtl.audit import AxisLeakage, PiggybackRecord, leakage
@@ -11,13 +11,14 @@ from hf_dtl.scenarios.scenario import Measured
 from study.engine import records_of
 from study.tables import (
     Average,
+    column,
     diverged_notes,
     mean,
     no_rows,
-    number,
     over_seeds,
     page,
     relearned,
+    side_by_side,
     tuning_cells,
 )
 
@@ -69,53 +70,46 @@ def _measured(result: Result) -> Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
-    """One model on one request, over training seeds: the one before, or the one that was trained again.
+class Row:
+    """One model on one request, over training seeds: the one before, the one trained again, or what a method left.
 
     Args:
-        name: the model's role.
+        name: the model's role, or the method at its strength, as a command line names it.
         accuracy: on forget, retain and test images, in 0..1.
         gap: mean distance of these to the retrained model's.
         mia: AUC of telling forgotten from unseen images by their loss; 0.5 is guessing.
-        learned: PL accuracy under the strongest attack, averaged over budgets.
-        new_head: the same under the strongest attack with a new head.
-        cpu: seconds of its training.
+        learned: PL accuracy under the strongest attack, averaged over budgets; `new_head`: of those with a new head.
+        leakage: of a method, over the retrained model.
+        cpu: seconds of its training; `cost`: of a method, over those of retraining.
         memory: MiB that this took beyond what was there before.
-    """
-
-    name: str
-    accuracy: dict[str, Average]
-    gap: Average
-    mia: Average
-    learned: Average
-    new_head: Average
-    cpu: Average
-    memory: Average
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row(Reference):
-    """One method on one request, over training seeds.
-
-    Args:
-        name: the method at its strength, as a command line names it; other fields as of `Reference`.
-        leakage: over the retrained model.
-        cost: CPU seconds over those of retraining.
-        tried: average gap in tuning, by strength; None where the training diverged.
+        tried: of a method, average gap in tuning by strength; None where the training diverged.
         diverged: training seeds on which it diverged.
     """
 
-    leakage: Average
-    cost: Average
-    tried: dict[float, float | None]
-    diverged: int
+    name: str
+    accuracy: dict[str, Average] = column("{}", 3)
+    gap: Average = column("gap, points", 1, 100)
+    mia: Average = column("MIA", 3)
+    learned: Average = column("PL", 3)
+    new_head: Average = column("PL, new head", 3)
+    leakage: Average | None = column("leakage", 2)
+    cpu: Average = column("CPU s", 1)
+    cost: Average | None = column("of retraining", 1, 100, unit=" %")
+    memory: Average = column("memory, MiB", 0)
+    tried: dict[float, float | None] | None = None
+    diverged: int = 0
 
     @property
     def goal(self) -> bool | None:
         """Whether it comes close enough in little enough time on the mean; None when that is not known."""
-        if self.diverged or self.gap.mean is None or self.cost.mean is None:
+        if self.diverged or self.gap.mean is None or self.cost is None or self.cost.mean is None:
             return None
         return self.gap.mean <= GOAL_GAP and self.cost.mean <= GOAL_COST
+
+    @property
+    def heading(self) -> str:
+        """The name as a table shows it."""
+        return f"({self.name})" if self.cost is None else self.name + (" ✓" if self.goal else "")
 
 
 @dataclass(frozen=True)
@@ -125,7 +119,7 @@ class Comparison:
     request: str
     images: dict[str, int]
     seeds: tuple[int, ...]
-    references: tuple[Reference, ...]
+    references: tuple[Row, ...]
     rows: tuple[Row, ...]
     failed: dict[str, str]
 
@@ -143,9 +137,9 @@ def method_row(name: str, found: Sequence[Outcome | None], tried: dict[float, fl
     )
 
 
-def reference_row(name: str, found: Sequence[Outcome], costs: Costs) -> Reference:
+def reference_row(name: str, found: Sequence[Outcome], costs: Costs) -> Row:
     """Sum up a reference over training seeds, from the outcomes of any method and the costs of its own training."""
-    return Reference(name=name, **_numbers(name, found, costs))
+    return Row(name=name, **_numbers(name, found, costs))
 
 
 def _numbers(model: str, found: Sequence[Outcome], costs: Costs) -> dict[str, Any]:
@@ -193,39 +187,24 @@ def markdown(values: Result, found: Sequence[Comparison]) -> str:
 
 def cells(found: Comparison) -> Cells:
     """The methods side by side, and the references as rows below them."""
-    rows = []
-    for row in found.rows:
-        end = (number(row.leakage, 2), number(row.cpu, 1), number(row.cost, 1, 100, unit=" %"), number(row.memory, 0))
-        rows.append((row.name + (" ✓" if row.goal else ""), *_common(row), *end))
-    for reference in found.references:
-        end = ("", number(reference.cpu, 1), "", number(reference.memory, 0))
-        rows.append((f"({reference.name})", *_common(reference), *end))
-    columns = (
-        *("method", "forget", "retain", "test", "gap, points", "MIA", "PL", "PL, new head", "leakage"),
-        *("CPU s", "of retraining", "memory, MiB"),
-    )
     notes = [
         f"✓: gap at most {100 * GOAL_GAP:g} points in at most {100 * GOAL_COST:g} % of retraining's CPU time.",
         "Memory: beyond what was there before; on a CPU memory that was freed earlier is used again.",
         *diverged_notes(found.rows),
     ]
-    undefined = ", ".join(f"{row.name} on {row.leakage.missing}" for row in found.rows if row.leakage.missing)
+    missing = {row.name: row.leakage.missing for row in found.rows if row.leakage is not None}
+    undefined = ", ".join(f"{name} on {seeds}" for name, seeds in missing.items() if seeds)
     if undefined:
         notes.append(
             "Leakage undefined, because the undisposed model is relearned no better than the retrained one beyond "
             f"noise (number of seeds; the mean is over the others): {undefined}."
         )
-    return Cells(f"Forget {found.request}", columns, tuple(rows), tuple(notes))
-
-
-def _common(row: Reference) -> tuple[str, ...]:
-    accuracy = (number(row.accuracy[split], 3) for split in SPLITS)
-    return (*accuracy, number(row.gap, 1, 100), *(number(a, 3) for a in (row.mia, row.learned, row.new_head)))
+    return replace(side_by_side(f"Forget {found.request}", (*found.rows, *found.references)), notes=tuple(notes))
 
 
 def _tuning(found: Comparison) -> Cells:
     tried = [
-        ((row.name,), {s: None if gap is None else f"{100 * gap:.1f}" for s, gap in row.tried.items()})
+        ((row.name,), {s: None if gap is None else f"{100 * gap:.1f}" for s, gap in (row.tried or {}).items()})
         for row in found.rows
     ]
     return tuning_cells(tried, ("chosen", "average gap in points on the tuning seed, by strength"))
