@@ -15,9 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 
-from hf_dtl.cli import console, run_script
-from study.unlearn_report import cells
-from study.unlearn_run import ComparisonOptions, compare
+from hf_dtl.cli.terminal import console, run_script
+from study.tables.unlearning import cells
+from study.unlearning import ComparisonOptions, compare
 
 
 def main(options: ComparisonOptions) -> None:

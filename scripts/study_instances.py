@@ -16,9 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 
-from hf_dtl.cli import console, run_script
-from study.instance_report import cells
-from study.instance_run import InstanceStudyOptions, study_instances
+from hf_dtl.cli.terminal import console, run_script
+from study.instances import InstanceStudyOptions, study_instances
+from study.tables.instances import cells
 
 
 def main(options: InstanceStudyOptions) -> None:

@@ -14,9 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 
-from hf_dtl.cli import console, run_script
-from study.task_report import cells
-from study.task_run import TaskStudyOptions, study_tasks
+from hf_dtl.cli.terminal import console, run_script
+from study.tables.tasks import cells
+from study.tasks import TaskStudyOptions, study_tasks
 
 
 def main(options: TaskStudyOptions) -> None:

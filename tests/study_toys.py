@@ -4,18 +4,18 @@ import json
 from dataclasses import asdict
 
 from hf_dtl.audit import PiggybackRecord
-from study import StudyOptions
+from study.main_job import StudyOptions
 
 OVERRIDE = {
-    "source_dataset": "mnist[0,1,2]",
-    "novel_dataset": "fashion_mnist[0,1]",
-    "pretrain_epochs": 2,
-    "source_images_per_class": 64,
-    "target_images_per_class": 8,
+    "forget": "mnist[0,1,2]",
+    "novel": "fashion_mnist[0,1]",
+    "train_epochs": 2,
+    "forget_images_per_class": 64,
+    "retain_images_per_class": 8,
     "adapt_epochs": 4,
     "retrain_epochs": 2,
-    "dispose_steps": 3,
-    "dispose_batch_size": 8,
+    "steps": 3,
+    "forget_batch_size": 8,
     "max_eval_images": 60,
 }
 
@@ -39,9 +39,12 @@ def learned(role, values):
     return [asdict(record) for record in records]
 
 
-def write(cell, **parts):
-    """Write the results of a cell, as if it had been done."""
-    assert set(parts) == set(cell.files), (cell, parts)
-    for name, path in cell.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(parts[name]))
+def write(cell, result):
+    """Write the result of a cell, as if it had been done."""
+    cell.path.parent.mkdir(parents=True, exist_ok=True)
+    cell.path.write_text(json.dumps(result))
+
+
+def attacked(attack, accuracy, validation):
+    """The record of one attack, in JSON values."""
+    return asdict(PiggybackRecord("scrubbed", "mnist", "source_subset", attack, 5, 0, 1e-3, accuracy, validation))

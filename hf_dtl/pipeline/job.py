@@ -207,7 +207,7 @@ class Job(ABC):
 
         def work(folder: Path) -> None:
             cost = self._cost(folder)
-            result = fine_tune(model, images, folder, name, augmentation=augmentation, **training)
+            result = fine_tune(copy.deepcopy(model), images, folder, name, augmentation=augmentation, **training)
             if self.state.is_main_process:
                 result.save_pretrained(folder)
                 self.processor.save_pretrained(folder)

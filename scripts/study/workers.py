@@ -9,36 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hf_dtl.errors import DTLError
 
-
-class Cell(Protocol):
-    """One piece of a study: done once, in any process."""
-
-    @property
-    def title(self) -> str:
-        """For a line of progress."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to do."""
-
-    def load(self) -> Any:
-        """The job that it is a piece of. Not for several processes at once: each writes the record of the run."""
-
-    def do(self, job: Any) -> None:
-        """Do what is left."""
+if TYPE_CHECKING:
+    from study.engine import Cell
 
 
 _loading: Any = nullcontext()
 """Held while a job is loaded: several processes must not write the record of one run at once."""
 
 
-def run_cells(cells: Sequence[Cell], workers: int, told: Callable[[str], None]) -> None:
+def run_cells(cells: Sequence["Cell"], workers: int, told: Callable[[str], None]) -> None:
     """Do every cell that is not finished; they must not depend on each other.
 
     Args:
@@ -87,12 +72,12 @@ def _interruptible() -> Iterator[Callable[[], None]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _side_by_side(cells: Sequence[Cell], workers: int, progress: "_Progress", check: Callable[[], None]) -> None:
+def _side_by_side(cells: Sequence["Cell"], workers: int, progress: "_Progress", check: Callable[[], None]) -> None:
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, context, _start_worker, (context.Lock(),))
     try:
         # No more than the workers take at once, so that an error stops the study soon.
-        waiting, running = iter(cells), dict[Future, Cell]()
+        waiting, running = iter(cells), dict[Future, "Cell"]()
         while True:
             while len(running) < workers and (cell := next(waiting, None)) is not None:
                 running[pool.submit(_do, cell)] = cell
@@ -132,7 +117,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _do(cell: Cell) -> float:
+def _do(cell: "Cell") -> float:
     """Do a cell; the seconds it took."""
     start = time.perf_counter()
     with _loading:
@@ -148,7 +133,7 @@ class _Progress:
         self.total, self.workers, self.told = total, workers, told
         self.seconds: list[float] = []
 
-    def finished(self, cell: Cell, seconds: float) -> None:
+    def finished(self, cell: "Cell", seconds: float) -> None:
         self.seconds.append(seconds)
         left = (self.total - len(self.seconds)) * sum(self.seconds) / len(self.seconds) / self.workers
         after = f", about {_duration(left)} left in this part" if len(self.seconds) < self.total else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from study_toys import OVERRIDE, tiny
 
-from study import reproduce
+from study.main_job import reproduce
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "reproduce.py"
 
@@ -81,7 +81,7 @@ def test_killed_interrupted_and_continued(tmp_path):
     assert "were finished before." in "".join(lines)
     assert (folder / "table.md").exists() and summary.rows[0].target.mean is not None
     seed = json.loads(next(folder.glob("seeds/1000/results/seed-*.json")).read_text())
-    assert seed["pretrain"] is None, "the cost of a stage that was cut in two is not known"
+    assert seed["cost"] is None, "the cost of a stage that was cut in two is not known"
 
 
 def test_wrong_input_has_one_line(tmp_path):

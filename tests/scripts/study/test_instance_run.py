@@ -4,18 +4,19 @@ import json
 from dataclasses import replace
 
 import pytest
+from study_toys import attacked
 
 from hf_dtl.errors import ConfigError, OutputError
-from hf_dtl.unlearn import UnlearnJob
+from hf_dtl.pipeline.job import Job
 from study.instance_cells import _about, _dealt
-from study.instance_report import cells, markdown, row_of
-from study.instance_run import InstanceStudyOptions, choose, plan, study_instances
-from study.instance_settings import INSTANCE_OPTIONS
-from study.unlearn_settings import UNLEARN_SETTINGS
+from study.instances import InstanceStudyOptions, choose, plan, study_instances
+from study.settings.instances import INSTANCE_OPTIONS
+from study.settings.unlearning import SETTINGS
+from study.tables.instances import cells, markdown, row_of
 
 TINY = {
-    "dataset": "mnist[0,1,2]", "images_per_class": 24, "max_eval_images": 30, "train_epochs": 5.0, "budgets": "2",
-    "audit_seeds": "0", "batch_size": 12,
+    "retain": "mnist[0,1,2]", "retain_images_per_class": 24, "max_eval_images": 30, "train_epochs": 5.0, "budgets": "2",
+    "seeds": "0", "batch_size": 12,
 }  # fmt: skip
 GIVEN = "both:delta=0.05:learning_rate=0.01"
 
@@ -24,8 +25,8 @@ GIVEN = "both:delta=0.05:learning_rate=0.01"
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in TINY.items():
-            patch.setitem(UNLEARN_SETTINGS["fashion_vit"].options, name, value)
-        patch.setitem(INSTANCE_OPTIONS, "unlearn_steps", 3)
+            patch.setitem(SETTINGS["fashion_vit"].options, name, value)
+        patch.setitem(INSTANCE_OPTIONS, "steps", 3)
         yield
 
 
@@ -86,7 +87,7 @@ def test_requests_are_dealt_from_one_order_and_nothing_of_them_is_retained(done)
     assert (larger.pixel_values[:2] == first.pixel_values).all() and (larger.labels[2:] == second.labels).all()
     about = _about(job, (2, 2))
     assert (about.images["forget"].pixel_values == larger.pixel_values).all() and len(job.images["forget"]) == 8
-    attacked = about.axes["source"]
+    attacked = about.scenario.attacked["source"]
     assert (attacked.test.pixel_values == larger.pixel_values).all() and len(attacked.train) == 72 - 8
     same = (attacked.train.pixel_values[:, None] == larger.pixel_values[None]).flatten(2).all(-1)
     assert not same.any()
@@ -95,7 +96,7 @@ def test_requests_are_dealt_from_one_order_and_nothing_of_them_is_retained(done)
 def test_tuning_sees_no_test_images_and_no_attack(done):
     folder, *_ = done
     study = plan(options(folder))
-    for cell in study.tuning(2, study.variants[0]).values():
+    for cell in study.tuning(study.methods[0], 2).values():
         assert set(cell.result()) == {"accuracy", "steps", "after", "cpu"}
         assert set(cell.result()["accuracy"]) == {"forget", "validation"}
     assert not list((folder / "seeds" / "1000").rglob("attacks*"))
@@ -108,7 +109,7 @@ def test_a_finished_study_is_repeated_from_its_files_alone(done, monkeypatch):
     def forbidden(*args):
         raise AssertionError("nothing is left to do")
 
-    monkeypatch.setattr(UnlearnJob, "__init__", forbidden)
+    monkeypatch.setattr(Job, "__init__", forbidden)
     lines = []
     assert study_instances(options(folder), lines.append) == found
     assert not [line for line in lines if line.startswith("[")]
@@ -117,7 +118,7 @@ def test_a_finished_study_is_repeated_from_its_files_alone(done, monkeypatch):
 def test_what_is_missing_is_done_and_nothing_else(done):
     folder, found, _ = done
     study = plan(options(folder))
-    cell = study.unlearned((2,), study.variants[1], 0.01, "single")[0]
+    cell = study.unlearned((2,), study.methods[1], 0.01, "single")[0]
     before = cell.result()
     cell.path.unlink()
     lines = []
@@ -178,7 +179,7 @@ def test_a_request_takes_the_rates_of_the_nearest_tuned_size(tiny, tmp_path):
 def test_a_resnet_has_more_rates_of_the_papers_method(tiny, tmp_path):
     o = options(tmp_path, variants="none,collages", continual_variants="", cumulative_variants="")
     for setting, count in (("fashion_vit", 3), ("fashion_resnet", 5)):
-        none, ours = plan(replace(o, setting=setting)).variants
+        none, ours = plan(replace(o, setting=setting)).methods
         assert len(none.strengths) == count and len(ours.strengths) == 3
 
 
@@ -195,14 +196,15 @@ def test_what_a_row_sums_up():
     measured = {
         "accuracy": {"forget": 0.25, "retain": 0.9, "test": 0.7},
         "mia": 0.5,
-        "relearned": {"a": 0.2, "b": 0.3},
+        "attacks": [attacked("full", 0.2, 0.6), attacked("linear_probe", 0.3, 0.5)],
     }
     own = measured | {"steps": [3, 4], "after": [[0.5], [0.25, 0.0]], "cpu": 2.0}
     before = measured | {"accuracy": measured["accuracy"] | {"test": 0.8}}
     row = row_of("both", [own, {"diverged": "lost"}], [before, before], [1.0, 9.0], {})
     assert row.lost.mean == pytest.approx(10) and row.steps.mean == 7 and row.diverged == 1
     assert row.served.mean == pytest.approx((0.5 + 1.0) / 2) and row.kept.mean == 0.75
-    assert row.relearned.mean == 0.3 and row.adversaries.values == (1.0,)
+    assert row.relearned.mean == 0.2, "validation images say which attack is the strongest"
+    assert row.adversaries.values == (1.0,)
 
 
 def test_a_variant_with_a_search_of_its_own_has_adversaries_of_its_own(tiny, tmp_path):
@@ -214,6 +216,6 @@ def test_a_variant_with_a_search_of_its_own_has_adversaries_of_its_own(tiny, tmp
             cumulative_variants="",
         )
     )
-    without, both, delta, nearer = (study.adversaries(0, 2, variant) for variant in study.variants)
+    without, both, delta, nearer = (study.adversaries(0, 2, variant) for variant in study.methods)
     assert without is None and both == delta and nearer.path != both.path
-    assert study.requests == [(2,), (4,)] and replace(nearer, variant="adversarial") == both
+    assert study.requests == [(2,), (4,)] and replace(nearer, method="adversarial") == both

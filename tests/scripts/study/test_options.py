@@ -3,22 +3,21 @@
 import json
 
 import pytest
-from hf_dtl.dtl import DTLOptions
 from study_toys import OVERRIDE, tiny
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_dtl.errors import ConfigError, OutputError
 from hf_dtl.methods.registry import method_names
-from study import SETTINGS, StudyOptions
-from study.options import plan
-from study.settings import FORGET_WEIGHT
+from hf_dtl.pipeline.forget_options import ForgetOptions
+from study.main_job import StudyOptions, plan
+from study.settings.main_job import FORGET_WEIGHT, SETTINGS
 
 WRONG = {
     "setting": ({"setting": "mnist"}, "there are: mnist_vit"),
     "data": ({"setting": "cifar_vit"}, "needs --data_dir"),
     "model": ({"setting": "cifar_dinov2", "data_dir": "x"}, "needs --model"),
     "seeds": ({"seeds": "0,0"}, "different numbers"),
-    "tuning seed": ({"seeds": "0,1000"}, "none of the reported --seeds"),
+    "tuning seed": ({"seeds": "0,1000"}, "--tuning_seed 1000 none of them"),
     "margin": ({"margin": 2.0}, "--margin 2.0 must be in 0..1"),
     "workers": ({"workers": 0}, "--workers 0"),
     "method": ({"methods": "negative_ce,none"}, "Unknown method 'none'"),
@@ -45,7 +44,7 @@ def test_wrong_options_are_refused(case, tmp_path):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting_gives_jobs(name, tmp_path):
     found = plan(StudyOptions(setting=name, output_dir=str(tmp_path), data_dir="photos", model="org/model"))
-    jobs = [found.job(seed) for seed in (*found.seeds, found.tuning_seed)]
+    jobs = [found.job(seed) for seed in (*found.seeds, found.options.tuning_seed)]
     assert len({job.output_dir for job in jobs}) == 4 and [job.seed for job in jobs] == [1, 2, 3, 1000]
     assert not {"{data}", "{model}"} & set(map(str, jobs[0].recorded().values()))
     assert {"gradient_collision", "representation_erasure"} <= {m.text.split(":")[0] for m in found.methods}
@@ -54,7 +53,7 @@ def test_every_setting_gives_jobs(name, tmp_path):
     assert all(len(method.strengths) == 3 for method in tuned), "the same tuning budget"
     assert all(list(method.strengths) == sorted(set(method.strengths)) for method in found.methods)
     if SETTINGS[name].needs:
-        assert "photos[0-5]" == jobs[0].source_dataset or SETTINGS[name].tiny_resnet
+        assert "photos[0-5]" == jobs[0].forget or SETTINGS[name].tiny_resnet
 
 
 def test_a_given_strength_is_not_tuned(tmp_path):
@@ -67,9 +66,9 @@ def test_a_given_strength_is_not_tuned(tmp_path):
 
 def test_options_of_the_command_come_last(tmp_path):
     job = plan(tiny(tmp_path, budgets="1,3")).job(7)
-    assert (job.budgets, job.seed, job.audit_seeds) == ("1,3", 7, SETTINGS["mnist_vit"].options["audit_seeds"])
+    assert (job.budgets, job.seed, job.seeds) == ("1,3", 7, SETTINGS["mnist_vit"].options["seeds"])
     assert {name: getattr(job, name) for name in OVERRIDE} == OVERRIDE
-    assert job.forget_weight == DTLOptions().forget_weight
+    assert job.forget_weight == ForgetOptions().forget_weight
 
 
 def test_a_folder_holds_one_study(tmp_path):
@@ -88,7 +87,7 @@ def test_a_folder_holds_one_study(tmp_path):
 def test_each_seed_has_its_own_small_resnet(tmp_path):
     found = plan(StudyOptions(setting="mnist_resnet", output_dir=str(tmp_path / "out"), seeds="0,1"))
     found.start()
-    paths = [found.job(seed).model_name_or_path for seed in (0, 1, found.tuning_seed)]
+    paths = [found.job(seed).model for seed in (0, 1, found.options.tuning_seed)]
     models = [AutoModelForImageClassification.from_pretrained(path) for path in paths]
     assert AutoImageProcessor.from_pretrained(paths[0]).size == {"height": 28, "width": 28}
     weights = [next(model.parameters()).sum().item() for model in models]

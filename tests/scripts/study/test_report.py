@@ -5,9 +5,7 @@ import json
 import pytest
 from study_toys import learned, tiny, write
 
-from study import reproduce
-from study.options import plan
-from study.run import Study
+from study.main_job import plan, reproduce
 
 REFERENCES = {"undisposed": (0.8, 0.9), "retrained": (0.4, 0.5), "scratch": (0.3, 0.4)}
 TRIED = {
@@ -25,30 +23,30 @@ def written(tmp_path_factory):
         folder, seeds="0,1,2", methods=",".join([*TRIED, "gradient_collision:forget_weight=2"]), budgets="5,20",
         attacks="full", margin=0.02,
     )  # fmt: skip
-    study = Study(plan(options))
-    study.plan.start()
-    negative, fooling, _, given = study.plan.methods
-    seed = {"pretrain": {"cpu": 10.0, "wall": 99.0}, "clock": "cpu", "parameters": 300_000, "machine": MACHINE}
+    study = plan(options)
+    study.start()
+    negative, fooling, _, given = study.methods
+    seed = {"cost": {"cpu": 10.0, "wall": 99.0}, "clock": "cpu", "parameters": 300_000, "machine": MACHINE}
     seed["images"] = {"source": {"train": 192}}
-    write(study.tuning_seed, seed=seed | {"validation": {"undisposed": 0.95}})
-    for method, values in zip(study.plan.methods, TRIED.values(), strict=False):
+    write(study.before_tuning(), seed | {"validation": {"undisposed": 0.95}})
+    for method, values in zip(study.methods, TRIED.values(), strict=False):
         for cell, value in zip(study.tuning(method).values(), values, strict=True):
-            write(cell, disposal={"diverged": "loss is nan"} if value is None else {"validation": value})
-    for number, cell in enumerate(study.seeds):
+            write(cell, {"diverged": "loss is nan"} if value is None else {"validation": value})
+    for number, cell in enumerate(study.on_seeds("seed")):
         target = {"undisposed": 0.95, "retrained": 0.90 + 0.01 * number}
-        write(cell, seed=seed | {"target": target, "source": {"undisposed": 0.98}})
-    for number, cell in enumerate(study.references):
+        write(cell, seed | {"target": target, "source": {"undisposed": 0.98}})
+    for number, cell in enumerate(study.on_seeds("references")):
         levels = REFERENCES if number < 2 else REFERENCES | {"retrained": (0.8, 0.9)}  # no gap on the last seed
-        write(cell, attacks=[entry for role, values in levels.items() for entry in learned(role, values)])
+        write(cell, {"attacks": [entry for role, values in levels.items() for entry in learned(role, values)]})
     cost = {"cpu": 5.0, "wall": 1.0}
-    for number, cell in enumerate(study.method(negative, 3.0)):
+    for number, cell in enumerate(study.on_seeds("method", "", negative.at(3.0))):
         disposal = {"target": 0.95 - 0.001 * (number + 2), "source": 0.2, "cost": None if number == 0 else cost}
-        write(cell, disposal=disposal, attacks=learned("scrubbed", (0.6 + 0.1 * number, 0.7 + 0.1 * number)))
-    for cell in study.method(fooling, 1.0):
-        write(cell, disposal={"diverged": "loss is nan"}, attacks=[])
-    for cell in study.method(given, 2.0):
+        write(cell, disposal | {"attacks": learned("scrubbed", (0.6 + 0.1 * number, 0.7 + 0.1 * number))})
+    for cell in study.on_seeds("method", "", fooling.at(1.0)):
+        write(cell, {"diverged": "loss is nan"})
+    for cell in study.on_seeds("method", "", given.at(2.0)):
         disposal = {"target": 0.96, "source": 0.2, "cost": cost}
-        write(cell, disposal=disposal, attacks=learned("scrubbed", (0.4, 0.5)))
+        write(cell, disposal | {"attacks": learned("scrubbed", (0.4, 0.5))})
     lines = []
     summary = reproduce(options, lines.append)
     return folder, summary, lines
@@ -111,7 +109,7 @@ def test_results_and_picture(written):
     found = json.loads(text)
     assert str(folder.parent) not in text and "NaN" not in text
     assert found["seeds"] == [0, 1, 2] and found["tuning_seed"] == 1000 and found["margin"] == 0.02
-    assert found["options"]["dispose_steps"] == 3 and found["machine"] == MACHINE and found["date"]
+    assert found["options"]["steps"] == 3 and found["machine"] == MACHINE and found["date"]
     row = found["summary"]["rows"][0]
     assert row["name"] == "negative_ce:forget_weight=3" and row["goal"] is None
     assert row["over_retrained"]["over"]["values"][2] is None
@@ -124,7 +122,8 @@ def test_results_and_picture(written):
 def test_goal_needs_every_seed_and_both_means(written):
     from dataclasses import replace
 
-    from study.summary import Average, Leakage
+    from study.tables import Average
+    from study.tables.main_job import Leakage
 
     row = written[1].rows[0]
     for leaked, lost, goal in (

@@ -5,11 +5,10 @@ import json
 import pytest
 from study_toys import tiny
 
-from hf_dtl.dtl import DTLJob
 from hf_dtl.errors import DivergedError
-from study import reproduce, workers
-from study.options import plan
-from study.run import Study
+from hf_dtl.pipeline.whole_task_job import WholeTaskJob
+from study import workers
+from study.main_job import plan, reproduce
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +36,9 @@ def test_from_data_to_table(done):
 
 def test_tuning_sees_no_test_images(done):
     folder, *_ = done
-    study = Study(plan(tiny(folder)))
-    for cell in (study.tuning_seed, *study.tuning(study.plan.methods[0]).values()):
-        (result,) = cell.result().values()
+    study = plan(tiny(folder))
+    for cell in (study.before_tuning(), *study.tuning(study.methods[0]).values()):
+        result = cell.result()
         assert "validation" in result and not {"target", "source"} & result.keys()
 
 
@@ -64,7 +63,7 @@ def test_a_disposal_that_diverges_is_a_result(done, tmp_path, monkeypatch):
     def diverge(*args):
         raise DivergedError("the loss is not finite")
 
-    monkeypatch.setattr(DTLJob, "dispose", diverge)
+    monkeypatch.setattr(WholeTaskJob, "dispose", diverge)
     summary = reproduce(tiny(folder, methods="uniform_fooling:forget_weight=7"), lambda line: None)
     assert summary.rows[0].diverged == 1 and summary.rows[0].goal is None
     assert (
@@ -75,14 +74,15 @@ def test_a_disposal_that_diverges_is_a_result(done, tmp_path, monkeypatch):
 
 def test_a_changed_option_is_another_cell(tmp_path):
     def names(method="negative_ce", **options):
-        study = Study(plan(tiny(tmp_path, methods=method, **options)))
-        return {part: path.name for part, path in study.method(study.plan.methods[0], 1.0)[0].files.items()}
+        study = plan(tiny(tmp_path, methods=method, **options))
+        cell = study.on_seeds("method", "", study.methods[0].at(1.0))[0]
+        return {"disposal": cell.store, "attacks": cell.path.name}
 
     same = names()
     assert names() == same and names(seeds="0,1", workers=2, margin=0.2) == same
     other = names(budgets="1,2,3")
     assert other["disposal"] == same["disposal"] and other["attacks"] != same["attacks"]
-    for changed in (names("negative_ce:cap=5"), names(override=json.dumps({"dispose_steps": 4}))):
+    for changed in (names("negative_ce:cap=5"), names(override=json.dumps({"steps": 4}))):
         assert changed["disposal"] != same["disposal"] and changed["attacks"] != same["attacks"]
 
 

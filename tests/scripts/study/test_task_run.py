@@ -4,17 +4,17 @@ import json
 from dataclasses import replace
 
 import pytest
+from study_toys import attacked
 
 from hf_dtl.errors import ConfigError, OutputError
-from study.summary import Average
-from study.task_cells import relearned
-from study.task_report import Row, Scope, cells, markdown, row_of
-from study.task_run import TaskStudyOptions, plan, study_tasks
-from study.task_settings import ABLATION, METHODS, OURS, TASK_SETTINGS
+from study.settings.tasks import ABLATION, METHODS, OURS, SETTINGS
+from study.tables import Average
+from study.tables.tasks import Row, Scope, cells, markdown, relearned, row_of
+from study.tasks import TaskStudyOptions, plan, study_tasks
 
 TINY = {
-    "images": 120, "train_epochs": 2.0, "max_eval_images": 40, "unlearn_steps": 2, "unlearn_batch_size": 8,
-    "budgets": "4", "attacks": "linear_probe", "audit_seeds": "0",
+    "images": 120, "train_epochs": 2.0, "max_eval_images": 40, "steps": 2, "forget_batch_size": 8,
+    "budgets": "4", "attacks": "linear_probe", "seeds": "0",
 }  # fmt: skip
 GIVEN = f"{OURS}:subspace_images=16:learning_rate=0.003"
 
@@ -23,7 +23,7 @@ GIVEN = f"{OURS}:subspace_images=16:learning_rate=0.003"
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in TINY.items():
-            patch.setitem(TASK_SETTINGS["fashion_groups"].options, name, value)
+            patch.setitem(SETTINGS["fashion_groups"].options, name, value)
         yield
 
 
@@ -80,7 +80,7 @@ def test_one_model_a_seed_and_nothing_is_done_twice(done):
 def test_tuning_looks_at_validation_images_alone(done):
     folder, *_ = done
     study = plan(options(folder))
-    (cell,) = study.tuning("full", study.methods[0]).values()
+    (cell,) = study.tuning(study.methods[0], "full").values()
     job = cell.load()
     looked = cell.result()["scores"]["item"]["test"] * len(job.images["validation"])
     assert looked == pytest.approx(round(looked)) and not cell.options.membership
@@ -117,7 +117,6 @@ def test_our_method_is_compared_with_the_strongest_baseline_alone():
 
 
 def test_a_diverged_seed_leaves_the_others():
-    attack = {"attack": "full", "accuracy": 0.5}
     good = {
         "scores": {"a": {"forget": 0.5, "retain": 0.9, "test": 0.8}}, "uis": {"mean": 0.1, "by_task": {"a": 0.1}},
         "membership": {"a": 0.6}, "attacks": {}, "cost": {"cpu": 2.0},
@@ -126,8 +125,8 @@ def test_a_diverged_seed_leaves_the_others():
     found = row_of("salun", [good, {"diverged": "nan"}], [before, before], {})
     assert found.diverged == 1 and found.uis.values == (0.1,) and found.cost.mean == 0.25
     assert found.score(["a"], "test").mean == 0.8
-    stronger = {"attacks": {"a": [attack, {**attack, "attack": "linear_probe", "accuracy": 0.7}]}}
-    assert relearned(stronger) == {"a": 0.7}
+    two = {"attacks": {"a": [attacked("full", 0.5, 0.8), attacked("linear_probe", 0.7, 0.6)]}}
+    assert relearned(two) == {"a": 0.5}, "validation images say which attack is the strongest"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from hf_dtl.errors import DivergedError
-from study import choose_strength
+from study.tuning import choose_strength
 
 
 @pytest.mark.parametrize(

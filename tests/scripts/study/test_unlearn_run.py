@@ -5,14 +5,15 @@ import json
 import pytest
 
 from hf_dtl.errors import ConfigError, DivergedError, OutputError
-from hf_dtl.unlearn import UnlearnJob
-from study import unlearn_run
-from study.unlearn_report import cells, markdown
-from study.unlearn_run import ComparisonOptions, compare, plan
-from study.unlearn_settings import UNLEARN_SETTINGS
+from hf_dtl.pipeline.job import Job
+from hf_dtl.pipeline.part_job import PartJob
+from study import unlearning
+from study.settings.unlearning import SETTINGS
+from study.tables.unlearning import cells, markdown
+from study.unlearning import ComparisonOptions, compare, plan
 
 TINY = {
-    "dataset": "mnist[0,1,2]", "images_per_class": 48, "max_eval_images": 60, "train_epochs": 16.0, "unlearn_steps": 2,
+    "retain": "mnist[0,1,2]", "retain_images_per_class": 48, "max_eval_images": 60, "train_epochs": 16.0, "steps": 2,
     "budgets": "2", "augmentation": "none",
 }  # fmt: skip
 METHODS = "negative_ce,projected_gradient:learning_rate=0.1"
@@ -20,7 +21,7 @@ METHODS = "negative_ce,projected_gradient:learning_rate=0.1"
 
 @pytest.fixture(scope="module")
 def tiny():
-    setting = UNLEARN_SETTINGS["fashion_vit"]
+    setting = SETTINGS["fashion_vit"]
     before = dict(setting.options)
     setting.options.update(TINY)
     yield
@@ -65,7 +66,7 @@ def test_from_data_to_tables(done):
 def test_tuning_sees_no_test_images_and_no_attack(done):
     folder, *_ = done
     study = plan(options(folder))
-    for cell in (study.tuning_seed("class=1"), *study.tuning("class=1", study.methods[0]).values()):
+    for cell in (study.before_tuning("class=1"), *study.tuning(study.methods[0], "class=1").values()):
         assert set(cell.result()["accuracy"]) == {"forget", "retain", "validation"} and not cell.result()["membership"]
     assert not list((folder / "seeds" / "1000").rglob("attacks*"))
 
@@ -76,7 +77,7 @@ def test_a_finished_comparison_is_repeated_from_its_files_alone(done, monkeypatc
     def forbidden(*args):
         raise AssertionError("nothing is left to do")
 
-    monkeypatch.setattr(UnlearnJob, "__init__", forbidden)
+    monkeypatch.setattr(Job, "__init__", forbidden)
     lines = []
     assert compare(options(folder), lines.append) == found
     assert not [line for line in lines if line.startswith("[")]
@@ -88,7 +89,7 @@ def test_a_method_that_diverges_is_a_result(done, monkeypatch):
     def diverge(*args):
         raise DivergedError("the loss is not finite")
 
-    monkeypatch.setattr(UnlearnJob, "unlearn", diverge)
+    monkeypatch.setattr(PartJob, "unlearn", diverge)
     methods = f"{METHODS},uniform_fooling"
     (found,) = compare(options(folder, methods=methods), lambda line: None)
     assert found.failed == {"uniform_fooling": "the training diverged at every strength"} and len(found.rows) == 2
@@ -117,6 +118,6 @@ def test_bad_options(changes, message, tmp_path):
 
 def test_another_comparison_is_not_overwritten(done, monkeypatch):
     folder, *_ = done
-    monkeypatch.setitem(UNLEARN_SETTINGS["fashion_vit"].options, "unlearn_steps", 3)
-    with pytest.raises(OutputError, match="unlearn_steps: 2 there, 3 now"):
-        unlearn_run.plan(options(folder)).start()
+    monkeypatch.setitem(SETTINGS["fashion_vit"].options, "steps", 3)
+    with pytest.raises(OutputError, match="steps: 2 there, 3 now"):
+        unlearning.plan(options(folder)).start()

@@ -1,4 +1,4 @@
-"""Settings of the study of instance-wise unlearning as data: models, variants, and how they are trained."""
+"""Settings of the study of instance-wise unlearning: models, variants, and how they are trained."""
 
 from typing import Any
 
@@ -41,10 +41,10 @@ SEARCH = ("examples", "epsilon", "step_size", "attack_steps")
 
 INSTANCE_OPTIONS: dict[str, Any] = {
     "reference": "none",  # every image is to be misnamed, which no model that is trained again does
-    "unlearn_steps": 600,
-    "unlearn_batch_size": 32,
+    "steps": 600,
+    "forget_batch_size": 32,
 }
-"""Of `UnlearnOptions`, over those of the comparison's setting of the same name."""
+"""Of `ForgetOptions`, over those of the comparison's setting of the same name."""
 
 ADVERSARIES_A_STEP = 64
 CHECK_EVERY = 4

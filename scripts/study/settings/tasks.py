@@ -1,9 +1,8 @@
-"""Settings of the study of multi-task unlearning as data: tasks, model, and what is compared."""
+"""Settings of the study of multi-task unlearning: tasks, model, and what is compared."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from study.settings import Knob
+from study.settings import Knob, Setting
 
 RATES = Knob("learning_rate", (3e-4, 1e-3, 3e-3))
 """The strength of every method."""
@@ -23,45 +22,30 @@ METHODS = (OURS, *BASELINES, CONTROL, *ABLATION)
 """Strategies of `MultiTaskUnlearningTrainer`, with other options of its config. Retraining is a reference."""
 
 SCOPES = ("full", "partial")
-"""Images are forgotten for all tasks, or for those of `TaskSetting.partial` alone."""
-
-
-@dataclass(frozen=True)
-class TaskSetting:
-    """Data with several tasks, and a model.
-
-    Args:
-        title: for the head of the table.
-        options: of `UnlearnOptions`.
-        partial: the tasks that images are forgotten for in the scope partial.
-    """
-
-    title: str
-    options: dict[str, Any]
-    partial: tuple[str, ...]
+"""Images are forgotten for all tasks, or for those of `Setting.partial` alone."""
 
 
 _EVERYWHERE: dict[str, Any] = {
     "forget": "random=10%",
     "train_epochs": 20.0,  # the models then know their training images better than others, which is to be undone
     "max_eval_images": 1000,
-    "unlearn_steps": 100,
-    "unlearn_batch_size": 32,
+    "steps": 100,
+    "forget_batch_size": 32,
     "attacks": "linear_probe,full_published",
     "budgets": "5",
-    "audit_seeds": "0,1",
-    "attack_learning_rates": "1e-4",
+    "seeds": "0,1",
+    "full_learning_rates": "1e-4",
 }
 
-TASK_SETTINGS: dict[str, TaskSetting] = {
-    "glyphs": TaskSetting(
+SETTINGS: dict[str, Setting] = {
+    "glyphs": Setting(
         "Glyphs (letter, case, family, weight, slant), a ViT of 0.3 M parameters",
-        _EVERYWHERE | {"dataset": "glyphs", "task_columns": "letter,case,family,weight,slant", "images": 2000},
-        ("letter", "case"),
+        _EVERYWHERE | {"retain": "glyphs", "task_columns": "letter,case,family,weight,slant", "images": 2000},
+        partial=("letter", "case"),
     ),
-    "fashion_groups": TaskSetting(
+    "fashion_groups": Setting(
         "Fashion-MNIST in groups (item, kind, worn on, sleeves, season), a ViT of 0.3 M parameters",
-        _EVERYWHERE | {"dataset": "fashion_groups", "images": 2000},
-        ("item", "season"),
+        _EVERYWHERE | {"retain": "fashion_groups", "images": 2000},
+        partial=("item", "season"),
     ),
 }

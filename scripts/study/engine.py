@@ -1,0 +1,384 @@
+"""The engine of every study: cells that are done once, in parts that follow each other, then tables and a picture."""
+
+import json
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hf_dtl.audit import PiggybackRecord
+from hf_dtl.audit.attacks import parse_attacks
+from hf_dtl.audit.report import library_version, machine, without_folders
+from hf_dtl.errors import ConfigError, DivergedError, OutputError
+from hf_dtl.fingerprint import fingerprint
+from hf_dtl.methods.by_name import MethodChoice
+from hf_dtl.models.loading import quiet
+from hf_dtl.options import numbers, option
+from hf_dtl.pipeline.forget import JOBS
+from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.job import Job
+from hf_dtl.pipeline.options import RATES
+from hf_dtl.pipeline.stages import changed_settings, write_atomically
+from study.settings import Setting, write_tiny_resnet
+from study.tuning import Method
+from study.workers import run_cells
+
+RECORD = "study.json"
+SCHEMA_VERSION = 2
+"""Of results.json. 1 had older names of options, and called the attack with the best TEST accuracy the strongest
+(`relearned` of single images and of several tasks, `new_head`); from 2 on validation accuracy decides everywhere."""
+ATTACKER = frozenset({"attacks", "budgets", "seeds", *RATES, "successive_halving"})
+"""Options of the attacker: what attacks nothing does not depend on them."""
+_MACHINE = frozenset({"use_cpu", "max_stack", "save_steps"})
+DIVERGED = "the training diverged at every strength"
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of a study: done once, in any process; its result is a file.
+
+    Args:
+        kind: what is done, see `works`.
+        options: of the job that it is a piece of.
+        method: at one strength, as a command line names it; empty for what all methods share.
+        place: the request, or what else the study puts methods side by side on; empty where there is one.
+    """
+
+    kind: str
+    options: ForgetOptions
+    method: str = ""
+    place: str = ""
+
+    works: ClassVar[Mapping[str, Callable[[Any, Any], dict[str, Any]]]]
+    """By kind: what is done with the cell and its job, to give a result in JSON values."""
+    attacking: ClassVar[frozenset[str]]
+    """Kinds that attack; in all others, tuning among them, nothing is attacked."""
+
+    @property
+    def title(self) -> str:
+        """The cell for a line of progress."""
+        where = f"{self.kind}, seed {self.options.seed}" + (f", {self.place}" if self.place else "")
+        return f"{where}: {self.method}" if self.method else where
+
+    @property
+    def path(self) -> Path:
+        """The file of the result; the cell is finished when it is there."""
+        return Path(self.options.output_dir) / "results" / f"{self._name(self.kind in self.attacking)}.json"
+
+    @property
+    def store(self) -> str:
+        """File of its finished attacks in the job's folder, which another attacker adds to."""
+        return f"attacks/{self._name(False)}.jsonl"
+
+    def _name(self, attacker: bool) -> str:
+        """A name from all that decides the result."""
+        out = _MACHINE if attacker else _MACHINE | ATTACKER
+        options = {name: value for name, value in self.options.recorded().items() if name not in out}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
+        name = self.method.split(":")[0] or self.kind.split()[-1]
+        return f"{name}-{fingerprint([without_folders(options), own])[:12]}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.path.exists()
+
+    def result(self) -> dict[str, Any]:
+        """The result of a finished cell; of a method that diverged, the reason alone."""
+        return json.loads(self.path.read_text(encoding="utf-8"))
+
+    def load(self) -> Job:
+        """The job of the cell; the last two are kept, because cells of a seed follow each other."""
+        quiet()
+        return _load_job(json.dumps(asdict(self.options)))
+
+    def do(self, job: Job) -> None:
+        """Do the cell unless it is finished; that a method diverges is a result."""
+        if self.finished:
+            return
+        try:
+            result = self.works[self.kind](self, job)
+        except DivergedError as error:
+            if not self.method:
+                raise
+            result = {"diverged": str(error)}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, json.dumps(result, indent=1) + "\n")
+
+    def scrub(self, job: Any, choice: MethodChoice) -> tuple[Any, dict[str, float] | None]:
+        """What a method makes of the prepared model, and what that took."""
+        job.prepare()
+        return job.unlearn(choice), job.cost(job.disposal_stage(choice))
+
+    def attack(self, job: Job, models: Mapping[str, Any], task: str = "source") -> list[dict[str, Any]]:
+        """Attack models by role on one task of the job; a store of the cell's own keeps every finished attack."""
+        attacked = {task: job.scenario.attacked[task]}
+        return [asdict(record) for record in job.attack_on(models, attacked, self.store, progress=False)]
+
+
+@lru_cache(maxsize=2)
+def _load_job(options: str) -> Job:
+    found = ForgetOptions(**json.loads(options))
+    return JOBS[found.kind](found)
+
+
+def records_of(result: Mapping[str, Any]) -> list[PiggybackRecord]:
+    """The attacks of a result; none on a model that diverged."""
+    return [PiggybackRecord.from_dict(entry) for entry in result.get("attacks", ())]
+
+
+def attack_references(cell: Cell, job: Any) -> dict[str, Any]:
+    """The attacks on the undisposed model and the references."""
+    return {"attacks": cell.attack(job, {"undisposed": job.prepare(), **job.references()})}
+
+
+def made(job: Job, stage: str, parameters: int) -> dict[str, Any]:
+    """What a cell that trains tells of the model, its images and the machine."""
+    return {
+        "cost": job.cost(stage),
+        "images": job.scenario.counts(),
+        "machine": machine(job.state.device),
+        "parameters": parameters,
+    }
+
+
+@dataclass
+class RunOptions:
+    """Options of every study."""
+
+    setting: str = option("", "Data and model.")
+    output_dir: str | None = option(None, "Folder of the study, continued there; default: in outputs/, by setting.")
+    seeds: str = option("1,2,3", "Training seeds that are reported, separated by commas.")
+    tuning_seed: int = option(1000, "Training seed of a run of its own, on which each method's strength is chosen.")
+    data_dir: str | None = option(None, "CIFAR-10 for the settings on it: a folder of parquet files, or a Hub id.")
+    workers: int = option(2, "Processes side by side, each with one thread.")
+    use_cpu: bool = option(False, "Train and attack on the CPU even if there is a GPU.")
+
+    def reported_seeds(self) -> tuple[int, ...]:
+        """Check the seeds and the number of workers, and read the former.
+
+        Raises:
+            ConfigError: a seed is negative or listed twice, or tuning is done on it.
+        """
+        seeds, tuning = numbers(self.seeds, "seeds", int), self.tuning_seed
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or tuning in seeds or tuning < 0:
+            raise ConfigError(
+                f"--seeds {self.seeds!r} must be different numbers from 0 on, and --tuning_seed {tuning} none of them."
+            )
+        if self.workers < 1:
+            raise ConfigError(f"--workers {self.workers} must be at least 1.")
+        return seeds
+
+
+def listed(text: str, name: str, what: str) -> list[str]:
+    """Read different names separated by commas, of an option.
+
+    Raises:
+        ConfigError: there is none, or one twice; the message says `what` it must do.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"--{name} {text!r} must {what}.")
+    return names
+
+
+@dataclass(frozen=True)
+class Study(ABC):
+    """A checked study: its cells, in parts of which a later one needs the earlier ones, and what they come to.
+
+    Args:
+        options: as asked for.
+        shared: options of the jobs of all cells.
+        methods: what is compared.
+        places: on what: requests, or scopes.
+    """
+
+    options: Any
+    shared: dict[str, Any]
+    methods: tuple[Method, ...] = ()
+    places: tuple[str, ...] = ("",)
+
+    script: ClassVar[str]
+    outputs: ClassVar[str]
+    """Folder in outputs/."""
+    picture: ClassVar[str]
+    markdown: ClassVar[Callable[[Any, Any], str]]
+    """Writes the study, from the results and the numbers."""
+    plot: ClassVar[Callable[[Any, Path, str], Any]]
+    settings: ClassVar[Mapping[str, Setting]]
+    cell: ClassVar[type[Cell]]
+    parts: ClassVar[tuple[str, ...]]
+    """What is done in each part, in words; `cells` gives its cells."""
+
+    def __post_init__(self) -> None:
+        _ = self.seeds
+        parse_attacks(self.shared["attacks"])
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """The reported training seeds."""
+        return self.options.reported_seeds()
+
+    @property
+    def setting(self) -> Setting:
+        """Data and model."""
+        return self.settings[self.options.setting]
+
+    @property
+    def output(self) -> Path:
+        """Folder of the study."""
+        return Path(self.options.output_dir or f"outputs/{self.outputs}/{self.options.setting}")
+
+    # Cells ----------------------------------------------------------------------------------------------------
+
+    def job(self, seed: int, place: str = "") -> ForgetOptions:
+        """Options of the job of one training seed."""
+        own = {"output_dir": str(self.output / "seeds" / str(seed) / self._folder(place)), "seed": seed}
+        if self.setting.tiny_resnet:
+            own["model"] = str(self.output / "model" / f"seed{seed}")
+        return ForgetOptions(**self.shared | own | self.of_place(place))
+
+    def of_place(self, place: str) -> dict[str, Any]:
+        """Options of the jobs of one place."""
+        return {}
+
+    @staticmethod
+    def _folder(place: str) -> str:
+        return "".join(c if c.isalnum() else "_" for c in place)
+
+    def on_seeds(self, kind: str, place: str = "", method: str = "") -> list[Any]:
+        """A cell on each of the reported seeds."""
+        return [self.cell(kind, self.job(seed, place), method, place) for seed in self.seeds]
+
+    def before_tuning(self, place: str = "") -> Any:
+        """The cell that trains on the tuning seed."""
+        return self.cell("tuning seed", self.job(self.options.tuning_seed, place), "", place)
+
+    def tuning(self, method: Method, place: str = "") -> dict[float, Any]:
+        """Every strength of a method on the tuning seed."""
+        job = self.job(self.options.tuning_seed, place)
+        return {s: self.cell("tuning", job, method.at(s), place) for s in method.strengths}
+
+    @abstractmethod
+    def strength(self, method: Method, place: str) -> float | None:
+        """The strength that tuning chose; None where the training diverged at every one."""
+
+    def reported(self) -> dict[tuple[str, Method], list[Any]]:
+        """By place and method, the cells of what tuning found a strength for."""
+        chosen = {(place, method): self.strength(method, place) for place in self.places for method in self.methods}
+        return {
+            (place, method): self.on_seeds("method", place, method.at(strength))
+            for (place, method), strength in chosen.items()
+            if strength is not None
+        }
+
+    def failed(self, place: str, cells: Iterable[tuple[str, Method]]) -> dict[str, str]:
+        """Why a method has no row."""
+        there = set(cells)
+        return {method.text: DIVERGED for method in self.methods if (place, method) not in there}
+
+    def trained(self) -> list[Any]:
+        """The cells that train, on every seed."""
+        return [c for place in self.places for c in (self.before_tuning(place), *self.on_seeds("seed", place))]
+
+    def cells(self, part: int) -> Sequence[Any]:
+        """The cells of a part; those of the parts before are finished."""
+        if part == 0:
+            return self.trained()
+        if part == 1:
+            tuning = [c for place in self.places for m in self.methods for c in self.tuning(m, place).values()]
+            return [*tuning, *(c for place in self.places for c in self.on_seeds("references", place))]
+        return by_seed(self.reported().values())
+
+    # A run ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make the folder, or check that it holds an earlier part of this study.
+
+        Raises:
+            OutputError: it holds another study, or files that are not a study's.
+        """
+        kept = {name: value for name, value in self.shared.items() if name not in ATTACKER | _MACHINE}
+        settings, folder = {"setting": self.options.setting, **kept}, self.output
+        record = folder / RECORD
+        if folder.is_file():
+            raise OutputError(f"The output folder {folder} is a file. Choose another --output_dir.")
+        if record.exists() and (changed := changed_settings(record, settings)):
+            raise OutputError(
+                f"The output folder {folder} holds another study ({'; '.join(changed)}). Choose another "
+                "--output_dir, or repeat that study's options to continue it."
+            )
+        files = folder.iterdir() if folder.is_dir() and not record.exists() else ()
+        if any(path.name != f".{RECORD}.partial" for path in files):
+            raise OutputError(f"The output folder {folder} holds files that are not a study's. Choose another one.")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, json.dumps(settings, indent=2) + "\n")
+        if self.setting.tiny_resnet:
+            for seed in (*self.seeds, self.options.tuning_seed):
+                write_tiny_resnet(self.output / "model" / f"seed{seed}", seed, self.setting.classes)
+
+    def run(self, told: Told) -> Any:
+        """Do what is left, and write `table.md`, `results.json` and the picture as .png and .svg.
+
+        Args:
+            told: called with every line of progress.
+
+        Raises:
+            DTLError: the output folder, the data or the model cannot be used; finished cells stay.
+        """
+        self.start()
+        for number, title in enumerate(self.parts):
+            told(f"Part {number + 1} of {len(self.parts)}: {title}.")
+            run_cells(self.cells(number), self.options.workers, told)
+        found = self.found()
+        values = json.loads(json.dumps(without_folders(self.about() | self.values(found))))
+        self.plot(found, self.output / self.picture, self.setting.title)
+        write_atomically(self.output / "table.md", self.markdown(values, found))
+        write_atomically(self.output / "results.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        told(f"Tables, results and picture: {self.output}")
+        return found
+
+    def about(self) -> dict[str, Any]:
+        """What the results of every study begin with."""
+        cell = self.trained()[-1]
+        trained, options = cell.result(), cell.options.recorded()
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "library_version": library_version(),
+            "setting": self.options.setting,
+            "title": self.setting.title,
+            "command": self.command(),
+            "date": datetime.now(UTC).date().isoformat(),
+            **{name: trained[name] for name in ("machine", "parameters", "images")},
+            "seeds": self.seeds,
+            "tuning_seed": self.options.tuning_seed,
+            "options": {name: value for name, value in options.items() if name not in ("seed", "model")},
+        }
+
+    def command(self) -> str:
+        """The command that repeats the study, with the options that differ from their defaults."""
+        words = ["python", f"scripts/{self.script}.py", "--setting", self.options.setting]
+        for own in fields(self.options):
+            value = getattr(self.options, own.name)
+            if own.name not in ("setting", "output_dir") and value != own.default:
+                words += [f"--{own.name}", str(value)]
+        return without_folders(shlex.join(words))
+
+    @abstractmethod
+    def found(self) -> Any:
+        """The numbers, from finished cells."""
+
+    @abstractmethod
+    def values(self, found: Any) -> dict[str, Any]:
+        """What the results say besides `about`."""
+
+
+def by_seed(cells: Iterable[Sequence[Any]]) -> list[Any]:
+    """Cells of several methods, one after another on each seed."""
+    return [cell for own in zip(*cells, strict=True) for cell in own]

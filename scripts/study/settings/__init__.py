@@ -1,0 +1,91 @@
+"""What is compared on what, as data: a file of settings for each study."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageClassification, ResNetConfig
+
+from hf_dtl.data import embedded_processor
+from hf_dtl.errors import ConfigError
+from hf_dtl.pipeline.stages import fresh_folder, replace_folder
+
+
+@dataclass(frozen=True)
+class Knob:
+    """The one option of a method that says how hard it disposes, and the values that are tried, ascending."""
+
+    option: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Data, a model, and the options that all methods share.
+
+    Args:
+        title: what is compared on what, for the head of the table.
+        options: of `ForgetOptions`; `{data}` and `{model}` stand for --data_dir and --model.
+        methods: compared unless --methods says otherwise, as a command line names them; none: those of the study.
+        tiny_resnet: write a small ResNet with random weights, another one for each seed, and start from it.
+        classes: of its head.
+        partial: of several tasks, those that images are forgotten for in the scope partial.
+    """
+
+    title: str
+    options: dict[str, Any]
+    methods: tuple[str, ...] = ()
+    tiny_resnet: bool = False
+    classes: int = 2
+    partial: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Which of --data_dir and --model the options ask for."""
+        text = "".join(str(value) for value in self.options.values())
+        return tuple(name for name, sign in (("data_dir", "{data}"), ("model", "{model}")) if sign in text)
+
+
+def options_of(settings: Mapping[str, Setting], asked: Any) -> dict[str, Any]:
+    """Options of the jobs of the setting that is asked for.
+
+    Args:
+        settings: of the study.
+        asked: its options: `setting`, and where they are needed `data_dir` and `model`.
+
+    Raises:
+        ConfigError: there is no such setting, or it needs more.
+    """
+    if asked.setting not in settings:
+        raise ConfigError(f"Unknown --setting {asked.setting!r}; there are: {', '.join(settings)}.")
+    found = settings[asked.setting]
+    places = {name: getattr(asked, name, None) for name in ("data_dir", "model")}
+    for name in found.needs:
+        if places[name] is None:
+            raise ConfigError(f"--setting {asked.setting} needs --{name}; see --help.")
+    given = {"data": places["data_dir"], "model": places["model"]}
+    return {k: v.format(**given) if isinstance(v, str) else v for k, v in found.options.items()}
+
+
+def write_tiny_resnet(folder: Path, seed: int, num_labels: int) -> Path:
+    """Write a small ResNet with BatchNorm and random weights, with its processor; an existing folder is kept.
+
+    Args:
+        folder: of the model.
+        seed: of the weights.
+        num_labels: classes of its head.
+    """
+    if not folder.exists():
+        config = ResNetConfig(
+            embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic", num_labels=num_labels
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForImageClassification.from_config(config)
+        new = fresh_folder(folder)
+        model.save_pretrained(new)
+        embedded_processor(28).save_pretrained(new)
+        replace_folder(new, folder)
+    return folder

@@ -1,0 +1,143 @@
+"""What the tables of all studies share: averages over training seeds, how they are written, and how a page ends."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from statistics import fmean, stdev
+from typing import Any
+
+from hf_dtl.audit import PiggybackRecord
+from hf_dtl.audit.axis_leakage import pl_accuracies
+from hf_dtl.audit.cells import Cells
+
+
+@dataclass(frozen=True)
+class Average:
+    """A number over training seeds.
+
+    Args:
+        mean: over the seeds that have it; None when none has.
+        deviation: over the same seeds (n - 1); None for fewer than two.
+        values: of every seed in the order of the seeds, None where it is undefined.
+    """
+
+    mean: float | None
+    deviation: float | None
+    values: tuple[float | None, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> "Average":
+        """Sum up the values of the seeds."""
+        values = tuple(values)
+        known = [value for value in values if value is not None]
+        return cls(fmean(known) if known else None, stdev(known) if len(known) > 1 else None, values)
+
+    @property
+    def missing(self) -> int:
+        """Seeds without a value."""
+        return self.values.count(None)
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Their mean, None for none."""
+    return fmean(values) if values else None
+
+
+def relearned(records: Iterable[PiggybackRecord]) -> float | None:
+    """PL accuracy of one model under the strongest attack at each budget, averaged over these; None without attacks.
+
+    The strongest attack is the one with the best validation accuracy, as everywhere.
+    """
+    return mean([point.mean for point in pl_accuracies(records, "source_subset")])
+
+
+def number(
+    found: Average | None, digits: int, factor: float = 1.0, *, sign: str = "", unit: str = "", counted: bool = False
+) -> str:
+    """Write a number with its deviation: a dash where it has no value, nothing where there is no such number.
+
+    Args:
+        found: the number.
+        digits: after the point.
+        factor: that it is multiplied by.
+        sign: `+` writes the sign of positive ones too.
+        unit: in place of the deviation.
+        counted: add how many seeds are behind it, when that is not all of them.
+    """
+    if found is None or found.mean is None:
+        return "" if found is None else "–"
+    text = f"{factor * found.mean:{sign}.{digits}f}{unit}"
+    if found.deviation is not None and not unit:
+        text += f" ± {factor * found.deviation:.{digits}f}"
+    seeds = len(found.values)
+    return f"{text} ({seeds - found.missing} of {seeds})" if counted and found.missing else text
+
+
+def column(title: str, digits: int, factor: float = 1.0, **form: Any) -> Any:
+    """A field of a row that is a column of its table, written by `number`; of a dictionary, a column for each key.
+
+    Args:
+        title: of the column, `{}` standing for the key.
+        digits, factor, **form: see `number`.
+    """
+    return field(default=None, metadata={"title": title, "form": {"digits": digits, "factor": factor, **form}})
+
+
+def side_by_side(title: str, rows: Sequence[Any], *, first: str = "method", without: tuple[str, ...] = ()) -> Cells:
+    """A line for each row under its `heading`, and a column for each field that `column` made.
+
+    Args:
+        title: of the table.
+        rows: of one class.
+        first: title of the column of headings.
+        without: fields that are left out.
+    """
+    columns, lines = [first], [[row.heading] for row in rows]
+    for own in fields(rows[0]):
+        if "title" not in own.metadata or own.name in without:
+            continue
+        found = [getattr(row, own.name) for row in rows]
+        for key in found[0] if isinstance(found[0], dict) else (None,):
+            columns.append(own.metadata["title"].format(key))
+            for line, value in zip(lines, found, strict=True):
+                line.append(number(value if key is None else value[key], **own.metadata["form"]))
+    return Cells(title, tuple(columns), tuple(map(tuple, lines)))
+
+
+def diverged_notes(rows: Iterable[Any]) -> list[str]:
+    """A note that some rows lack seeds, none where they do not."""
+    lost = ", ".join(f"{row.name} on {row.diverged} seed(s)" for row in rows if row.diverged)
+    return [f"Diverged, so without values: {lost}."] if lost else []
+
+
+def tuning_cells(tried: Iterable[tuple[tuple[str, ...], Mapping[float, str | None]]], columns: Sequence[str]) -> Cells:
+    """What tuning saw, by row: leading cells, then the strengths in one cell; rows without any are left out."""
+    rows = [
+        (*first, ", ".join(f"{s:g}: {'diverged' if text is None else text}" for s, text in by_strength.items()))
+        for first, by_strength in tried
+        if by_strength
+    ]
+    return Cells("Tuning", tuple(columns), tuple(rows))
+
+
+def no_rows(failed: Mapping[str, str]) -> list[str]:
+    """A line for every method that has none."""
+    return [f"`{method}` has no row: {reason[:1].upper()}{reason[1:]}." for method, reason in failed.items()]
+
+
+def over_seeds(values: Mapping[str, Any]) -> str:
+    """How the numbers of a study came about."""
+    seeds = values["seeds"]
+    return f"a mean ± deviation over {len(seeds)} training seeds ({', '.join(map(str, seeds))})"
+
+
+def page(values: Mapping[str, Any], title: str, parts: Iterable[str]) -> str:
+    """A study as Markdown: a title, its parts, how to repeat it, and what it was made with."""
+    found = values["machine"]
+    versions = ", ".join(f"{name} {found[name]}" for name in ("python", "torch", "transformers"))
+    end = [
+        "## To repeat it",
+        f"```bash\n{values['command']}\n```",
+        f"Made on {values['date']} with hf_dtl {values['library_version']} on {found['device']}, "
+        f"{found['threads']} thread(s) a process, {versions}. All options and values are in `results.json`.",
+    ]
+    return "\n\n".join([f"# {title}", *parts, *end]) + "\n"
