@@ -28,7 +28,6 @@ from hf_dtl.audit.cells import AXIS_TITLES
 from hf_dtl.audit.published import check_finite
 from hf_dtl.audit.report import machine
 from hf_dtl.audit.suites import suite_of
-from hf_dtl.audit.unlearning import Unlearning
 from hf_dtl.data import check_forward
 from hf_dtl.errors import ConfigError, ModelError, OutputError
 from hf_dtl.fingerprint import fingerprint
@@ -218,31 +217,20 @@ class Audit:
     def report(self, records: Sequence[PiggybackRecord]) -> LeakageReport:
         """Put everything that was measured together; what could not be measured is said in the notes."""
         o, scenario, found = self.options, self.scenario, self.measured
-        unlearning = None
-        if isinstance(scenario, WholeTask):
-            if o.membership:
-                found.membership = scenario.infer_membership(self.models, found.notes)
-            target, source = found.accuracy["target"], found.accuracy["source"]
-        else:
-            images = {name: len(scenario.images[name]) for name in ("forget", "retain")}
-            unlearning = Unlearning(str(scenario.request), images, found.accuracy)
-            target, source = found.accuracy["test"], found.accuracy["forget"]
-        roles = ("undisposed", "scrubbed")
+        if o.membership and isinstance(scenario, WholeTask):
+            found.membership = scenario.infer_membership(self.models, found.notes)
+        findings = scenario.findings(found)
         return LeakageReport(
             method=o.method or public_name(o.scrubbed),
             seed=o.seed,
-            target_accuracy={role: target.get(role) for role in roles},
-            source_accuracy={role: source.get(role) for role in roles},
             piggyback=tuple(records),
-            membership=found.membership,
             target_margin=o.target_margin,
             settings=self._settings([*found.notes, *self._left_out(records)]),
             machine=machine(self.state.device) | {"processes": self.state.num_processes},
-            chance={task.name: 1 / len(task.labels) for task in self.attacked.values()},
-            unlearning=unlearning,
             weights=self._weights(),
             spec=scenario.public_spec(),
             suite=suite_of(self.attacks),
+            **findings,
         )
 
     def _weights(self) -> dict[str, str]:

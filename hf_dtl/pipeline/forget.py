@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_dtl.audit import LeakageReport
-from hf_dtl.audit.report import machine
+from hf_dtl.audit.report import machine, without_folders
 from hf_dtl.audit.suites import suite_of
-from hf_dtl.audit.unlearning import ROLES
 from hf_dtl.errors import ConfigError
 from hf_dtl.hub.staging import REPORT
 from hf_dtl.methods.by_name import MethodChoice
@@ -152,15 +151,11 @@ def audit_one(
         references: by role, the undisposed model among them.
         before: what they answer, which all methods share.
     """
-    found = before + job.measure({"scrubbed": scrubbed})
-    found.membership.sort(key=lambda row: ROLES.index(row["model"]))
-    records = job.attack({"undisposed": references["undisposed"], "scrubbed": scrubbed, **references})
-    return job.report(choice, found, records, _facts(job, choice, found))
-
-
-def _facts(job: Job, choice: MethodChoice, found: Measured) -> dict[str, Any]:
-    """What every report says besides its numbers."""
     o, scenario = job.options, job.scenario
+    found = before + job.measure({"scrubbed": scrubbed})
+    records = job.attack({"undisposed": references["undisposed"], "scrubbed": scrubbed, **references})
+    cost = {"scrubbed": job.cost(job.disposal_stage(choice)), "retrained": job.cost("retrained")}
+    findings = scenario.findings(found, cost)
     settings = o.recorded() | {f"{name}_dataset": text for name, text in scenario.names.items()}
     settings |= {
         "command": command("forget", o, ForgetOptions, {"method": choice.text}),
@@ -169,12 +164,16 @@ def _facts(job: Job, choice: MethodChoice, found: Measured) -> dict[str, Any]:
         "images": scenario.counts(),
         "notes": list(found.notes),
     }
-    return {
-        "settings": settings,
-        "machine": machine(job.state.device),
-        "spec": scenario.public_spec(),
-        "suite": suite_of(job.attacks),
-    }
+    return LeakageReport(
+        method=without_folders(choice.text),
+        seed=o.seed,
+        piggyback=tuple(records),
+        settings=settings,
+        machine=machine(job.state.device),
+        spec=scenario.public_spec(),
+        suite=suite_of(job.attacks),
+        **findings,
+    )
 
 
 def _text(value: Any) -> Any:
