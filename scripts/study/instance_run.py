@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_dtl.audit_options import attack_names
+from hf_dtl.unlearn_options import UnlearnOptions
+
+from hf_dtl.audit import parse_attacks
 from hf_dtl.errors import ConfigError, DivergedError
 from hf_dtl.options import numbers, option
 from hf_dtl.pipeline.stages import write_atomically
-from hf_dtl.unlearn_options import UnlearnOptions
 from study.folder import start_folder
 from study.instance_cells import InstanceCell, Kind, instancewise
 from study.instance_report import (
@@ -181,7 +182,7 @@ def plan(options: InstanceStudyOptions) -> InstanceStudy:
     seeds = reported_seeds(o.seeds, o.tuning_seed)
     if o.workers < 1:
         raise ConfigError(f"--workers {o.workers} must be at least 1.")
-    attack_names(o.attacks)
+    parse_attacks(o.attacks)
     sizes = tuple(sorted(numbers(o.sizes, "sizes", int)))
     if len(set(sizes)) < len(sizes) or sizes[0] < 1 or sizes[-1] > o.drawn:
         raise ConfigError(f"--sizes {o.sizes!r} must be different numbers of 1 to --drawn {o.drawn} images.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_dtl.dtl import DTLOptions
 
-from hf_dtl.audit_options import attack_names
+from hf_dtl.audit.attacks import parse_attacks as attack_names
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods.by_name import parse_method
 from hf_dtl.methods.registry import method_names

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hf_dtl.audit_options import attack_names
-from hf_dtl.errors import ConfigError, DivergedError
 from hf_dtl.multitask_options import split_names
+from hf_dtl.unlearn_options import UnlearnOptions
+
+from hf_dtl.audit import parse_attacks
+from hf_dtl.errors import ConfigError, DivergedError
 from hf_dtl.options import option
 from hf_dtl.pipeline.stages import write_atomically
-from hf_dtl.unlearn_options import UnlearnOptions
 from study.folder import start_folder
 from study.options import Method
 from study.task_cells import TaskCell, strategy
@@ -134,7 +135,7 @@ def plan(options: TaskStudyOptions) -> TaskStudy:
         "forget": o.forget,
         "use_cpu": o.use_cpu,
     }
-    attack_names(shared["attacks"])
+    parse_attacks(shared["attacks"])
     output = Path(o.output_dir or f"outputs/tasks/{o.setting}")
     return TaskStudy(o, output, shared, seeds, scopes, tuple(_method(text, OURS in texts) for text in texts))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_dtl.unlearn_options import UnlearnOptions
 
-from hf_dtl.audit_options import attack_names
+from hf_dtl.audit.attacks import parse_attacks as attack_names
 from hf_dtl.data import ForgetRequest
 from hf_dtl.errors import ConfigError, DivergedError
 from hf_dtl.functional import average_gap

@@ -41,8 +41,6 @@ def test_two_published_models_are_audited(demo, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert report.verdict.split()[0] in said and "Piggyback learning" in said
     assert max(map(len, said.split("\n"))) <= 100
-        report.verdict.split()[0] in said and "Piggyback learning" in said and max(map(len, said.split("\n"))) <= 100
-    )
     assert [path.name for path in report.plot(tmp_path / "plots")] and (tmp_path / "plots" / "piggyback.png").exists()
     models = {record.model for record in report.piggyback}
     assert models == {"undisposed", "scrubbed", "scratch", "retrained"} and report.suite["name"] == "custom"
