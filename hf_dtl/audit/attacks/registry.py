@@ -62,7 +62,7 @@ def register_attack(name: str, description: str = "", **settings: Any) -> Callab
 
 @cache
 def _written() -> tuple[tuple[str, str, str], ...]:
-    """Name, module, description of every attack of this folder, read from its sources: importing them takes seconds."""
+    """Name, module, description of every attack of this folder, read from its sources: importing takes seconds."""
     found = []
     for path in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
