@@ -15,7 +15,7 @@ from hf_dtl.models.loading import quiet
 from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.job import Job
-from hf_dtl.pipeline.options import check_names
+from hf_dtl.pipeline.options import Options, check_names
 from hf_dtl.pipeline.outputs import Scrubbed, write_outputs
 from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
@@ -77,9 +77,9 @@ class ForgetResult:
     def _change(self, options: dict[str, Any]) -> None:
         """Take other options of the audit than those that the run was started with."""
         check_names(options, ForgetOptions)
-        wrong = options.keys() - ForgetOptions.FREE | options.keys() & {"method", "novel", "output_dir"}
+        wrong = options.keys() - Options.FREE | options.keys() & {"output_dir", "use_cpu"}
         if wrong:
-            raise ConfigError(f"{', '.join(sorted(wrong))}: not an option of the audit; give it to forget(...).")
+            raise ConfigError(f"{', '.join(sorted(wrong))}: no option of the audit of a run; give it to forget(...).")
         given = {name: _text(value) for name, value in options.items()}
         self.job.options = replace(self.job.options, **given)
         self.job.__dict__.pop("attacks", None)

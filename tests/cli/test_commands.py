@@ -136,8 +136,8 @@ def test_options_reach_the_work_and_errors_are_one_line(reached, capsys):
 
 
 OLD = {
-    "dtl_finetune": """adapt_epochs adapt_learning_rate attack_learning_rates attacks audit_seeds augmentation batch_size
-        bf16 budgets dispose_batch_size dispose_learning_rate dispose_steps forget_weight image_column
+    "dtl_finetune": """adapt_epochs adapt_learning_rate attack_learning_rates attacks audit_seeds augmentation
+        batch_size bf16 budgets dispose_batch_size dispose_learning_rate dispose_steps forget_weight image_column
         image_size max_eval_images methods model_name_or_path novel_dataset novel_label_column output_dir
         pretrain_epochs pretrain_learning_rate retrain_epochs revision save_steps seed source_dataset
         source_images_per_class source_label_column successive_halving target_dataset
