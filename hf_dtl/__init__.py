@@ -77,7 +77,7 @@ def __getattr__(name: str) -> Any:
     if name == "audit":
         return importlib.import_module("hf_dtl.audit")
     if name == "__all__":
-        return sorted([*_places(), "audit"])
+        return __dir__()
     if name.startswith("_") or name not in _places():
         raise AttributeError(f"module 'hf_dtl' has no attribute {name!r}")
     found = getattr(importlib.import_module(f"hf_dtl.{_places()[name]}"), name)
@@ -86,4 +86,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_places(), "audit"})
+    return sorted([*_places(), "audit"])

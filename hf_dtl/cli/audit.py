@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hf_dtl.audit.attacks.registry import attack_summaries
 from hf_dtl.cli.names import check_attacks
 from hf_dtl.cli.parsing import Command
 from hf_dtl.cli.terminal import end_processes, run_command, show_names, show_reports
@@ -37,8 +38,6 @@ def start(words: Sequence[str], **changed: Any) -> None:
         **changed: of `COMMAND`, for a script with defaults or a name of its own.
     """
     if "--list" in words:
-        from hf_dtl.audit.attacks.registry import attack_summaries
-
         show_names(attack_summaries())
     else:
         run_command(replace(COMMAND, **changed), work, words, again="Start the same command with --resume")

@@ -6,7 +6,7 @@ from typing import Any
 
 from hf_dtl.cli.names import check_attacks, check_methods
 from hf_dtl.cli.parsing import Command
-from hf_dtl.cli.terminal import end_processes, run_command, say, show_names, show_reports
+from hf_dtl.cli.terminal import end_processes, run_command, show_names, show_reports
 from hf_dtl.methods.registry import method_summaries
 from hf_dtl.pipeline.forget_options import ForgetOptions
 
@@ -54,9 +54,7 @@ def work(options: ForgetOptions) -> None:
     if result.job.state.is_main_process:
         show_reports(reports, result.folder)
         kept = result.folder / LAYER_INPUTS
-        if kept.exists():
-            say(
-                "For a later request on the scrubbed model, without retain images: "
-                f"--method projected_gradient:subspace_file={kept}"
-            )
+        if kept.exists():  # printed as it is, to be copied
+            print("For a later request on the scrubbed model, without retain images:")
+            print(f"--method projected_gradient:subspace_file={kept}")
     end_processes(result.job.state)

@@ -139,8 +139,9 @@ OLD = {
     "dtl_finetune": """adapt_epochs adapt_learning_rate attack_learning_rates attacks audit_seeds augmentation
         batch_size bf16 budgets dispose_batch_size dispose_learning_rate dispose_steps forget_weight image_column
         image_size max_eval_images methods model_name_or_path novel_dataset novel_label_column output_dir
-        pretrain_epochs pretrain_learning_rate retrain_epochs revision save_steps seed source_dataset source_images_per_class
-        source_label_column successive_halving target_dataset target_images_per_class target_label_column use_cpu""",
+        pretrain_epochs pretrain_learning_rate retrain_epochs revision save_steps seed source_dataset
+        source_images_per_class source_label_column successive_halving target_dataset
+        target_images_per_class target_label_column use_cpu""",
     "unlearn": """attack_learning_rates attacks audit_seeds augmentation batch_size bf16 budgets dataset forget
         forget_tasks forget_weight goal image_column image_size images images_per_class label_column max_eval_images
         membership methods model_name_or_path output_dir reference retrain_epochs retrain_learning_rate retrained

@@ -45,9 +45,8 @@ def test_every_method_has_its_trainer_and_config_at_the_root():
 
 
 def test_every_listed_name_is_there():
-    listed = dir(hf_dtl)
-    assert {"audit", "forget", "verify", "ProjectedGradientTrainer", "run_audit", "load_task"} <= set(listed)
-    assert all(getattr(hf_dtl, name) is not None for name in hf_dtl.__all__) and set(hf_dtl.__all__) <= set(listed)
+    assert {"audit", "forget", "verify", "ProjectedGradientTrainer", "run_audit", "load_task"} <= set(dir(hf_dtl))
+    assert hf_dtl.__all__ == dir(hf_dtl) and all(getattr(hf_dtl, name) is not None for name in dir(hf_dtl))
 
 
 def test_an_unknown_name_is_refused():

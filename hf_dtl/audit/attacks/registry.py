@@ -61,17 +61,24 @@ def register_attack(name: str, description: str = "", **settings: Any) -> Callab
 
 
 @cache
-def _built_in() -> dict[str, str]:
-    """Module of every attack of this folder, read from the decorators in its sources: importing them takes seconds."""
-    found = {}
+def _written() -> tuple[tuple[str, str, str], ...]:
+    """Name, module, description of every attack of this folder, read from its sources: importing takes seconds."""
+    found = []
     for path in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for family in (node for node in tree.body if isinstance(node, ast.ClassDef)):
             for call in family.decorator_list:
                 match call:
-                    case ast.Call(func=ast.Name(id="register_attack"), args=[ast.Constant(value=str(name)), *_]):
-                        found[name] = f"{__package__}.{path.stem}"
-    return found
+                    case ast.Call(func=ast.Name(id="register_attack"), args=[ast.Constant(value=str(name)), *about]):
+                        text = ast.literal_eval(about[0]) if about else ast.get_docstring(family) or ""
+                        found.append((name, f"{__package__}.{path.stem}", text.partition("\n")[0]))
+    return tuple(found)
+
+
+@cache
+def _built_in() -> dict[str, str]:
+    """Module of every attack of this folder."""
+    return {name: module for name, module, _ in _written()}
 
 
 def _outside() -> dict[str, EntryPoint]:
@@ -86,6 +93,14 @@ def _entry_points(path: tuple[str, ...]) -> dict[str, EntryPoint]:
 def attack_names() -> tuple[str, ...]:
     """Every attack that there is: the grid, the adaptive ones, others of this package, and those from outside."""
     return tuple(dict.fromkeys((*GRID, *ADAPTIVE, *_built_in(), *_outside(), *_registered)))
+
+
+def attack_summaries() -> dict[str, str]:
+    """One sentence an attack, in the order of `attack_names`; of another package's not yet loaded, where it is."""
+    about = {name: entry.value for name, entry in _outside().items()}
+    about |= {name: attack.description for name, attack in _registered.items()}
+    about |= {name: text for name, _, text in _written()}
+    return {name: about[name] for name in attack_names()}
 
 
 def is_attack(name: str) -> bool:
