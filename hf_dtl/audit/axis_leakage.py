@@ -111,6 +111,20 @@ class AxisLeakage:
     slc_auc: dict[str, Average]
     pl_accuracy: tuple[PLAccuracy, ...]
 
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """The attacked data sets and budgets."""
+        return tuple(dict.fromkeys((point.dataset, point.budget) for point in self.pl_accuracy))
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The attacked data sets."""
+        return tuple(dict.fromkeys(dataset for dataset, _ in self.places))
+
+    def points(self, model: str) -> dict[tuple[str, int], PLAccuracy]:
+        """PL accuracy of one model by data set and budget."""
+        return {(point.dataset, point.budget): point for point in self.pl_accuracy if point.model == model}
+
     def over(self, floor: Floor) -> Ratio:
         """Leakage under the strongest attack over either floor."""
         return self.over_scratch if floor == "scratch" else self.over_retrained

@@ -182,9 +182,11 @@ class AttackStore:
     def __len__(self) -> int:
         return len(self._records)
 
-    def get(self, key: str) -> PiggybackRecord | None:
-        """The finished attack of this fingerprint, or None."""
-        return self._records.get(key)
+    def __contains__(self, key: str) -> bool:
+        return key in self._records
+
+    def __getitem__(self, key: str) -> PiggybackRecord:
+        return self._records[key]
 
     def add(self, key: str, record: PiggybackRecord) -> None:
         """Keep a finished attack; it is on the disk when this returns."""
