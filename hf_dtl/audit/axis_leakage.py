@@ -51,7 +51,12 @@ class Average:
     @classmethod
     def over(cls, points: Sequence[PLAccuracy]) -> "Average":
         """The average of one model over data sets and budgets."""
-        return _average(_over_places(points))
+        return cls.of(_over_places(points))
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Average":
+        """The average of one value a seed."""
+        return cls(fmean(values), _deviation(values))
 
 
 @dataclass(frozen=True)
@@ -236,10 +241,6 @@ def _over_places(points: Sequence[PLAccuracy]) -> tuple[float, ...]:
     return tuple(fmean(values) for values in zip(*(point.values for point in points), strict=True))
 
 
-def _average(values: Sequence[float]) -> Average:
-    return Average(fmean(values), _deviation(values))
-
-
 def _area(points: Sequence[PLAccuracy]) -> Average:
     """SLC-AUC of one model: of each seed and data set, averaged over data sets, then over seeds."""
     areas = []
@@ -247,7 +248,7 @@ def _area(points: Sequence[PLAccuracy]) -> Average:
         own = [point for point in points if point.dataset == dataset]
         curves = zip(*(point.values for point in own), strict=True)
         areas.append([slc_auc([point.budget for point in own], curve) for curve in curves])
-    return _average([fmean(values) for values in zip(*areas, strict=True)])
+    return Average.of([fmean(values) for values in zip(*areas, strict=True)])
 
 
 def _ratio(points: Sequence[PLAccuracy], floor: str) -> Ratio:

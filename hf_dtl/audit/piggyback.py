@@ -19,19 +19,7 @@ from hf_dtl.errors import ConfigError, DataError, ModelError
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What one attack reached.
-
-    Args:
-        attack: name of the attack.
-        budget: training images a class.
-        seed: seed of the images and of the new head.
-        learning_rate: the attacker's choice.
-        accuracy: on the test split, in 0..1.
-        validation_accuracy: on the validation split, which the choice was made on, in 0..1.
-        diverged: every learning rate ended in values that are not finite; the accuracies are then those of guessing,
-            1 / classes, and the learning rate is the smallest.
-        effort: training steps of the chosen run, without those that prepared its start; None when it diverged.
-    """
+    """What one attack reached; see the fields of the same names of `PiggybackRecord`."""
 
     attack: str
     budget: int

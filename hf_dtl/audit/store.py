@@ -34,8 +34,9 @@ class PiggybackRecord:
         learning_rate: the attacker's choice, made on the validation split.
         accuracy: PL accuracy on the test split, in 0..1.
         validation_accuracy: accuracy on the validation split, in 0..1.
-        diverged: no learning rate gave finite values; the accuracies are those of guessing.
-        effort: training steps of the chosen run; None where it is not known.
+        diverged: no learning rate gave finite values; the accuracies are those of guessing, 1 / classes, and the
+            learning rate is the smallest.
+        effort: training steps of the chosen run, without those that prepared its start; None where it is not known.
 
     Raises:
         DataError: a value has the wrong type or is out of its range.
