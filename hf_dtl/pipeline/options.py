@@ -58,7 +58,7 @@ class Options:
     suite: str = option("custom", "Suite of attacks: custom, which the following options make up.", group=AUDIT)
     budgets: str | None = option(
         None,
-        "Images a class that the attacker gets, separated by commas; default: 5,20, of several tasks 5.",
+        "Images a class that the attacker gets, separated by commas; default: 5,20, for several tasks 5.",
         group=AUDIT,
     )
     seeds: str = option("0,1,2", "Seeds of the attacks, separated by commas.", group=AUDIT, aliases=("audit_seeds",))
