@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -264,9 +264,9 @@ class Audit:
         retain = self.attacked["source"].retain
         architectures = self.architectures["scrubbed"] == self.architectures["undisposed"]
         heads = {int(self.models[role].config.num_labels or 0) for role in ("undisposed", "scrubbed")}
-        public = replace(o, **{name: value for name, value in o.public().items() if isinstance(value, str)})
+        public, plain = o.public(), {f.name: f.default for f in fields(o)}
         names = {f"{name}_dataset": text for name, text in self.scenario.names.items()}
-        given = {"image_size": o.image_size, "processor": public.processor, "base_model": public.base_model}
+        given = {name: public[name] for name in ("image_size", "processor", "base_model")}
         return {
             **{role: public_name(place) for role, (place, _) in o.models.items()},
             **names,
@@ -274,7 +274,7 @@ class Audit:
             "retain_images": 0 if retain is None else len(retain.labels),
             # whether the scrubbed model's configuration and the seed are enough to draw the scratch models again
             "scratch_from_scrubbed": o.scratch is None and architectures and len(heads) == 1,
-            "command": command("audit", public, AuditOptions, names_of(names), self.state.num_processes),
+            "command": command("audit", public | names_of(names), plain, self.state.num_processes),
             "commits": {role: commit for role, commit in commits.items() if commit},
             "image_processor": type(self.processor).__name__,
             "images": self.scenario.counts(),

@@ -158,7 +158,7 @@ def audit_one(
     findings = scenario.findings(found, cost)
     settings = o.recorded() | {f"{name}_dataset": text for name, text in scenario.names.items()}
     settings |= {
-        "command": command("forget", o, ForgetOptions, {"method": choice.text}),
+        "command": command("forget", asdict(o) | {"method": choice.text}, o.plain()),
         "audit": asdict(job.attacks),
         "disposal": job.settings_of(choice),
         "images": scenario.counts(),
