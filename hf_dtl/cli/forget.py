@@ -16,6 +16,7 @@ COMMAND = Command(
     description="""\
 Make an image classifier forget, attack the result, and save it with its leakage report and card.
 Without options it runs offline on embedded data: MNIST digits 0-5 are forgotten, 6-9 are kept.
+--retain is fashion_mnist where a part is forgotten (class=3), and glyphs with --method multitask.
 Start it again with the same options to continue an interrupted run. --list names the methods.
 """,
     examples="""\

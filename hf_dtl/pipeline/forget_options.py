@@ -14,7 +14,7 @@ class ForgetOptions(Options):
     """What to forget, of which model, how, and who attacks the result.
 
     Three kinds of request: a whole task (`--forget DATA --retain DATA`), a part of one data set (`--forget class=3`,
-    `random=10%%`, `column=value` or a file of row numbers, with `--retain DATA`), and images of a model of several
+    `random=10%`, `column=value` or a file of row numbers, with `--retain DATA`), and images of a model of several
     tasks (the same with `--task_columns` or `--method multitask`). Where the default depends on the kind, None stands
     for it.
     """

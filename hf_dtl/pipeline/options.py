@@ -56,7 +56,11 @@ class Options:
         None, "Resize images to this many pixels instead of what the model's processor asks for.", group=MODEL
     )
     suite: str = option("custom", "Suite of attacks: custom, which the following options make up.", group=AUDIT)
-    budgets: str | None = option(None, "Images a class that the attacker gets, separated by commas.", group=AUDIT)
+    budgets: str | None = option(
+        None,
+        "Images a class that the attacker gets, separated by commas; default: 5,20, for several tasks 5.",
+        group=AUDIT,
+    )
     seeds: str = option("0,1,2", "Seeds of the attacks, separated by commas.", group=AUDIT, aliases=("audit_seeds",))
     linear_probe_learning_rates: str | None = option(
         None, "Learning rates that linear probes choose from; default: what suits the size of the model.", group=AUDIT
