@@ -15,73 +15,13 @@ Does a published model hold what its own report says? The weights are compared b
     python scripts/audit.py --verify user/scrubbed
     python scripts/audit.py --verify ./scrubbed --attacks full --budgets 5 --source_dataset "./photos[cat,dog]"
 
-It ends with status 0 when the report holds, 1 when it does not, and 2 on bad input.
-
-The models are Hub ids or folders with safetensors weights; they need not be made by this library. A finished attack is
-stored at once: the same command with --resume continues an interrupted audit.
+It is `hf-dtl audit`, and with --verify `hf-dtl verify`, whose status says whether the report holds.
 """
 
 import sys
 
-import torch
-import transformers
-from accelerate import PartialState
-
-from hf_dtl.audit import LeakageReport, table
-from hf_dtl.audit_job import AuditJob
-from hf_dtl.audit_options import AuditOptions
-from hf_dtl.audit_results import leakage_report, write_outputs
-from hf_dtl.command_line import console, run_script
-from hf_dtl.errors import DTLError
-from hf_dtl.processes import together
-from hf_dtl.verify import VerifyOptions, verify
-
-
-def main(options: AuditOptions) -> None:
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()  # of reading weights
-    job = AuditJob(options)
-    records = job.attack()
-
-    def finish() -> None:
-        if job.state.is_main_process:
-            report = leakage_report(job, records)
-            write_outputs(report, job.run.folder)
-            show(report)
-            print(f"Report, tables, plots and finished attacks: {job.run.folder}")
-
-    together(finish)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def show(report: LeakageReport) -> None:
-    shown = console()
-    shown.print(*table(report))
-    for note in report.settings["notes"]:
-        shown.print(note, highlight=False, markup=False)
-
-
-def check(options: VerifyOptions) -> None:
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()  # of reading weights
-    try:
-        found = verify(options)
-    except DTLError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(2)  # 1 says that the report does not hold
-    if PartialState().is_main_process:
-        shown = console()
-        shown.print(found.cells().rich())
-        for sentence in found.sentences():
-            shown.print(sentence, highlight=False, markup=False)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    sys.exit(0 if found.holds else 1)
-
+from hf_dtl.cli import audit, verify
 
 if __name__ == "__main__":
-    if any(word.partition("=")[0] == "--verify" for word in sys.argv[1:]):
-        run_script(VerifyOptions, check)
-    else:
-        run_script(AuditOptions, main, again="Start the same command with --resume")
+    checks = any(word.partition("=")[0] == "--verify" for word in sys.argv[1:])
+    (verify if checks else audit).start(sys.argv[1:], prog="audit.py")

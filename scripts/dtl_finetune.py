@@ -10,34 +10,13 @@ Two processes on a machine without a GPU:
     accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no \
         scripts/dtl_finetune.py --use_cpu True
 
-Without arguments it runs on embedded data, offline: MNIST digits 0-5 are the source task, 6-9 the target task. Start
-it again with the same options to continue an interrupted run.
+It is `hf-dtl forget` with a folder of its own. Without arguments it runs on embedded data, offline: MNIST digits 0-5
+are the source task, 6-9 the target task. Start it again with the same options to continue an interrupted run.
 """
 
-import transformers
+import sys
 
-from hf_dtl.command_line import end_processes, run_script, show_reports
-from hf_dtl.dtl import DTLJob, DTLOptions
-from hf_dtl.results import Scrubbed, audit, write_outputs
-
-
-def main(options: DTLOptions) -> None:
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()  # of reading and writing weights
-    job = DTLJob(options)
-    pretrained = job.pretrain()
-    undisposed, tl_model = job.adapt(pretrained)
-    references = job.references(undisposed)
-    scrubbed = [(choice, job.dispose(choice, tl_model)) for choice in job.choices]
-    results = [
-        Scrubbed(choice, model, audit(job, choice, model, undisposed, references, tl_model))
-        for choice, model in scrubbed
-    ]
-    if job.state.is_main_process:
-        write_outputs(job, results, undisposed)
-        show_reports([result.report for result in results], job.run.folder)
-    end_processes(job.state)
-
+from hf_dtl.cli import forget
 
 if __name__ == "__main__":
-    run_script(DTLOptions, main)
+    forget.start(sys.argv[1:], prog="dtl_finetune.py", defaults={"output_dir": "outputs/dtl"})

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import transformers
-from hf_dtl.cli.terminal import end_processes, run_script, show_reports
 from transformers import AutoModelForImageClassification, PreTrainedModel, ViTConfig
 
+from hf_dtl.cli.terminal import end_processes, run_script, show_reports
 from hf_dtl.data import embedded_processor
 from hf_dtl.hub.staging import REPORT
 from hf_dtl.models.loading import quiet

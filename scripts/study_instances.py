@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 
-from hf_dtl.command_line import console, run_script
+from hf_dtl.cli.terminal import console, run_script
 from study.instances import InstanceStudyOptions, study_instances
 from study.tables.instances import cells
 

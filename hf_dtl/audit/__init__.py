@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "attacks": ["ADAPTIVE", "GRID", "attack_names", "parse_attacks", "register_attack"],
         "axis_leakage": ["AxisLeakage", "PLAccuracy", "Ratio", "leakage"],
         "classifiers": ["LabelledImages", "accuracy"],
         "comparison": ["comparison_markdown", "comparison_table"],

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.classifiers import LabelledImages
-from hf_dtl.audit.recipes import Unit
 from hf_dtl.audit.stack import Stack
 
 State = dict[str, Tensor]

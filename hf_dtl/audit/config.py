@@ -1,15 +1,15 @@
 """What an attacker may do."""
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from hf_dtl.audit.recipes import GRID, RECIPES, Attack
+from hf_dtl.audit.attacks.registry import GRID, check_attacks, find_attack
 from hf_dtl.errors import ConfigError
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def _option(default: Any, help: str, *, decides: bool = True) -> Any:
+    """A field; `decides`: it is a part of what the numbers of an attack depend on, beside budget and seed."""
+    return field(default=default, metadata={"help": help, "decides": decides})
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class AttackConfig:
     """What the attacker may do: attacks × budgets × seeds, with a choice of learning rate for each of them.
 
     Parameters that control what is run:
-        attacks: names from `hf_dtl.audit.recipes`; default: the grid {new head, published head} × {linear probe, full
+        attacks: names of `attack_names()`; default: the grid {new head, published head} × {linear probe, full
             fine-tuning, head then full, LoRA}. The adaptive ones are in `ADAPTIVE`. An attack that does not apply to a
             model (its head has other classes, or there are no retain images) is left out for that model.
         budgets: images a class that the attacker may train on.
@@ -49,9 +49,9 @@ class AttackConfig:
         ConfigError: a value is empty, unknown or not positive.
     """
 
-    attacks: tuple[Attack, ...] = _option(GRID, "Attacks to run.")
-    budgets: tuple[int, ...] = _option((1, 5, 20, 100), "Training images a class.")
-    seeds: tuple[int, ...] = _option((0, 1, 2), "Seeds of the images and of the new head.")
+    attacks: tuple[str, ...] = _option(GRID, "Attacks to run.", decides=False)
+    budgets: tuple[int, ...] = _option((1, 5, 20, 100), "Training images a class.", decides=False)
+    seeds: tuple[int, ...] = _option((0, 1, 2), "Seeds of the images and of the new head.", decides=False)
     linear_probe_learning_rates: tuple[float, ...] = _option(
         (1e-3, 1e-2, 1e-1), "Learning rates that the linear probe chooses from."
     )
@@ -66,14 +66,12 @@ class AttackConfig:
     lora_rank: int = _option(8, "Rank of LoRA's adapters.")
     retain_images_per_class: int = _option(50, "Most retain images a class that the attacker fine-tunes on first.")
     successive_halving: bool = _option(False, "Give up learning rates early: a weaker attacker.")
-    max_stack: int | None = _option(None, "Fine-tunings that run together; 1 runs one after another.")
-    workers: int = _option(1, "Threads that attack side by side on a CPU.")
-    eval_batch_size: int = _option(200, "Images a forward pass of an evaluation.")
+    max_stack: int | None = _option(None, "Fine-tunings that run together; 1: one by one.", decides=False)
+    workers: int = _option(1, "Threads that attack side by side on a CPU.", decides=False)
+    eval_batch_size: int = _option(200, "Images a forward pass of an evaluation.", decides=False)
 
     def __post_init__(self) -> None:
-        unknown = set(self.attacks) - RECIPES.keys()
-        if unknown:
-            raise ConfigError(f"Unknown attacks {', '.join(sorted(unknown))}; there are: {', '.join(RECIPES)}.")
+        check_attacks(self.attacks)
         rates = tuple(f"{kind}_learning_rates" for kind in ("linear_probe", "full", "lora"))
         for name in ("attacks", "budgets", "seeds", *rates):
             values = getattr(self, name)
@@ -102,28 +100,26 @@ class AttackConfig:
 
     def steps(self, attack: str, images: int) -> int:
         """Steps of `attack` on `images` training images."""
-        recipe = RECIPES[attack]
-        if recipe.trains == "linear_probe":
-            return self.linear_probe_steps
-        return recipe.length * max(self.full_min_steps, self.full_passes * math.ceil(images / self.batch_size))
+        return find_attack(attack).steps(self, images)
 
     def learning_rates(self, attack: str) -> tuple[float, ...]:
         """Learning rates that `attack` chooses from, the smallest first."""
-        recipe = RECIPES[attack]
-        own: tuple[float, ...] = getattr(self, f"{recipe.trains}_learning_rates")
-        return tuple(sorted(rate * recipe.learning_rate_factor for rate in own))
+        return find_attack(attack).learning_rates(self)
 
     def numbers(self, attack: str) -> list[Any]:
         """Every setting that decides the result of `attack`."""
-        recipe = RECIPES[attack]
-        names: tuple[str, ...] = ("full_passes", "full_min_steps", "batch_size", "max_gradient_norm")
-        if recipe.trains == "linear_probe":
-            names = ("linear_probe_steps",)
-        if recipe.head_first:
-            names += ("linear_probe_steps", "linear_probe_learning_rates")
-        if recipe.trains == "lora":
-            names += ("lora_rank",)
-        if recipe.retain == "first":
-            names += ("retain_images_per_class",)
-        used: list[Any] = [self.learning_rates(attack), self.weight_decay, self.successive_halving]
-        return used + [getattr(self, name) for name in names]
+        return find_attack(attack).numbers(self)
+
+    def deciding(self) -> dict[str, Any]:
+        """Every setting that may decide the result of an attack; the others only choose runs, or change their cost."""
+        free = {f.name for f in fields(self) if not f.metadata["decides"]}
+        return {name: value for name, value in asdict(self).items() if name not in free}
+
+    def suite(self) -> dict[str, str]:
+        """Name of the suite, and the hash of everything about the attacker that decides numbers."""
+        from hf_dtl.audit.attacks.attack import PROTOCOL  # both load torch
+        from hf_dtl.fingerprint import fingerprint
+
+        attacks = [find_attack(name) for name in self.attacks]
+        told = [[own.name, own.family, own.settings(), own.numbers(self)] for own in attacks]
+        return {"name": "custom", "hash": fingerprint([PROTOCOL, self.budgets, self.seeds, told])}

@@ -7,12 +7,13 @@ from threading import Event
 import torch
 from transformers import PreTrainedModel
 
-from hf_dtl.audit.attacks import train as train_attacks
+from hf_dtl.audit.attacks.attack import Unit
+from hf_dtl.audit.attacks.attack import train as train_attacks
+from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.choice import share_right
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.published import Published
-from hf_dtl.audit.recipes import RECIPES, Attack, Unit, applies
 from hf_dtl.audit.task import AttackedTask
 from hf_dtl.errors import ConfigError, DataError, ModelError
 
@@ -84,15 +85,9 @@ class Attacker:
             ModelError: the network cannot be trained.
         """
         for unit in units:
-            retain = self.published.task.retain is not None
-            if not applies(unit.attack, published_head=self.published.rows is not None, retain=retain):
-                raise ConfigError(
-                    f"The attack {unit.attack} does not apply: it needs "
-                    + ("retain images" if RECIPES[unit.attack].retain != "no" else "")
-                    + (" and " if RECIPES[unit.attack].retain == "only" else "")
-                    + ("a published head with the attacked classes" if RECIPES[unit.attack].published_head else "")
-                    + "."
-                )
+            attack, retain = find_attack(unit.attack), self.published.task.retain is not None
+            if not attack.applies(published_head=self.published.rows is not None, retain=retain):
+                raise ConfigError(f"The attack {unit.attack} does not apply: it needs {attack.needs}.")
         published, results, test = self.published, [], self.published.task.test
         try:
             for unit, choice, classify in train_attacks(published, units):
@@ -119,7 +114,7 @@ def piggyback_attack(
     test: LabelledImages,
     *,
     num_classes: int,
-    attack: Attack,
+    attack: str,
     budget: int,
     seed: int,
     labels: Sequence[str] | None = None,
@@ -138,7 +133,7 @@ def piggyback_attack(
         train: the images that the attacker draws from, the same ones for every model.
         validation, test: the attacked task's other splits.
         num_classes: number of classes of the attacked task.
-        attack: name of the attack, see `hf_dtl.audit.recipes`.
+        attack: name of the attack, one of `attack_names()`.
         budget: training images a class.
         seed: seed of the images and of the new head.
         labels: names of the classes, for attacks that start from the published head.

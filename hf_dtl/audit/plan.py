@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from hf_dtl.audit.attacks.attack import Unit
+from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.audit.recipes import RECIPES, Unit, applies
 from hf_dtl.audit.task import AttackedTask
 from hf_dtl.models.labels import published_rows
 
@@ -21,19 +22,17 @@ def rows(model: PreTrainedModel, task: AttackedTask) -> list[int] | None:
 def units(model: PreTrainedModel, task: AttackedTask, config: AttackConfig) -> list[Unit]:
     """Every attack that applies to this model and task, in the order attacks, budgets, seeds."""
     head, retain = rows(model, task) is not None, task.retain is not None
-    fitting = [attack for attack in config.attacks if applies(attack, published_head=head, retain=retain)]
+    fitting = [name for name in config.attacks if find_attack(name).applies(published_head=head, retain=retain)]
     return [Unit(a, budget, seed) for a in fitting for budget in config.budgets for seed in config.seeds]
 
 
 def groups(
     attacks: Sequence[Unit], model: PreTrainedModel, task: AttackedTask, config: AttackConfig, device: torch.device
 ) -> list[Group]:
-    """Split attacks into those that are trained together: equal networks, steps and batch sizes."""
+    """Split attacks into those that are trained together; see `Attack.group_key`."""
     alike: dict[tuple, list[Unit]] = {}
     for unit in attacks:
-        recipe = RECIPES[unit.attack]
-        steps = config.steps(unit.attack, unit.budget * len(task.labels))
-        key = (recipe.trains, unit.budget, steps, recipe.relative, recipe.retain, recipe.learning_rate_factor)
+        key = find_attack(unit.attack).group_key(unit.budget, unit.budget * len(task.labels), config)
         alike.setdefault(key, []).append(unit)
     found: list[Group] = []
     for members in alike.values():
@@ -48,7 +47,7 @@ def most_together(
     """Fine-tunings at once: bounded by memory for their weights, gradients and moments, and by pixels a step."""
     if config.max_stack is not None:
         return config.max_stack
-    if RECIPES[unit.attack].trains == "linear_probe":
+    if not find_attack(unit.attack).whole_network:
         return 64
     room = 8 if device.type == "cuda" else 1
     copies = 4 * 4 * sum(p.numel() for p in model.parameters())
@@ -59,7 +58,7 @@ def most_together(
 def cost(group: Group, task: AttackedTask, config: AttackConfig) -> int:
     """About how much a group costs, in images that are trained on; a linear probe counts as an evaluation."""
     evaluation = (len(task.validation) + len(task.test)) // 3
-    if RECIPES[group[0].attack].trains == "linear_probe":
+    if not find_attack(group[0].attack).whole_network:
         return evaluation
     images = min(config.batch_size, group[0].budget * len(task.labels))
     steps = config.steps(group[0].attack, group[0].budget * len(task.labels))

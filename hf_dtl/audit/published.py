@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.classifiers import LabelledImages, predict
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.networks import Trainable, new_head
-from hf_dtl.audit.recipes import RECIPES, Unit
 from hf_dtl.audit.stack import FineTuning, Schedule, Stack, prepare_for_vmap
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
 from hf_dtl.errors import DataError, ModelError
@@ -147,12 +147,12 @@ class Published:
         assert isinstance(head, nn.Linear)
         return head.weight, head.bias if head.bias is not None else head.weight.new_zeros(head.out_features)
 
-    def head(self, unit: Unit) -> Head:
+    def head(self, seed: int, from_published: bool) -> Head:
         """The head that an attack starts from: rows of the published one, or a new one by seed."""
-        if RECIPES[unit.attack].published_head and self.rows is not None:
+        if from_published and self.rows is not None:
             weight, bias = self.published_head
             return weight[self.rows], bias[self.rows]
-        return new_head(self.heads.num_features, self.num_classes, unit.seed)
+        return new_head(self.heads.num_features, self.num_classes, seed)
 
     def network(self, kind: str) -> Trainable:
         """The network that attacks of a kind train: `full`, `lora`, or `retain` (under the whole published head)."""

@@ -4,17 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_dtl.audit import plan
+from hf_dtl.audit.attacks.attack import Unit
+from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.audit.published import check_finite, check_forward
-from hf_dtl.audit.recipes import RECIPES, Unit
 from hf_dtl.audit.store import AttackStore, ModelName, PiggybackRecord
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
 from hf_dtl.audit.workers import share_out
@@ -23,9 +24,6 @@ from hf_dtl.fingerprint import fingerprint
 
 Models = Mapping[str, PreTrainedModel | Sequence[PreTrainedModel]]
 """By role; several models of one role are draws of it, and the attack seeds take turns with them."""
-
-PROTOCOL = 2
-"""Raised whenever an attack's code changes its numbers, so that stored attacks are not mixed with new ones."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,8 @@ def run_audit(
             units = plan.units(first, task, config)
             for number, model in enumerate(draws[role]):
                 own = [unit for unit in units if config.seeds.index(unit.seed) % len(draws[role]) == number]
-                prints = [model_prints[number], plan.rows(model, task), task_prints[name], retain_prints[name]]
-                keys |= {unit: _attack_fingerprint(prints, unit, config) for unit in own}
+                prints = (model_prints[number], task_prints[name], plan.rows(model, task), retain_prints[name])
+                keys |= {unit: find_attack(unit.attack).fingerprint(unit, config, *prints) for unit in own}
                 for group in plan.groups(own, model, task, config, torch.device(device or model.device)):
                     piece = _Work(
                         (role, number), name, group, tuple(keys[u] for u in group), plan.cost(group, task, config)
@@ -175,15 +173,6 @@ def _task_fingerprint(task: AttackedTask) -> str:
 
 def _retain_fingerprint(task: AttackedTask) -> str | None:
     return None if task.retain is None else fingerprint([task.retain.labels, task.retain.pixel_values])
-
-
-def _attack_fingerprint(prints: Sequence[Any], unit: Unit, config: AttackConfig) -> str:
-    """From those of the model, its published rows, the task and its retain images: what the attack depends on."""
-    model, rows, task, retain = prints
-    recipe = RECIPES[unit.attack]
-    parts: list[Any] = [PROTOCOL, model, task, *unit, config.numbers(unit.attack)]
-    parts += [rows] if recipe.published_head else []
-    return fingerprint(parts + ([retain] if recipe.retain != "no" else []))
 
 
 def _check(models: Models, axes: Mapping[str, AttackedTask], config: AttackConfig) -> None:

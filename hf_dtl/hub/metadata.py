@@ -1,5 +1,6 @@
 """The metadata block of a leakage card: what the Hub indexes, and the leakage in numbers."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -13,6 +14,7 @@ from hf_dtl.audit.report import LeakageReport, without_folders
 from hf_dtl.audit.tasks import mean_uis
 
 TASK_TYPE = "image-classification"
+_NO_PROOF = " (proves nothing: see piggyback accuracy)"
 
 
 def card_metadata(report: LeakageReport, base_model: str | None = None) -> ModelCardData:
@@ -94,89 +96,63 @@ def _ratio(ratio: Ratio) -> dict[str, Any]:
     return told
 
 
-def _accuracies(report: LeakageReport) -> list[EvalResult]:
+def _result(
+    kind: str, name: str, split: str, metric: str, value: float, told: dict[str, Any], **more: Any
+) -> EvalResult:
+    """One entry of the model index; kind, configuration and split keep entries apart, or the Hub would merge them."""
+    entry = {"dataset_type": kind, "dataset_name": name, "dataset_config": kind, "dataset_split": split}
+    entry |= {"metric_type": "accuracy", "metric_name": metric, "metric_value": round(value, 6)}
+    return EvalResult(task_type=TASK_TYPE, **{**entry, "metric_args": told or None, **more})
+
+
+def _accuracies(report: LeakageReport) -> Iterator[EvalResult]:
     """Accuracy on what was kept and, as a warning, on what was disposed of."""
+    whole = report.floor == "scratch"
     destroyed = " (destroyed)" if report.target_destroyed else ""
-    old_head = "of the old head" if report.unlearning is None else "on the forgotten images"
+    old_head = "of the old head" if whole else "on the forgotten images"
     rows = (
-        ("target", report.target_accuracy, f"target accuracy{destroyed}"),
-        ("source", report.source_accuracy, f"source accuracy {old_head} (proves nothing: see piggyback accuracy)"),
+        ("target", report.target_accuracy, "test", f"target accuracy{destroyed}"),
+        ("source", report.source_accuracy, "test" if whole else "forget", f"source accuracy {old_head}{_NO_PROOF}"),
     )
-    return [
-        EvalResult(
-            task_type=TASK_TYPE,
-            dataset_type=role,
-            dataset_name=str(report.settings.get(f"{role}_dataset", f"{role} task")),
-            dataset_config=role,
-            dataset_split="test" if report.unlearning is None or role == "target" else "forget",
-            metric_type="accuracy",
-            metric_name=name,
-            metric_value=round(after, 6),
-            metric_args=_known(before_disposal=found["undisposed"]) or None,
-        )
-        for role, found, name in rows
-        if (after := found["scrubbed"]) is not None
-    ]
+    for role, found, split, metric in rows:
+        name = str(report.settings.get(f"{role}_dataset", f"{role} task"))
+        if found["scrubbed"] is not None:
+            yield _result(role, name, split, metric, found["scrubbed"], _known(before_disposal=found["undisposed"]))
 
 
-def _scores(report: LeakageReport) -> list[EvalResult]:
+def _scores(report: LeakageReport) -> Iterator[EvalResult]:
     """Score of every task of a model of several on the test images and, as a warning, on the forgotten ones."""
-    return [
-        EvalResult(
-            task_type=TASK_TYPE,
-            dataset_type=name,
-            dataset_name=f"{name}, {split} images",
-            dataset_config=f"task-{name}",
-            dataset_split=split,
-            metric_type="accuracy" if task.kind == "classes" else "r_squared",
-            metric_name=f"{split} score" + (" (proves nothing: see piggyback accuracy)" if split == "forget" else ""),
-            metric_value=round(task.scores[split]["scrubbed"], 6),
-            metric_args=_known(before_disposal=task.scores[split].get("undisposed")) or None,
-        )
-        for name, task in (report.tasks or {}).items()
-        for split in ("test", "forget")
-    ]
+    for name, task in (report.tasks or {}).items():
+        kind = "accuracy" if task.kind == "classes" else "r_squared"
+        for split in ("test", "forget"):
+            metric = f"{split} score" + (_NO_PROOF if split == "forget" and task.forgotten else "")
+            found = task.scores[split]
+            before = _known(before_disposal=found["undisposed"])
+            yield _result(f"task-{name}", name, split, metric, found["scrubbed"], before, metric_type=kind)
 
 
-def _relearned(report: LeakageReport) -> list[EvalResult]:
-    """PL accuracy at every budget; configuration and split keep the entries apart, or the Hub would merge them."""
-    results = []
+def _relearned(report: LeakageReport) -> Iterator[EvalResult]:
+    """PL accuracy at every budget."""
     for axis, found in report.axes.items():
-        references = {(p.dataset, p.budget, p.model): p.mean for p in found.pl_accuracy}
-        for point in found.pl_accuracy:
-            if point.model == "scrubbed":
-                others = {
-                    role: references.get((point.dataset, point.budget, role))
-                    for role in ("undisposed", "scratch", "retrained")
-                }
-                results.append(
-                    EvalResult(
-                        task_type=TASK_TYPE,
-                        dataset_type=axis,
-                        dataset_name=f"{point.dataset} ({AXIS_TITLES[axis]}), {point.budget} images a class",
-                        dataset_config=f"{axis}-{point.dataset}-{point.budget}-per-class",
-                        dataset_split="piggyback-test",
-                        dataset_args={"images_per_class": point.budget},
-                        metric_type="accuracy",
-                        metric_name="piggyback accuracy" + (" (lower is better)" if axis == "source_subset" else ""),
-                        metric_value=round(point.mean, 6),
-                        metric_args=_attack(report, axis, point) | _known(**others),
-                    )
-                )
-    return results
+        metric = "piggyback accuracy" + (" (lower is better)" if axis == "source_subset" else "")
+        means = {(p.dataset, p.budget, p.model): p.mean for p in found.pl_accuracy}
+        for point in (point for point in found.pl_accuracy if point.model == "scrubbed"):
+            place = (point.dataset, point.budget)
+            others = {role: means.get((*place, role)) for role in ("undisposed", "scratch", "retrained")}
+            name = f"{point.dataset} ({AXIS_TITLES[axis]}), {point.budget} images a class"
+            yield _result(
+                axis, name, "piggyback-test", metric, point.mean,
+                _attack(report, axis, point) | _known(**others),
+                dataset_config=f"{axis}-{point.dataset}-{point.budget}-per-class",
+                dataset_args={"images_per_class": point.budget},
+            )  # fmt: skip
 
 
 def _attack(report: LeakageReport, axis: str, point: PLAccuracy) -> dict[str, Any]:
     """The settings of the strongest attack at one budget."""
-    runs = sorted(
-        (
-            record
-            for record in report.piggyback
-            if (record.model, record.axis, record.dataset) == ("scrubbed", axis, point.dataset)
-            and (record.attack, record.budget) == (point.attack, point.budget)
-        ),
-        key=lambda record: record.seed,
-    )
+    chosen = ("scrubbed", point.dataset, axis, point.attack, point.budget)
+    runs = [r for r in report.piggyback if (r.model, r.dataset, r.axis, r.attack, r.budget) == chosen]
+    runs.sort(key=lambda run: run.seed)
     return {
         "attack": point.attack,
         "seeds": [run.seed for run in runs],

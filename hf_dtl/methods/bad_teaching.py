@@ -4,27 +4,23 @@ Source: Chundawat, Tarun, Mandal and Kankanhalli, "Can Bad Teaching Induce Forge
 using an Incompetent Teacher", arXiv 2205.08096.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hf_dtl.functional import distillation
 from hf_dtl.methods.noise_then_distil import fresh_model
 from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.config import WholeBatchConfig
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, UnlearningTrainer, WholeBatchConfig
 
 
 @dataclass
 class BadTeachingConfig(WholeBatchConfig):
     """Options of bad teaching: those of `UnlearningConfig`, without cross-entropy and at temperature 1."""
 
-    temperature: float = field(default=1.0, metadata={"help": "Temperature of both teachers, > 0."})
-    target_ce_weight: float = field(
-        default=0.0, metadata={"help": "Weight of an additional cross-entropy on the retain images' labels, >= 0."}
-    )
+    temperature: float = 1.0
+    target_ce_weight: float = 0.0
 
 
 @register_method("bad_teaching")
@@ -42,8 +38,7 @@ class BadTeachingTrainer(UnlearningTrainer):
         fresh = fresh_model(self.model, self.forget_task, self.args.seed)
         self.incompetent = fresh.requires_grad_(False).eval().to(self.args.device)
 
-    def chunk_loss(self, pixel_values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(pixel_values, task=self.forget_task)
+    def forget_loss(self, outputs: Tensor, chunk: Chunk) -> Tensor:
         with torch.no_grad():
-            wanted = self.incompetent(pixel_values, task="new")
-        return distillation(logits, wanted, self.args.temperature), logits
+            wanted = self.incompetent(chunk.pixel_values, task="new")
+        return self.distance(outputs, wanted, chunk)

@@ -1,26 +1,19 @@
 """The disposal losses that arXiv 2308.09971 compares with (standard readings), each as L_retain + lambda L."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from hf_dtl.errors import ConfigError
 from hf_dtl.functional import negative_cross_entropy, random_fooling, uniform_fooling
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, UnlearningConfig, UnlearningTrainer, option
 
 
 @dataclass
 class NegativeCrossEntropyConfig(UnlearningConfig):
     """Options of negative cross-entropy: those of `UnlearningConfig`, and cap."""
 
-    cap: float = field(default=10.0, metadata={"help": "An image stops pushing at this cross-entropy, in nats, > 0."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.cap > 0:
-            raise ConfigError(f"cap={self.cap} must be > 0.")
+    cap: float = option(10.0, "An image stops pushing at this cross-entropy, in nats, > 0.", above=0)
 
 
 @register_method("negative_ce")
@@ -29,8 +22,8 @@ class NegativeCrossEntropyTrainer(UnlearningTrainer):
 
     config_class = NegativeCrossEntropyConfig
 
-    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return negative_cross_entropy(logits, labels, self.args.cap)
+    def forget_loss(self, outputs: Tensor, chunk: Chunk) -> Tensor:
+        return negative_cross_entropy(outputs, chunk.labels, self.args.cap)
 
 
 @dataclass
@@ -44,8 +37,8 @@ class RandomFoolingTrainer(UnlearningTrainer):
 
     config_class = RandomFoolingConfig
 
-    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return random_fooling(logits)
+    def forget_loss(self, outputs: Tensor, chunk: Chunk) -> Tensor:
+        return random_fooling(outputs)
 
 
 @dataclass
@@ -59,5 +52,5 @@ class UniformFoolingTrainer(UnlearningTrainer):
 
     config_class = UniformFoolingConfig
 
-    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return uniform_fooling(logits)
+    def forget_loss(self, outputs: Tensor, chunk: Chunk) -> Tensor:
+        return uniform_fooling(outputs)

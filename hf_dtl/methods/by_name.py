@@ -61,7 +61,7 @@ def parse_method(text: str) -> MethodChoice:
     options = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        fields = {f.name: f for f in dataclasses.fields(config_class)}
+        fields = {f.name: f for f in dataclasses.fields(config_class) if f.name not in config_class.unused}
         if not equals or key not in fields:
             raise ConfigError(
                 f"{name} has no option {key!r} in {text!r}; write {name}:OPTION=VALUE with one of: "
@@ -76,11 +76,11 @@ def parse_method(text: str) -> MethodChoice:
 
 
 def own_fields(config_class: "type[UnlearningConfig]") -> list[str]:
-    """Names of the fields that the method's config and `UnlearningConfig` add to TrainingArguments."""
+    """Options that the method and `UnlearningConfig` add to TrainingArguments, those without effect left out."""
     from transformers import TrainingArguments  # loads torch
 
-    inherited = {f.name for f in dataclasses.fields(TrainingArguments)}
-    return [f.name for f in dataclasses.fields(config_class) if f.name not in inherited]
+    others = {f.name for f in dataclasses.fields(TrainingArguments)} | config_class.unused
+    return [f.name for f in dataclasses.fields(config_class) if f.name not in others]
 
 
 def _value(name: str, field: dataclasses.Field, text: str) -> Any:

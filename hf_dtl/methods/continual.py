@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from transformers import PreTrainedModel
 
 from hf_dtl.methods.instancewise import AlreadyForgottenError
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import UnlearningTrainer
 
 logger = logging.getLogger(__name__)
 

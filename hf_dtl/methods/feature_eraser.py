@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hf_dtl.functional import uniform_fooling
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.probes import ProbeConfig, ProbedTrainer
+from hf_dtl.trainers import ProbeConfig, ProbedTrainer
 
 
 @dataclass

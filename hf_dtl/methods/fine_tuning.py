@@ -5,37 +5,39 @@ instead. NegGrad+ is from Kurmanji, Triantafillou, Hayes and Triantafillou, "Tow
 arXiv 2302.09880: beta * CE(retain) - (1 - beta) * CE(forget), here divided by beta.
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from hf_dtl.errors import ConfigError
-from hf_dtl.functional import negative_cross_entropy
 from hf_dtl.methods.noise_then_distil import NoiseThenDistilTrainer
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
-from hf_dtl.trainers.config import WholeBatchConfig
-from hf_dtl.trainers.streams import Chunking
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import (
+    DISPOSAL,
+    BatchStatisticsConfig,
+    BatchStatisticsTrainer,
+    Chunk,
+    Chunking,
+    UnlearningTrainer,
+    WholeBatchConfig,
+)
 
 
 @dataclass
 class RetrainConfig(BatchStatisticsConfig):
-    """Options of retraining: those of `UnlearningConfig`.
+    """Options of retraining: those of `UnlearningConfig`; num_chunks are the parts of a step's retain images, each of
+    which is one batch to batch normalisation.
 
     As with every method, an epoch is a pass over the forget images, although none is looked at: set max_steps.
     """
 
-    num_chunks: int = field(
-        default=1,
-        metadata={"help": "Parts of a step's retain images, each of which is one batch to batch normalisation."},
-    )
-    chunking: Chunking = field(default="random", metadata={"help": "Without effect: no forget image is looked at."})
-    forget_weight: float = field(default=0.0, metadata={"help": "Set to 0: no forget image is looked at."})
-    distillation_weight: float = field(
-        default=0.0, metadata={"help": "Must be 0: a model that is retrained learns from labels alone."}
-    )
+    unused: ClassVar[frozenset[str]] = DISPOSAL | {"chunking"}
+
+    num_chunks: int = 1
+    chunking: Chunking = "random"
+    forget_weight: float = 0.0
+    distillation_weight: float = 0.0
 
     def __post_init__(self):
         if self.distillation_weight:
@@ -43,7 +45,6 @@ class RetrainConfig(BatchStatisticsConfig):
                 f"distillation_weight={self.distillation_weight}: a retrained model learns from labels alone. Leave "
                 "it at 0, or use fresh_distillation."
             )
-        self.forget_weight = 0.0
         super().__post_init__()
 
 
@@ -65,14 +66,10 @@ class RetrainTrainer(NoiseThenDistilTrainer):
 class FineTuneConfig(WholeBatchConfig):
     """Options of fine-tuning: those of `UnlearningConfig`; for epochs see `RetrainConfig`."""
 
-    forget_weight: float = field(default=0.0, metadata={"help": "Set to 0: no forget image is looked at."})
-    distillation_weight: float = field(
-        default=0.0, metadata={"help": "Weight of the distillation from the frozen original model, >= 0."}
-    )
+    unused: ClassVar[frozenset[str]] = DISPOSAL
 
-    def __post_init__(self):
-        self.forget_weight = 0.0
-        super().__post_init__()
+    forget_weight: float = 0.0
+    distillation_weight: float = 0.0
 
 
 @register_method("fine_tune")
@@ -84,15 +81,11 @@ class FineTuneTrainer(UnlearningTrainer):
 
 @dataclass
 class NegGradPlusConfig(WholeBatchConfig):
-    """Options of NegGrad+: those of `UnlearningConfig`, of which forget_weight is the paper's (1 - beta) / beta."""
+    """Options of NegGrad+: those of `UnlearningConfig`, of which forget_weight is the paper's (1 - beta) / beta; the
+    default is a beta of 0.95."""
 
-    forget_weight: float = field(
-        default=0.05 / 0.95,
-        metadata={"help": "Weight of -CE(forget) against CE(retain), >= 0; the default is a beta of 0.95."},
-    )
-    distillation_weight: float = field(
-        default=0.0, metadata={"help": "Weight of the distillation from the frozen original model, >= 0."}
-    )
+    forget_weight: float = 0.05 / 0.95
+    distillation_weight: float = 0.0
 
 
 @register_method("neg_grad_plus")
@@ -101,5 +94,5 @@ class NegGradPlusTrainer(UnlearningTrainer):
 
     config_class = NegGradPlusConfig
 
-    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return negative_cross_entropy(logits, labels, cap=math.inf)
+    def forget_loss(self, outputs: Any, chunk: Chunk) -> Tensor:
+        return -self.label_loss(outputs, chunk.labels)

@@ -6,7 +6,7 @@ heads other than "frozen", `collide` and `noise` are this project's.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -18,8 +18,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import calibrate_step, gradient_collision
 from hf_dtl.functional.collision import Loss
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.probes import ProbeConfig, ProbedTrainer
-from hf_dtl.trainers.trainer import Disposal
+from hf_dtl.trainers import Chunk, Disposal, ProbeConfig, ProbedTrainer, option
 
 logger = logging.getLogger(__name__)
 
@@ -37,54 +36,34 @@ class GradientCollisionConfig(ProbeConfig):
     source task's own minimum: the loss falls while the model knows the source task better than before.
     """
 
-    normalize: bool = field(
-        default=False, metadata={"help": "Use the normalised loss (NGC): collide directions, not magnitudes."}
+    normalize: bool = option(False, "Use the normalised loss (NGC): collide directions, not magnitudes.")
+    head: Literal["frozen", "refreshed", "new", "probes"] = option(
+        "frozen",
+        "Whose loss collides: 'frozen' (the source head), 'refreshed' (a linear probe of the features, fitted anew "
+        "every refresh_every steps), 'new' (a random linear head every step) or 'probes' (mean over probes with a "
+        "hidden layer at every depth). The first three set the probes' options accordingly.",
     )
-    head: Literal["frozen", "refreshed", "new", "probes"] = field(
-        default="frozen",
-        metadata={
-            "help": "Whose loss collides: 'frozen' (the source head), 'refreshed' (a linear probe of the features, "
-            "fitted anew every refresh_every steps), 'new' (a random linear head every step) or 'probes' (mean over "
-            "probes with a hidden layer at every depth). The first three set the probes' options accordingly."
-        },
+    collide: Literal["all", "features"] = option(
+        "all",
+        "Parameters whose gradients collide: 'all', or 'features' (those that the middle hidden state does not depend "
+        "on: the later stages).",
     )
-    collide: Literal["all", "features"] = field(
-        default="all",
-        metadata={
-            "help": "Parameters whose gradients collide: 'all', or 'features' (those that the middle hidden state "
-            "does not depend on: the later stages)."
-        },
+    noise: float = option(
+        0.0, "Norm of Gaussian noise on the disposal gradient, as a share of its own, >= 0.", low=0, finite=True
     )
-    noise: float = field(
-        default=0.0, metadata={"help": "Norm of Gaussian noise on the disposal gradient, as a share of its own, >= 0."}
+    create: Literal["exact", "finite_difference"] = option(
+        "exact",
+        "'exact' (double backward, eager attention) or 'finite_difference' (central differences of the gradient, "
+        "keeps fused attention; its error is logged).",
     )
-    create: Literal["exact", "finite_difference"] = field(
-        default="exact",
-        metadata={
-            "help": "'exact' (double backward, eager attention) or 'finite_difference' (central differences of the "
-            "gradient, keeps fused attention; its error is logged)."
-        },
-    )
-    finite_difference_step: float | None = field(
-        default=None,
-        metadata={"help": "Relative step of the finite difference, > 0; default: calibrated on the first chunk."},
+    finite_difference_step: float | None = option(
+        None, "Relative step of the finite difference, > 0; default: calibrated on the first chunk.", above=0
     )
 
     def __post_init__(self):
         super().__post_init__()
         if self.num_chunks < 2:
             raise ConfigError(f"A collision needs num_chunks >= 2, got {self.num_chunks}.")
-        for name, allowed in (
-            ("create", ("exact", "finite_difference")),
-            ("head", ("frozen", "refreshed", "new", "probes")),
-            ("collide", ("all", "features")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
-        if self.finite_difference_step is not None and not self.finite_difference_step > 0:
-            raise ConfigError(f"finite_difference_step={self.finite_difference_step} must be > 0.")
-        if not 0 <= self.noise < float("inf"):
-            raise ConfigError(f"noise={self.noise} must be >= 0 and finite.")
         if self.head in ("refreshed", "new"):
             self.depths, self.probe_hidden = "final", 0
         if self.head == "new":
@@ -108,11 +87,10 @@ class GradientCollisionTrainer(ProbedTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.collided = self._collided(parameters)
+        self.collided = self._collided(self.trained)
         self.step = self.args.finite_difference_step
         if self.args.create == "finite_difference" and self.step is None:
-            self.step = self._calibrate([p for p, c in zip(parameters, self.collided, strict=True) if c])
+            self.step = self._calibrate([p for p, c in zip(self.trained, self.collided, strict=True) if c])
 
     def _collided(self, parameters: Sequence[Tensor]) -> list[bool]:
         """Which parameters collide; the middle depth is found by its gradients, whatever the architecture."""
@@ -124,7 +102,7 @@ class GradientCollisionTrainer(ProbedTrainer):
 
     def _calibrate(self, parameters: Sequence[Tensor]) -> float:
         """The best step on the untouched model and the first chunk: the same on every process and after a resume."""
-        chunk = self._prepare_inputs(self.train_dataset[0]["forget"])
+        chunk = self.chunk(**self._prepare_inputs(self.train_dataset[0]["forget"]), cell=0)
         if self.probed:
             self.refresh_probes()
         with torch.random.fork_rng(devices=[]):
@@ -138,9 +116,9 @@ class GradientCollisionTrainer(ProbedTrainer):
             )
         return step
 
-    def _calibration_loss(self, chunk: dict[str, Tensor]) -> Tensor:
+    def _calibration_loss(self, chunk: Chunk) -> Tensor:
         with self.accelerator.autocast():
-            return self.chunk_loss(chunk["pixel_values"], chunk["labels"])[0]
+            return self.chunk_loss(chunk)[0]
 
     @property
     def needs_double_backward(self) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel, TrainerCallback
 
@@ -28,13 +27,11 @@ from hf_dtl.functional import (
 from hf_dtl.methods.instancewise_config import InstanceUnlearningConfig
 from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers import Chunk, ProjectingTrainer, Request, UnlearningConfig
 from hf_dtl.trainers.adversaries import make_adversaries
 from hf_dtl.trainers.collages import Collages
-from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.instances import Instances, predict, read_instances, shown
-from hf_dtl.trainers.projection import ProjectingTrainer
-from hf_dtl.trainers.request import Request
-from hf_dtl.trainers.trainer import items_of, sum_over_processes
+from hf_dtl.trainers.loading import items_of, sum_over_processes
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +102,12 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
             model = MultiHeadClassifier(model, task=args.retain_task)
             args.forget_task = args.retain_task
         self.forget_task = self.retain_task = args.retain_task
-        self._check(model, args)
+        if args.forget_task != args.retain_task:
+            raise ConfigError(
+                f"Instance-wise unlearning works on the one head that names the images, but forget_task="
+                f"{args.forget_task!r} and retain_task={args.retain_task!r} differ. Set both to that head's task."
+            )
+        self.check_tasks(model, args)
         model.to(args.device)
         processes: dict[str, Any] = {
             "process": (args.process_index, args.world_size),
@@ -129,8 +131,6 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
                 seed=args.seed, folder=args.adversaries_folder, progress=not args.disable_tqdm, **processes,
             )  # fmt: skip
         super().__init__(model, args, self.instances.images, retain, processing_class=processing_class, **kwargs)
-        pairs = zip(self.model.parameters(), self.teacher.parameters(), strict=True)
-        self._trained, self._given = zip(*((mine, given) for mine, given in pairs if mine.requires_grad), strict=True)
         if args.importance:
             self.importance = self._importance()
         self.add_callback(_StopWhenForgotten(self))
@@ -138,14 +138,6 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
     @classmethod
     def request_arguments(cls, request: Request, args: UnlearningConfig) -> dict[str, Any]:
         return {"rows": request.rows, "new_labels": request.new_labels if args.gives_new_labels else None}
-
-    def _check(self, model: MultiHeadClassifier, args: InstanceUnlearningConfig) -> None:  # type: ignore[override]
-        if args.forget_task != args.retain_task:
-            raise ConfigError(
-                f"Instance-wise unlearning works on the one head that names the images, but forget_task="
-                f"{args.forget_task!r} and retain_task={args.retain_task!r} differ. Set both to that head's task."
-            )
-        super()._check(model, args)
 
     def prepare(self) -> None:
         if self.args.project:
@@ -161,7 +153,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         self.model.eval()
         batches = (batch.to(args.device) for batch in images[args.process_index :: args.world_size].split(_BATCH))
         return weight_importance(
-            lambda batch: self.model(batch, task=self.forget_task), batches, self._trained, reduce=self.reduce
+            lambda batch: self.model(batch, task=self.forget_task), batches, self.trained, reduce=self.reduce
         )
 
     # One step -------------------------------------------------------------------------------------------------
@@ -180,24 +172,20 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         """Cross-entropy and distillation on adversaries or collages, and the anchors, as far as switched on."""
         terms = [super().retention(model, inputs)] if self._shows_examples else []
         if self.args.importance:
-            penalty = importance_penalty(self._trained, self._given, self.importance)
-            self._metrics["importance_penalty"].append(penalty.detach())
+            penalty = importance_penalty(self.trained, self.given, self.importance)
+            self.measured("importance_penalty", penalty)
             terms.append(self.args.importance_weight * penalty)
         return sum(terms[1:], terms[0])
 
-    def _chunk_loss(self, pixel_values: Tensor, labels: Tensor, cell: int) -> Tensor:
-        step, chunk = divmod(cell, self.train_dataset.num_chunks)
-        self._aim = self.aims[self.train_dataset.forget_indices(step)[chunk]].to(labels.device)
-        return super()._chunk_loss(pixel_values, labels, cell)
-
-    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.args.margin:
-            return margin_loss(logits, self._aim, margin=self.args.margin, toward=self.args.goal == "relabel")
-        if self.args.goal == "relabel":
-            return F.cross_entropy(logits.float(), self._aim)
-        if self.args.delta:
-            return bounded_forgetting(logits, self._aim, delta=self.args.delta, entropy_weight=0.0)
-        return negative_cross_entropy(logits, self._aim, cap=math.inf)
+    def forget_loss(self, outputs: Tensor, chunk: Chunk) -> Tensor:
+        args, aims = self.args, self.aims.to(outputs.device)[chunk.rows]
+        if args.margin:
+            return margin_loss(outputs, aims, margin=args.margin, toward=args.goal == "relabel")
+        if args.goal == "relabel":
+            return self.label_loss(outputs, aims)
+        if args.delta:
+            return bounded_forgetting(outputs, aims, delta=args.delta, entropy_weight=0.0)
+        return negative_cross_entropy(outputs, aims, cap=math.inf)
 
     # When to stop ---------------------------------------------------------------------------------------------
 
@@ -275,7 +263,7 @@ class _StopWhenForgotten(TrainerCallback):
             return
         trainer = self.trainer
         share = len(trainer.remembered()) / len(trainer.aims)
-        trainer._metrics["remembered"].append(torch.tensor(share, device=args.device))
+        trainer.measured("remembered", share)
         if not share and args.stop_when_forgotten:
             control.should_training_stop = control.should_log = True
 

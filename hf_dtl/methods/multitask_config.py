@@ -2,23 +2,24 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
 from hf_dtl.functional.orthogonal import Orthogonalisation
 from hf_dtl.functional.subspace import Criterion
-from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig
-from hf_dtl.trainers.request import Kind, Request
-from hf_dtl.trainers.streams import Chunking
+from hf_dtl.methods.fine_tuning import NegGradPlusConfig
+from hf_dtl.methods.random_label import SaliencyOptions
+from hf_dtl.methods.scrub import PhaseOptions
+from hf_dtl.trainers import BatchStatisticsConfig, Chunking, Kind, Request, check_options, option
 
 Strategy = Literal[
     "interference_aware", "retrain", "fine_tune", "neg_grad_plus", "scrub", "salun", "pcgrad", "orthograd"
 ]
 RetainGradients = Literal["per_sample", "mini_batch"]
 
-_NEGATIVE = 0.05 / 0.95  # the weight of NegGrad+, a beta of 0.95
+_NEGATIVE = NegGradPlusConfig.forget_weight
 _WEIGHTS: dict[Strategy, float] = {
     "interference_aware": 1.0,
     "retrain": 0.0,
@@ -32,7 +33,7 @@ _WEIGHTS: dict[Strategy, float] = {
 
 
 @dataclass
-class MultiTaskUnlearningConfig(BatchStatisticsConfig):
+class MultiTaskUnlearningConfig(PhaseOptions, SaliencyOptions, BatchStatisticsConfig):
     """Options of multi-task unlearning.
 
     Parameters that control the method:
@@ -46,94 +47,72 @@ class MultiTaskUnlearningConfig(BatchStatisticsConfig):
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"tasks"})
+    unused: ClassVar[frozenset[str]] = frozenset({"forget_task", "retain_task"})  # the pairs say what is forgotten
 
-    strategy: Strategy = field(
-        default="interference_aware",
-        metadata={
-            "help": "'interference_aware' is the method; to compare with: 'retrain', 'fine_tune', 'neg_grad_plus', "
-            "'scrub', 'salun', 'pcgrad' (NegGrad+ by gradient surgery) and 'orthograd' (NegGrad+ orthogonal to "
-            "retained images)."
-        },
+    strategy: Strategy = option(
+        "interference_aware",
+        "'interference_aware' is the method; to compare with: 'retrain', 'fine_tune', 'neg_grad_plus', 'scrub', "
+        "'salun', 'pcgrad' (NegGrad+ by gradient surgery) and 'orthograd' (NegGrad+ orthogonal to retained images).",
     )
-    forget_until: Literal["steps", "unseen"] = field(
-        default="steps",
-        metadata={
-            "help": "How long a task is forgotten: in all steps ('steps'), or as long as its images to forget are "
-            "named better than held-out ones were by the given model ('unseen'; needs eval_dataset)."
-        },
+    forget_until: Literal["steps", "unseen"] = option(
+        "steps",
+        "How long a task is forgotten: in all steps ('steps'), or as long as its images to forget are named better "
+        "than held-out ones were by the given model ('unseen'; needs eval_dataset).",
+        choices=("steps", "unseen"),
     )
-    check_every: int = field(default=5, metadata={"help": "Steps between two measurements of 'unseen', >= 1."})
-    task_projection: bool = field(
-        default=True,
-        metadata={
-            "help": "Keep the update in the span of the forgotten tasks' output gradients and out of that of the "
-            "untouched tasks'. Only of interference_aware, as the next options."
-        },
+    check_every: int = option(5, "Steps between two measurements of 'unseen', >= 1.", low=1)
+    task_projection: bool = option(
+        True,
+        "Keep the update in the span of the forgotten tasks' output gradients and out of that of the untouched "
+        "tasks'. Only of interference_aware, as the next options.",
     )
-    criterion: Criterion = field(
-        default="energy", metadata={"help": "What such a span holds a share of: 'energy' (squares) or 'sigma'."}
+    criterion: Criterion = option(
+        "energy", "What such a span holds a share of: 'energy' (squares) or 'sigma'.", choices=get_args(Criterion)
     )
-    forgotten_share: float = field(
-        default=0.99, metadata={"help": "That share for each forgotten task, in (0, 1]: larger forgets more."}
+    forgotten_share: float = option(
+        0.99, "That share for each forgotten task, in (0, 1]: larger forgets more.", above=0, high=1
     )
-    untouched_share: float = field(
-        default=0.9, metadata={"help": "That share for each untouched task, in (0, 1]: larger protects more."}
+    untouched_share: float = option(
+        0.9, "That share for each untouched task, in (0, 1]: larger protects more.", above=0, high=1
     )
-    subspace_images: int = field(
-        default=1024, metadata={"help": "Most images that the spans are measured on, drawn by the seed, >= 1."}
+    subspace_images: int = option(1024, "Most images that the spans are measured on, drawn by the seed, >= 1.", low=1)
+    orthogonalisation: Literal["none", "full", "conflict"] = option(
+        "full",
+        "Take out of the forget gradient the span of the retained gradients ('full'), or of those alone whose loss it "
+        "would raise ('conflict').",
+        choices=("none", *get_args(Orthogonalisation)),
     )
-    orthogonalisation: Literal["none", "full", "conflict"] = field(
-        default="full",
-        metadata={
-            "help": "Take out of the forget gradient the span of the retained gradients ('full'), or of those alone "
-            "whose loss it would raise ('conflict')."
-        },
+    retain_gradients: RetainGradients = option(
+        "per_sample",
+        "The retained gradients: of every retain image of a step ('per_sample': as many copies of the weights), or of "
+        "every chunk of them ('mini_batch': num_chunks copies). Also of orthograd.",
+        choices=get_args(RetainGradients),
     )
-    retain_gradients: RetainGradients = field(
-        default="per_sample",
-        metadata={
-            "help": "The retained gradients: of every retain image of a step ('per_sample': as many copies of the "
-            "weights), or of every chunk of them ('mini_batch': num_chunks copies). Also of orthograd."
-        },
+    delta: float = option(0.05, "Bound of the forget loss, > 0.", above=0)
+    entropy_weight: float = option(0.2, "Weight of its entropy term, >= 0.", low=0)
+    forget_weight: float | None = option(
+        None,
+        "Weight of the forget loss against the retention loss, > 0; default: 1, for neg_grad_plus, pcgrad and "
+        "orthograd 0.05 / 0.95, and always 0 for retrain and fine_tune.",
+        low=0,
     )
-    delta: float = field(default=0.05, metadata={"help": "Bound of the forget loss, > 0."})
-    entropy_weight: float = field(default=0.2, metadata={"help": "Weight of its entropy term, >= 0."})
-    min_phase: int = field(default=2, metadata={"help": "scrub: min steps before each phase of max steps, >= 1."})
-    max_phase: int = field(default=1, metadata={"help": "scrub: max steps in a row, >= 1."})
-    max_until: float = field(
-        default=0.5, metadata={"help": "scrub: share of the steps after which only min steps follow, in (0, 1]."}
+    max_forget_grad_norm: float = 0.0
+    target_ce_weight: float | None = option(
+        None, "Weight of the cross-entropy on labels, >= 0; default: 0 for interference_aware, else 1.", low=0
     )
-    saliency: float = field(default=0.5, metadata={"help": "salun: share of the weights that may change, in (0, 1]."})
-    forget_weight: float | None = field(
-        default=None,
-        metadata={
-            "help": "Weight of the forget loss against the retention loss, > 0; default: 1, for neg_grad_plus, pcgrad "
-            "and orthograd 0.05 / 0.95, and always 0 for retrain and fine_tune."
-        },
+    distillation_weight: float | None = option(
+        None,
+        "Weight of the distillation from the frozen original model, >= 0; default: 1 for interference_aware, which is "
+        "to leave other answers as they were rather than better, else 0.",
+        low=0,
     )
-    max_forget_grad_norm: float = field(
-        default=0.0, metadata={"help": "Bound on the norm of the forget gradient, before its weight; 0: no bound."}
+    retain_augmentation: Augmentation = option(
+        "none", "Random transforms of the retain images; they may change what a task asks for (slant)."
     )
-    target_ce_weight: float | None = field(
-        default=None,
-        metadata={"help": "Weight of the cross-entropy on labels, >= 0; default: 0 for interference_aware, else 1."},
-    )
-    distillation_weight: float | None = field(
-        default=None,
-        metadata={
-            "help": "Weight of the distillation from the frozen original model, >= 0; default: 1 for "
-            "interference_aware, which is to leave other answers as they were rather than better, else 0."
-        },
-    )
-    retain_augmentation: Augmentation = field(
-        default="none",
-        metadata={"help": "Random transforms of the retain images; they may change what a task asks for (slant)."},
-    )
-    chunking: Chunking = field(
-        default="random", metadata={"help": "Must be 'random': a class is a class of one task."}
-    )
-    forget_task: str = field(default="", metadata={"help": "Without effect: the pairs say what is forgotten."})
-    retain_task: str = field(default="", metadata={"help": "Without effect: all tasks are retained and saved."})
+    retain_inputs: Literal["target"] = option("target", "Must be 'target'.", choices=("target",))
+    chunking: Chunking = option("random", "Must be 'random': a class is a class of one task.", choices=("random",))
+    forget_task: str = ""
+    retain_task: str = ""
 
     @classmethod
     def for_request(cls, request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,8 +123,7 @@ class MultiTaskUnlearningConfig(BatchStatisticsConfig):
         return chosen
 
     def __post_init__(self):
-        if self.strategy not in get_args(Strategy):
-            raise ConfigError(f"strategy={self.strategy!r} is unknown; use one of: {', '.join(get_args(Strategy))}.")
+        check_options(self)
         forgets = _WEIGHTS[self.strategy] > 0
         if self.forget_weight is None or not forgets:
             self.forget_weight = _WEIGHTS[self.strategy]
@@ -157,24 +135,8 @@ class MultiTaskUnlearningConfig(BatchStatisticsConfig):
         super().__post_init__()
         if forgets and not self.forget_weight:
             raise ConfigError("forget_weight=0 leaves nothing that forgets; use strategy='fine_tune' for that.")
-        for name, allowed in (
-            ("orthogonalisation", ("none", *get_args(Orthogonalisation))),
-            ("retain_gradients", get_args(RetainGradients)),
-            ("criterion", get_args(Criterion)),
-            ("forget_until", ("steps", "unseen")),
-            ("chunking", ("random",)),
-            ("retain_inputs", ("target",)),
-        ):
-            self._refuse(name, getattr(self, name) in allowed, f"one of: {', '.join(allowed)}")
-        for name in ("forgotten_share", "untouched_share", "max_until", "saliency"):
-            self._refuse(name, 0 < getattr(self, name) <= 1, "in (0, 1]")
-        for name in ("check_every", "subspace_images", "min_phase", "max_phase"):
-            self._refuse(name, getattr(self, name) >= 1, ">= 1")
-        self._refuse("delta", self.delta > 0, "> 0")
-        self._refuse("entropy_weight", self.entropy_weight >= 0, ">= 0")
-        self._refuse(
-            "distillation_weight", not (self.distillation_weight and self.strategy == "retrain"), "0 to retrain"
-        )
+        if self.distillation_weight and self.strategy == "retrain":
+            raise ConfigError(f"distillation_weight={self.distillation_weight!r} must be 0 to retrain.")
         if self.turns and self.retain_gradients == "per_sample":
             for name in ("activation_checkpointing", "bf16"):
                 if getattr(self, name) or (name == "bf16" and os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16"):
@@ -182,15 +144,6 @@ class MultiTaskUnlearningConfig(BatchStatisticsConfig):
                         f"{name} cannot be combined with the gradient of every image (torch.func); use "
                         "retain_gradients='mini_batch'."
                     )
-
-    def _refuse(self, name: str, fine: Any, wanted: str) -> None:
-        if not fine:
-            raise ConfigError(f"{name}={getattr(self, name)!r} must be {wanted}.")
-
-    @property
-    def projects(self) -> bool:
-        """Whether updates are projected by tasks."""
-        return self.strategy == "interference_aware" and self.task_projection
 
     @property
     def turns(self) -> Orthogonalisation | None:

@@ -6,38 +6,40 @@ dropped: the teacher's retained head never names the forgotten classes, and only
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from hf_dtl.errors import ConfigError
 from hf_dtl.functional.weights import mix_weights
 from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
+from hf_dtl.trainers import DISPOSAL, BatchStatisticsConfig, BatchStatisticsTrainer, option
 
 _OFFSET = 5_915_587  # so that the draw is neither the one that pre-training started from, nor the audit's reference
 
 
 @dataclass
-class NoiseThenDistilConfig(BatchStatisticsConfig):
-    """Options of noise-then-distil: those of `UnlearningConfig`, and alpha."""
+class StartOptions:
+    """Option that says where the weights start."""
 
-    alpha: float = field(
-        default=0.7,
-        metadata={
-            "help": "Share of a random initialisation in the weights at the start, 0 (none of it) to 1 (fresh)."
-        },
-    )
-    forget_weight: float = field(
-        default=0.0, metadata={"help": "Set to 0: the method has no disposal loss, the distillation is all of it."}
+    alpha: float = option(
+        0.5,
+        "Share of a random initialisation in the weights at the start.",
+        low=0,
+        high=1,
+        says="between 0 (the given weights) and 1 (random weights)",
     )
 
-    def __post_init__(self):
-        super().__post_init__()
-        self.forget_weight = 0.0
-        if not 0 <= self.alpha <= 1:
-            raise ConfigError(f"alpha={self.alpha} must be between 0 (the given weights) and 1 (random weights).")
+
+@dataclass
+class NoiseThenDistilConfig(StartOptions, BatchStatisticsConfig):
+    """Options of noise-then-distil: those of `UnlearningConfig`, and alpha; there is no disposal loss."""
+
+    unused: ClassVar[frozenset[str]] = DISPOSAL
+
+    forget_weight: float = 0.0
+    alpha: float = 0.7
 
 
 @dataclass
@@ -48,12 +50,7 @@ class FreshDistillationConfig(NoiseThenDistilConfig):
     of removal.
     """
 
-    alpha: float = field(
-        default=1.0,
-        metadata={
-            "help": "Share of a random initialisation in the weights at the start, 0 (none of it) to 1 (fresh)."
-        },
-    )
+    alpha: float = 1.0
 
 
 @register_method("noise_then_distil")

@@ -6,7 +6,7 @@ ordinary training on the original task. A **reconstruction**: first-order gradie
 descent as the attacker, and the retention that all methods share.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -19,9 +19,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import uniform_fooling
 from hf_dtl.functional.weights import inverse_cross_entropy, simulate_fine_tuning
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.streams import Chunking
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, Chunking, UnlearningConfig, UnlearningTrainer, option
 
 
 @dataclass
@@ -30,39 +28,24 @@ class NonFineTunableConfig(UnlearningConfig):
 
     Parameters that control the simulated attack:
         inner_steps, inner_learning_rate, suppression, and from `UnlearningConfig` num_chunks (attacks a step) and
-        chunking.
+        chunking: 'random' is an attack on all classes, 'class' one on its own classes.
     """
 
     least_classes: ClassVar[int] = 2
 
-    inner_steps: int = field(
-        default=5, metadata={"help": "Steps of the simulated fine-tuning, >= 0; 0 only spoils a random head."}
+    inner_steps: int = option(5, "Steps of the simulated fine-tuning, >= 0; 0 only spoils a random head.", low=0)
+    inner_learning_rate: float = option(
+        0.05, "Learning rate of the simulated fine-tuning (gradient descent), > 0.", above=0
     )
-    inner_learning_rate: float = field(
-        default=0.05, metadata={"help": "Learning rate of the simulated fine-tuning (gradient descent), > 0."}
+    suppression: Literal["uniform", "inverse_ce"] = option(
+        "uniform",
+        "Loss after the simulated fine-tuning: 'uniform' (cross-entropy to uniform outputs) or 'inverse_ce' (-log of "
+        "the probability of not naming the true class).",
     )
-    suppression: Literal["uniform", "inverse_ce"] = field(
-        default="uniform",
-        metadata={
-            "help": "Loss after the simulated fine-tuning: 'uniform' (cross-entropy to uniform outputs) or "
-            "'inverse_ce' (-log of the probability of not naming the true class)."
-        },
-    )
-    chunking: Chunking = field(
-        default="random",
-        metadata={
-            "help": "How chunks are formed: 'random' (an attack on all classes) or 'class' (each on its own classes)."
-        },
-    )
+    chunking: Chunking = "random"
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.inner_steps >= 0:
-            raise ConfigError(f"inner_steps={self.inner_steps} must be >= 0.")
-        if not self.inner_learning_rate > 0:
-            raise ConfigError(f"inner_learning_rate={self.inner_learning_rate} must be > 0.")
-        if self.suppression not in ("uniform", "inverse_ce"):
-            raise ConfigError(f"suppression={self.suppression!r} is unknown; use one of: uniform, inverse_ce.")
         if self.chunk_size < 2:
             raise ConfigError(
                 f"A simulated attack needs images to train and to test on: chunks of {self.chunk_size} image are too "
@@ -86,8 +69,9 @@ class NonFineTunableTrainer(UnlearningTrainer):
 
     config_class = NonFineTunableConfig
 
-    def chunk_loss(self, pixel_values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def chunk_loss(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """One simulated attack under a new head; the chunk's seed draws the head."""
+        pixel_values, labels = chunk.pixel_values, chunk.labels
         with torch.no_grad():
             logged = self.model(pixel_values, task=self.forget_task)
         names, weights = zip(
@@ -105,7 +89,7 @@ class NonFineTunableTrainer(UnlearningTrainer):
             learning_rate=self.args.inner_learning_rate,
         )
         reached = logits(adapted, pixel_values[query])
-        self._metrics["attack_cross_entropy"].append(F.cross_entropy(reached.detach(), labels[query]))
+        self.measured("attack_cross_entropy", F.cross_entropy(reached.detach(), labels[query]))
         if self.args.suppression == "uniform":
             return uniform_fooling(reached), logged
         return inverse_cross_entropy(reached, labels[query]), logged

@@ -1,12 +1,11 @@
 """The trainer of (image, task) pairs: two streams over the same images, each with the labels it is to look at."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hf_dtl.errors import ModelError
@@ -14,18 +13,19 @@ from hf_dtl.functional.pair_losses import pair_distance, pair_losses
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
 from hf_dtl.methods.task_pairs import Forget, PairSet, forget_table, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.every_head import SavesEveryHead
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, SavingTrainer, UnlearningTrainer
 
-_BATCH = 64
+Outputs = dict[str, Tensor]
+"""Task → (images, outputs)."""
 
 
-class PairTrainer(SavesEveryHead, UnlearningTrainer):
+class PairTrainer(UnlearningTrainer):
     """An `UnlearningTrainer` for a model with one head a task: an image counts for some of the tasks in each stream.
 
     Retention is the cross-entropy, or squared error, of the pairs to keep, and the distillation of the original
     model's outputs on them, each where it has a weight. Every pair has the same weight: an image's loss is the sum
-    over its pairs, divided by the number of tasks. A strategy is a subclass that says what forgets (`forgetting`).
+    over its pairs, divided by the number of tasks. Methods that are written in terms of `outputs`, `label_loss` and
+    `distance` become methods of pairs by standing before this class.
 
     Args, Raises: see `MultiTaskUnlearningTrainer`.
     """
@@ -45,9 +45,6 @@ class PairTrainer(SavesEveryHead, UnlearningTrainer):
         args: MultiTaskUnlearningConfig,
         dataset: Dataset,
         forget: Forget,
-        *,
-        processing_class=None,
-        eval_dataset: Dataset | None = None,
         **kwargs: Any,
     ):
         if not isinstance(model, MultiHeadClassifier):
@@ -57,57 +54,64 @@ class PairTrainer(SavesEveryHead, UnlearningTrainer):
         table = forget_table(forget, len(labels), self.tasks)
         self.forgotten = tuple(task for task, some in zip(self.tasks, table.any(0).tolist(), strict=True) if some)
         self.pursued = self.forgotten
+        # one of them all: the base class needs a name
+        args.forget_task = args.retain_task = next((t for t in self.tasks if self.scales[t] is None), self.tasks[0])
         super().__init__(
             model,
             args,
             PairSet(dataset, labels.masked_fill(~table, torch.nan)),
             PairSet(dataset, labels.masked_fill(table, torch.nan)),
-            processing_class=processing_class,
-            eval_dataset=eval_dataset,
             **{"data_collator": default_collate, **kwargs},
         )
-        pairs = zip(self.model.parameters(), self.teacher.parameters(), strict=True)
-        self._trained = [(mine, given) for mine, given in pairs if mine.requires_grad]
 
-    def _check(self, model: MultiHeadClassifier, args: MultiTaskUnlearningConfig) -> None:
-        self.forget_task = self.retain_task = self.tasks[0]  # one of them all: the base class needs a name
-        super()._check(model, args)
-
-    def _freeze_unused(self) -> None:
-        super()._freeze_unused()
-        for task, head in self.model.heads.items():
-            head.requires_grad_(task in self.forgotten or self.args.strategy == "retrain")
+    def trains(self, name: str, parameter: nn.Parameter) -> bool:
+        return not name.startswith("heads.") or name.split(".")[1] in self.forgotten
 
     # Losses ---------------------------------------------------------------------------------------------------
 
-    def forgetting(self, images: Tensor, outputs: dict[str, Tensor], labels: Tensor, cell: int) -> dict[str, Tensor]:
-        """What is minimised to forget a chunk, by task, summed or of each image: 0 where the pair's label is NaN."""
-        raise NotImplementedError
-
-    def _column(self, task: str, labels: Tensor) -> Tensor:
+    def column(self, task: str, labels: Tensor) -> Tensor:
+        """Labels (images,) for one task, of all (images, tasks)."""
         return labels[:, self.tasks.index(task)]
 
-    def _losses(self, task: str, outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+    def losses(self, task: str, outputs: Outputs, labels: Tensor) -> Tensor:
         """Loss of each image's pair with `task`, (images,); `labels` (images, tasks)."""
-        return pair_losses(outputs[task], self._column(task, labels), self.scales[task])
+        return pair_losses(outputs[task], self.column(task, labels), self.scales[task])
 
-    def _distance(self, task: str, outputs: dict[str, Tensor], original: dict[str, Tensor], labels: Tensor) -> Tensor:
+    def over_pairs(self, losses: Iterable[Tensor], labels: Tensor) -> Tensor:
+        """Losses by task as one: their sum over a chunk's pairs, divided by its images and the forgotten tasks."""
+        return torch.stack([loss.sum() for loss in losses]).sum() / (len(labels) * len(self.forgotten))
+
+    def outputs(self, model: nn.Module, pixel_values: Tensor) -> Outputs:
+        return model(pixel_values)
+
+    def label_loss(self, outputs: Outputs, labels: Tensor, *, mean: bool = True) -> Tensor:
+        """Of the pairs that are being forgotten."""
+        losses = [self.losses(task, outputs, labels) for task in self.pursued]
+        return self.over_pairs(losses, labels) if mean else torch.stack([loss.sum() for loss in losses]).sum()
+
+    def known_loss(self, outputs: Outputs, chunk: Chunk) -> Tensor:
+        return self.over_pairs([self.losses(task, outputs, chunk.labels) for task in self.forgotten], chunk.labels)
+
+    def distance(self, outputs: Outputs, original: Outputs, chunk: Chunk) -> Tensor:
+        """Of the pairs that are being forgotten."""
+        distances = [self.task_distance(task, outputs, original, chunk.labels) for task in self.pursued]
+        return self.over_pairs(distances, chunk.labels)
+
+    def task_distance(self, task: str, outputs: Outputs, original: Outputs, labels: Tensor) -> Tensor:
         """Distance of the outputs for `task` from the original ones, summed over the images."""
-        column, temperature = self._column(task, labels), self.args.temperature
+        column, temperature = self.column(task, labels), self.args.temperature
         return pair_distance(outputs[task], original[task], column, self.scales[task], temperature=temperature)
 
-    def _retention(
-        self, outputs: dict[str, Tensor], labels: Tensor, taught: dict[str, Tensor], only: str | None = None
-    ) -> Tensor:
+    def retention_loss(self, outputs: Outputs, labels: Tensor, taught: Outputs, only: str | None = None) -> Tensor:
         """Retention loss of the pairs of some images, averaged over the images; of one task where one is named."""
         total = torch.zeros((), device=labels.device)
         for task in self.tasks if only is None else (only,):
-            total = total + self.args.target_ce_weight * self._losses(task, outputs, labels).sum()
+            total = total + self.args.target_ce_weight * self.losses(task, outputs, labels).sum()
             if taught:
-                total = total + self.args.distillation_weight * self._distance(task, outputs, taught, labels)
+                total = total + self.args.distillation_weight * self.task_distance(task, outputs, taught, labels)
         return total / (len(labels) * len(self.tasks))
 
-    def _taught(self, images: Tensor) -> dict[str, Tensor]:
+    def taught(self, images: Tensor) -> Outputs:
         """The original model's outputs, where retention distils them."""
         if not self.args.distillation_weight:
             return {}
@@ -115,43 +119,15 @@ class PairTrainer(SavesEveryHead, UnlearningTrainer):
             return self.teacher(images)
 
     def retention(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        images = self._augmented(inputs["retain"]["pixel_values"], inputs["cell"])
-        labels, taught = inputs["retain"]["labels"].flatten(0, 1), self._taught(images)
+        images = self.augmented(inputs["retain"]["pixel_values"], inputs["cell"])
+        labels, taught = inputs["retain"]["labels"].flatten(0, 1), self.taught(images)
         self.seen(inputs["cell"], images, labels, taught)
-        loss = self._retention(model(images), labels, taught)
-        self._metrics["retain_loss"].append(loss.detach())
+        loss = self.retention_loss(model(images), labels, taught)
+        self.measured("retain_loss", loss)
         return loss
 
-    def seen(self, cells: Tensor, images: Tensor, labels: Tensor, taught: dict[str, Tensor]) -> None:
+    def seen(self, cells: Tensor, images: Tensor, labels: Tensor, taught: Outputs) -> None:
         """Told of the retain images of a micro-batch, cell after cell, before their loss."""
-
-    def _chunk_loss(self, pixel_values: Tensor, labels: Tensor, cell: int) -> Tensor:
-        """The sum over a chunk's pairs to forget, divided by its images and the tasks that are to forget."""
-        pairs = len(labels) * len(self.forgotten)
-        with torch.random.fork_rng(devices=[pixel_values.device] if pixel_values.is_cuda else []):
-            torch.manual_seed(self.args.seed * 1_000_003 + cell)
-            outputs = self.model(pixel_values)
-            losses = self.forgetting(pixel_values, outputs, labels, cell)
-        true = [self._losses(task, outputs, labels).detach().sum() for task in self.forgotten]
-        self._source_losses.setdefault(cell, torch.stack(true).sum() / pairs)
-        return torch.stack([losses[task].sum() for task in self.pursued]).sum() / pairs
-
-    # Data -----------------------------------------------------------------------------------------------------
-
-    def batches(self, pairs: PairSet, what: str, rows: Sequence[int] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels (images, tasks) on the device, this process's share, for a pass besides the training.
-
-        Args:
-            pairs: of which data set.
-            what: the pass is called in its progress bar.
-            rows: which of them; None for all.
-        """
-        args = self.args
-        mine = (range(len(pairs)) if rows is None else rows)[args.process_index :: args.world_size]
-        for start in tqdm(range(0, len(mine), _BATCH), desc=what, unit="batch", leave=False, **self.quiet):
-            items = [pairs[row] for row in mine[start : start + _BATCH]]
-            images, labels = (torch.stack([item[key] for item in items]) for key in ("pixel_values", "labels"))
-            yield images.to(args.device), labels.to(args.device)
 
     # What Trainer calls ---------------------------------------------------------------------------------------
 
@@ -165,3 +141,5 @@ class PairTrainer(SavesEveryHead, UnlearningTrainer):
     def export(self, task: str | None = None) -> PreTrainedModel:
         """A plain Hub model of one task; default: the first."""
         return self.accelerator.unwrap_model(self.model).export(task or self.tasks[0])
+
+    write = SavingTrainer.write

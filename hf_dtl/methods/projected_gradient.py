@@ -6,9 +6,9 @@ linear and convolutional layer.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -16,68 +16,60 @@ from transformers import PreTrainedModel
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import GradientSubspace, bounded_forgetting
-from hf_dtl.functional.subspace import Criterion
 from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.projection import ProjectingTrainer
-from hf_dtl.trainers.request import Request
-from hf_dtl.trainers.stopping import StopRule, StopWhenForgotten
-from hf_dtl.trainers.streams import Chunking
+from hf_dtl.trainers import (
+    RETENTION,
+    Chunk,
+    Chunking,
+    ProjectingTrainer,
+    ProtectionOptions,
+    Request,
+    StopRule,
+    StopWhenForgotten,
+    UnlearningConfig,
+    option,
+)
 from hf_dtl.trainers.subspaces import LAYER_INPUTS, fingerprints
 
 
 @dataclass
-class ProjectedGradientConfig(UnlearningConfig):
+class ProjectedGradientConfig(ProtectionOptions, UnlearningConfig):
     """Options of projected-gradient unlearning.
 
     Parameters that control the method:
         subspace_file, criterion, threshold, goal, delta, entropy_weight, stop, retain_margin, check_every,
-        check_images, and from `UnlearningConfig` forget_weight and max_forget_grad_norm. There is no retention loss:
-        its options do nothing.
+        check_images, and from `UnlearningConfig` forget_weight and max_forget_grad_norm. There is no retention loss.
     """
 
     retains: ClassVar[bool] = False
+    unused: ClassVar[frozenset[str]] = RETENTION
     wants_layer_inputs: ClassVar[bool] = True
 
-    subspace_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "Moments of the layer inputs on ALL data that the model was trained on, as `save_subspace` writes "
-            "them; those of the forget images are subtracted. No retain images are needed then."
-        },
+    subspace_file: str | None = option(
+        None,
+        "Moments of the layer inputs on ALL data that the model was trained on, as `save_subspace` writes them; those "
+        "of the forget images are subtracted. No retain images are needed then.",
     )
-    criterion: Criterion = field(
-        default="energy",
-        metadata={"help": "What the protected directions hold a share of: 'energy' (squares) or 'sigma' (as PGU)."},
+    goal: Literal["remove", "depoison"] = option(
+        "remove", "'remove' makes forgotten images uncertain, 'depoison' gives them another class."
     )
-    threshold: float = field(
-        default=0.9, metadata={"help": "That share, in (0, 1]: larger protects more and forgets less."}
+    delta: float = option(0.05, "Bound of the forget loss, > 0; 0.1 for depoison in the paper.", above=0)
+    entropy_weight: float = option(0.2, "Weight of the entropy term, >= 0.", low=0)
+    stop: StopRule = option(
+        "steps",
+        "When to stop: after max_steps ('steps'), once forget accuracy has come down to that of held-out images "
+        "('validation_accuracy', for random images), or once that has fallen by retain_margin ('retain_drop', for a "
+        "class or poison; the best weights before are kept).",
     )
-    goal: Literal["remove", "depoison"] = field(
-        default="remove",
-        metadata={"help": "'remove' makes forgotten images uncertain, 'depoison' gives them another class."},
+    retain_margin: float = option(0.05, "Margin of stop='retain_drop', in 0..1.", low=0, high=1)
+    check_every: int = option(10, "Steps between two measurements for stop, >= 1.", low=1)
+    check_images: int = option(
+        512, "Most forget images, and held-out images, that a measurement looks at, >= 1.", low=1
     )
-    delta: float = field(
-        default=0.05, metadata={"help": "Bound of the forget loss, > 0; 0.1 for depoison in the paper."}
-    )
-    entropy_weight: float = field(default=0.2, metadata={"help": "Weight of the entropy term, >= 0."})
-    stop: StopRule = field(
-        default="steps",
-        metadata={
-            "help": "When to stop: after max_steps ('steps'), once forget accuracy has come down to that of held-out "
-            "images ('validation_accuracy', for random images), or once that has fallen by retain_margin "
-            "('retain_drop', for a class or poison; the best weights before are kept)."
-        },
-    )
-    retain_margin: float = field(default=0.05, metadata={"help": "Margin of stop='retain_drop', in 0..1."})
-    check_every: int = field(default=10, metadata={"help": "Steps between two measurements for stop, >= 1."})
-    check_images: int = field(
-        default=512, metadata={"help": "Most forget images, and held-out images, that a measurement looks at, >= 1."}
-    )
-    chunking: Chunking = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})
-    learning_rate: float = field(default=0.1, metadata={"help": "Learning rate, of SGD unless optim says otherwise."})
-    optim: str = field(default="sgd", metadata={"help": "Optimizer; whatever it is, the update is projected last."})
+    chunking: Chunking = "random"
+    learning_rate: float = 0.1
+    optim: str = "sgd"
 
     @classmethod
     def for_request(cls, request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,27 +79,6 @@ class ProjectedGradientConfig(UnlearningConfig):
             class_or_poison = request.whole_classes or given.get("goal") == "depoison"
             chosen["stop"] = "retain_drop" if class_or_poison else "validation_accuracy"
         return chosen
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 < self.threshold <= 1:
-            raise ConfigError(f"threshold={self.threshold} must be in (0, 1].")
-        if not 0 <= self.retain_margin <= 1 or min(self.check_every, self.check_images) < 1:
-            raise ConfigError(
-                f"retain_margin={self.retain_margin} must be in 0..1, check_every={self.check_every} and "
-                f"check_images={self.check_images} at least 1."
-            )
-        for name, low, strict in (("delta", 0, True), ("entropy_weight", 0, False)):
-            value = getattr(self, name)
-            if not (value > low or (value == low and not strict)):
-                raise ConfigError(f"{name}={value} must be {'>' if strict else '>='} {low}.")
-        for name, allowed in (
-            ("criterion", get_args(Criterion)),
-            ("goal", ("remove", "depoison")),
-            ("stop", get_args(StopRule)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
 
 
 @register_method("projected_gradient")
@@ -165,10 +136,10 @@ class ProjectedGradientTrainer(ProjectingTrainer):
         """Forget images alone; retain images, where there are any, are not looked at."""
         return False, True
 
-    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        args = self.args
+    def forget_loss(self, outputs: Tensor, chunk: Chunk) -> Tensor:
+        args, depoison = self.args, self.args.goal == "depoison"
         return bounded_forgetting(
-            logits, labels, delta=args.delta, entropy_weight=args.entropy_weight, depoison=args.goal == "depoison"
+            outputs, chunk.labels, delta=args.delta, entropy_weight=args.entropy_weight, depoison=depoison
         )
 
     def save_artifacts(self, folder: Path) -> None:

@@ -5,33 +5,25 @@ Sources: wrong labels for the forget images beside the right ones for the others
 Saliency in Both Image Classification and Generation", arXiv 2310.12508.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from tqdm import tqdm
 
-from hf_dtl.errors import ConfigError
 from hf_dtl.functional import average_loss, saliency_mask, wrong_labels
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.config import WholeBatchConfig
-from hf_dtl.trainers.streams import labels_of
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, UnlearningTrainer, WholeBatchConfig, labels_of, option, refused
 
 _OFFSET = 7_368_787
-_BATCH = 64
 
 
 @dataclass
 class RandomLabelConfig(WholeBatchConfig):
     """Options of random labelling: those of `UnlearningConfig`."""
 
-    distillation_weight: float = field(
-        default=0.0, metadata={"help": "Weight of the distillation from the frozen original model, >= 0."}
-    )
+    distillation_weight: float = 0.0
 
 
 @register_method("random_label")
@@ -48,37 +40,38 @@ class RandomLabelTrainer(UnlearningTrainer):
     config_class = RandomLabelConfig
 
     wrong: Tensor
-    """(forget images,), the wrong label of each."""
+    """What the loss of each forget image is about, on the CPU: (forget images,), the wrong label of each."""
 
     def prepare(self) -> None:
+        super().prepare()
+        self.wrong = self.draw_wrong(torch.Generator().manual_seed(self.args.seed + _OFFSET))
+
+    def draw_wrong(self, generator: torch.Generator) -> Tensor:
+        """The wrong label of each forget image."""
         labels = torch.as_tensor(labels_of(self.train_dataset.forget))
-        generator = torch.Generator().manual_seed(self.args.seed + _OFFSET)
-        try:
-            self.wrong = wrong_labels(labels, self.model.heads[self.forget_task].out_features, generator)
-        except ValueError as error:
-            raise ConfigError(f"{error} Use a model with more classes, or another method.") from None
+        with refused(remedy="Use a model with more classes, or another method."):
+            return wrong_labels(labels, self.model.heads[self.forget_task].out_features, generator)
 
-    def _chunk_loss(self, pixel_values: Tensor, labels: Tensor, cell: int) -> Tensor:
-        step, chunk = divmod(cell, self.train_dataset.num_chunks)
-        self._aim = self.wrong[self.train_dataset.forget_indices(step)[chunk]].to(labels.device)
-        return super()._chunk_loss(pixel_values, labels, cell)
-
-    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), self._aim)
+    def forget_loss(self, outputs: Any, chunk: Chunk) -> Tensor:
+        return self.label_loss(outputs, self.wrong.to(chunk.rows.device)[chunk.rows])
 
 
 @dataclass
-class SalUnConfig(RandomLabelConfig):
-    """Options of SalUn: those of `UnlearningConfig`, and saliency."""
+class SaliencyOptions:
+    """Options that say how many weights may change."""
 
-    saliency: float = field(
-        default=0.5, metadata={"help": "Share of the weights that may change, those most salient, in (0, 1]."}
+    saliency: float = option(
+        0.5,
+        "salun: share of the weights that may change, those most salient, in (0, 1].",
+        above=0,
+        high=1,
+        says="in (0, 1]; 1 is random_label",
     )
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 < self.saliency <= 1:
-            raise ConfigError(f"saliency={self.saliency} must be in (0, 1]; 1 is random_label.")
+
+@dataclass
+class SalUnConfig(SaliencyOptions, RandomLabelConfig):
+    """Options of SalUn: those of `UnlearningConfig`, and saliency."""
 
 
 @register_method("salun")
@@ -97,25 +90,20 @@ class SalUnTrainer(RandomLabelTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        pairs = zip(self.model.parameters(), self.teacher.parameters(), strict=True)
-        self._trained, self._given = zip(*((mine, given) for mine, given in pairs if mine.requires_grad), strict=True)
         self.mask = saliency_mask(self.forget_gradient(), self.args.saliency)
 
     def forget_gradient(self) -> list[Tensor]:
         """A multiple of the gradient of CE on all forget images, of each trained parameter, over all processes."""
-        args, forget = self.args, self.train_dataset.forget
         self.model.eval()
-        mine = range(args.process_index, len(forget), args.world_size)
-        losses = [partial(self._sum_of_losses, mine[i : i + _BATCH]) for i in range(0, len(mine), _BATCH)]
-        bar = tqdm(losses, desc="saliency", unit="batch", **self.quiet)
-        return average_loss(bar, self._trained, reduce=self.reduce).gradients
 
-    def _sum_of_losses(self, rows: range) -> Tensor:
-        images, labels = self.loaded(self.train_dataset.forget, rows)
-        return F.cross_entropy(self.model(images, task=self.forget_task).float(), labels, reduction="sum")
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
+            return self.label_loss(self.outputs(self.model, images), labels, mean=False)
+
+        losses = (partial(loss, *batch) for batch in self.batches(self.train_dataset.forget, "saliency"))
+        return average_loss(losses, self.trained, reduce=self.reduce).gradients
 
     @torch.no_grad()
     def constrain(self) -> None:
         """Set the weights outside the mask back to the given ones."""
-        for mine, given, mask in zip(self._trained, self._given, self.mask, strict=True):
+        for mine, given, mask in zip(self.trained, self.given, self.mask, strict=True):
             mine.copy_(torch.where(mask, mine, given))

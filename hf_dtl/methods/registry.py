@@ -47,7 +47,7 @@ def register_method(name: str) -> Callable[[Trainer], Trainer]:
         if "config_class" not in vars(trainer):
             raise ConfigError(f"{trainer.__name__} needs a class attribute config_class to be the method {name!r}.")
         other = _registered.get(name, trainer)
-        there = _own_methods().get(name, other.__module__)
+        there, _ = _own_methods().get(name, (other.__module__, ""))
         if there != trainer.__module__ or other.__qualname__ != trainer.__qualname__:
             raise ConfigError(f"There is a method {name!r} already, of {there}; choose another name.")
         _registered[name] = trainer
@@ -61,6 +61,18 @@ def method_names() -> list[str]:
     return sorted({*_own_methods(), *_registered, *(point.name for point in entry_points(group=GROUP))})
 
 
+def method_summaries() -> dict[str, str]:
+    """One sentence a method, the first line of its trainer's docstring, in the order of `method_names`.
+
+    None is imported: of another package's methods that were not yet loaded it is told where they come from.
+    """
+    about = {point.name: point.value for point in entry_points(group=GROUP)}
+    about |= {name: (trainer.__doc__ or "").strip().partition("\n")[0] for name, trainer in _registered.items()}
+    for _, node in _definitions():
+        about |= dict.fromkeys(_decorated(node), (ast.get_docstring(node) or "").partition("\n")[0])
+    return {name: about[name] for name in method_names()}
+
+
 def find_method(name: str) -> "type[UnlearningTrainer]":
     """The trainer class of a method, imported now.
 
@@ -71,12 +83,10 @@ def find_method(name: str) -> "type[UnlearningTrainer]":
         >>> find_method("scrub").config_class.__name__
         'ScrubConfig'
     """
-    if name not in _registered:
-        if name in _own_methods():
-            importlib.import_module(_own_methods()[name])
-        else:
-            _registered[name] = _load(name, [p for p in entry_points(group=GROUP) if p.name == name])
-    return _registered[name]
+    if name in _own_methods():
+        module, trainer = _own_methods()[name]
+        return getattr(importlib.import_module(module), trainer)
+    return _registered.get(name) or _load(name, [point for point in entry_points(group=GROUP) if point.name == name])
 
 
 def _load(name: str, points: list[EntryPoint]) -> "type[UnlearningTrainer]":
@@ -112,9 +122,9 @@ def _definitions() -> list[tuple[str, Definition]]:
 
 
 @cache
-def _own_methods() -> dict[str, str]:
-    """Method of this package → module that defines it."""
-    return {name: f"{__package__}.{module}" for module, node in _definitions() for name in _decorated(node)}
+def _own_methods() -> dict[str, tuple[str, str]]:
+    """Method of this package → module that defines it, and its trainer."""
+    return {name: (f"{__package__}.{file}", node.name) for file, node in _definitions() for name in _decorated(node)}
 
 
 def _decorated(node: Definition) -> Iterator[str]:

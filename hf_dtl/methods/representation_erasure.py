@@ -7,7 +7,7 @@ names the other half is driven down (`hf_dtl.functional.probe_generalisation`), 
 against.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -15,15 +15,14 @@ from torch import Tensor
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import probe_generalisation
-from hf_dtl.methods.noise_then_distil import NoiseThenDistilTrainer
+from hf_dtl.methods.noise_then_distil import NoiseThenDistilTrainer, StartOptions
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig
+from hf_dtl.trainers import BatchStatisticsConfig, Chunk, Chunking, option
 from hf_dtl.trainers.probes import read
-from hf_dtl.trainers.streams import Chunking
 
 
 @dataclass
-class RepresentationErasureConfig(BatchStatisticsConfig):
+class RepresentationErasureConfig(StartOptions, BatchStatisticsConfig):
     """Options of representation erasure.
 
     Parameters that control the method:
@@ -33,28 +32,13 @@ class RepresentationErasureConfig(BatchStatisticsConfig):
 
     least_classes: ClassVar[int] = 2
 
-    alpha: float = field(
-        default=0.5,
-        metadata={"help": "Share of a random initialisation in the weights at the start, 0 (none) to 1 (fresh)."},
-    )
-    ridge: float = field(
-        default=0.1, metadata={"help": "Regularisation of the probes, relative to the readings' mean square, > 0."}
-    )
-    forget_weight: float = field(
-        default=2.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
-    )
-    num_chunks: int = field(
-        default=1,
-        metadata={"help": "Chunks that the forget images of one optimizer step form, over all processes together."},
-    )
-    chunking: Chunking = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})
+    ridge: float = option(0.1, "Regularisation of the probes, relative to the readings' mean square, > 0.", above=0)
+    forget_weight: float = 2.0
+    num_chunks: int = 1
+    chunking: Chunking = "random"
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.alpha <= 1:
-            raise ConfigError(f"alpha={self.alpha} must be between 0 (the given weights) and 1 (random weights).")
-        if not self.ridge > 0:
-            raise ConfigError(f"ridge={self.ridge} must be > 0.")
         if self.chunk_size < 8:
             raise ConfigError(
                 f"A chunk of {self.chunk_size} images is too small to fit a probe to; it needs at least 8. Raise "
@@ -69,10 +53,10 @@ class RepresentationErasureTrainer(NoiseThenDistilTrainer):
 
     config_class = RepresentationErasureConfig
 
-    def chunk_loss(self, pixel_values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        hidden_states, features = self.model.hidden_states(pixel_values)
+    def chunk_loss(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        hidden_states, features = self.model.hidden_states(chunk.pixel_values)
         head = self.model.heads[self.forget_task]
         with torch.autocast(features.device.type, enabled=False):
             readings = read(hidden_states, features)
-            told = probe_generalisation(readings, labels, head.out_features, ridge=self.args.ridge)
+            told = probe_generalisation(readings, chunk.labels, head.out_features, ridge=self.args.ridge)
             return told.mean(), head(features.detach().float())

@@ -4,20 +4,34 @@ Source: Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Mac
 abstract and released code, which alternates passes over the data; here phases are counted in optimizer steps.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hf_dtl.errors import ConfigError
-from hf_dtl.functional import distillation
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.config import WholeBatchConfig
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import Chunk, UnlearningTrainer, WholeBatchConfig, option
 
 
 @dataclass
-class ScrubConfig(WholeBatchConfig):
+class PhaseOptions:
+    """Options that say which steps are max steps, on forget images, and which are min steps, on retain images."""
+
+    min_phase: int = option(2, "scrub: min steps before each phase of max steps, >= 1.", low=1)
+    max_phase: int = option(1, "scrub: max steps in a row, >= 1.", low=1)
+    max_until: float = option(
+        0.5,
+        "scrub: share of the steps after which only min steps follow, in (0, 1].",
+        above=0,
+        high=1,
+        says="in (0, 1]; without max steps use fine_tune",
+    )
+
+
+@dataclass
+class ScrubConfig(PhaseOptions, WholeBatchConfig):
     """Options of SCRUB.
 
     Parameters that control the max steps, on forget images:
@@ -27,26 +41,9 @@ class ScrubConfig(WholeBatchConfig):
         and temperature.
     """
 
-    min_phase: int = field(default=2, metadata={"help": "Min steps before each phase of max steps, >= 1."})
-    max_phase: int = field(default=1, metadata={"help": "Max steps in a row, >= 1."})
-    max_until: float = field(
-        default=0.5, metadata={"help": "Share of the steps after which only min steps follow, in (0, 1]."}
-    )
-    distillation_weight: float = field(
-        default=0.001, metadata={"help": "Weight (alpha) of KL(original || f) in a min step, >= 0."}
-    )
-    target_ce_weight: float = field(
-        default=0.99, metadata={"help": "Weight (gamma) of the cross-entropy in a min step, >= 0."}
-    )
-    temperature: float = field(default=4.0, metadata={"help": "Temperature of both divergences, > 0."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("min_phase", "max_phase"):
-            if not getattr(self, name) >= 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be >= 1.")
-        if not 0 < self.max_until <= 1:
-            raise ConfigError(f"max_until={self.max_until} must be in (0, 1]; without max steps use fine_tune.")
+    distillation_weight: float = 0.001
+    target_ce_weight: float = 0.99
+    temperature: float = 4.0
 
 
 @register_method("scrub")
@@ -74,8 +71,7 @@ class ScrubTrainer(UnlearningTrainer):
         maximises = place >= args.min_phase and state.global_step < last
         return not maximises, maximises
 
-    def chunk_loss(self, pixel_values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(pixel_values, task=self.forget_task)
+    def forget_loss(self, outputs: Any, chunk: Chunk) -> Tensor:
         with torch.no_grad():
-            original = self.teacher(pixel_values, task=self.forget_task)
-        return -distillation(logits, original, self.args.temperature), logits
+            original = self.outputs(self.teacher, chunk.pixel_values)
+        return -self.distance(outputs, original, chunk)

@@ -6,7 +6,7 @@ gradient is squared, as in the diagonal of the Fisher information.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,12 +17,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers.trainer_utils import TrainOutput
 
-from hf_dtl.errors import ConfigError
 from hf_dtl.functional import dampening_factors, squared_gradients
 from hf_dtl.functional.collision import reduce_together
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.config import WholeBatchConfig
-from hf_dtl.trainers.trainer import UnlearningTrainer
+from hf_dtl.trainers import DISPOSAL, RETENTION, UnlearningTrainer, WholeBatchConfig, option
 
 logger = logging.getLogger(__name__)
 
@@ -34,37 +32,27 @@ class SelectiveSynapticDampeningConfig(WholeBatchConfig):
     """Options of selective synaptic dampening.
 
     Parameters that control the method:
-        alpha, dampening, fisher_images. Nothing is trained: options of steps, batches, optimizer, disposal loss and
-        retention do nothing.
+        alpha, dampening, fisher_images. Nothing is trained: options of steps, batches and optimizer do nothing.
     """
 
     retains: ClassVar[bool] = False
+    unused: ClassVar[frozenset[str]] = DISPOSAL | RETENTION
 
-    alpha: float = field(
-        default=10.0,
-        metadata={
-            "help": "A weight is dampened where its Fisher information on forget images is more than alpha times that "
-            "on all training images, >= 0; it cannot be more than all images over forget images. Smaller values "
-            "forget more."
-        },
+    alpha: float = option(
+        10.0,
+        "A weight is dampened where its Fisher information on forget images is more than alpha times that on all "
+        "training images, >= 0; it cannot be more than all images over forget images. Smaller values forget more.",
+        low=0,
     )
-    dampening: float = field(
-        default=1.0,
-        metadata={
-            "help": "Strength (lambda), >= 0: such a weight is multiplied by lambda times the information on all over "
-            "that on forget images, at most by 1. Smaller values forget more."
-        },
+    dampening: float = option(
+        1.0,
+        "Strength (lambda), >= 0: such a weight is multiplied by lambda times the information on all over that on "
+        "forget images, at most by 1. Smaller values forget more.",
+        low=0,
     )
-    fisher_images: int = field(
-        default=1000,
-        metadata={"help": "Most forget images, and most training images, that each information is measured on, >= 1."},
+    fisher_images: int = option(
+        1000, "Most forget images, and most training images, that each information is measured on, >= 1.", low=1
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name, low in (("alpha", 0), ("dampening", 0), ("fisher_images", 1)):
-            if not getattr(self, name) >= low:
-                raise ConfigError(f"{name}={getattr(self, name)} must be >= {low}.")
 
 
 @register_method("ssd")

@@ -48,7 +48,7 @@ class PursueUntilUnseen(TrainerCallback, ExportableState):
             scores = task_scores(trainer, trainer.train_dataset.forget, model)
             trainer.pursued = tuple(t for t in trainer.forgotten if scores[t] > self.wanted[t])
             for task in trainer.forgotten:
-                trainer._metrics[f"forget_score_{task}"].append(torch.tensor(scores[task], device=args.device))
+                trainer.measured(f"forget_score_{task}", scores[task])
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

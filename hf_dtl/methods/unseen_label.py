@@ -8,7 +8,7 @@ is taught these answers alone, beside retained images. Its steps are damped in t
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -20,11 +20,9 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import damped_basis, held_out_answers, unseen_labels
 from hf_dtl.methods.random_label import RandomLabelConfig, RandomLabelTrainer
 from hf_dtl.methods.registry import register_method
+from hf_dtl.trainers import Kind, ProjectingTrainer, labels_of, option, refused
 from hf_dtl.trainers.probes import read
-from hf_dtl.trainers.projection import ProjectingTrainer
-from hf_dtl.trainers.request import Kind
 from hf_dtl.trainers.stopping import accuracy, drawn
-from hf_dtl.trainers.streams import labels_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,57 +36,34 @@ class UnseenLabelConfig(RandomLabelConfig):
     Parameters that control which answers are taught:
         support, ridge, wrong_share, check_images.
     Parameters that control the steps:
-        subspace_file, damping, max_damped_grad_norm.
+        subspace_file, damping, max_damped_grad_norm, max_grad_norm (before damping).
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"part"})
     wants_layer_inputs: ClassVar[bool] = True
 
-    support: int = field(
-        default=500, metadata={"help": "Retain images, drawn by the seed, that foretell the answers, >= 1."}
+    support: int = option(500, "Retain images, drawn by the seed, that foretell the answers, >= 1.", low=1)
+    ridge: float = option(0.1, "Ridge of that kernel regression, > 0.", above=0)
+    wrong_share: float | None = option(
+        None,
+        "Share of the forget images to be answered wrong, 0..1; default: that of the held-out images (eval_dataset). "
+        "Images of a class of which nothing is retained are all answered otherwise.",
+        low=0,
+        high=1,
     )
-    ridge: float = field(default=0.1, metadata={"help": "Ridge of that kernel regression, > 0."})
-    wrong_share: float | None = field(
-        default=None,
-        metadata={
-            "help": "Share of the forget images to be answered wrong, 0..1; default: that of the held-out images "
-            "(eval_dataset). Images of a class of which nothing is retained are all answered otherwise."
-        },
+    check_images: int = option(512, "Most held-out images that wrong_share is measured on, >= 1.", low=1)
+    subspace_file: str | None = option(
+        None,
+        "Moments of the layer inputs on ALL data that the model was trained on, as `save_subspace` of "
+        "projected_gradient writes them; default: a pass over the retain images.",
     )
-    check_images: int = field(
-        default=512, metadata={"help": "Most held-out images that wrong_share is measured on, >= 1."}
+    damping: float = option(0.01, "Damping of steps where retained inputs are, > 0: smaller keeps more.", above=0)
+    max_damped_grad_norm: float = option(
+        0.5, "Bound on the norm of the gradient after it is damped, >= 0; 0: no bound.", low=0
     )
-    subspace_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "Moments of the layer inputs on ALL data that the model was trained on, as `save_subspace` of "
-            "projected_gradient writes them; default: a pass over the retain images."
-        },
-    )
-    damping: float = field(
-        default=0.01, metadata={"help": "Damping of steps where retained inputs are, > 0: smaller keeps more."}
-    )
-    learning_rate: float = field(default=1.0, metadata={"help": "Learning rate, of SGD unless optim says otherwise."})
-    max_grad_norm: float = field(
-        default=0.0, metadata={"help": "Bound on the norm of the gradient before it is damped; 0: no bound."}
-    )
-    max_damped_grad_norm: float = field(
-        default=0.5, metadata={"help": "Bound on the norm of the gradient after it is damped, >= 0; 0: no bound."}
-    )
-    optim: str = field(default="sgd", metadata={"help": "Optimizer; it gets gradients that are damped already."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("ridge", "damping"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be > 0.")
-        for name in ("support", "check_images"):
-            if not getattr(self, name) >= 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be >= 1.")
-        if not self.max_damped_grad_norm >= 0:
-            raise ConfigError(f"max_damped_grad_norm={self.max_damped_grad_norm} must be >= 0.")
-        if self.wrong_share is not None and not 0 <= self.wrong_share <= 1:
-            raise ConfigError(f"wrong_share={self.wrong_share} must be in 0..1.")
+    max_grad_norm: float = 0.0
+    learning_rate: float = 1.0
+    optim: str = "sgd"
 
 
 @register_method("unseen_label")
@@ -114,7 +89,9 @@ class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
                 f"{self.forget_task!r} and {self.retain_task!r}. Use representation_erasure to dispose of a task."
             )
         moments = self.retained_moments(args.subspace_file)
-        self.guard(self._or_refuse(lambda: damped_basis(moments, args.damping)))
+        with refused():
+            basis = damped_basis(moments, args.damping)
+        self.guard(basis)
         chosen, answers = self.unseen()
         self.train_dataset = args.streams(Subset(streams.forget, chosen.tolist()), streams.retain)
         self.wrong = answers
@@ -138,7 +115,8 @@ class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
         if not wrong:
             wrong = 1
             logger.warning("Held-out images are answered without fault, so there is next to nothing to change.")
-        chosen, other = self._or_refuse(lambda: unseen_labels(answers, labels, wrong))
+        with refused():
+            chosen, other = unseen_labels(answers, labels, wrong)
         order = chosen.argsort()
         return chosen[order], other[order]
 
@@ -174,7 +152,7 @@ class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
         for name, weight in weights.items():
             weight.grad = self.basis.project(name, weight.grad)
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights.values()])
-        self._metrics["damped_grad_norm"].append(norm)
+        self.measured("damped_grad_norm", norm)
         if self.args.max_damped_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(weights.values(), self.args.max_damped_grad_norm, norm)
 

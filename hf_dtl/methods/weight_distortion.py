@@ -6,45 +6,33 @@ all methods share (cross-entropy: target_ce_weight), and distances are relative 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from hf_dtl.errors import ConfigError
 from hf_dtl.functional.collision import Loss
 from hf_dtl.functional.weights import add_noise, push_away
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers.batch_statistics import BatchStatisticsConfig, BatchStatisticsTrainer
-from hf_dtl.trainers.trainer import Disposal
+from hf_dtl.trainers import DISPOSAL, BatchStatisticsConfig, BatchStatisticsTrainer, Disposal, option
 
 _OFFSET = 3_628_273
 
 
 @dataclass
 class WeightDistortionConfig(BatchStatisticsConfig):
-    """Options of weight distortion: those of `UnlearningConfig`, sigma and noise_scale."""
+    """Options of weight distortion: those of `UnlearningConfig`, sigma and noise_scale; there is no disposal loss."""
 
-    sigma: float = field(default=0.5, metadata={"help": "Deviation of the noise, in units of noise_scale, >= 0."})
-    noise_scale: Literal["relative", "absolute"] = field(
-        default="relative",
-        metadata={
-            "help": "Unit of sigma: 'relative' (each tensor's own root mean square) or 'absolute' (the same deviation "
-            "for every weight, as in the paper's code, where it is 0.02)."
-        },
-    )
-    forget_weight: float = field(
-        default=0.0, metadata={"help": "Set to 0: the method has no disposal loss, only the noise at the start."}
-    )
+    unused: ClassVar[frozenset[str]] = DISPOSAL
 
-    def __post_init__(self):
-        super().__post_init__()
-        self.forget_weight = 0.0
-        if not self.sigma >= 0:
-            raise ConfigError(f"sigma={self.sigma} must be >= 0.")
-        if self.noise_scale not in ("relative", "absolute"):
-            raise ConfigError(f"noise_scale={self.noise_scale!r} is unknown; use one of: relative, absolute.")
+    sigma: float = option(0.5, "Deviation of the noise, in units of noise_scale, >= 0.", low=0)
+    noise_scale: Literal["relative", "absolute"] = option(
+        "relative",
+        "Unit of sigma: 'relative' (each tensor's own root mean square) or 'absolute' (the same deviation for every "
+        "weight, as in the paper's code, where it is 0.02).",
+    )
+    forget_weight: float = 0.0
 
 
 @register_method("weight_distortion")
@@ -70,26 +58,18 @@ class WeightDistortionTrainer(BatchStatisticsTrainer):
 class WeightDistanceRegularisationConfig(BatchStatisticsConfig):
     """Options of weight distance regularisation: those of `UnlearningConfig`, max_distance and start_noise."""
 
-    max_distance: float = field(
-        default=1.0,
-        metadata={
-            "help": "The push ends at this distance from the given weights, as a multiple of their norm, > 0; a fresh "
-            "model is about 1.4 away."
-        },
+    max_distance: float = option(
+        1.0,
+        "The push ends at this distance from the given weights, as a multiple of their norm, > 0; a fresh model is "
+        "about 1.4 away.",
+        above=0,
     )
-    start_noise: float = field(
-        default=1e-3,
-        metadata={
-            "help": "Noise at the start, as a multiple of each tensor's root mean square, > 0. At the given weights "
-            "themselves neither the distance nor the distillation has a gradient."
-        },
+    start_noise: float = option(
+        1e-3,
+        "Noise at the start, as a multiple of each tensor's root mean square, > 0. At the given weights themselves "
+        "neither the distance nor the distillation has a gradient.",
+        above=0,
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("max_distance", "start_noise"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be > 0.")
 
 
 @register_method("weight_distance")
@@ -110,7 +90,5 @@ class WeightDistanceRegularisationTrainer(WeightDistortionTrainer):
         with torch.no_grad():
             for loss in losses:  # for the logged source loss
                 loss()
-        pairs = zip(self.model.parameters(), self.teacher.parameters(), strict=True)
-        origin = [theirs for mine, theirs in pairs if mine.requires_grad]
-        value, gradients, distance = push_away(parameters, origin, limit=self.args.max_distance)
+        value, gradients, distance = push_away(parameters, self.given, limit=self.args.max_distance)
         return Disposal(value, gradients, {"weight_distance": distance})

@@ -42,14 +42,19 @@ def attack_model(
 
     Args:
         model: the published classifier: a `PreTrainedModel`, a Hub id or a folder (safetensors only, no remote code).
-        train_dataset, test_dataset, validation_dataset: the attacked task; see `attacked_task`. Every image must be
-            in one of them only.
+        train_dataset: what the attacker draws from: a `datasets.Dataset`, an object with `pixel_values` and `labels`
+            as `ImageTensors` has, or the name of a whole task as `load_task` reads it, such as `"mnist[0,1,2]"`.
+        test_dataset: likewise; left out for a whole task. No image may be in both.
+        validation_dataset: what the attacker chooses its learning rate on. None takes a fifth of each class of the
+            training images, at most 100, and always the same ones; the attacker draws from the others.
         undisposed: the model before disposal, the ceiling.
         scratch: the floor: a model, or True for random weights of the same architecture. None means True where
             `undisposed` is given.
         retrained: a model that never saw the task.
         processor: prepares the images for every model, where the data are no tensors; None takes that of the model.
-        num_classes, labels, image_column, label_column: see `attacked_task`.
+        num_classes: number of classes; None counts them.
+        labels: names of the classes, for tensors; None means their numbers.
+        image_column, label_column: columns of data sets; None finds them.
         axis: `source_subset` (the task that was to be forgotten) or `novel_downstream` (one that nobody trained).
         store: file that keeps finished attacks, so that an interrupted call continues.
         device: where to attack; None means the device of the model.

@@ -34,28 +34,14 @@ def attacked_task(
     label_column: str | None = None,
     axis: str = "source_subset",
 ) -> AttackedTask:
-    """Prepare the images of an attack.
+    """Prepare the images of an attack; every split of the task is in memory then.
 
     Args:
-        train_dataset: what the attacker draws from: a `datasets.Dataset`, an object with `pixel_values` and `labels`
-            as `ImageTensors` has, or the name of a whole task as `load_task` reads it, such as `"mnist[0,1,2]"`.
-        test_dataset: likewise; left out for a whole task.
-        validation_dataset: what the attacker chooses its learning rate on. None takes a fifth of each class of the
-            training images, at most 100, and always the same ones; the attacker draws from the others.
         most_budget: largest budget, in images a class.
         num_channels: as the model takes.
         processor: gives the image processor; called only where images have to be decoded.
-        labels: names of the classes, for tensors; None means their numbers.
-        num_classes: number of classes; None counts them.
-        image_column, label_column: columns of data sets; None finds them.
-        axis: `source_subset` or `novel_downstream`.
 
-    Returns:
-        The task, every split in memory.
-
-    Raises:
-        ConfigError: arguments contradict each other.
-        DataError: images or labels cannot be used.
+    The other arguments and the errors are those of `hf_dtl.metrics.attack.attack_model`.
     """
     given = {"train": train_dataset, "validation": validation_dataset, "test": test_dataset}
     given = {split: images for split, images in given.items() if images is not None}

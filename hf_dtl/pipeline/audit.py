@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from hf_dtl.audit.cells import AXIS_TITLES
 from hf_dtl.audit.published import check_finite
 from hf_dtl.audit.report import machine
 from hf_dtl.audit.suites import suite_of
-from hf_dtl.audit.unlearning import Unlearning
 from hf_dtl.data import check_forward
 from hf_dtl.errors import ConfigError, ModelError, OutputError
 from hf_dtl.fingerprint import fingerprint
@@ -218,31 +217,20 @@ class Audit:
     def report(self, records: Sequence[PiggybackRecord]) -> LeakageReport:
         """Put everything that was measured together; what could not be measured is said in the notes."""
         o, scenario, found = self.options, self.scenario, self.measured
-        unlearning = None
-        if isinstance(scenario, WholeTask):
-            if o.membership:
-                found.membership = scenario.infer_membership(self.models, found.notes)
-            target, source = found.accuracy["target"], found.accuracy["source"]
-        else:
-            images = {name: len(scenario.images[name]) for name in ("forget", "retain")}
-            unlearning = Unlearning(str(scenario.request), images, found.accuracy)
-            target, source = found.accuracy["test"], found.accuracy["forget"]
-        roles = ("undisposed", "scrubbed")
+        if o.membership and isinstance(scenario, WholeTask):
+            found.membership = scenario.infer_membership(self.models, found.notes)
+        findings = scenario.findings(found)
         return LeakageReport(
             method=o.method or public_name(o.scrubbed),
             seed=o.seed,
-            target_accuracy={role: target.get(role) for role in roles},
-            source_accuracy={role: source.get(role) for role in roles},
             piggyback=tuple(records),
-            membership=found.membership,
             target_margin=o.target_margin,
             settings=self._settings([*found.notes, *self._left_out(records)]),
             machine=machine(self.state.device) | {"processes": self.state.num_processes},
-            chance={task.name: 1 / len(task.labels) for task in self.attacked.values()},
-            unlearning=unlearning,
             weights=self._weights(),
             spec=scenario.public_spec(),
             suite=suite_of(self.attacks),
+            **findings,
         )
 
     def _weights(self) -> dict[str, str]:
@@ -276,9 +264,9 @@ class Audit:
         retain = self.attacked["source"].retain
         architectures = self.architectures["scrubbed"] == self.architectures["undisposed"]
         heads = {int(self.models[role].config.num_labels or 0) for role in ("undisposed", "scrubbed")}
-        public = replace(o, **{name: value for name, value in o.public().items() if isinstance(value, str)})
+        public, plain = o.public(), {f.name: f.default for f in fields(o)}
         names = {f"{name}_dataset": text for name, text in self.scenario.names.items()}
-        given = {"image_size": o.image_size, "processor": public.processor, "base_model": public.base_model}
+        given = {name: public[name] for name in ("image_size", "processor", "base_model")}
         return {
             **{role: public_name(place) for role, (place, _) in o.models.items()},
             **names,
@@ -286,7 +274,7 @@ class Audit:
             "retain_images": 0 if retain is None else len(retain.labels),
             # whether the scrubbed model's configuration and the seed are enough to draw the scratch models again
             "scratch_from_scrubbed": o.scratch is None and architectures and len(heads) == 1,
-            "command": command("audit", public, AuditOptions, names_of(names), self.state.num_processes),
+            "command": command("audit", public | names_of(names), plain, self.state.num_processes),
             "commits": {role: commit for role, commit in commits.items() if commit},
             "image_processor": type(self.processor).__name__,
             "images": self.scenario.counts(),

@@ -1,27 +1,27 @@
 """The command that repeats what a report speaks of."""
 
 import shlex
-from dataclasses import asdict, fields
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_OF_THE_RUN = ("output_dir", "resume", "save_steps", "goal")
 
-def command(name: str, options: Any, cls: type, instead: dict[str, Any], processes: int = 1) -> str:
+
+def command(name: str, chosen: Mapping[str, Any], plain: Mapping[str, Any], processes: int = 1) -> str:
     """Write a command with the options that differ from their defaults, without folders of the machine.
 
     Args:
         name: of the subcommand.
-        options: what was asked for.
-        cls: its dataclass.
-        instead: values in place of those of the options.
+        chosen: options by name.
+        plain: what they are where nobody gives them.
         processes: number of processes.
     """
     words = ["hf-dtl", name]
     if processes > 1:
         words = ["accelerate", "launch", "--num_processes", str(processes), "-m", "hf_dtl.cli", name]
-    plain = {f.name: f.default for f in fields(cls)}
-    for option, value in (asdict(options) | instead).items():
-        if value != plain[option] and option not in ("output_dir", "resume", "save_steps", "goal"):
+    for option, value in chosen.items():
+        if value != plain.get(option) and option not in _OF_THE_RUN:
             words += [f"--{option}", shlex.quote(_public(value))]
     return " ".join(words)
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_dtl.audit import LeakageReport
-from hf_dtl.audit.report import machine
+from hf_dtl.audit.report import machine, without_folders
 from hf_dtl.audit.suites import suite_of
-from hf_dtl.audit.unlearning import ROLES
 from hf_dtl.errors import ConfigError
 from hf_dtl.hub.staging import REPORT
 from hf_dtl.methods.by_name import MethodChoice
@@ -16,7 +15,7 @@ from hf_dtl.models.loading import quiet
 from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.job import Job
-from hf_dtl.pipeline.options import check_names
+from hf_dtl.pipeline.options import Options, check_names
 from hf_dtl.pipeline.outputs import Scrubbed, write_outputs
 from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
@@ -78,9 +77,9 @@ class ForgetResult:
     def _change(self, options: dict[str, Any]) -> None:
         """Take other options of the audit than those that the run was started with."""
         check_names(options, ForgetOptions)
-        wrong = options.keys() - ForgetOptions.FREE | options.keys() & {"method", "novel", "output_dir"}
+        wrong = options.keys() - Options.FREE | options.keys() & {"output_dir", "use_cpu"}
         if wrong:
-            raise ConfigError(f"{', '.join(sorted(wrong))}: not an option of the audit; give it to forget(...).")
+            raise ConfigError(f"{', '.join(sorted(wrong))}: no option of the audit of a run; give it to forget(...).")
         given = {name: _text(value) for name, value in options.items()}
         self.job.options = replace(self.job.options, **given)
         self.job.__dict__.pop("attacks", None)
@@ -152,29 +151,29 @@ def audit_one(
         references: by role, the undisposed model among them.
         before: what they answer, which all methods share.
     """
-    found = before + job.measure({"scrubbed": scrubbed})
-    found.membership.sort(key=lambda row: ROLES.index(row["model"]))
-    records = job.attack({"undisposed": references["undisposed"], "scrubbed": scrubbed, **references})
-    return job.report(choice, found, records, _facts(job, choice, found))
-
-
-def _facts(job: Job, choice: MethodChoice, found: Measured) -> dict[str, Any]:
-    """What every report says besides its numbers."""
     o, scenario = job.options, job.scenario
+    found = before + job.measure({"scrubbed": scrubbed})
+    records = job.attack({"undisposed": references["undisposed"], "scrubbed": scrubbed, **references})
+    cost = {"scrubbed": job.cost(job.disposal_stage(choice)), "retrained": job.cost("retrained")}
+    findings = scenario.findings(found, cost)
     settings = o.recorded() | {f"{name}_dataset": text for name, text in scenario.names.items()}
     settings |= {
-        "command": command("forget", o, ForgetOptions, {"method": choice.text}),
+        "command": command("forget", asdict(o) | {"method": choice.text}, o.plain()),
         "audit": asdict(job.attacks),
         "disposal": job.settings_of(choice),
         "images": scenario.counts(),
         "notes": list(found.notes),
     }
-    return {
-        "settings": settings,
-        "machine": machine(job.state.device),
-        "spec": scenario.public_spec(),
-        "suite": suite_of(job.attacks),
-    }
+    return LeakageReport(
+        method=without_folders(choice.text),
+        seed=o.seed,
+        piggyback=tuple(records),
+        settings=settings,
+        machine=machine(job.state.device),
+        spec=scenario.public_spec(),
+        suite=suite_of(job.attacks),
+        **findings,
+    )
 
 
 def _text(value: Any) -> Any:

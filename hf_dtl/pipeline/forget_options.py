@@ -218,6 +218,11 @@ class ForgetOptions(Options):
         """Every option that decides a result and is not the kind's default, for the report."""
         return {k: v for k, v in asdict(self).items() if k not in ("output_dir", "method", "goal", "save_steps")}
 
+    def plain(self) -> dict[str, Any]:
+        """What the options of such a request are where nobody gives them."""
+        plain = asdict(ForgetOptions(forget=self.forget, model=self.model, method=self.method))
+        return plain | {"forget": ForgetOptions.forget, "model": None, "method": None}
+
     def disposal(self) -> dict[str, Any]:
         """Options of the disposal."""
         return {name: getattr(self, name) for name in self.DISPOSAL}

@@ -20,7 +20,7 @@ from transformers import (
     ViTConfig,
 )
 
-from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, run_audit
+from hf_dtl.audit import AttackConfig, AttackedTask, PiggybackRecord, run_audit
 from hf_dtl.audit.attacks import parse_attacks
 from hf_dtl.data import default_processor, embedded_processor, load_processor
 from hf_dtl.errors import ConfigError
@@ -343,12 +343,6 @@ class Job(ABC):
             models, attacked, self.attacks, store=self.run.folder / store, progress=progress, device=self.state.device
         )
 
-    @abstractmethod
-    def report(
-        self, choice: MethodChoice, found: Measured, records: Sequence[PiggybackRecord], settings: dict[str, Any]
-    ) -> LeakageReport:
-        """Put together what was measured and attacked."""
-
     def save(self, model: Any, folder: Path) -> None:
         """Write a model and its processor, to be published or kept."""
         model.cpu().save_pretrained(folder)
@@ -357,10 +351,6 @@ class Job(ABC):
     def keep(self, choice: MethodChoice, model: Any, folder: Path) -> None:
         """Write what a later request on the scrubbed model needs beside it; it is not published."""
         return None
-
-    def public_labels(self, model: Any) -> Any:
-        """Labels of what `save` writes, as a card takes them."""
-        return model.config.id2label
 
 
 _CANNOT = {

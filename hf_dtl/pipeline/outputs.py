@@ -1,7 +1,6 @@
 """What a run leaves in its output folder: models, reports, cards, tables and plots, each replaced in one step."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from hf_dtl.audit import LeakageReport, comparison_markdown, markdown_table, plot_comparison
 from hf_dtl.audit.plots.disposal import plot_disposal
-from hf_dtl.hub import leakage_card, weights_sha256
+from hf_dtl.hub import add_evidence, weights_sha256
 from hf_dtl.hub.staging import REPORT
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.pipeline.job import Job
@@ -32,7 +31,7 @@ def write_method(job: Job, result: Scrubbed, folder: Path, compared: Sequence[Le
         The report, with the hashes of the weights that were written.
     """
     plots = fresh_folder(folder / "plots")
-    pictures = result.report.plot(plots)
+    result.report.plot(plots)
     stage = job.run.folder / "stages" / job.disposal_stage(result.choice)
     log = json.loads((stage / "log.json").read_text(encoding="utf-8"))
     plot_disposal(log, f"Disposal by {result.choice.text}", plots / "disposal.png")
@@ -42,18 +41,8 @@ def write_method(job: Job, result: Scrubbed, folder: Path, compared: Sequence[Le
     scrubbed = fresh_folder(folder / "scrubbed")
     job.save(result.model, scrubbed)
     report = replace(result.report, weights=weights_sha256(scrubbed))
-    (scrubbed / "plots").mkdir()
-    for picture in pictures:
-        shutil.copy(picture, scrubbed / "plots")
     base = job.options.model
-    card = leakage_card(
-        report,
-        base_model=base if base and not Path(base).exists() else None,
-        model_labels=job.public_labels(result.model),
-        plots=[f"plots/{picture.name}" for picture in pictures if picture.suffix == ".png"],
-    )
-    card.save(scrubbed / "README.md")
-    report.save(scrubbed / REPORT)
+    add_evidence(scrubbed, report, base_model=base if base and not Path(base).exists() else None)
 
     replace_folder(plots, folder / "plots")
     replace_folder(scrubbed, folder / "scrubbed")

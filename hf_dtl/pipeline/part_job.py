@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_dtl.audit import LeakageReport, PiggybackRecord, scratch_models
-from hf_dtl.audit.report import without_folders
-from hf_dtl.audit.unlearning import Unlearning
+from hf_dtl.audit import scratch_models
 from hf_dtl.data import check_forward
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.methods.by_name import MethodChoice
@@ -173,26 +171,3 @@ class PartJob(Job):
         for model in (model for model in models.values() if isinstance(model, PreTrainedModel)):
             model.to(self.state.device)  # type: ignore[arg-type]
         return self.scenario.measure(models, self.state.device, splits, membership=membership)
-
-    def report(
-        self, choice: MethodChoice, found: Measured, records: Sequence[PiggybackRecord], settings: dict[str, Any]
-    ) -> LeakageReport:
-        scenario = self.scenario
-        unlearning = Unlearning(
-            request=str(scenario.request),
-            images={name: len(self.images[name]) for name in ("forget", "retain")},
-            accuracy=found.accuracy,
-            cost={"scrubbed": self.cost(self.disposal_stage(choice)), "retrained": self.cost("retrained")},
-        )
-        target, source = found.accuracy["test"], found.accuracy["forget"]
-        return LeakageReport(
-            method=without_folders(choice.text),
-            seed=self.options.seed,
-            target_accuracy={role: target[role] for role in ("undisposed", "scrubbed")},
-            source_accuracy={role: source[role] for role in ("undisposed", "scrubbed")},
-            piggyback=tuple(records),
-            membership=found.membership,
-            chance={scenario.attacked["source"].name: 1 / len(scenario.labels)},
-            unlearning=unlearning,
-            **settings,
-        )

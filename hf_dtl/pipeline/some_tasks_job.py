@@ -4,18 +4,15 @@ import copy
 import dataclasses
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import Trainer
 
-from hf_dtl.audit import LeakageReport, PiggybackRecord, scratch_models
-from hf_dtl.audit.report import without_folders
-from hf_dtl.audit.tasks import TaskScores
+from hf_dtl.audit import PiggybackRecord, scratch_models
 from hf_dtl.data import MultiTaskImages, check_forward, default_processor, load_processor
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.methods.by_name import MethodChoice, parse_method
@@ -24,7 +21,7 @@ from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.job import Job
 from hf_dtl.pipeline.stages import fresh_folder, replace_folder
 from hf_dtl.scenarios.scenario import Measured
-from hf_dtl.scenarios.some_tasks import SPLITS, SomeTasks
+from hf_dtl.scenarios.some_tasks import SomeTasks
 from hf_dtl.trainers.learning_rates import TRAIN
 from hf_dtl.trainers.multitask_training import MultiTaskTrainer, MultiTaskTrainingConfig, with_task_heads
 from hf_dtl.trainers.request import Request
@@ -225,46 +222,6 @@ class SomeTasksJob(Job):
             records += self.attack_on(plain, {task: attacked}, store, progress=progress)
         return records
 
-    def report(
-        self, choice: MethodChoice, found: Measured, records: Sequence[PiggybackRecord], settings: dict[str, Any]
-    ) -> LeakageReport:
-        scenario, scores = self.scenario, found.accuracy
-        roles = list(scores[scenario.forgotten[0]]["test"])
-        notes = settings["settings"]["notes"]
-        impacts = {role: scenario.impact(scores, role, notes) for role in roles}
-        aucs = {(row["task"], row["model"]): row["auc"] for row in found.membership}
-        tasks = {
-            task: TaskScores(
-                kind="classes" if names else "regression",
-                forgotten=task in scenario.forgotten,
-                scores={split: scores[task][split] for split in SPLITS},
-                uis={role: i.by_task[task] for role, i in impacts.items() if i is not None and task in i.by_task},
-                membership_auc={role: aucs[task, role] for role in roles if (task, role) in aucs},
-                dataset=scenario.attacked[task].name if task in scenario.attacked else None,
-            )
-            for task, names in scenario.tasks.items()
-        }
-        classes = [task for task, names in scenario.tasks.items() if names]
-        forgotten = [task for task in classes if task in scenario.forgotten]
-
-        def mean(chosen: list[str], split: str) -> dict[str, float | None]:
-            return {
-                role: fmean(scores[task][split][role] for task in chosen) if chosen else None
-                for role in ("undisposed", "scrubbed")
-            }
-
-        return LeakageReport(
-            method=without_folders(choice.text),
-            seed=self.options.seed,
-            target_accuracy=mean(classes, "test"),
-            source_accuracy=mean(forgotten, "forget"),
-            piggyback=tuple(records),
-            membership=found.membership,
-            chance={scenario.attacked[task].name: 1 / len(scenario.tasks[task]) for task in scenario.attacked},
-            tasks=tasks,
-            **settings,
-        )
-
     def save(self, model: MultiHeadClassifier, folder: Path) -> None:
         """Write each task's plain model and its processor into a folder of its own."""
         for task in self.scenario.tasks:
@@ -277,9 +234,6 @@ class SomeTasksJob(Job):
         model.cpu().save(new)
         self.processor.save_pretrained(new)
         replace_folder(new, folder / "all_tasks")
-
-    def public_labels(self, model: MultiHeadClassifier) -> dict[str, tuple[str, ...]]:
-        return {task: labels or (task,) for task, labels in model.labels.items()}
 
 
 _SHOWN = ("retain_loss", "source_loss")

@@ -19,7 +19,7 @@ from hf_dtl.audit import (
     run_audit,
     scratch_models,
 )
-from hf_dtl.audit.attacks import ATTACK_SETS, parse_attacks
+from hf_dtl.audit.attacks import attack_sets, parse_attacks
 from hf_dtl.data import load_processor
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
 from hf_dtl.hub import weights_sha256
@@ -176,7 +176,7 @@ def _config(report: LeakageReport, options: VerifyOptions) -> tuple[AttackConfig
 def _among(name: str, wanted: Sequence[Any], there: Sequence[Any], sets: str = "") -> tuple[Any, ...]:
     """Those of the report's values that are wanted; of a named set of attacks the report may lack some."""
     words = [word.strip() for word in sets.split(",")]
-    named_sets = {attack for word in words if word in ATTACK_SETS for attack in parse_attacks(word)}
+    named_sets = {attack for word in words for attack in attack_sets().get(word, ())}
     unknown = [value for value in wanted if value not in there and value not in named_sets]
     chosen = tuple(value for value in there if value in wanted)
     if unknown or not chosen:

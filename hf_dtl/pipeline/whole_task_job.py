@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from hf_dtl.audit import LeakageReport, PiggybackRecord, scratch_models
+from hf_dtl.audit import scratch_models
 from hf_dtl.data import check_forward
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -157,20 +157,6 @@ class WholeTaskJob(Job):
             own = heads.export("source") if role == "undisposed" else with_head(plain[role], heads, "source")
             source[role] = own.to(device)
         return self.scenario.measure(plain, source)
-
-    def report(
-        self, choice: MethodChoice, found: Measured, records: Sequence[PiggybackRecord], settings: dict[str, Any]
-    ) -> LeakageReport:
-        tasks = self.scenario.tasks
-        return LeakageReport(
-            method=choice.text,
-            seed=self.options.seed,
-            target_accuracy=found.accuracy["target"],
-            source_accuracy=found.accuracy["source"],
-            piggyback=tuple(records),
-            chance={tasks[name].name: 1 / len(tasks[name].labels) for name in self.scenario.attacked},
-            **settings,
-        )
 
 
 def with_new_head(model: PreTrainedModel, labels: Sequence[str], seed: int) -> PreTrainedModel:

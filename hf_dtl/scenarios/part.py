@@ -1,6 +1,6 @@
 """A part of one data set is forgotten: classes, listed rows, a column's value, or a random share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import AttackedTask, membership_inference
-from hf_dtl.audit.unlearning import ROLES
+from hf_dtl.audit.unlearning import ROLES, Unlearning
 from hf_dtl.data import Division, ForgetRequest, ImageTensors, TaskData, load_task
 from hf_dtl.errors import DataError, ModelError
 from hf_dtl.models.labels import published_rows
@@ -22,6 +22,7 @@ from hf_dtl.scenarios.scenario import (
     Models,
     Scenario,
     accuracies,
+    both,
     channels_of,
     check_budget,
     in_memory,
@@ -162,8 +163,17 @@ class Part(Scenario):
         for role, model in models.items() if membership else ():
             if isinstance(model, PreTrainedModel):
                 found.membership += self._membership(model, role, found.notes)
-        found.membership.sort(key=lambda row: ROLES.index(row["model"]))
         return found
+
+    def findings(self, found: Measured, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        images = {name: len(self.images[name]) for name in ("forget", "retain")}
+        return {
+            "target_accuracy": both(found.accuracy["test"]),
+            "source_accuracy": both(found.accuracy["forget"]),
+            "membership": sorted(found.membership, key=lambda row: ROLES.index(row["model"])),
+            "chance": {self.attacked["source"].name: 1 / len(self.labels)},
+            "unlearning": Unlearning(str(self.request), images, found.accuracy, dict(cost or {})),
+        }
 
     def _split(self, name: str) -> Images:
         """Images by the name that a report gives them: what it calls test images are validation images in tuning."""

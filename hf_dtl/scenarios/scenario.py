@@ -112,6 +112,15 @@ class Scenario(ABC):
         """Number of images by name, for the report."""
         return {name: len(images) for name, images in self.images.items()}
 
+    @abstractmethod
+    def findings(self, found: Measured, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What was measured as a report holds it: the fields of `LeakageReport` that depend on the kind of scenario.
+
+        Args:
+            found: of the undisposed and the scrubbed model, and the retrained one where there is one.
+            cost: of the trainings by role, where it is known.
+        """
+
     def with_test(self, split: str) -> Self:
         """The same images with every number taken on another split; `validation` is for tuning."""
         other = copy.copy(self)
@@ -161,6 +170,11 @@ def check_budget(counts: Sequence[int], labels: Sequence[str], budget: int, name
             f"A budget of {budget} images a class cannot be drawn from '{name}': of its training images the class "
             f"{', '.join(few)}. Use --budgets up to {min(counts)}, or give more images."
         )
+
+
+def both(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Those of the undisposed and the scrubbed model."""
+    return {role: values.get(role) for role in ("undisposed", "scrubbed")}
 
 
 def accuracies(models: Models, images: Images, device: torch.device) -> dict[str, float]:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
 import datasets
@@ -13,6 +14,7 @@ from transformers import BaseImageProcessor
 
 from hf_dtl.audit import AttackedTask, membership_inference
 from hf_dtl.audit.task import draw_up_to
+from hf_dtl.audit.tasks import TaskScores
 from hf_dtl.data import (
     ForgetRequest,
     ImageTensors,
@@ -26,7 +28,7 @@ from hf_dtl.data.multitask import Tasks
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.functional.metrics import TaskImpact, task_impact
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.scenarios.scenario import POOL, Measured, Scenario, channels_of, check_budget
+from hf_dtl.scenarios.scenario import POOL, Measured, Scenario, both, channels_of, check_budget
 from hf_dtl.scenarios.spec import Kind
 from hf_dtl.trainers.multitask_training import predict_tasks
 
@@ -222,6 +224,37 @@ class SomeTasks(Scenario):
             else:
                 found.append(dataclasses.asdict(result) | {"task": task})
         return found
+
+    def findings(self, found: Measured, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        scores, aucs = found.accuracy, {(row["task"], row["model"]): row["auc"] for row in found.membership}
+        roles = list(scores[self.forgotten[0]]["test"])
+        impacts = {role: self.impact(scores, role, found.notes) for role in roles}
+        tasks = {
+            task: TaskScores(
+                kind="classes" if names else "regression",
+                forgotten=task in self.forgotten,
+                scores=scores[task],
+                uis={role: i.by_task[task] for role, i in impacts.items() if i is not None and task in i.by_task},
+                membership_auc={role: aucs[task, role] for role in roles if (task, role) in aucs},
+                dataset=self.attacked[task].name if task in self.attacked else None,
+            )
+            for task, names in self.tasks.items()
+        }
+        classes = [task for task, names in self.tasks.items() if names]
+        forgotten = [task for task in classes if task in self.forgotten]
+
+        def mean(chosen: list[str], split: str) -> dict[str, float | None]:
+            return both(
+                {role: fmean(scores[task][split][role] for task in chosen) if chosen else None for role in roles}
+            )
+
+        return {
+            "target_accuracy": mean(classes, "test"),
+            "source_accuracy": mean(forgotten, "forget"),
+            "membership": found.membership,
+            "chance": {task.name: 1 / len(task.labels) for task in self.attacked.values()},
+            "tasks": tasks,
+        }
 
     def impact(self, scores: Mapping[str, Scores], role: str, notes: list[str]) -> TaskImpact | None:
         """Unlearning Impact Scores of one model; a regression's score below 0 counts as 0.

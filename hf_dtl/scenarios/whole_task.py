@@ -15,7 +15,7 @@ from hf_dtl.audit.task import draw_up_to
 from hf_dtl.data import TaskData, check_disjoint, load_task
 from hf_dtl.errors import DataError
 from hf_dtl.models.published_heads import PublishedHeads, numbered
-from hf_dtl.scenarios.scenario import Images, Measured, Scenario, channels_of, check_budget, in_memory
+from hf_dtl.scenarios.scenario import Images, Measured, Scenario, both, channels_of, check_budget, in_memory
 from hf_dtl.scenarios.spec import Kind
 
 SPLITS = ("train", "validation", "test")
@@ -144,6 +144,14 @@ class WholeTask(Scenario):
             return accuracy(model, test)
         rows = getattr(self.heads, task)[role]
         return None if rows is None else accuracy(model, numbered(test, rows))
+
+    def findings(self, found: Measured, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return {
+            "target_accuracy": both(found.accuracy["target"]),
+            "source_accuracy": both(found.accuracy["source"]),
+            "membership": found.membership,
+            "chance": {self.tasks[name].name: 1 / len(self.tasks[name].labels) for name in AXES.keys() & self.tasks},
+        }
 
     def infer_membership(self, models: Mapping[str, PreTrainedModel], notes: list[str]) -> list[dict[str, Any]]:
         """Tell the source train split from the source test split by the answers of the published heads.

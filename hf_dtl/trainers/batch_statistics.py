@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,9 +19,7 @@ from hf_dtl.trainers.trainer import UnlearningTrainer
 class BatchStatisticsConfig(UnlearningConfig):
     """Options of `BatchStatisticsTrainer`: those of `UnlearningConfig`."""
 
-    ddp_broadcast_buffers: bool | None = field(
-        default=False, metadata={"help": "Not needed: running statistics are the same on every process."}
-    )
+    ddp_broadcast_buffers: bool | None = False  # running statistics are the same on every process
 
 
 class BatchStatisticsTrainer(UnlearningTrainer):

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -12,10 +12,23 @@ from transformers import TrainingArguments
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
 from hf_dtl.trainers.learning_rates import DISPOSE, UNLEARN, VIT_B, rate
-from hf_dtl.trainers.option_fields import check_options, inherit_options
+from hf_dtl.trainers.option_fields import check_options, inherit_options, option
 from hf_dtl.trainers.request import Kind, Request
 from hf_dtl.trainers.streams import Chunking, PairedStreams, labels_of
 
+DISPOSAL = frozenset({"forget_weight", "max_forget_grad_norm"})
+"""Options of the disposal loss."""
+RETENTION = frozenset(
+    {
+        "retain_inputs",
+        "retain_augmentation",
+        "distillation_weight",
+        "temperature",
+        "target_ce_weight",
+        "per_device_retain_batch_size",
+    }
+)
+"""Options of the retention loss."""
 _STEPS: dict[Kind, int] = {"task": 300, "part": 100, "tasks": 100}
 
 
@@ -37,77 +50,65 @@ class UnlearningConfig(TrainingArguments):
             instead.
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        inherit_options(cls)
-
     retains: ClassVar[bool] = True  # whether the method has a retention loss
     least_classes: ClassVar[int] = 1  # classes that the forget images must have
     kinds: ClassVar[frozenset[Kind]] = frozenset({"task", "part"})  # of requests that the method serves
     wants_layer_inputs: ClassVar[bool] = False  # whether moments of the layer inputs spare it a pass over the data
+    unused: ClassVar[frozenset[str]] = frozenset()  # options that it has no use for: they keep their defaults
 
-    forget_weight: float = field(
-        default=1.0, metadata={"help": "Weight (lambda) of the disposal loss against the retention loss, >= 0."}
+    forget_weight: float = option(1.0, "Weight (lambda) of the disposal loss against the retention loss, >= 0.", low=0)
+    max_forget_grad_norm: float = option(
+        1.0,
+        "Bound on the norm of the disposal gradient, before its weight and before retention is added; disposal losses "
+        "are unbounded below. 0 switches the bound off.",
+        low=0,
     )
-    max_forget_grad_norm: float = field(
-        default=1.0,
-        metadata={
-            "help": "Bound on the norm of the disposal gradient, before its weight and before retention is added; "
-            "disposal losses are unbounded below. 0 switches the bound off."
-        },
+    num_chunks: int = option(
+        4, "Chunks that the forget images of one optimizer step form, over all processes together.", low=1
     )
-    num_chunks: int = field(
-        default=4,
-        metadata={"help": "Chunks that the forget images of one optimizer step form, over all processes together."},
+    chunking: Chunking = option(
+        "class",
+        "How chunks are formed: 'class' (each chunk holds its own classes) or 'random' (each is drawn from all forget "
+        "data).",
     )
-    chunking: Chunking = field(
-        default="class",
-        metadata={
-            "help": "How chunks are formed: 'class' (each chunk holds its own classes) or 'random' (each chunk is "
-            "drawn from all forget data)."
-        },
+    retain_inputs: Literal["target", "source", "both"] = option(
+        "target",
+        "Images on which the frozen original model is distilled: 'target', 'source' or 'both'. Distilling on source "
+        "images keeps features of the source task.",
     )
-    retain_inputs: Literal["target", "source", "both"] = field(
-        default="target",
-        metadata={
-            "help": "Images on which the frozen original model is distilled: 'target', 'source' or 'both'. Distilling "
-            "on source images keeps features of the source task."
-        },
+    retain_augmentation: Augmentation = option(
+        "affine",
+        "Random transforms of the target images: 'none', 'affine' or 'affine_flip' (mirrored too). The frozen model "
+        "names what it sees on the same images.",
     )
-    retain_augmentation: Augmentation = field(
-        default="affine",
-        metadata={
-            "help": "Random transforms of the target images: 'none', 'affine' or 'affine_flip' (mirrored too). The "
-            "frozen model names what it sees on the same images."
-        },
+    distillation_weight: float = option(
+        1.0, "Weight of the distillation from the frozen original model, >= 0. 0 leaves the cross-entropy.", low=0
     )
-    distillation_weight: float = field(
-        default=1.0,
-        metadata={
-            "help": "Weight of the distillation from the frozen original model, >= 0. 0 leaves the cross-entropy."
-        },
+    temperature: float = option(2.0, "Temperature of the distillation, > 0.", above=0)
+    target_ce_weight: float = option(
+        1.0, "Weight of an additional cross-entropy on the retain images' labels, >= 0.", low=0
     )
-    temperature: float = field(default=2.0, metadata={"help": "Temperature of the distillation, > 0."})
-    target_ce_weight: float = field(
-        default=1.0, metadata={"help": "Weight of an additional cross-entropy on the retain images' labels, >= 0."}
+    per_device_retain_batch_size: int | None = option(
+        None, "Retain images a step and device; default: per_device_train_batch_size.", low=1
     )
-    per_device_retain_batch_size: int | None = field(
-        default=None, metadata={"help": "Retain images a step and device; default: per_device_train_batch_size."}
+    forget_task: str = option("source", "Head whose task is disposed of; it stays frozen.")
+    retain_task: str = option("target", "Head whose task is kept and exported.")
+    remove_unused_columns: bool = option(False, "Must stay False: the image columns are read by this library.")
+    ddp_find_unused_parameters: bool | None = option(
+        False, "Not needed: parameters without a gradient are frozen beforehand."
     )
-    forget_task: str = field(default="source", metadata={"help": "Head whose task is disposed of; it stays frozen."})
-    retain_task: str = field(default="target", metadata={"help": "Head whose task is kept and exported."})
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay False: the image columns are read by this library."}
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Not needed: parameters without a gradient are frozen beforehand."}
-    )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        inherit_options(cls)
 
     def __post_init__(self):
         self._refuse_unsupported()
+        for name in self.unused:
+            setattr(self, name, getattr(type(self), name))
         super().__post_init__()
         check_options(self)
-        self._check_ranges()
+        self._check_together()
         if self.activation_checkpointing:
             # The reentrant kind cannot be differentiated through `torch.autograd.grad`.
             self.activation_checkpointing_kwargs = dict(self.activation_checkpointing_kwargs or {})
@@ -149,26 +150,7 @@ class UnlearningConfig(TrainingArguments):
                     f"The launcher asks for {variable}={value}, which is not supported. Instead: {remedy}."
                 )
 
-    def _check_ranges(self) -> None:
-        for name, low, strict in (
-            ("forget_weight", 0, False),
-            ("max_forget_grad_norm", 0, False),
-            ("num_chunks", 1, False),
-            ("temperature", 0, True),
-            ("distillation_weight", 0, False),
-            ("target_ce_weight", 0, False),
-            ("per_device_retain_batch_size", 1, False),
-        ):
-            value = getattr(self, name)
-            if value is not None and not (value > low or (value == low and not strict)):
-                raise ConfigError(f"{name}={value} must be {'>' if strict else '>='} {low}.")
-        for name, allowed in (
-            ("chunking", get_args(Chunking)),
-            ("retain_inputs", ("target", "source", "both")),
-            ("retain_augmentation", get_args(Augmentation)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; use one of: {', '.join(allowed)}.")
+    def _check_together(self) -> None:
         if self.retains and not self.distillation_weight and not self.target_ce_weight:
             raise ConfigError(
                 "distillation_weight=0 and target_ce_weight=0 leave nothing that retains; raise one of them."
@@ -279,11 +261,6 @@ class WholeBatchConfig(UnlearningConfig):
     but `max_grad_norm` bounds the gradient.
     """
 
-    max_forget_grad_norm: float = field(
-        default=0.0, metadata={"help": "Bound on the norm of the disposal gradient, before its weight; 0: no bound."}
-    )
-    num_chunks: int = field(
-        default=1,
-        metadata={"help": "Chunks that the forget images of one optimizer step form, over all processes together."},
-    )
-    chunking: Chunking = field(default="random", metadata={"help": "How chunks are formed: 'random' or 'class'."})
+    max_forget_grad_norm: float = 0.0
+    num_chunks: int = 1
+    chunking: Chunking = "random"

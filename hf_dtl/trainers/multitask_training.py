@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, default_collate
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+from transformers import EvalPrediction, PreTrainedModel, TrainingArguments
 
 from hf_dtl.data import MultiTaskImages, load_multitask_images
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.functional import Augmentation, augment
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.every_head import SavesEveryHead
+from hf_dtl.trainers.loading import freeze_unused, items_of
+from hf_dtl.trainers.saving import SavingTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class MultiTaskTrainingConfig(TrainingArguments):
         self.label_names = ["labels"]
 
 
-class MultiTaskTrainer(SavesEveryHead, Trainer):
+class MultiTaskTrainer(SavingTrainer):
     """A `transformers.Trainer` that trains a `MultiHeadClassifier` on all tasks of its data.
 
     `evaluate()` gives `eval_<task>_accuracy`, or `eval_<task>_mean_absolute_error` for a regression task, beside the
@@ -134,21 +135,12 @@ class MultiTaskTrainer(SavesEveryHead, Trainer):
             **kwargs,
         )
         self._micro_batch = 0
-        self._freeze_unused()
-
-    def _freeze_unused(self) -> None:
-        """Freeze what gets no gradient from a trained task (other heads, mask tokens): DDP waits for every one."""
-        model: MultiHeadClassifier = self.model
-        image = self.train_dataset[0]["pixel_values"].unsqueeze(0).to(self.args.device)
-        names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
-        outputs = model.eval()(image)
-        loss = sum(outputs[task].float().sum() for task in self.weights)
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        unused = [(n, p) for n, p, g in zip(names, parameters, gradients, strict=True) if g is None]
-        for _, parameter in unused:
-            parameter.requires_grad_(False)
-        if unused:
-            logger.info("Frozen, because no trained task uses them: %s", ", ".join(n for n, _ in unused))
+        for task, head in self.model.heads.items():
+            if task not in self.weights:
+                head.requires_grad_(False)
+        freeze_unused(
+            self.model, self.train_dataset, lambda x: torch.cat([self.model(x)[t] for t in self.weights], -1)
+        )
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
         """One micro-batch; they are numbered within the optimizer step."""
@@ -299,15 +291,7 @@ class _Pixels(Dataset[Tensor]):
 
 def _images(dataset: Any, model: MultiHeadClassifier, processing_class) -> MultiTaskImages | None:
     """Decode and process a `datasets.Dataset`; leave other data sets as they are."""
-    if not isinstance(dataset, datasets.Dataset):
-        return dataset
-    if processing_class is None:
-        raise ConfigError(
-            "A `datasets.Dataset` of images needs the model's image processor: give processing_class=..., for example "
-            "`AutoImageProcessor.from_pretrained(...)`, or a MultiTaskImages."
-        )
-    channels = getattr(model.backbone.config, "num_channels", 3)
-    return load_multitask_images(dataset, processing_class, num_channels=channels)
+    return items_of(dataset, model, processing_class, load_multitask_images)
 
 
 def _check_labels(model: MultiHeadClassifier, images: MultiTaskImages) -> None:

@@ -1,11 +1,18 @@
 """Options of a method as fields of its config: a help text and a range beside each, checked in one place."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, Literal, get_args, get_origin
 
 from hf_dtl.errors import ConfigError
+
+
+class Explanation(str):
+    """A help text with the range of its option: `HfArgumentParser` hands all other metadata on to argparse."""
+
+    limits: dict[str, Any]
 
 
 def option(
@@ -17,7 +24,7 @@ def option(
     high: float | None = None,
     finite: bool = False,
     choices: Collection[str] | None = None,
-    hint: str = "",
+    says: str = "",
 ) -> Any:
     """A dataclass field with a help text, and what its value may be; None is always allowed.
 
@@ -28,15 +35,18 @@ def option(
         high: largest value.
         finite: whether infinity is refused.
         choices: the values that there are; default: those of a `Literal`.
-        hint: said after the range to who leaves it.
+        says: what it must be, in words; default: the range.
     """
-    limits = {"low": low, "above": above, "high": high, "finite": finite, "choices": choices, "hint": hint}
-    return field(default=default, metadata={"help": help, "limits": limits})
+    text = Explanation(help)
+    text.limits = {"low": low, "above": above, "high": high, "finite": finite, "choices": choices, "says": says}
+    return field(default=default, metadata={"help": text})
 
 
 def inherit_options(config_class: type) -> None:
     """Let a config change the default of an inherited option by a plain value: help and range stay as they are."""
-    known: dict[str, Field] = getattr(config_class, "__dataclass_fields__", {})
+    known: dict[str, Field] = {}
+    for parent in reversed(config_class.__mro__[1:]):
+        known |= parent.__dict__.get("__dataclass_fields__", {})
     for name in config_class.__dict__.get("__annotations__", {}):
         value = config_class.__dict__.get(name, MISSING)
         if name in known and value is not MISSING and not isinstance(value, Field):
@@ -50,15 +60,16 @@ def check_options(config: Any) -> None:
         ConfigError: with the option, its value, and what it may be.
     """
     for own in fields(config):
-        value, limits = getattr(config, own.name), own.metadata.get("limits")
-        if limits is None or value is None:
+        value, text = getattr(config, own.name), own.metadata.get("help")
+        if value is None or not isinstance(text, Explanation):
             continue
+        limits = text.limits
         there = limits["choices"] or (get_args(own.type) if get_origin(own.type) is Literal else None)
         if there is not None and value not in there:
             refusal = "must be" if limits["choices"] else "is unknown; use"
             raise ConfigError(f"{own.name}={value!r} {refusal} one of: {', '.join(there)}.")
         if there is None and not _within(value, **limits):
-            raise ConfigError(f"{own.name}={value} must be {_range(**limits)}{limits['hint']}.")
+            raise ConfigError(f"{own.name}={value} must be {limits['says'] or _range(**limits)}.")
 
 
 def _within(value: float, low: Any, above: Any, high: Any, finite: bool, **_: Any) -> bool:
@@ -70,3 +81,19 @@ def _range(low: Any, above: Any, high: Any, finite: bool, **_: Any) -> str:
     if high is not None:
         return f"in ({above}, {high}]" if low is None else f"in {low}..{high}"
     return (f">= {low}" if above is None else f"> {above}") + (" and finite" if finite else "")
+
+
+@contextmanager
+def refused(before: str = "", remedy: str = "") -> Iterator[None]:
+    """Turn a `ValueError` into a `ConfigError` that says what to do.
+
+    Args:
+        before, remedy: put before and after its text.
+
+    Raises:
+        ConfigError: instead of a `ValueError`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{before}{error}{remedy and f' {remedy}'}") from None

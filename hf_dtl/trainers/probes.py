@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hf_dtl.errors import ConfigError
 from hf_dtl.functional.collision import Reduce
+from hf_dtl.trainers.chunks import Chunk
 from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.option_fields import option
 from hf_dtl.trainers.trainer import UnlearningTrainer
 
 
@@ -149,37 +150,15 @@ class ProbeConfig(UnlearningConfig):
         depths, refresh_every, probe_images, probe_steps, probe_updates, probe_hidden, probe_learning_rate.
     """
 
-    depths: Literal["all", "final"] = field(
-        default="all", metadata={"help": "What probes read: 'all' depths of the backbone, or the 'final' features."}
+    depths: Literal["all", "final"] = option(
+        "all", "What probes read: 'all' depths of the backbone, or the 'final' features."
     )
-    refresh_every: int = field(
-        default=40, metadata={"help": "Steps after which the probes are drawn anew and fitted from scratch, >= 1."}
-    )
-    probe_images: int = field(default=512, metadata={"help": "Forget images, drawn anew, that they are fitted to."})
-    probe_steps: int = field(
-        default=100, metadata={"help": "AdamW steps of that fit, 64 images each, >= 0. 0 leaves them random."}
-    )
-    probe_updates: int = field(
-        default=2, metadata={"help": "Further steps after each step of the model, on its forget images, >= 0."}
-    )
-    probe_hidden: int = field(default=64, metadata={"help": "Width of the probes' hidden layer; 0: linear probes."})
-    probe_learning_rate: float = field(default=3e-3, metadata={"help": "Learning rate of the probes' AdamW, > 0."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name, low in (
-            ("refresh_every", 1),
-            ("probe_images", 1),
-            ("probe_steps", 0),
-            ("probe_updates", 0),
-            ("probe_hidden", 0),
-        ):
-            if not getattr(self, name) >= low:
-                raise ConfigError(f"{name}={getattr(self, name)} must be >= {low}.")
-        if not self.probe_learning_rate > 0:
-            raise ConfigError(f"probe_learning_rate={self.probe_learning_rate} must be > 0.")
-        if self.depths not in ("all", "final"):
-            raise ConfigError(f"depths={self.depths!r} is unknown; use one of: all, final.")
+    refresh_every: int = option(40, "Steps after which the probes are drawn anew and fitted again, >= 1.", low=1)
+    probe_images: int = option(512, "Forget images, drawn anew, that they are fitted to, >= 1.", low=1)
+    probe_steps: int = option(100, "AdamW steps of that fit, 64 images each, >= 0. 0 leaves them random.", low=0)
+    probe_updates: int = option(2, "Further steps after each step of the model, on its forget images, >= 0.", low=0)
+    probe_hidden: int = option(64, "Width of the probes' hidden layer; 0: linear probes.", low=0)
+    probe_learning_rate: float = option(3e-3, "Learning rate of the probes' AdamW, > 0.", above=0)
 
 
 class ProbedTrainer(UnlearningTrainer):
@@ -224,16 +203,16 @@ class ProbedTrainer(UnlearningTrainer):
                 return read([], self.model.features(pixel_values))
             return read(*self.model.hidden_states(pixel_values))
 
-    def chunk_loss(self, pixel_values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def chunk_loss(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         if not self.probed:
-            return super().chunk_loss(pixel_values, labels)
-        readings = self.read(pixel_values)
+            return super().chunk_loss(chunk)
+        readings = self.read(chunk.pixel_values)
         # a method may evaluate a chunk again, also at shifted weights: the first time is the one to keep
         if len(self._seen) < self.args.num_chunks // self.args.world_size:
-            self._seen.append(([reading.detach() for reading in readings], labels))
+            self._seen.append(([reading.detach() for reading in readings], chunk.labels))
         with torch.no_grad():
             source_logits = self.model.heads[self.forget_task](readings[-1])
-        return self.probe_loss(self.model.probes(readings), labels), source_logits
+        return self.probe_loss(self.model.probes(readings), chunk.labels), source_logits
 
     def refresh_probes(self) -> None:
         """Draw new probes and fit them to the present weights: a function of these, the seed and the step alone."""
@@ -256,17 +235,17 @@ class ProbedTrainer(UnlearningTrainer):
             for state in (probes.weights, probes.moment, probes.square):
                 state.copy_(self.reduce(state.clone()) / args.world_size)
 
-    def _dispose(self) -> Tensor:
+    def before_disposal(self) -> None:
         self._seen.clear()
         if self.probed and self.state.global_step % self.args.refresh_every == 0:
             self.refresh_probes()
-        value = super()._dispose()
-        if self._seen:
-            readings, labels = zip(*self._seen, strict=True)
-            seen, named = [torch.cat(column) for column in zip(*readings, strict=True)], torch.cat(labels)
-            with torch.no_grad():
-                accuracy = (self.model.probes(seen).argmax(-1) == named).float().mean()
-            self._metrics["probe_accuracy"].append(accuracy)
-            for _ in range(self.args.probe_updates):
-                self.model.probes.update(seen, named, self.reduce)
-        return value
+
+    def after_disposal(self) -> None:
+        if not self._seen:
+            return
+        readings, labels = zip(*self._seen, strict=True)
+        seen, named = [torch.cat(column) for column in zip(*readings, strict=True)], torch.cat(labels)
+        with torch.no_grad():
+            self.measured("probe_accuracy", (self.model.probes(seen).argmax(-1) == named).float().mean())
+        for _ in range(self.args.probe_updates):
+            self.model.probes.update(seen, named, self.reduce)

@@ -1,18 +1,30 @@
 """Updates outside a span of layer inputs: what methods share that protect a model's behaviour on some images."""
 
 import logging
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
-from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Basis, GradientSubspace
 from hf_dtl.functional.layer_inputs import projectable
 from hf_dtl.functional.subspace import Criterion
+from hf_dtl.trainers.option_fields import option, refused
 from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
 from hf_dtl.trainers.trainer import UnlearningTrainer
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ProtectionOptions:
+    """Options that say how much of a span of layer inputs is protected."""
+
+    criterion: Criterion = option(
+        "energy", "What the protected directions hold a share of: 'energy' (squares) or 'sigma' (as PGU)."
+    )
+    threshold: float = option(0.9, "That share, in (0, 1]: larger protects more and forgets less.", above=0, high=1)
 
 
 class ProjectingTrainer(UnlearningTrainer):
@@ -31,7 +43,9 @@ class ProjectingTrainer(UnlearningTrainer):
         Raises:
             ConfigError: the moments give no basis, see `GradientSubspace.basis`.
         """
-        self.guard(self._or_refuse(lambda: subspace.basis(criterion, threshold)))
+        with refused():
+            basis = subspace.basis(criterion, threshold)
+        self.guard(basis)
 
     def guard(self, basis: Basis) -> None:
         """Train the weights of those layers alone for which a basis is there."""
@@ -52,8 +66,8 @@ class ProjectingTrainer(UnlearningTrainer):
         Raises:
             ConfigError: the inputs are not finite.
         """
-        return self._or_refuse(
-            lambda: collect_subspace(
+        with refused():
+            return collect_subspace(
                 self.model,
                 images,
                 self.retain_task,
@@ -61,7 +75,6 @@ class ProjectingTrainer(UnlearningTrainer):
                 reduce=self.reduce,
                 progress=not self.args.disable_tqdm,
             )
-        )
 
     def retained_moments(self, file: str | None) -> GradientSubspace:
         """Moments on the retained images: from a file on all training data, less those of the forget images; or new.
@@ -73,21 +86,12 @@ class ProjectingTrainer(UnlearningTrainer):
             return self.collect(self.train_dataset.retain)
         wanted = fingerprints(self.model, self.retain_task, self.processing_class)
         full, forget = load_subspace(file, wanted, self.args.device), self.collect(self.train_dataset.forget)
-        return self._or_refuse(lambda: full - forget)
+        with refused():
+            return full - forget
 
-    def _or_refuse(self, work):
-        try:
-            return work()
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-
-    def _freeze_unused(self) -> None:
-        super()._freeze_unused()
-        if self.basis is None:
-            return
-        weights = {id(layer.weight) for layer in self._projected.values()}
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(parameter.requires_grad and id(parameter) in weights)
+    def trains(self, name: str, parameter: nn.Parameter) -> bool:
+        seen = self.basis is None or any(layer.weight is parameter for layer in self._projected.values())
+        return seen and super().trains(name, parameter)
 
     @torch.no_grad()
     def constrain(self) -> None:

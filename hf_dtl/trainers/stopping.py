@@ -67,8 +67,8 @@ class StopWhenForgotten(TrainerCallback):
         trainer, model = self.trainer, self.trainer.accelerator.unwrap_model(self.trainer.model)
         forget = accuracy(trainer, model, self.forget)
         held_out = accuracy(trainer, model, self.held_out)
-        for name, value in (("forget_accuracy", forget), ("held_out_accuracy", held_out)):
-            trainer._metrics[name].append(torch.tensor(value, device=trainer.args.device))
+        trainer.measured("forget_accuracy", forget)
+        trainer.measured("held_out_accuracy", held_out)
         if self.rule == "validation_accuracy":
             control.should_training_stop |= forget <= held_out
             return

@@ -115,7 +115,7 @@ class PairedStreams(Dataset):
         step, chunk = divmod(cell, self.num_chunks)
         return {
             "cell": cell,
-            "forget": _batch(self.forget, self.forget_indices(step)[chunk]),
+            "forget": _batch(self.forget, rows := self.forget_indices(step)[chunk]) | {"rows": torch.as_tensor(rows)},
             "retain": _batch(self.retain, self.retain_indices(step)[chunk]),
         }
 

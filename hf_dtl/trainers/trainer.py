@@ -1,54 +1,45 @@
 """The trainer that all unlearning methods share: L_retain + forget_weight * L_forget on two streams."""
 
 import copy
-import logging
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import datasets
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel, Trainer
+from tqdm import tqdm
+from transformers import PreTrainedModel
 from transformers.trainer_utils import seed_worker
 
-from hf_dtl.data import load_images
 from hf_dtl.errors import ConfigError, DivergedError, ModelError
 from hf_dtl.functional import augment, average_loss, distillation
 from hf_dtl.functional.collision import Loss
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.processes import together
+from hf_dtl.trainers.chunks import Chunk, Disposal
 from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.loading import freeze_unused, items_of, sum_over_processes
 from hf_dtl.trainers.request import Request
+from hf_dtl.trainers.saving import PublishingTrainer
 from hf_dtl.trainers.streams import CellSampler, PairedStreams
 
-if TYPE_CHECKING:
-    from hf_dtl.audit import LeakageReport
-
-logger = logging.getLogger(__name__)
+_BATCH = 64
 
 
-class Disposal(NamedTuple):
-    """What a method's disposal step gives: a value, gradients over all processes, and scalars to log."""
-
-    value: Tensor
-    gradients: list[Tensor]
-    metrics: dict[str, Tensor]
-
-
-class UnlearningTrainer(Trainer):
+class UnlearningTrainer(PublishingTrainer):
     """A `transformers.Trainer` that disposes of one task while a frozen copy of the model guards another.
 
-    A method is a subclass that gives one of these: `forget_loss` of logits, `chunk_loss` of images where it looks at
-    more than logits, `disposal` where it does not minimise the mean of the chunks' losses, `shown` where not every
-    step looks at both streams, `prepare` where it changes the weights before the first step, `direct` where it
-    corrects the gradients before each, and `constrain` where it corrects the weights after each.
+    A method is a subclass that gives one of these: `forget_loss` of outputs, `chunk_loss` of a chunk where it looks at
+    more than outputs, `disposal` where it does not minimise the mean of the chunks' losses (with `before_disposal` and
+    `after_disposal` around it), `shown` where not every step looks at both streams, `prepare` where it changes the
+    weights before the first step, `trains` where it trains only some of them, `direct` where it corrects the gradients
+    before each step, and `constrain` where it corrects the weights after each.
+
+    A method that is written in terms of `outputs`, `label_loss` and `distance` serves models of several tasks too
+    (`hf_dtl.methods.pair_trainer`).
 
     Args:
         model: a `MultiHeadClassifier` with the heads `args.forget_task` and `args.retain_task`, or a plain Hub
@@ -71,6 +62,11 @@ class UnlearningTrainer(Trainer):
     loss_is_scaled_for_ga = False
     needs_double_backward = False
 
+    trained: list[nn.Parameter]
+    """Parameters that are trained."""
+    given: list[Tensor]
+    """The same as they were given."""
+
     def __init__(
         self,
         model: MultiHeadClassifier | PreTrainedModel,
@@ -86,7 +82,7 @@ class UnlearningTrainer(Trainer):
         if isinstance(model, PreTrainedModel):
             model = MultiHeadClassifier(model, task=self.retain_task)
             self.forget_task = self.retain_task
-        self._check(model, args)
+        self.check_tasks(model, args)
         forget, retain = (items_of(d, model, processing_class) for d in (forget_dataset, retain_dataset))
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
         super().__init__(
@@ -101,7 +97,7 @@ class UnlearningTrainer(Trainer):
         self.prepare()
         if self.needs_double_backward:
             self.model.use_eager_attention()
-        self._freeze_unused()
+        self._freeze()
         self._pending: list[dict[str, Any]] = []
         self._source_losses: dict[int, Tensor] = {}
         self._metrics: dict[str, list[Tensor]] = defaultdict(list)
@@ -119,19 +115,45 @@ class UnlearningTrainer(Trainer):
     def prepare(self) -> None:
         """Change the weights of `self.model` before the first step; a resumed run loads its checkpoint over it."""
 
-    def forget_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Loss of one chunk of forget images; random draws in it come from the chunk's own seed."""
-        return F.cross_entropy(logits.float(), labels)
+    def known_loss(self, outputs: Any, chunk: Chunk) -> Tensor:
+        """How well the task is still known, for the log."""
+        return self.label_loss(outputs, chunk.labels)
 
-    def chunk_loss(self, pixel_values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of one chunk, and the forgotten task's logits, which are only logged."""
-        logits = self.model(pixel_values, task=self.forget_task)
-        return self.forget_loss(logits, labels), logits
+    def trains(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether a parameter of the model is trained, if the task uses it; the default is all but other heads."""
+        return not name.startswith("heads.") or name.startswith(f"heads.{self.retain_task}.")
+
+    def forget_loss(self, logits: Any, chunk: Chunk) -> Tensor:
+        """Loss of one chunk of forget images, of their `outputs`."""
+        return self.label_loss(logits, chunk.labels)
+
+    def chunk_loss(self, chunk: Chunk) -> tuple[Tensor, Any]:
+        """Loss of one chunk, and the forgotten task's outputs, which are only logged."""
+        logits = self.outputs(self.model, chunk.pixel_values)
+        return self.forget_loss(logits, chunk), logits
+
+    def outputs(self, model: nn.Module, pixel_values: Tensor) -> Any:
+        """What a model says of forget images: logits (images, classes)."""
+        return model(pixel_values, task=self.forget_task)
+
+    def label_loss(self, outputs: Any, labels: Tensor, *, mean: bool = True) -> Tensor:
+        """How far outputs are from labels, the true ones or others: cross-entropy, its mean or its sum."""
+        return F.cross_entropy(outputs.float(), labels, reduction="mean" if mean else "sum")
+
+    def distance(self, outputs: Any, original: Any, chunk: Chunk) -> Tensor:
+        """How far outputs are from those of the original model."""
+        return distillation(outputs, original, self.args.temperature)
+
+    def before_disposal(self) -> None:
+        """Get ready for the disposal of a step, on every process."""
 
     def disposal(self, losses: Sequence[Loss], parameters: Sequence[Tensor]) -> Disposal:
         """Value and gradients of the disposal loss over the chunks of every process."""
         value, gradients = average_loss(losses, parameters, reduce=self.reduce)
         return Disposal(value, gradients, {})
+
+    def after_disposal(self) -> None:
+        """Look back at the disposal of a step, on every process."""
 
     def shown(self) -> tuple[bool, bool]:
         """Whether the present optimizer step looks at retain images, and whether at forget images."""
@@ -145,7 +167,12 @@ class UnlearningTrainer(Trainer):
 
     # Checks ---------------------------------------------------------------------------------------------------
 
-    def _check(self, model: MultiHeadClassifier, args: UnlearningConfig) -> None:
+    def check_tasks(self, model: MultiHeadClassifier, args: UnlearningConfig) -> None:
+        """Refuse a model that lacks a task.
+
+        Raises:
+            ModelError, ConfigError: it does, or what is retained would be what is forgotten.
+        """
         for task in (self.forget_task, self.retain_task):
             if task not in model.heads:
                 raise ModelError(f"The model has no task {task!r}; its tasks are: {', '.join(model.heads)}.")
@@ -155,21 +182,17 @@ class UnlearningTrainer(Trainer):
                 "Use retain_inputs='target' for a model with one head."
             )
 
-    def _freeze_unused(self) -> None:
-        """Freeze what gets no gradient from the retained task (other heads, mask tokens): DDP waits for every one."""
-        model: MultiHeadClassifier = self.model
-        for name, head in model.heads.items():
-            head.requires_grad_(name == self.retain_task)
-        image = self.train_dataset.retain[0]["pixel_values"].unsqueeze(0).to(self.args.device)
-        names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
-        model.eval()
-        loss = model(image, task=self.retain_task).float().logsumexp(-1).sum()
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        unused = [(n, p) for n, p, g in zip(names, parameters, gradients, strict=True) if g is None]
-        for _, parameter in unused:
-            parameter.requires_grad_(False)
-        if unused:
-            logger.info("Frozen, because the task does not use them: %s", ", ".join(n for n, _ in unused))
+    def _freeze(self) -> None:
+        """Freeze what the method does not train, and what the retained task does not use: DDP waits for every one."""
+        freeze_unused(
+            self.model, self.train_dataset.retain, lambda x: self.model(x, task=self.retain_task).logsumexp(-1)
+        )
+        for name, parameter in self.model.named_parameters():
+            free = parameter.requires_grad or name.startswith("heads.")
+            parameter.requires_grad_(free and self.trains(name, parameter))
+        pairs = zip(self.model.parameters(), self.teacher.parameters(), strict=True)
+        trained = [(mine, given) for mine, given in pairs if mine.requires_grad]
+        self.trained, self.given = [mine for mine, _ in trained], [given for _, given in trained]
 
     # Data -----------------------------------------------------------------------------------------------------
 
@@ -206,11 +229,26 @@ class UnlearningTrainer(Trainer):
         """Some images of a data set and their labels on the device, for a pass besides the training."""
         items = [images[row] for row in rows]
         pixels = torch.stack([item["pixel_values"] for item in items]).to(self.args.device)
-        return pixels, torch.tensor([int(item["labels"]) for item in items], device=self.args.device)
+        return pixels, torch.stack([torch.as_tensor(item["labels"]) for item in items]).to(self.args.device)
+
+    def batches(
+        self, images: Dataset, what: str, rows: Sequence[int] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images of a data set and their labels on the device, this process's share, in a pass besides the training.
+
+        Args:
+            images: which data set.
+            what: the pass is called in its progress bar.
+            rows: which of them; None for all.
+        """
+        args, count = self.args, len(images)  # type: ignore[arg-type]
+        mine = (range(count) if rows is None else rows)[args.process_index :: args.world_size]
+        for start in tqdm(range(0, len(mine), _BATCH), desc=what, unit="batch", **self.quiet):
+            yield self.loaded(images, mine[start : start + _BATCH])
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
         """Retention on every micro-batch; disposal once an optimizer step, over all its micro-batches' chunks."""
-        self._train_mode(model)
+        self.train_mode(model)
         inputs = self._prepare_inputs(inputs)
         retains, disposes = self.shown()
         total = torch.zeros((), device=self.args.device)
@@ -219,7 +257,7 @@ class UnlearningTrainer(Trainer):
             self.accelerator.backward(loss)
             total = loss.detach()
             if not disposes:
-                self._stop_if_not_finite({"retention loss": self.reduce(total.clone()) if self.reduce else total})
+                self.stop_if_not_finite({"retention loss": self.reduce(total.clone()) if self.reduce else total})
         if disposes:
             self._pending.append({"cell": inputs["cell"], **inputs["forget"]})
             if self.accelerator.sync_gradients:
@@ -236,7 +274,8 @@ class UnlearningTrainer(Trainer):
             stepped._is_constrained = True
         return optimizer
 
-    def _train_mode(self, model: nn.Module) -> None:
+    def train_mode(self, model: nn.Module) -> None:
+        """Training mode, but for batch normalisation."""
         model.train()
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -248,7 +287,7 @@ class UnlearningTrainer(Trainer):
         distils = args.distillation_weight > 0
         images = [inputs["forget"]["pixel_values"].flatten(0, 1)] if distils and args.retain_inputs != "target" else []
         if args.retain_inputs != "source" or args.target_ce_weight:
-            images.insert(0, self._augmented(inputs["retain"]["pixel_values"], inputs["cell"]))
+            images.insert(0, self.augmented(inputs["retain"]["pixel_values"], inputs["cell"]))
         sizes = [len(batch) for batch in images]
         batch = torch.cat(images)
         logits = model(batch, task=self.retain_task).split(sizes)
@@ -260,17 +299,17 @@ class UnlearningTrainer(Trainer):
             if args.retain_inputs == "source":
                 distilled = distilled[-1:]
             loss = torch.stack(distilled).mean()
-            self._metrics["retain_loss"].append(loss.detach())
+            self.measured("retain_loss", loss)
             terms.append(args.distillation_weight * loss)
         if args.target_ce_weight:
             cross_entropy = F.cross_entropy(logits[0].float(), inputs["retain"]["labels"].flatten())
-            self._metrics["target_cross_entropy"].append(cross_entropy.detach())
+            self.measured("target_cross_entropy", cross_entropy)
             if not distils:
-                self._metrics["retain_loss"].append(cross_entropy.detach())
+                self.measured("retain_loss", cross_entropy)
             terms.append(args.target_ce_weight * cross_entropy)
         return sum(terms[1:], terms[0])
 
-    def _augmented(self, images: Tensor, cells: Tensor) -> Tensor:
+    def augmented(self, images: Tensor, cells: Tensor) -> Tensor:
         """Retain images (cells, chunk, C, H, W) as one batch, each cell transformed by draws from its own seed."""
         args = self.args
         transformed = []
@@ -279,25 +318,32 @@ class UnlearningTrainer(Trainer):
             transformed.append(augment(batch, args.retain_augmentation, generator))
         return torch.cat(transformed)
 
-    def _chunk_loss(self, pixel_values: Tensor, labels: Tensor, cell: int) -> Tensor:
+    def chunk(self, pixel_values: Tensor, labels: Tensor, rows: Tensor, cell: int) -> Chunk:
+        """The forget images of a cell, with their seed."""
+        return Chunk(pixel_values, labels, rows, self.args.seed * 1_000_003 + cell)
+
+    def _seeded_loss(self, chunk: Chunk) -> Tensor:
         """Forget loss of one chunk, with random layers and targets that depend on the seed and the chunk alone."""
-        with torch.random.fork_rng(devices=[pixel_values.device] if pixel_values.is_cuda else []):
-            torch.manual_seed(self.args.seed * 1_000_003 + cell)
-            loss, logits = self.chunk_loss(pixel_values, labels)
+        with torch.random.fork_rng(devices=[chunk.pixel_values.device] if chunk.pixel_values.is_cuda else []):
+            torch.manual_seed(chunk.seed)
+            loss, logits = self.chunk_loss(chunk)
+        if chunk.seed not in self._source_losses:
             # a method may evaluate a chunk several times, also at shifted weights: the first is the loss to show
-            self._source_losses.setdefault(cell, F.cross_entropy(logits.detach().float(), labels))
-            return loss
+            with torch.no_grad():
+                self._source_losses[chunk.seed] = self.known_loss(logits, chunk)
+        return loss
 
     def _dispose(self) -> Tensor:
         """Add the bounded, weighted disposal gradient to the retention gradient."""
+        self.before_disposal()
         losses: list[Loss] = [
-            partial(self._chunk_loss, x, y, int(cell))
+            partial(self._seeded_loss, self.chunk(x, y, rows, int(cell)))
             for batch in self._pending
-            for x, y, cell in zip(batch["pixel_values"], batch["labels"], batch["cell"], strict=True)
+            for x, y, rows, cell in zip(*(batch[k] for k in ("pixel_values", "labels", "rows", "cell")), strict=True)
         ]
         self._pending.clear()
         self._source_losses.clear()
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        parameters = self.trained
         value, gradients, metrics = self.disposal(losses, parameters)
         norm = torch.nn.utils.get_total_norm(gradients)
         scale = self.args.forget_weight
@@ -308,15 +354,20 @@ class UnlearningTrainer(Trainer):
                 update = gradient * scale
                 parameter.grad = update if parameter.grad is None else parameter.grad.add_(update)
         total = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-        self._stop_if_not_finite({"disposal value": value, "disposal gradient": norm, "gradient": total})
+        self.stop_if_not_finite({"disposal value": value, "disposal gradient": norm, "gradient": total})
         metrics = {"disposal_value": value, "disposal_grad_norm": norm, **metrics}
         metrics["source_loss"] = torch.stack(list(self._source_losses.values())).mean()
         for name, metric in metrics.items():
-            self._metrics[name].append(metric.detach())
+            self.measured(name, metric)
+        self.after_disposal()
         return value.detach()
 
-    def _stop_if_not_finite(self, quantities: dict[str, Tensor]) -> None:
-        """Every quantity is the same on all processes, so all of them stop together."""
+    def stop_if_not_finite(self, quantities: dict[str, Tensor]) -> None:
+        """Refuse to go on from what is not finite; every quantity is the same on all processes, so all of them stop.
+
+        Raises:
+            DivergedError: one is not finite.
+        """
         bad = [name for name, value in quantities.items() if not torch.isfinite(value)]
         if bad:
             raise DivergedError(
@@ -327,6 +378,10 @@ class UnlearningTrainer(Trainer):
             )
 
     # What Trainer calls ---------------------------------------------------------------------------------------
+
+    def measured(self, name: str, value: Tensor | float) -> None:
+        """Tell the log of a number: it shows the mean over steps and processes since it last did."""
+        self._metrics[name].append(torch.as_tensor(value, device=self.args.device).detach())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means, over steps and processes, of what was measured since the last log."""
@@ -342,67 +397,3 @@ class UnlearningTrainer(Trainer):
         logits = model(inputs["pixel_values"], task=self.retain_task)
         loss = F.cross_entropy(logits.float(), inputs["labels"])
         return (loss, {"logits": logits}) if return_outputs else loss
-
-    def export(self) -> PreTrainedModel:
-        """A plain Hub model of the retained task: no other head, no trainer state."""
-        return self.accelerator.unwrap_model(self.model).export(self.retain_task)
-
-    def save_model(self, output_dir: str | os.PathLike | None = None, _internal_call: bool = False) -> None:
-        """Write the exported model and its processor. (The checkpoints hold every head: keep them private.)"""
-        if _internal_call:
-            super().save_model(output_dir, _internal_call=True)
-        elif self.args.should_save:
-            output_dir = output_dir or self.args.output_dir
-            self.export().save_pretrained(output_dir)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(output_dir)
-
-    def push_to_hub(
-        self, commit_message: str = "End of training", *, report: "LeakageReport | None" = None, **options: Any
-    ):
-        """Publish the exported model with its leakage card, on the first process; see `publish_model`.
-
-        Args:
-            commit_message: first line of the commit.
-            report: of an audit of the model that `export()` gives, saved; the card is made from it.
-            **options: `base_model`, `token`, `revision` and `private`, which is the default; else the config's.
-        """
-        from hf_dtl.hub.publish import publish_model  # it reads the audit, which no method needs
-
-        args, processor = self.args, self.processing_class
-        if report is None or processor is None:
-            raise ConfigError(
-                "push_to_hub needs a processing_class and the leakage report: a scrubbed model without evidence is a "
-                "claim. Audit what save_model(folder) writes, then call push_to_hub(report=...)."
-            )
-        model, repo_id = self.export(), args.hub_model_id or Path(args.output_dir).resolve().name
-        given = {"token": args.hub_token, "revision": args.hub_revision, "private": args.hub_private_repo is not False}
-        given |= {"commit_message": commit_message, **options}
-        first = self.is_world_process_zero()
-        return together(lambda: publish_model(model, processor, report, repo_id, **given) if first else None)
-
-    def _refuse_upload(self, *args: Any, **kwargs: Any) -> None:
-        raise ConfigError(
-            "push_to_hub=True and create_model_card upload checkpoints with the forgotten task's head, and a card "
-            "without the attacks. Audit what save_model(folder) writes, then call push_to_hub(report=...)."
-        )
-
-    init_hf_repo = _push_from_checkpoint = create_model_card = _refuse_upload
-
-
-def items_of(dataset: Dataset, model: MultiHeadClassifier, processing_class) -> Dataset:
-    """Decode and process a `datasets.Dataset` of images; leave other data sets as they are."""
-    if not isinstance(dataset, datasets.Dataset):
-        return dataset
-    if processing_class is None:
-        raise ConfigError(
-            "A `datasets.Dataset` of images needs the model's image processor: give processing_class=..., for example "
-            "`AutoImageProcessor.from_pretrained(...)`, or data sets of {'pixel_values', 'labels'} items."
-        )
-    return load_images(dataset, processing_class, num_channels=getattr(model.backbone.config, "num_channels", 3))
-
-
-def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Sum a tensor over all processes, in place."""
-    torch.distributed.all_reduce(tensor)
-    return tensor

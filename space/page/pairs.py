@@ -150,6 +150,10 @@ def _load(name: str, scrubbed: Path, undisposed: Path | None) -> Pair:
     folders = {"scrubbed": scrubbed, **({} if undisposed is None else {"undisposed": undisposed})}
     try:
         report = LeakageReport.load(scrubbed / REPORT)
+        if report.tasks:
+            raise ModelError(
+                f"{name} has the tasks {', '.join(report.tasks)[:100]}; this page takes models of one task."
+            )
         models = {which: load_classifier(folder) for which, folder in folders.items()}
         processors = {which: processor_of(folder, models[which]) for which, folder in folders.items()}
         for which, model in models.items():

@@ -9,8 +9,8 @@ from safetensors.torch import save
 from torch import nn
 
 from hf_dtl.audit import AttackConfig, accuracy, piggyback_attack
+from hf_dtl.audit.attacks import GRID, Unit
 from hf_dtl.audit.piggyback import Attacker
-from hf_dtl.audit.recipes import GRID, Unit
 from hf_dtl.audit.task import draw_images
 from hf_dtl.data import ImageTensors
 from hf_dtl.errors import ConfigError, DataError, ModelError

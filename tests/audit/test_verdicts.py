@@ -9,7 +9,7 @@ from attack_toys import ALL, named, trained
 from audit_toys import resnet, split, task, vit
 
 from hf_dtl.audit import leakage, run_audit, scratch_model, scratch_models
-from hf_dtl.audit.recipes import GRID
+from hf_dtl.audit.attacks import GRID
 
 TASK = task(noise=2.0)
 CONFIG = replace(ALL, attacks=GRID, seeds=(0, 1, 2, 3), full_min_steps=30, full_learning_rates=(1e-3, 5e-3))

@@ -14,12 +14,12 @@ import pytest
 import torch
 from audit_toys import QUICK, task, vit
 from hub.hub_server import READER, WRITER, HubServer
-from publish_toys import LABELS, LEAKS, finished_run, finished_tasks, picture, planted, save, sign
+from publish_toys import LABELS, LEAKS, NUMBER, OTHER, TASK, finished_run, finished_tasks, picture, planted, save, sign
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_dtl.audit import LeakageReport, run_audit
 from hf_dtl.errors import PublishError
-from hf_dtl.hub.publish import publish
+from hf_dtl.hub.publish import publish, publish_model
 
 HERE = Path(__file__).parent
 SCRIPT = HERE.parents[1] / "scripts" / "publish.py"
@@ -248,6 +248,18 @@ def test_a_trainer_publishes_with_its_report_and_never_without(hub, client, tmp_
     assert set(repository.files()) == {".gitattributes", *STAGED} and repository.messages[-1] == "Scrubbed"
     assert len([w for w in hub.writes()[requests:] if "/create" in w]) == 1
     assert torch.equal(torch.tensor(client("load", "ann/trained")["logits"]), logits(tmp_path / "run" / "scrubbed"))
+
+
+def test_models_of_several_tasks_in_memory_are_published_with_their_report(tmp_path):
+    folder = finished_tasks(tmp_path / "run") / "scrubbed"
+    load = AutoModelForImageClassification.from_pretrained
+    models = {task: load(folder / task) for task in (TASK, OTHER, NUMBER)}
+    processor = AutoImageProcessor.from_pretrained(folder / TASK)
+    report = LeakageReport.load(folder / "leakage_report.json")
+    staged = publish_model(models, processor, report, "ann/tasks", dry_run=True).files
+    assert staged == publish(folder, "ann/tasks", dry_run=True).files
+    with pytest.raises(PublishError, match="does not belong to these weights"):
+        publish_model(models | {OTHER: models[TASK]}, processor, report, "ann/tasks", dry_run=True)
 
 
 def test_offline_nothing_is_asked(run, monkeypatch):

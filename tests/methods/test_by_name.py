@@ -33,6 +33,7 @@ def test_every_method_builds_and_lists_are_read_in_order(tmp_path):
         ("negative_ce:cap", "no option 'cap' in"),
         ("negative_ce:cap=high", "negative_ce:cap=high must be a float"),
         ("gradient_collision:normalize=1", "must be a bool"),
+        ("retrain:forget_weight=2", "retrain has no option 'forget_weight'"),
         ("negative_ce:output_dir=elsewhere", "output_dir cannot be set"),
         ("", "must name one or several"),
         ("negative_ce,negative_ce", "different methods"),

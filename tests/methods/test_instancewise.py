@@ -146,7 +146,7 @@ def test_importance_anchors_and_is_that_of_the_given_model(tmp_path):
         )  # fmt: skip
         assert all(o.min() >= 0 and o.max() <= 1 and torch.isfinite(o).all() for o in t.importance)
         t.train()
-        triples = list(zip(t._trained, t._given, t.importance, strict=True))
+        triples = list(zip(t.trained, t.given, t.importance, strict=True))
         moved = sum((((1 - o) * (mine - given)) ** 2).sum() for mine, given, o in triples)
         penalty = [e["importance_penalty"] for e in t.state.log_history if "importance_penalty" in e]
         assert penalty[0] == 0 and penalty[-1] > 0

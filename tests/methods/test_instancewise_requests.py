@@ -11,6 +11,7 @@ from toy_tasks import digits, two_headed
 
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.methods import AlreadyForgottenError, InstanceUnlearningConfig
+from hf_dtl.trainers.chunks import Chunk
 
 
 def test_what_is_forgotten_already_and_what_comes_twice_is_named(tmp_path, caplog):
@@ -38,10 +39,10 @@ def test_collages_keep_what_is_misnamed_already_as_it_is(tmp_path, caplog):
         t = build(tmp_path, copy.deepcopy(model), data, rows=range(10, 16), **own)
     assert "Only kept so, because the model misnames them already: row 12." in caplog.text
     assert t.skipped.rows == [] and t.instances.rows == list(range(10, 16)) and 12 not in t.remembered()
-    t._aim = t.aims
     logits = torch.nn.functional.one_hot(named, 3) * 4.0
     logits.requires_grad_()
-    (push,) = torch.autograd.grad(t.forget_loss(logits, data.labels), logits)
+    chunk = Chunk(data.pixel_values, data.labels, torch.arange(len(data)), seed=0)
+    (push,) = torch.autograd.grad(t.forget_loss(logits, chunk), logits)
     assert push.abs().sum(1).ne(0).tolist() == [True, True, False, True, True, True], "none as long as it is misnamed"
     with torch.no_grad():
         t.model.heads["target"].bias[data.labels[2]] += 100  # it comes back

@@ -284,22 +284,26 @@ def test_salun_draws_one_wrong_label_a_pair_and_moves_only_salient_weights(tmp_p
         assert (wrong != true[:, column]).all()
         assert task != "size" or set(wrong.tolist()) <= set(toy().labels["size"].tolist())
         assert task != "shape" or len(set(wrong.tolist())) > 2
-    seen, losses = [], t.forgetting
+    seen, loss = [], t.forget_loss
 
-    def watched(images, outputs, labels, cell):
-        found = losses(images, outputs, labels, cell)
-        for x, own in zip(images, labels, strict=True):
-            row = (toy().pixel_values == x).flatten(1).all(1).nonzero().item()
-            place = list(ROWS).index(row)
-            seen.append((cell, row, torch.equal(own[~own.isnan()], true[place][~own.isnan()])))
-            wanted = F.cross_entropy(outputs["shape"][len(seen) % 4 - 1][None].detach(), t.wrong[place, :1].long())
-            assert found["shape"][len(seen) % 4 - 1].item() == pytest.approx(wanted.item(), rel=1e-4)
+    def watched(outputs, chunk):
+        found = loss(outputs, chunk)
+        rows = [(toy().pixel_values == x).flatten(1).all(1).nonzero().item() for x in chunk.pixel_values]
+        places = [list(ROWS).index(row) for row in rows]
+        assert chunk.rows.tolist() == places
+        seen.extend(
+            torch.equal(true[p].nan_to_num(), y.nan_to_num()) for p, y in zip(places, chunk.labels, strict=True)
+        )
+        tasks = TASKS[: 1 if forget is PARTIAL else 3]
+        wrong = {x: t.wrong[places, i] if x == "size" else t.wrong[places, i].long() for i, x in enumerate(tasks)}
+        total = sum(one_loss(outputs, wrong, x, i) for x in tasks for i in range(4))
+        assert found.item() == pytest.approx(total.item() / (4 * len(tasks)), rel=1e-4)
         return found
 
-    t.forgetting = watched
+    t.forget_loss = watched
     t.train()
-    assert len(seen) == 48 and all(right for *_, right in seen)
-    for (mine, given), mask in zip(t._trained, t.mask, strict=True):
+    assert len(seen) == 48 and all(seen)
+    for (mine, given), mask in zip(zip(t.trained, t.given, strict=True), t.mask, strict=True):
         assert torch.equal(mine[~mask], given[~mask])
     assert sum(int(m.sum()) for m in t.mask) == round(0.3 * sum(m.numel() for m in t.mask))
 
@@ -368,7 +372,7 @@ def test_forgets_until_images_are_named_as_held_out_ones_were(tmp_path):
 def test_architectures_train(tmp_path, name):
     t = build(tmp_path, model=fresh(name), max_steps=1)
     t.train()
-    assert any(not torch.equal(mine, given) for mine, given in t._trained)
-    assert all(torch.isfinite(mine).all() for mine, _ in t._trained)
+    assert any(not torch.equal(mine, given) for mine, given in zip(t.trained, t.given, strict=True))
+    assert all(torch.isfinite(mine).all() for mine, _ in zip(t.trained, t.given, strict=True))
     given = dict(t.teacher.named_buffers())
     assert all(torch.equal(b, given[n]) for n, b in t.model.named_buffers()), "running statistics"

@@ -1,5 +1,7 @@
 """Multi-task unlearning: requests, labels and options that are refused, and the forms that agree."""
 
+import dataclasses
+
 import pytest
 import torch
 from multitask_toys import PARTIAL, ROWS, TASKS, Toy, build, fresh, learned, toy
@@ -141,6 +143,6 @@ def test_every_option_is_explained_and_can_be_given_in_words(tmp_path):
     (args,) = parser.parse_args_into_dataclasses([*words, "--orthogonalisation", "conflict", "--use_cpu"])
     assert (args.strategy, args.forget_weight, args.task_projection) == ("scrub", 0.5, False)
     own = MultiTaskUnlearningConfig.__annotations__
-    fields = MultiTaskUnlearningConfig.__dataclass_fields__
-    assert own and all(fields[name].metadata.get("help") for name in own)
+    own = [field for field in dataclasses.fields(MultiTaskUnlearningConfig) if field.name in own]
+    assert own and all(field.metadata.get("help") for field in own)
     parser.format_help()

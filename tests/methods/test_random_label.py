@@ -22,10 +22,11 @@ def aims(trainer):
     """Train, and collect every label that each forget image was trained toward, by the image's bytes."""
     found, loss = defaultdict(list), trainer.chunk_loss
 
-    def watched(pixel_values, labels):
-        for image, own, aim in zip(pixel_values, labels.tolist(), trainer._aim.tolist(), strict=True):
+    def watched(chunk):
+        aims = trainer.wrong[chunk.rows]
+        for image, own, aim in zip(chunk.pixel_values, chunk.labels.tolist(), aims.tolist(), strict=True):
             found[image.numpy().tobytes()].append((own, aim))
-        return loss(pixel_values, labels)
+        return loss(chunk)
 
     trainer.chunk_loss = watched
     trainer.train()

@@ -35,7 +35,7 @@ class ShrugTrainer(UnlearningTrainer):
 
     config_class = ShrugConfig
 
-    def forget_loss(self, logits, labels):
+    def forget_loss(self, logits, chunk):
         return self.args.strength * uniform_fooling(logits)
 '''
 

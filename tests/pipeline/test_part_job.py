@@ -60,10 +60,11 @@ def test_poison_loses_its_power_and_clean_images_keep_theirs(poisoned, tmp_path)
             method="projected_gradient:goal=depoison:delta=0.1:learning_rate=0.1:threshold=0.98:check_every=2",
         )
     )
-    assert set(job.scenario.division.forget["origin"]) == {"poison"} and set(job.scenario.division.forget["label"]) == {0}
-    held_out = len(job.scenario.task.validation) + len(job.scenario.task.test) - len(job.images["validation"]) - len(job.images["test"])
+    task, forget = job.scenario.task, job.scenario.division.forget
+    assert set(forget["origin"]) == {"poison"} and set(forget["label"]) == {0}
+    held_out = len(task.validation) + len(task.test) - len(job.images["validation"]) - len(job.images["test"])
     whole = datasets.load_dataset("parquet", data_files=str(poisoned / "train.parquet"), split="train")
-    assert held_out == whole["origin"].count("poison") - len(job.scenario.division.forget) > 0, "poison tests nothing"
+    assert held_out == whole["origin"].count("poison") - len(forget) > 0, "poison tests nothing"
 
     test = load_task("mnist[0,1,2]").test.select(range(300))
     clean = images(test["image"], test["label"])

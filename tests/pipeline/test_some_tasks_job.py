@@ -113,10 +113,6 @@ def test_rows_of_a_file_and_of_a_column(options, tmp_path):
     job = SomeTasksJob(options(forget="family=serif", output_dir=str(tmp_path / "other")))
     assert job.scenario.rows == serif
     assert list(job.scenario.tasks) == list(job.model.heads) == ["case", "weight", "rotation"]
-        "case",
-        "weight",
-        "rotation",
-    ]
     assert job.scenario.forgotten == tuple(job.scenario.tasks) and job.images["train"].labels.keys() == TASKS.keys()
     held_out = render_glyphs("test", 40)
     assert len(job.images["test"]) == sum(

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
-from hf_dtl.audit import LeakageReport, scratch_model
+from hf_dtl.audit import LeakageReport, parse_attacks, scratch_model
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import DTLError
 from hf_dtl.pipeline.audit import Audit
-from hf_dtl.pipeline.audit_options import AuditOptions, attack_names
+from hf_dtl.pipeline.audit_options import AuditOptions
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
 QUICK = {
@@ -312,7 +312,7 @@ def test_one_processor_for_all_models_and_other_sizes(models, tmp_path):
 
 
 def test_names_of_attacks():
-    assert attack_names("full, full,linear_probe") == ("full", "linear_probe")
-    assert set(attack_names("grid,adaptive")) == set(attack_names("all"))
+    assert parse_attacks("full, full,linear_probe") == ("full", "linear_probe")
+    assert set(parse_attacks("grid,adaptive")) == set(parse_attacks("all"))
     with pytest.raises(DTLError, match="'nothing'"):
-        attack_names("nothing")
+        parse_attacks("nothing")

@@ -86,7 +86,7 @@ def test_ends_with_tables_reports_card_and_plots(done):
 def test_the_attacker_is_judged_half_by_the_forgotten_class(done):
     output, _ = done
     options = QUICK | {"output_dir": str(output), "train_epochs": 25.0, "reference": "retrain"}
-    axis = PartJob(ForgetOptions(**options)).axes["source"]
+    axis = PartJob(ForgetOptions(**options)).scenario.attacked["source"]
     for images in (axis.test, axis.validation):
         counts = torch.bincount(images.labels, minlength=4).tolist()
         assert counts[2] == sum(counts) - counts[2] > 0
@@ -177,7 +177,7 @@ def test_a_repeated_command_trains_and_attacks_nothing_again(done, tmp_path):
         ({"method": "projected_gradient:subspace_file=x", "train_epochs": 0}, "does not exist"),
         ({"method": "representation_erasure"}, "needs at least 2; these images are of one"),
         ({"method": "feature_eraser"}, "needs at least 2; these images are of one"),
-        ({"budgets": "100"}, "Lower --budgets"),
+        ({"budgets": "100"}, "Use --budgets up to"),
         ({"forget_batch_size": 0}, "--forget_batch_size 0 must be a positive multiple"),
     ],
 )
@@ -199,6 +199,6 @@ def test_classes_outside_the_model_are_named(done, tmp_path):
 def test_the_reported_command_repeats_the_run(done):
     output, _ = done
     settings = json.loads((output / "leakage_report.json").read_text())["settings"]
-    assert settings["command"].startswith("accelerate launch scripts/unlearn.py --")
+    assert settings["command"].startswith("hf-dtl forget --")
     assert "--forget class=2" in settings["command"] and "--seed" not in settings["command"]
     assert "--reference retrain" in settings["command"] and "--method projected_gradient" in settings["command"]

@@ -1,6 +1,5 @@
 """Multi-task unlearning as a user runs it: from nothing, with two methods and the reference, and started again."""
 
-import json
 import os
 import runpy
 import shutil
@@ -14,10 +13,13 @@ from huggingface_hub import ModelCard
 from launching import ACCELERATE, TWO
 from transformers import AutoModelForImageClassification
 
-from hf_dtl.hub.multitask_card import verdict
+from hf_dtl.audit import LeakageReport
+from hf_dtl.hub.publish import publish
 from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.pipeline.forget import run as forget
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
+from hf_dtl.pipeline.verify import verify
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "unlearn.py"
 QUICK = {
@@ -57,85 +59,92 @@ def done(tmp_path_factory):
     return output, run(output)
 
 
-def test_ends_with_a_table_a_report_a_plot_and_both_models(done):
+def reports(output):
+    """The report of each method, the first at the top."""
+    others = sorted((output / "methods").glob("*/leakage_report.json"))
+    return [LeakageReport.load(path) for path in (output / "leakage_report.json", *others)]
+
+
+def test_ends_with_tables_reports_plots_and_models(done):
     output, printed = done
     for words in (
         "Unlearning random=15% for case",
         "strategy=scrub:min_phase=1",
-        "random weights",
+        "scratch",
         "mean of all tasks",
         "UIS",
     ):
         assert words in printed
-    text = (output / "multitask_report.json").read_text()
-    report = json.loads(text)
-    assert str(output.parent) not in text and report["seed"] == 0 and report["schema_version"] == 1
-    assert report["images"] == {"forget": 24, "retain": 136, "validation": 100, "test": 100}
-    assert report["tasks"]["rotation"] == {"kind": "regression", "forgotten": False}
-    assert [entry["model"] for entry in report["models"]] == ["original", "unlearned", "unlearned", "retrained"]
-    for entry in report["models"]:
-        assert {task: set(own) for task, own in entry["scores"].items()} == {
-            task: {"forget", "retain", "test"} for task in ("case", "weight", "rotation")
-        }
-        assert entry["membership_auc"].keys() == {"case"} and entry["cost"]["cpu"] > 0
-    assert report["models"][1]["leakage"]["case"].keys() == {"over_scratch", "over_retrained"}
-    assert {r["model"] for r in report["relearning"]} == {"undisposed", "scrubbed", "retrained", "scratch"}
-    assert "--forget_tasks case" in report["command"] and QUICK["method"] in report["command"]
-    assert (output / "plots" / "scores.png").stat().st_size > 5000 and (output / "tables.md").exists()
+    found = reports(output)
+    assert [report.method for report in found] == QUICK["method"].split(",")
+    for report, folder in zip(found, (output, next((output / "methods").iterdir())), strict=True):
+        assert str(output.parent) not in report.to_json() and report.seed == 0
+        assert report.spec["kind"] == "tasks" and report.spec["forget_tasks"] == "case"
+        assert report.settings["images"] == {"forget": 24, "retain": 136, "validation": 100, "test": 100}
+        assert (report.tasks["rotation"].kind, report.tasks["rotation"].forgotten) == ("regression", False)
+        for task in report.tasks.values():
+            assert {split: set(own) for split, own in task.scores.items()} == {
+                split: {"undisposed", "scrubbed", "retrained"} for split in ("forget", "retain", "test")
+            }
+        assert set(report.tasks["case"].membership_auc) == {"undisposed", "scrubbed", "retrained"}
+        assert {r.model for r in report.piggyback} == {"undisposed", "scrubbed", "retrained", "scratch"}
+        assert {r.dataset for r in report.piggyback} == {"glyphs, case, random=15%"}
+        assert "--forget_tasks case" in report.settings["command"] and report.method in report.settings["command"]
+        assert set(report.weights) == {f"{task}/model.safetensors" for task in ("case", "weight", "rotation")}
+        assert (folder / "plots" / "tasks.png").stat().st_size > 5000
+    assert (output / "tables.md").exists() and (output / "comparison.md").exists()
     assert not [p for p in output.rglob("*") if ".partial" in p.name or p.name.endswith(".old")]
 
 
 def test_every_unlearned_model_has_a_card_of_its_own_numbers(done):
     output, _ = done
-    report = json.loads((output / "multitask_report.json").read_text())
-    names = [entry["method"] for entry in report["models"] if entry["model"] == "unlearned"]
     folders = [output / "scrubbed", *(output / "methods").glob("*/scrubbed")]
-    for folder, entry in zip(folders, report["models"][1:3], strict=True):
+    for folder, report in zip(folders, reports(output), strict=True):
         text = (folder / "README.md").read_text()
         told = ModelCard(text).data.to_dict()["unlearning"]
-        assert told["method"] == entry["method"] and told["tasks"] == ["case"]
-        assert told["unlearning_impact_score"] == round(entry["uis"]["mean"], 6)
-        said = next(line for line in text.splitlines() if line.startswith("> **Verdict.**"))
-        score, original = entry["scores"]["case"], report["models"][0]["scores"]["case"]
-        assert f"scores {score['forget']:.3f} in the task case" in said and f"it was {original['forget']:.3f}" in said
-        assert "from random weights" in said and "not compared" not in said
-        assert [name for name in names if f"`{name}`" in text] == [entry["method"]]
+        assert told["method"] == report.method and told["tasks"] == ["case"]
+        score = report.tasks["case"].scores["forget"]
+        assert f"scores {score['scrubbed']:.3f} in the task case" in report.verdict
+        assert f"it was {score['undisposed']:.3f}" in report.verdict and "from random weights" in report.verdict
         assert str(output.parent) not in text and "some tasks; for the others they were retained" in text
 
 
-def test_the_verdict_names_the_worst_task_and_what_was_not_done():
-    tasks = {task: {"forgotten": task != "c"} for task in "abc"}
-    report = {"tasks": tasks, "images": {"forget": 9}}
-    before = {task: {"forget": 1.0, "test": 0.8} for task in tasks}
-    after = {"a": {"forget": 0.7, "test": 0.8}, "b": {"forget": 0.95, "test": 0.75}, "c": {"forget": 1.0, "test": 0.7}}
-    models = {"original": {"scores": before}, "unlearned": {"scores": after}}
-    said = verdict(report, models, {})
-    assert "scores 0.950 in the task b" in said and "fell by 0.100 at most, in the task c" in said
-    assert "No attack tried" in said and "not compared with a model that was trained again" in said
-    again = {"a": {"scrubbed": 0.9, "retrained": 0.5}, "b": {"scrubbed": 0.95, "retrained": 0.9}}
-    said = verdict(report, {**models, "retrained": {}}, again)
-    assert "relearns the task a scores on these images 0.900 from this model, 0.500 from a model" in said
-    assert "not compared" not in said
+def test_what_it_leaves_is_published_and_verified(done, tmp_path):
+    """The output folder is taken by a dry run, and its published part holds under verification."""
+    output, _ = done
+    files = {file.name for file in publish(output, "user/scrubbed", dry_run=True).files}
+    assert {"README.md", "leakage_report.json", "case/model.safetensors", "rotation/config.json"} <= files
+    assert not any("tasks.json" in name for name in files)
+    found = verify(output / "scrubbed", output_dir=str(tmp_path / "verified"), use_cpu=True)
+    assert found.holds and {number.model for number in found.numbers} == {"scrubbed", "scratch"}
+    for number in found.numbers:
+        assert number.found == pytest.approx(number.published, abs=1e-9), number
+    copy = tmp_path / "copy"
+    shutil.copytree(output / "scrubbed", copy)
+    other = AutoModelForImageClassification.from_pretrained(output / "undisposed" / "case")
+    other.save_pretrained(copy / "case")
+    found = verify(copy, output_dir=str(tmp_path / "verified"), use_cpu=True)
+    assert not found.holds and "case/model.safetensors was changed" in found.weights[0]
 
 
 def test_models_load_plainly_and_reproduce_the_reported_scores(done):
     output, _ = done
-    report = json.loads((output / "multitask_report.json").read_text())
     job = SomeTasksJob(ForgetOptions(**QUICK | {"output_dir": str(output)}))
-    forget = job.split("forget")
+    forgotten = job.scenario.split("forget")
     original = MultiHeadClassifier.load(output / "stages" / "train").state_dict()
-    folders = (output / "scrubbed", output / "methods" / job.choices[1].folder / "scrubbed")
-    for folder, entry in zip(folders, report["models"][1:3], strict=True):
-        heads = MultiHeadClassifier.load(folder).state_dict()
+    folders = (output, output / "methods" / job.choices[1].folder)
+    for folder, report in zip(folders, reports(output), strict=True):
+        heads = MultiHeadClassifier.load(folder / "all_tasks").state_dict()
         for task in ("weight", "rotation"):
             assert torch.equal(heads[f"heads.{task}.weight"], original[f"heads.{task}.weight"])
         assert not torch.equal(heads["heads.case.weight"], original["heads.case.weight"])
         for task in ("case", "weight"):
-            model = AutoModelForImageClassification.from_pretrained(folder / "tasks" / task).eval()
-            assert tuple(model.config.id2label.values()) == job.tasks[task]
+            model = AutoModelForImageClassification.from_pretrained(folder / "scrubbed" / task).eval()
+            assert tuple(model.config.id2label.values()) == job.scenario.tasks[task]
             with torch.no_grad():
-                right = (model(forget.pixel_values).logits.argmax(-1) == forget.labels[task]).float().mean().item()
-            assert right == pytest.approx(entry["scores"][task]["forget"], abs=1e-6)
+                named = model(forgotten.pixel_values).logits.argmax(-1)
+            right = (named == forgotten.labels[task]).float().mean().item()
+            assert right == pytest.approx(report.tasks[task].scores["forget"]["scrubbed"], abs=1e-6)
     retrained = MultiHeadClassifier.load(output / "stages" / "retrained").state_dict()
     assert not torch.equal(retrained["heads.weight.weight"], original["heads.weight.weight"])
 
@@ -144,16 +153,17 @@ def test_a_repeated_command_repeats_only_what_is_missing(done, tmp_path):
     output, _ = done
     copy = tmp_path / "copy"
     shutil.copytree(output, copy)
-    job = SomeTasksJob(ForgetOptions(**QUICK | {"output_dir": str(copy)}))
+    options = ForgetOptions(**QUICK | {"output_dir": str(copy)})
+    job = SomeTasksJob(options)
     lost = copy / "stages" / job.disposal_stage(job.choices[0])
     shutil.rmtree(lost)
     before = {path: path.stat().st_mtime_ns for path in (copy / "stages").rglob("*") if path.is_file()}
     attacks = (copy / "attacks.jsonl").read_bytes()
-    runpy.run_path(str(SCRIPT))["main"](ForgetOptions(**QUICK | {"output_dir": str(copy)}))
+    forget(options).audit()
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (copy / "attacks.jsonl").read_bytes() == attacks, "the same model again, so the same attacks"
-    again, first = (json.loads((folder / "multitask_report.json").read_text()) for folder in (copy, output))
-    assert again["models"][1]["scores"] == first["models"][1]["scores"] and again["relearning"] == first["relearning"]
+    again, first = (reports(folder)[0] for folder in (copy, output))
+    assert again.tasks == first.tasks and again.piggyback == first.piggyback
 
 
 def test_two_processes_as_one(done, tmp_path):
@@ -162,22 +172,19 @@ def test_two_processes_as_one(done, tmp_path):
     alike = "num_chunks=4:forget_until=steps:optim=sgd:learning_rate=0.05"
     ours = "retain_gradients=mini_batch:target_ce_weight=1:distillation_weight=0"
     methods = f"multitask:{ours}:{alike},multitask:strategy=pcgrad:{alike}"
-    options = {"model": str(trained), "train_epochs": 0, "method": methods, "reference": "none"}
-    options |= {"seeds": "0"}
-    reports = []
+    options = {"model": str(trained), "train_epochs": 0, "method": methods, "reference": "none", "seeds": "0"}
     for output, launcher in ((tmp_path / "one", ()), (tmp_path / "two", (*ACCELERATE, *TWO))):
         run(output, launcher, **options)
-        reports.append(json.loads((output / "multitask_report.json").read_text()))
     [other] = (tmp_path / "one" / "methods").iterdir()
     start = MultiHeadClassifier.load(trained).state_dict()
-    for folder in ("scrubbed", f"methods/{other.name}/scrubbed"):
+    for folder in ("all_tasks", f"methods/{other.name}/all_tasks"):
         one, two = (MultiHeadClassifier.load(tmp_path / name / folder).state_dict() for name in ("one", "two"))
         moved = torch.cat([(one[n] - start[n]).flatten() for n in start])
         apart = torch.cat([(one[n] - two[n]).flatten() for n in start])
         assert moved.norm() > 1e-3 and apart.norm() < 1e-2 * moved.norm(), (moved.norm(), apart.norm())
-    one, two = reports
-    assert [entry["model"] for entry in two["models"]] == ["original", "unlearned", "unlearned"]
-    assert two["images"] == one["images"] and len(two["relearning"]) == len(one["relearning"])
+    for one, two in zip(*(reports(tmp_path / name) for name in ("one", "two")), strict=True):
+        assert two.settings["images"] == one.settings["images"] and len(two.piggyback) == len(one.piggyback)
+        assert set(two.tasks["case"].scores["test"]) == {"undisposed", "scrubbed"}
 
 
 def test_a_wrong_option_ends_with_one_line(monkeypatch, tmp_path):

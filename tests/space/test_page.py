@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from audit_toys import records, report
+from audit_toys import records, report, tasks_report
 from huggingface_hub import RepoCard
 from packaging.requirements import Requirement
 from PIL import Image
@@ -60,6 +60,12 @@ def test_other_weights_are_named(pair):
     assert "these very weights" in views.headline(pair)
     other = replace(pair, proven=False)
     assert "OTHER weights" in views.headline(other) and "OTHER" not in views.headline(replace(pair, proven=None))
+
+
+def test_a_model_of_several_tasks_is_refused(tmp_path):
+    tasks_report().save(tmp_path / "scrubbed" / "leakage_report.json")
+    with pytest.raises(ModelError, match="demo has the tasks case, weight, rotation; this page takes"):
+        Pairs({"demo": tmp_path}).get("demo")
 
 
 def test_local_pairs(tmp_path):

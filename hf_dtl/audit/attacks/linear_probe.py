@@ -1,0 +1,94 @@
+"""Linear probes: a linear head on frozen features."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from hf_dtl.audit.attacks.attack import Attack, Attacked, Unit, each_own
+from hf_dtl.audit.attacks.registry import register_attack
+from hf_dtl.audit.choice import Choice, State, choose
+from hf_dtl.audit.classifiers import LabelledImages
+from hf_dtl.audit.config import AttackConfig
+from hf_dtl.audit.published import Published
+from hf_dtl.audit.stack import FineTuning
+
+
+@register_attack("linear_probe", "A new linear head on frozen features.")
+@register_attack("linear_probe_published", "The published head, trained on frozen features.", published_head=True)
+class LinearProbe(Attack):
+    """A linear head, trained on frozen, standardised features.
+
+    Args:
+        published_head: start from the published head's rows of the attacked classes, instead of a new head.
+    """
+
+    published_head: bool = each_own(False)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("linear_probe_steps",)
+
+    @property
+    def needs_published_head(self) -> bool:
+        return self.published_head
+
+    def steps(self, config: AttackConfig, images: int) -> int:
+        return config.linear_probe_steps
+
+    def learning_rates(self, config: AttackConfig) -> tuple[float, ...]:
+        return probe_rates(config)
+
+    def train(self, published: Published, units: Sequence[Unit]) -> Iterator[Attacked]:
+        for unit, choice in probes(published, {unit: self.of(unit).published_head for unit in units}):
+
+            def classify(split: LabelledImages, choice: Choice | None = choice) -> Tensor:
+                assert choice is not None
+                return linear(published.split_features(split), choice.state["weight"], choice.state["bias"])
+
+            yield unit, choice, classify
+
+
+def probe_rates(config: AttackConfig) -> tuple[float, ...]:
+    """Learning rates of linear probes, the smallest first."""
+    return tuple(sorted(config.linear_probe_learning_rates))
+
+
+def probes(published: Published, starts: Mapping[Unit, bool]) -> list[tuple[Unit, Choice | None]]:
+    """Train linear heads on frozen, standardised features; they are given back for the features as they are.
+
+    Args:
+        published: the attacked model and task.
+        starts: the runs, and whether each starts from the published head.
+    """
+    config, units, rates = published.config, list(starts), probe_rates(published.config)
+    members, scaling = [], {}
+    for unit, from_published in starts.items():
+        images, labels = published.images(unit)
+        features = published.features(images)
+        mean, deviation = features.mean(0), features.std(0, correction=0)
+        deviation = deviation + 1e-2 * deviation.mean() + 1e-6  # a feature that is nearly constant stays small
+        weight, bias = (t.to(features) for t in published.head(unit.seed, from_published))
+        if from_published:
+            weight, bias = weight * deviation, bias + weight @ mean
+        scaling[unit] = (mean, deviation)
+        everything = [torch.arange(len(labels))] * config.linear_probe_steps
+        start, standardised = {"weight": weight, "bias": bias}, (features - mean) / deviation
+        members += [FineTuning(start, standardised, labels, everything, rate) for rate in rates]
+
+    def unscaled(unit: Unit, state: State) -> State:
+        mean, deviation = scaling[unit]
+        weight = state["weight"] / deviation
+        return {"weight": weight, "bias": state["bias"] - weight @ mean}
+
+    def classify(unit: Unit, state: State, split: LabelledImages) -> Tensor:
+        own = unscaled(unit, state)
+        return linear(published.split_features(split), own["weight"], own["bias"])
+
+    size = (published.heads.num_features, published.num_classes)
+    network = nn.utils.skip_init(nn.Linear, *size, device=published.device, dtype=published.dtype)
+    stack = published.stack("linear_probe", network, members, lambda step, steps: 1.0, None)
+    chosen = choose(stack, units, classify, published.task.validation, halving=config.successive_halving)
+    return [(unit, choice and replace(choice, state=unscaled(unit, choice.state))) for unit, choice in chosen]

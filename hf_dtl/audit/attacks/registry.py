@@ -1,0 +1,165 @@
+"""The attacks by name: of this package, of other packages (entry points), and those registered in this run.
+
+A new attack is one file: a class of `Attack` under `@register_attack("its_name")`. In another package an entry point
+of the group `hf_dtl.attacks` with the attack's name leads to that class; or whoever imports the file has it.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hf_dtl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hf_dtl.audit.attacks.attack import Attack
+
+GROUP = "hf_dtl.attacks"
+_TRAINED = ("linear_probe", "full", "head_then_full", "lora")
+GRID = (*_TRAINED, *(f"{name}_published" for name in _TRAINED))
+"""{linear probe, full fine-tuning, head then full, LoRA} × {new head, published head}."""
+ADAPTIVE = ("full_rescaled", "full_longer", "full_large_lr", "retain_then_full", "retain_only")
+"""Attacks on what a defence may have done to the others."""
+
+Family = TypeVar("Family", bound="type[Attack]")
+_registered: dict[str, "Attack"] = {}
+
+
+def register_attack(name: str, description: str = "", **settings: Any) -> Callable[[Family], Family]:
+    """Decorate a family of attacks: it has an attack of this name, with these settings. May be given several times.
+
+    Args:
+        name: small letters, digits and underscores.
+        description: the attack in one sentence; default: the first line of the family's docstring.
+        settings: values of the family's fields; the others have their defaults.
+
+    Raises:
+        ConfigError: the name is not of that kind, or another family's.
+
+    Example:
+        >>> @register_attack("full_twice", "Fine-tuning of every weight, twice as long.", length=2)  # doctest: +SKIP
+        ... class Mine(FineTuning): ...
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in ("grid", "adaptive", "all"):
+        raise ConfigError(f"The attack {name!r} needs a name of small letters, digits and underscores, and no set's.")
+
+    def register(family: Family) -> Family:
+        home = _registered[name].family.rpartition(".")[0] if name in _registered else _built_in().get(name)
+        if home not in (None, family.__module__):
+            raise ConfigError(f"The attack {name} of {family.__module__} needs another name: {home} has this one.")
+        about = description or (family.__doc__ or "").strip().split("\n")[0]
+        _registered[name] = family(name=name, description=about, **settings)
+        return family
+
+    return register
+
+
+@cache
+def _written() -> tuple[tuple[str, str, str], ...]:
+    """Name, module, description of every attack of this folder, read from its sources: importing takes seconds."""
+    found = []
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for family in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            for call in family.decorator_list:
+                match call:
+                    case ast.Call(func=ast.Name(id="register_attack"), args=[ast.Constant(value=str(name)), *about]):
+                        text = ast.literal_eval(about[0]) if about else ast.get_docstring(family) or ""
+                        found.append((name, f"{__package__}.{path.stem}", text.partition("\n")[0]))
+    return tuple(found)
+
+
+@cache
+def _built_in() -> dict[str, str]:
+    """Module of every attack of this folder."""
+    return {name: module for name, module, _ in _written()}
+
+
+def _outside() -> dict[str, EntryPoint]:
+    return _entry_points(tuple(sys.path))
+
+
+@cache
+def _entry_points(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
+
+
+def attack_names() -> tuple[str, ...]:
+    """Every attack that there is: the grid, the adaptive ones, others of this package, and those from outside."""
+    return tuple(dict.fromkeys((*GRID, *ADAPTIVE, *_built_in(), *_outside(), *_registered)))
+
+
+def attack_summaries() -> dict[str, str]:
+    """One sentence an attack, in the order of `attack_names`; of another package's not yet loaded, where it is."""
+    about = {name: entry.value for name, entry in _outside().items()}
+    about |= {name: attack.description for name, attack in _registered.items()}
+    about |= {name: text for name, _, text in _written()}
+    return {name: about[name] for name in attack_names()}
+
+
+def is_attack(name: str) -> bool:
+    """Whether there is an attack of this name."""
+    return name in _built_in() or name in _registered or name in _outside()
+
+
+def find_attack(name: str) -> "Attack":
+    """The attack of this name; loads its family.
+
+    Raises:
+        ConfigError: there is none, or its entry point registers none of this name.
+    """
+    if name not in _registered:
+        if name in _built_in():
+            import_module(_built_in()[name])
+        elif name in _outside():
+            _outside()[name].load()
+        if name not in _registered:
+            where = f" in {_outside()[name].value}" if name in _outside() else ""
+            raise ConfigError(f"Unknown attack {name!r}{where}. {_known(name, attack_names())}")
+    return _registered[name]
+
+
+def attack_sets() -> dict[str, tuple[str, ...]]:
+    """The sets that have a name of their own: grid, adaptive, all."""
+    return {"grid": GRID, "adaptive": ADAPTIVE, "all": attack_names()}
+
+
+def parse_attacks(text: str) -> tuple[str, ...]:
+    """Read a list of attacks; `grid`, `adaptive` and `all` stand for several.
+
+    Raises:
+        ConfigError: a name is unknown; the message names the nearest right one.
+
+    Example:
+        >>> parse_attacks("full,adaptive")[:2]
+        ('full', 'full_rescaled')
+    """
+    sets, names = attack_sets(), list[str]()
+    for word in (part.strip() for part in text.split(",")):
+        if word not in sets and not is_attack(word):
+            known = (*sets, *attack_names())
+            raise ConfigError(f"Unknown attack {word!r} in --attacks {text!r}. {_known(word, known)}")
+        names += sets.get(word, (word,))
+    return tuple(dict.fromkeys(names))
+
+
+def check_attacks(names: tuple[str, ...]) -> None:
+    """Refuse unknown names.
+
+    Raises:
+        ConfigError: with the names that there are.
+    """
+    unknown = sorted(name for name in names if not is_attack(name))
+    if unknown:
+        raise ConfigError(f"Unknown attacks {', '.join(unknown)}. {_known(unknown[0], attack_names())}")
+
+
+def _known(wrong: str, names: tuple[str, ...]) -> str:
+    near = get_close_matches(wrong, names, n=1)
+    return (f"Did you mean {near[0]}? " if near else "") + f"There are: {', '.join(names)}."

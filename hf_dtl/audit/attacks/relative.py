@@ -1,0 +1,18 @@
+"""Fine-tuning that rescaled weights do not hinder."""
+
+from torch import Tensor
+
+from hf_dtl.audit.attacks.fine_tuning import FineTuning
+from hf_dtl.audit.attacks.registry import register_attack
+from hf_dtl.audit.published import Published
+
+
+@register_attack("full_rescaled", "Fine-tuning of every weight relative to its own size.")
+class RelativeFineTuning(FineTuning):
+    """Fine-tuning of every tensor relative to its own size.
+
+    So weights and normalisation layers that were rescaled without changing the function are no defence.
+    """
+
+    def scale(self, published: Published) -> dict[str, Tensor]:
+        return published.relative_scale

@@ -1,0 +1,78 @@
+"""Attacks that train the published network, under its own head, on images of what it was to keep."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from hf_dtl.audit.attacks.attack import Unit, each_own
+from hf_dtl.audit.attacks.fine_tuning import FineTuning, schedule
+from hf_dtl.audit.attacks.registry import register_attack
+from hf_dtl.audit.choice import State
+from hf_dtl.audit.published import Published
+from hf_dtl.audit.stack import FineTuning as Member
+from hf_dtl.audit.stack import batch_order
+from hf_dtl.audit.task import draw_up_to
+
+
+class _Retaining(FineTuning):
+    """What both attacks do with retain images."""
+
+    @property
+    def needs_retain(self) -> bool:
+        return True
+
+    def retaining(
+        self, published: Published, units: Sequence[Unit], rates: Sequence[float], per_class: int | None = None
+    ) -> list[Member]:
+        """Fine-tunings of the published network under its own head, one for every attack and learning rate.
+
+        Args:
+            published: the attacked model and task.
+            units: the runs.
+            rates: the learning rates.
+            per_class: most retain images a class; None: the budget of each run.
+        """
+        retain, config, members = published.task.retain, published.config, list[Member]()
+        assert retain is not None
+        for unit in units:
+            chosen = draw_up_to(retain.labels, per_class or unit.budget, unit.seed)
+            images = retain.pixel_values[chosen].to(published.device, published.dtype)
+            labels = retain.labels[chosen].to(published.device)
+            order = batch_order(len(labels), config.batch_size, self.steps(config, len(labels)), unit.seed)
+            start = published.network("retain").start(published.published_head, unit.seed)
+            members += [Member(start, images, labels, order, rate) for rate in rates]
+        return members
+
+
+@register_attack("retain_then_full", "The published head on retain images first, then every weight on a new head.")
+class RetainFirst(_Retaining):
+    """Fine-tuning of the published head and network on retain images before the attack."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*super().reads, "retain_images_per_class")
+
+    def weights_before(self, published: Published, units: Sequence[Unit], rates: Sequence[float]) -> list[State]:
+        config, network = published.config, published.network("retain")
+        members = self.retaining(published, units, rates, config.retain_images_per_class)
+        stack = published.stack("retain", network, members, schedule, config.max_gradient_norm)
+        stack.advance()
+        return [stack.result(position) for position in range(len(members))]
+
+
+@register_attack("retain_only", "Retain images alone; the attacked classes are read from the published head.")
+class RetainOnly(_Retaining):
+    """Fine-tuning on retain images alone: do the forgotten classes come back by themselves?"""
+
+    published_head: bool = each_own(True)
+
+    source: ClassVar[str] = '"From Dormant to Deleted", arXiv 2505.22310'
+    network: ClassVar[str] = "retain"
+
+    def members(self, published: Published, units: Sequence[Unit], rates: Sequence[float]) -> list[Member]:
+        return self.retaining(published, units, rates)
+
+    def read(self, published: Published, logits: Tensor) -> Tensor:
+        assert published.rows is not None
+        return logits[:, published.rows]

@@ -1,0 +1,60 @@
+"""`hf-dtl forget`: scrub a task, a part of one or some of several out of a classifier, and attack the result."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from hf_dtl.cli.names import check_attacks, check_methods
+from hf_dtl.cli.parsing import Command
+from hf_dtl.cli.terminal import end_processes, run_command, show_names, show_reports
+from hf_dtl.methods.registry import method_summaries
+from hf_dtl.pipeline.forget_options import ForgetOptions
+
+COMMAND = Command(
+    "hf-dtl forget",
+    ForgetOptions,
+    description="""\
+Make an image classifier forget, attack the result, and save it with its leakage report and card.
+Without options it runs offline on embedded data: MNIST digits 0-5 are forgotten, 6-9 are kept.
+Start it again with the same options to continue an interrupted run. --list names the methods.
+""",
+    examples="""\
+hf-dtl forget
+hf-dtl forget user/classifier --forget "photos[cat,dog]" --retain "photos[car,ship]" --method scrub
+hf-dtl forget ./classifier --retain ./photos --forget person=ann --reference retrain
+hf-dtl forget --retain glyphs --method multitask --forget random=5% --forget_tasks letter,case
+accelerate launch --num_processes 2 -m hf_dtl.cli forget --use_cpu
+""",
+    places=("model",),
+)
+
+
+def start(words: Sequence[str], **changed: Any) -> None:
+    """Run the command.
+
+    Args:
+        words: of the command line.
+        **changed: of `COMMAND`, for a script with defaults or a name of its own.
+    """
+    if "--list" in words:
+        show_names(method_summaries())
+    else:
+        run_command(replace(COMMAND, **changed), work, words)
+
+
+def work(options: ForgetOptions) -> None:
+    """Forget, audit and print."""
+    check_methods(options.method)
+    check_attacks(options.attacks)
+    from hf_dtl.pipeline.forget import run
+    from hf_dtl.pipeline.part_job import LAYER_INPUTS
+
+    result = run(options)
+    reports = result.audit_all()
+    if result.job.state.is_main_process:
+        show_reports(reports, result.folder)
+        kept = result.folder / LAYER_INPUTS
+        if kept.exists():  # printed as it is, to be copied
+            print("For a later request on the scrubbed model, without retain images:")
+            print(f"--method projected_gradient:subspace_file={kept}")
+    end_processes(result.job.state)

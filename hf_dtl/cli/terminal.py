@@ -1,0 +1,110 @@
+"""What every command does around its work: read the options, print, and end with a message instead of a traceback."""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_dtl.cli.parsing import Command
+from hf_dtl.errors import DTLError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+    from rich.console import Console
+
+    from hf_dtl.audit import LeakageReport
+
+AGAIN = "Start the same command again"
+
+
+def run_command(
+    command: Command, work: Callable[[Any], None], words: Sequence[str], again: str = AGAIN, failed: int = 1
+) -> None:
+    """Read the words of a command line and do the work; an error of the library ends it with its text.
+
+    Args:
+        command: what the words may say.
+        work: is called with the options.
+        words: without the name of the program.
+        again: what continues it after Ctrl-C, as the beginning of a sentence.
+        failed: status after an error of the library.
+    """
+    try:
+        work(command.parse(words))
+    except DTLError as error:
+        text = f"{type(error).__name__}: {error}"
+        if failed == 1:
+            sys.exit(text)
+        print(text, file=sys.stderr)
+        sys.exit(failed)
+    except KeyboardInterrupt:
+        sys.exit(f"Interrupted. {again} to continue.")
+
+
+def run_script(options: type, main: Callable[[Any], None], again: str = AGAIN) -> None:
+    """The same for a program with options of its own: it takes the words that this process was started with.
+
+    Args:
+        options: dataclass whose fields are made by `hf_dtl.options.option`.
+        main: the program's work; the text at the top of its file is the description.
+        again: what continues it after Ctrl-C, as the beginning of a sentence.
+    """
+    module = inspect.getmodule(main)
+    about = module.__doc__ if module is not None else None
+    run_command(Command(Path(sys.argv[0]).name, options, about or ""), main, sys.argv[1:], again)
+
+
+def console(width: int = 120) -> "Console":
+    """The terminal; for a file or pipe Rich would take 80 columns and break the tables.
+
+    Args:
+        width: columns where there is no terminal.
+    """
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=width)
+
+
+def say(*sentences: str) -> None:
+    """Print sentences as they are, wrapped at the width of the terminal."""
+    for sentence in sentences:
+        console().print(sentence, highlight=False, markup=False)
+
+
+def show_names(about: Mapping[str, str]) -> None:
+    """Print names, each with one line about it."""
+    width = max(map(len, about))
+    for name, line in about.items():
+        print(f"{name:<{width}}  {line}".rstrip())
+
+
+def show_reports(
+    reports: Sequence["LeakageReport"], folder: Path, holds: str = "Scrubbed model, card, report and plots"
+) -> None:
+    """Print verdict, tables and notes of every report, several of them side by side as well, and where it all lies.
+
+    Args:
+        reports: one a method.
+        folder: where everything lies.
+        holds: what that is.
+    """
+    from hf_dtl.audit import comparison_table, table
+
+    shown = console()
+    for report in reports:
+        say(report.verdict)
+        shown.print(*table(report))
+        say(*report.settings.get("notes", ()))
+    if len(reports) > 1:
+        shown.print(comparison_table(reports))
+    print(f"{holds}: {folder}")
+
+
+def end_processes(state: "PartialState") -> None:
+    """Wait for all processes, and leave their group."""
+    import torch
+
+    state.wait_for_everyone()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,77 @@
+"""What a trainer leaves behind: the model that users load, apart from checkpoints, which are private."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedModel, Trainer
+
+from hf_dtl.errors import ConfigError
+from hf_dtl.processes import together
+
+if TYPE_CHECKING:
+    from hf_dtl.audit import LeakageReport
+
+
+class SavingTrainer(Trainer):
+    """A `transformers.Trainer` of a `MultiHeadClassifier`, whose `save_model` keeps every head."""
+
+    def write(self, folder: str | os.PathLike) -> None:
+        """Write backbone and every head, as `MultiHeadClassifier.load` reads them."""
+        self.accelerator.unwrap_model(self.model).save(folder)
+
+    def save_model(self, output_dir: str | os.PathLike | None = None, _internal_call: bool = False) -> None:
+        """Write the model and its processor. (The checkpoints hold all that was trained: keep them private.)"""
+        if _internal_call:
+            super().save_model(output_dir, _internal_call=True)
+        elif self.args.should_save:
+            output_dir = output_dir or self.args.output_dir
+            self.write(output_dir)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(output_dir)
+
+
+class PublishingTrainer(SavingTrainer):
+    """A trainer whose result is a plain Hub model of one task, published with its leakage report."""
+
+    retain_task: str
+
+    def export(self) -> PreTrainedModel:
+        """A plain Hub model of the retained task: no other head, no trainer state."""
+        return self.accelerator.unwrap_model(self.model).export(self.retain_task)
+
+    def write(self, folder: str | os.PathLike) -> None:
+        """Write the exported model."""
+        self.export().save_pretrained(folder)
+
+    def push_to_hub(
+        self, commit_message: str = "End of training", *, report: "LeakageReport | None" = None, **options: Any
+    ):
+        """Publish the exported model with its leakage card, on the first process; see `publish_model`.
+
+        Args:
+            commit_message: first line of the commit.
+            report: of an audit of the model that `export()` gives, saved; the card is made from it.
+            **options: `base_model`, `token`, `revision` and `private`, which is the default; else the config's.
+        """
+        from hf_dtl.hub.publish import publish_model  # it reads the audit, which no method needs
+
+        args, processor = self.args, self.processing_class
+        if report is None or processor is None:
+            raise ConfigError(
+                "push_to_hub needs a processing_class and the leakage report: a scrubbed model without evidence is a "
+                "claim. Audit what save_model(folder) writes, then call push_to_hub(report=...)."
+            )
+        model, repo_id = self.export(), args.hub_model_id or Path(args.output_dir).resolve().name
+        given = {"token": args.hub_token, "revision": args.hub_revision, "private": args.hub_private_repo is not False}
+        given |= {"commit_message": commit_message, **options}
+        first = self.is_world_process_zero()
+        return together(lambda: publish_model(model, processor, report, repo_id, **given) if first else None)
+
+    def _refuse_upload(self, *args: Any, **kwargs: Any) -> None:
+        raise ConfigError(
+            "push_to_hub=True and create_model_card upload checkpoints with the forgotten task's head, and a card "
+            "without the attacks. Audit what save_model(folder) writes, then call push_to_hub(report=...)."
+        )
+
+    init_hf_repo = _push_from_checkpoint = create_model_card = _refuse_upload

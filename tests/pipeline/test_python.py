@@ -1,0 +1,136 @@
+"""The two examples of a Python user: audit published models, and forget a part of a folder of images."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from architectures import CONFIGS
+from PIL import Image
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForImageClassification
+
+import hf_dtl
+from hf_dtl.audit import LeakageReport
+from hf_dtl.data import embedded_processor, load_images, load_task
+from hf_dtl.errors import ConfigError, DTLError, PublishError
+
+QUICK = {"attacks": ["linear_probe", "full"], "budgets": [2], "seeds": [0, 1], "max_eval_images": 60, "use_cpu": True}
+NAMES = ("cat", "dog", "car", "ship")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The output folder of the main job, made small."""
+    output = tmp_path_factory.mktemp("demo") / "out"
+    result = hf_dtl.forget(
+        forget="mnist[0-5]", retain="mnist[6-9]", method="representation_erasure", forget_images_per_class=30,
+        train_epochs=2, adapt_epochs=2, retrain_epochs=2, steps=3, image_size=14, output_dir=str(output), **QUICK,
+    )  # fmt: skip
+    result.audit()
+    return output
+
+
+def test_two_published_models_are_audited(demo, tmp_path, monkeypatch, capsys):
+    given = {
+        "undisposed": str(demo / "undisposed"), "retrained": str(demo / "retrained"), "base_model": None,
+        "forget": "mnist[0-5]", "retain": "mnist[6-9]", "suite": "custom", **QUICK,
+    }  # fmt: skip
+    report = hf_dtl.audit(str(demo / "scrubbed"), **given, output_dir=str(tmp_path / "python"))
+    print(report)
+    said = capsys.readouterr().out
+    assert report.verdict.split()[0] in said and "Piggyback learning" in said
+    assert max(map(len, said.split("\n"))) <= 100
+    assert [path.name for path in report.plot(tmp_path / "plots")] and (tmp_path / "plots" / "piggyback.png").exists()
+    models = {record.model for record in report.piggyback}
+    assert models == {"undisposed", "scrubbed", "scratch", "retrained"} and report.suite["name"] == "custom"
+    assert report.spec | {"forget": "mnist[0-5]", "retain": "mnist[6-9]", "kind": "task"} == report.spec
+    assert report == LeakageReport.load(tmp_path / "python" / "leakage_report.json")
+
+    from hf_dtl.cli.main import main
+
+    words = ["audit", str(demo / "scrubbed"), "--output_dir", str(tmp_path / "line"), "--use-cpu"]
+    for name, value in given.items():
+        if value is not None and name != "use_cpu":
+            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    monkeypatch.setattr(sys, "argv", ["hf-dtl", *words])
+    main()
+    line = (tmp_path / "line" / "leakage_report.json").read_text()
+    assert line == (tmp_path / "python" / "leakage_report.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of pictures of four classes, and a classifier that names them."""
+    folder = tmp_path_factory.mktemp("photos")
+    for row, name in enumerate(NAMES):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = np.random.default_rng([row, number]).normal(90, 40, (16, 16, 3))
+            pixels[8 * (row % 2) :, 8 * (row // 2) :, row % 3] += 90
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "photos" / name / f"{number}.png")
+    config = CONFIGS["vit"]()
+    config.image_size, config.patch_size, config.num_labels = 14, 7, 4
+    config.id2label, config.label2id = dict(enumerate(NAMES)), {name: i for i, name in enumerate(NAMES)}
+    torch.manual_seed(0)
+    model = AutoModelForImageClassification.from_config(config)
+    task = load_task(f"{folder}/photos[{','.join(NAMES)}]")
+    images = load_images(task.train, embedded_processor(14), num_channels=3)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        cross_entropy(model(images.pixel_values).logits, images.labels).backward()
+        optimizer.step()
+    model.save_pretrained(folder / "classifier")
+    embedded_processor(14).save_pretrained(folder / "classifier")
+    return folder
+
+
+def test_a_classifier_forgets_some_of_its_classes(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    result = hf_dtl.forget(
+        "./classifier", forget="./photos[cat,dog]", retain="./photos[car,ship]", method="scrub", steps=6,
+        retrain_epochs=2, output_dir=str(tmp_path / "out"), **QUICK,
+    )  # fmt: skip
+    report = result.audit(suite="custom", budgets=[1, 2])
+    assert list(result.model.config.id2label.values()) == ["car", "ship"], "what is kept, and nothing else"
+    assert {record.budget for record in report.piggyback} == {1, 2} and report.spec["forget"] == "photos[cat,dog]"
+    assert report.source_accuracy["undisposed"] > 0.6 and report.target_accuracy["undisposed"] > 0.6
+    assert not (tmp_path / "out" / "stages" / "adapt").exists(), "it knew both tasks"
+    published = result.push_to_hub("user/scrubbed", report=report, dry_run=True)
+    assert "model.safetensors" in {file.name for file in published.files}
+    other = result.audit(budgets=[2])
+    with pytest.raises(PublishError, match="give what result.audit"):
+        result.push_to_hub("user/scrubbed", report=report, dry_run=True)
+    assert hf_dtl.verify(tmp_path / "out" / "scrubbed", forget="./photos[cat,dog]", retain="./photos[car,ship]",
+                         output_dir=str(tmp_path / "verified"), use_cpu=True).holds  # fmt: skip
+    assert other.suite != report.suite
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: hf_dtl.forget(forgett="class=0"), "There is no option 'forgett'. Did you mean forget?"),
+        (lambda: hf_dtl.audit("x", undisposd="y"), "There is no option 'undisposd'. Did you mean undisposed?"),
+        (lambda: hf_dtl.forget(method="scrubb"), "Did you mean 'scrub'?"),
+        (lambda: hf_dtl.forget(forget="mnist[0-5]", retain="mnist[6,seven]"), "seven"),
+        (lambda: hf_dtl.forget(method="scrub", forget_tasks="a"), "--forget_tasks a is for several tasks"),
+        (lambda: hf_dtl.audit("x", undisposed="./nowhere", forget="mnist[0,1]"), "'./nowhere' cannot be loaded"),
+        (lambda: hf_dtl.audit("x", undisposed="y", forget="mnist", suite="standard-1"), "suite='standard-1'"),
+    ],
+)
+def test_wrong_words_are_said_before_any_work(call, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DTLError) as error:
+        call()
+    assert message in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_an_option_of_the_run_is_none_of_its_audit(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    result = hf_dtl.forget(
+        "./classifier", forget="class=cat", retain="./photos", method="random_label", steps=1,
+        output_dir=str(tmp_path / "out"), **QUICK,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="steps: no option of the audit of a run"):
+        result.audit(steps=3)
