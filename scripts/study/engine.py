@@ -156,7 +156,6 @@ class RunOptions:
     output_dir: str | None = option(None, "Folder of the study, continued there; default: in outputs/, by setting.")
     seeds: str = option("1,2,3", "Training seeds that are reported, separated by commas.")
     tuning_seed: int = option(1000, "Training seed of a run of its own, on which each method's strength is chosen.")
-    data_dir: str | None = option(None, "CIFAR-10 for the settings on it: a folder of parquet files, or a Hub id.")
     workers: int = option(2, "Processes side by side, each with one thread.")
     use_cpu: bool = option(False, "Train and attack on the CPU even if there is a GPU.")
 

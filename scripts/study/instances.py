@@ -56,6 +56,7 @@ class InstanceStudyOptions(RunOptions):
     step_size: float = option(0.25, "Step of the search for them, likewise.")
     attack_steps: int = option(40, "Steps of that search.")
     attacks: str = option("linear_probe,full_published", "Attacks that relearn, as in scripts/unlearn.py.")
+    data_dir: str | None = option(None, "CIFAR-10 for the settings on it: a folder of parquet files, or a Hub id.")
 
     @property
     def search(self) -> str:
@@ -228,7 +229,7 @@ def plan(options: InstanceStudyOptions) -> InstanceStudy:
         ConfigError: an option is unknown, missing or out of its range.
     """
     o = options
-    shared = options_of(SETTINGS, o) | INSTANCE_OPTIONS
+    shared = options_of(SETTINGS, o.setting, data_dir=o.data_dir) | INSTANCE_OPTIONS
     shared |= {"forget": f"random={o.drawn}", "attacks": o.attacks, "use_cpu": o.use_cpu}
     sizes = tuple(sorted(numbers(o.sizes, "sizes", int)))
     if len(set(sizes)) < len(sizes) or sizes[0] < 1 or sizes[-1] > o.drawn:

@@ -33,6 +33,7 @@ class StudyOptions(RunOptions):
     attacks: str | None = option(None, "Attacks as in the main job; default: those of the setting.")
     budgets: str | None = option(None, "Images a class that the attacker gets; default: those of the setting.")
     audit_seeds: str | None = option(None, "Seeds of the attacks; default: those of the setting.")
+    data_dir: str | None = option(None, "Data set of the CIFAR settings: a folder of parquet files, or a Hub id.")
     model: str | None = option(None, "Pre-trained model of the DINOv2 setting: a folder or a Hub id.")
     override: str | None = option(
         None, "Other options of the main job, as a JSON object: '{\"steps\": 600}'; they come last."
@@ -167,7 +168,7 @@ def plan(options: StudyOptions) -> MainStudy:
         ConfigError: an option is unknown, missing or out of its range.
     """
     o = options
-    shared = options_of(SETTINGS, o)
+    shared = options_of(SETTINGS, o.setting, data_dir=o.data_dir, model=o.model)
     if not 0 <= o.margin <= 1:
         raise ConfigError(f"--margin {o.margin} must be in 0..1 (0.01 is one point of accuracy).")
     given = {"attacks": o.attacks, "budgets": o.budgets, "seeds": o.audit_seeds}

@@ -190,7 +190,7 @@ def plan(options: TaskStudyOptions) -> TaskStudy:
         ConfigError: an option is unknown, missing or out of its range.
     """
     o = options
-    shared = options_of(SETTINGS, o) | {"method": "multitask", "forget": o.forget, "use_cpu": o.use_cpu}
+    shared = options_of(SETTINGS, o.setting) | {"method": "multitask", "forget": o.forget, "use_cpu": o.use_cpu}
     scopes = listed(o.scopes, "scopes", f"be {' or '.join(SCOPES)}, or both")
     if not set(scopes) <= set(SCOPES):
         raise ConfigError(f"--scopes {o.scopes!r} must be {' or '.join(SCOPES)}, or both.")

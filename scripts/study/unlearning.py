@@ -30,6 +30,7 @@ class ComparisonOptions(RunOptions):
     requests: str = option(";".join(REQUESTS), "What to forget, separated by semicolons, as in scripts/unlearn.py.")
     methods: str = option(",".join(METHODS), "Methods, each NAME[:OPTION=VALUE]..., separated by commas.")
     attacks: str = option("linear_probe,full,full_published", "Attacks as in scripts/unlearn.py.")
+    data_dir: str | None = option(None, "CIFAR-10 for the settings on it: a folder of parquet files, or a Hub id.")
 
 
 def _train(cell: Cell, job: PartJob) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def plan(options: ComparisonOptions) -> UnlearningStudy:
         ConfigError, DataError: an option is unknown, missing or out of its range.
     """
     o = options
-    shared = options_of(SETTINGS, o) | {"attacks": o.attacks, "use_cpu": o.use_cpu}
+    shared = options_of(SETTINGS, o.setting, data_dir=o.data_dir) | {"attacks": o.attacks, "use_cpu": o.use_cpu}
     requests = tuple(part.strip() for part in o.requests.split(";") if part.strip())
     if not requests:
         raise ConfigError("--requests names nothing to forget.")

@@ -27,7 +27,7 @@ class Setting:
 
     Args:
         title: what is compared on what, for the head of the table.
-        options: of `ForgetOptions`; `{data}` and `{model}` stand for --data_dir and --model.
+        options: of `ForgetOptions`; `{data_dir}` and `{model}` stand for what is given with --data_dir and --model.
         methods: compared unless --methods says otherwise, as a command line names them; none: those of the study.
         tiny_resnet: write a small ResNet with random weights, another one for each seed, and start from it.
         classes: of its head.
@@ -45,28 +45,26 @@ class Setting:
     def needs(self) -> tuple[str, ...]:
         """Which of --data_dir and --model the options ask for."""
         text = "".join(str(value) for value in self.options.values())
-        return tuple(name for name, sign in (("data_dir", "{data}"), ("model", "{model}")) if sign in text)
+        return tuple(name for name in ("data_dir", "model") if f"{{{name}}}" in text)
 
 
-def options_of(settings: Mapping[str, Setting], asked: Any) -> dict[str, Any]:
-    """Options of the jobs of the setting that is asked for.
+def options_of(settings: Mapping[str, Setting], name: str, **places: str | None) -> dict[str, Any]:
+    """Options of the jobs of a setting.
 
     Args:
         settings: of the study.
-        asked: its options: `setting`, and where they are needed `data_dir` and `model`.
+        name: of the one that is asked for.
+        **places: `data_dir` and `model`, where the study has such options.
 
     Raises:
         ConfigError: there is no such setting, or it needs more.
     """
-    if asked.setting not in settings:
-        raise ConfigError(f"Unknown --setting {asked.setting!r}; there are: {', '.join(settings)}.")
-    found = settings[asked.setting]
-    places = {name: getattr(asked, name, None) for name in ("data_dir", "model")}
-    for name in found.needs:
-        if places[name] is None:
-            raise ConfigError(f"--setting {asked.setting} needs --{name}; see --help.")
-    given = {"data": places["data_dir"], "model": places["model"]}
-    return {k: v.format(**given) if isinstance(v, str) else v for k, v in found.options.items()}
+    if name not in settings:
+        raise ConfigError(f"Unknown --setting {name!r}; there are: {', '.join(settings)}.")
+    for place in settings[name].needs:
+        if places.get(place) is None:
+            raise ConfigError(f"--setting {name} needs --{place}; see --help.")
+    return {k: v.format(**places) if isinstance(v, str) else v for k, v in settings[name].options.items()}
 
 
 def write_tiny_resnet(folder: Path, seed: int, num_labels: int) -> Path:

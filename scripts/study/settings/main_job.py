@@ -75,8 +75,8 @@ _FASHION = _DIGITS | {
     "novel": "mnist[0,1]",
 }
 _CIFAR = _EVERYWHERE | {
-    "forget": "{data}[0-5]",
-    "retain": "{data}[6-9]",
+    "forget": "{data_dir}[0-5]",
+    "retain": "{data_dir}[6-9]",
     "novel": "fashion_mnist[0,1]",
     "retain_images_per_class": 100,
     "augmentation": "affine_flip",

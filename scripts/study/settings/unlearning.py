@@ -39,7 +39,7 @@ _EVERYWHERE: dict[str, Any] = {
 }
 _FASHION = _EVERYWHERE | {"retain": "fashion_mnist"}
 _CIFAR = _EVERYWHERE | {
-    "retain": "{data}",
+    "retain": "{data_dir}",
     "image_size": 35,
 }
 _RESNET = {"full_learning_rates": "2e-3,6e-3", "train_learning_rate": 3e-3}

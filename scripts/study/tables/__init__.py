@@ -72,22 +72,25 @@ def number(
     return f"{text} ({seeds - found.missing} of {seeds})" if counted and found.missing else text
 
 
-def column(title: str, digits: int, factor: float = 1.0, **form: Any) -> Any:
+def column(title: str | Mapping[str, str], digits: int, factor: float = 1.0, **form: Any) -> Any:
     """A field of a row that is a column of its table, written by `number`; of a dictionary, a column for each key.
 
     Args:
-        title: of the column, `{}` standing for the key.
+        title: of the column, or of each key's.
         digits, factor, **form: see `number`.
     """
     return field(default=None, metadata={"title": title, "form": {"digits": digits, "factor": factor, **form}})
 
 
-def side_by_side(title: str, rows: Sequence[Any], *, first: str = "method", without: tuple[str, ...] = ()) -> Cells:
+def side_by_side(
+    title: str, rows: Sequence[Any], notes: Iterable[str] = (), *, first: str = "method", without: Sequence[str] = ()
+) -> Cells:
     """A line for each row under its `heading`, and a column for each field that `column` made.
 
     Args:
         title: of the table.
         rows: of one class.
+        notes: below it, before that some rows lack seeds.
         first: title of the column of headings.
         without: fields that are left out.
     """
@@ -95,12 +98,13 @@ def side_by_side(title: str, rows: Sequence[Any], *, first: str = "method", with
     for own in fields(rows[0]):
         if "title" not in own.metadata or own.name in without:
             continue
-        found = [getattr(row, own.name) for row in rows]
-        for key in found[0] if isinstance(found[0], dict) else (None,):
-            columns.append(own.metadata["title"].format(key))
-            for line, value in zip(lines, found, strict=True):
+        titles = own.metadata["title"]
+        for key, text in titles.items() if isinstance(titles, Mapping) else ((None, titles),):
+            columns.append(text)
+            for line, row in zip(lines, rows, strict=True):
+                value = getattr(row, own.name)
                 line.append(number(value if key is None else value[key], **own.metadata["form"]))
-    return Cells(title, tuple(columns), tuple(map(tuple, lines)))
+    return Cells(title, tuple(columns), tuple(map(tuple, lines)), (*notes, *diverged_notes(rows)))
 
 
 def diverged_notes(rows: Iterable[Any]) -> list[str]:

@@ -1,23 +1,12 @@
 """The study of instance-wise unlearning in numbers and tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from hf_dtl.audit.cells import Cells
 from study.engine import records_of
-from study.tables import (
-    Average,
-    column,
-    diverged_notes,
-    mean,
-    no_rows,
-    over_seeds,
-    page,
-    relearned,
-    side_by_side,
-    tuning_cells,
-)
+from study.tables import Average, column, mean, no_rows, over_seeds, page, relearned, side_by_side, tuning_cells
 
 MEASURED_ON = ("forget", "retain", "test")
 TOGETHER = ", cumulative"
@@ -47,7 +36,7 @@ class Row:
     """
 
     name: str
-    accuracy: dict[str, Average] = column("{}", 3)
+    accuracy: dict[str, Average] = column({"forget": "D_f", "retain": "D_r", "test": "test"}, 3)
     mia: Average = column("MIA", 3)
     relearned: Average = column("relearned", 3)
     lost: Average = column("lost, points", 1)
@@ -162,8 +151,6 @@ def cells(found: Requests) -> Cells:
     """The variants side by side, and the undisposed model below them."""
     several = len(found.sizes) > 1
     without = ("adversaries",) if several else ("served", "kept")
-    table = side_by_side(found.title, (*found.rows, found.undisposed), first="variant", without=without)
-    columns = tuple({"forget": "D_f", "retain": "D_r"}.get(title, title) for title in table.columns)
     notes = []
     if several:
         notes.append(
@@ -175,7 +162,7 @@ def cells(found: Requests) -> Cells:
             "Cumulative: each request is served together with all earlier ones, on the model before the first; else "
             "alone, on the model that the one before left."
         )
-    return replace(table, columns=columns, notes=(*notes, *diverged_notes(found.rows)))
+    return side_by_side(found.title, (*found.rows, found.undisposed), notes, first="variant", without=without)
 
 
 def _tuning(found: Sequence[Requests]) -> str:

@@ -64,8 +64,6 @@ class Row(Reference):
         diverged: training seeds on which the disposal diverged; they have no values.
     """
 
-    target: Average
-    source: Average
     loss_points: Average
     method: str
     knob: str

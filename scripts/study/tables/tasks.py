@@ -177,10 +177,10 @@ def markdown(values: Result, found: Sequence[Scope]) -> str:
         f"{o['train_epochs']:g} passes over {images['forget'] + images['retain']:,} images, and again from other "
         "random weights without what is to be forgotten (*retrained*). Each strategy then unlearns in at most "
         f"{o['steps']} steps of {o['forget_batch_size']} forgotten and as many retained images, forgetting a task "
-        "only while its images are named better than held-out ones were (`forget_until=unseen`; fine_tune never does). "
-        f"Every number is {over_seeds(values)}. The learning rate of every method was chosen of three on a seed of "
-        f"its own ({values['tuning_seed']}), by the mean UIS on forgotten and validation images; parts of our method "
-        "take the rate of the whole.",
+        "only while its images are named better than held-out ones were (`forget_until=unseen`; fine_tune never "
+        f"does). Every number is {over_seeds(values)}. The learning rate of every method was chosen of three on a "
+        f"seed of its own ({values['tuning_seed']}), by the mean UIS on forgotten and validation images; parts of our "
+        "method take the rate of the whole.",
         "*UIS*, Unlearning Impact Score, mean over the tasks: 0 is ideal, forgotten images being answered as unseen "
         "ones were, with test scores and untouched tasks as they were. *forget*, *test*: mean score of the forgotten "
         "tasks; *untouched*: the same images in the other tasks. *MIA*: AUC of telling forgotten from unseen images "

@@ -1,7 +1,7 @@
 """The comparison of unlearning methods in numbers and tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hf_dtl.audit import AxisLeakage, PiggybackRecord, leakage
@@ -9,18 +9,7 @@ from hf_dtl.audit.cells import Cells
 from hf_dtl.audit.unlearning import Unlearning
 from hf_dtl.scenarios.scenario import Measured
 from study.engine import records_of
-from study.tables import (
-    Average,
-    column,
-    diverged_notes,
-    mean,
-    no_rows,
-    over_seeds,
-    page,
-    relearned,
-    side_by_side,
-    tuning_cells,
-)
+from study.tables import Average, column, mean, no_rows, over_seeds, page, relearned, side_by_side, tuning_cells
 
 GOAL_GAP, GOAL_COST = 0.02, 0.05
 """The goal: at most so far from the retrained model on average, in at most that share of retraining's time."""
@@ -87,7 +76,7 @@ class Row:
     """
 
     name: str
-    accuracy: dict[str, Average] = column("{}", 3)
+    accuracy: dict[str, Average] = column({split: split for split in SPLITS}, 3)
     gap: Average = column("gap, points", 1, 100)
     mia: Average = column("MIA", 3)
     learned: Average = column("PL", 3)
@@ -190,7 +179,6 @@ def cells(found: Comparison) -> Cells:
     notes = [
         f"✓: gap at most {100 * GOAL_GAP:g} points in at most {100 * GOAL_COST:g} % of retraining's CPU time.",
         "Memory: beyond what was there before; on a CPU memory that was freed earlier is used again.",
-        *diverged_notes(found.rows),
     ]
     missing = {row.name: row.leakage.missing for row in found.rows if row.leakage is not None}
     undefined = ", ".join(f"{name} on {seeds}" for name, seeds in missing.items() if seeds)
@@ -199,7 +187,7 @@ def cells(found: Comparison) -> Cells:
             "Leakage undefined, because the undisposed model is relearned no better than the retrained one beyond "
             f"noise (number of seeds; the mean is over the others): {undefined}."
         )
-    return replace(side_by_side(f"Forget {found.request}", (*found.rows, *found.references)), notes=tuple(notes))
+    return side_by_side(f"Forget {found.request}", (*found.rows, *found.references), notes)
 
 
 def _tuning(found: Comparison) -> Cells:

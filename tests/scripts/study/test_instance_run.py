@@ -15,8 +15,8 @@ from study.settings.unlearning import SETTINGS
 from study.tables.instances import cells, markdown, row_of
 
 TINY = {
-    "retain": "mnist[0,1,2]", "retain_images_per_class": 24, "max_eval_images": 30, "train_epochs": 5.0, "budgets": "2",
-    "seeds": "0", "batch_size": 12,
+    "retain": "mnist[0,1,2]", "retain_images_per_class": 24, "max_eval_images": 30, "train_epochs": 5.0,
+    "budgets": "2", "seeds": "0", "batch_size": 12,
 }  # fmt: skip
 GIVEN = "both:delta=0.05:learning_rate=0.01"
 

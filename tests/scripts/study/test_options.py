@@ -71,6 +71,11 @@ def test_options_of_the_command_come_last(tmp_path):
     assert job.forget_weight == ForgetOptions().forget_weight
 
 
+def test_older_names_of_options_are_taken(tmp_path):
+    job = plan(tiny(tmp_path, override='{"dispose_steps": 7, "source_dataset": "mnist[0,1]"}')).job(0)
+    assert job.steps == 7 and job.forget == "mnist[0,1]"
+
+
 def test_a_folder_holds_one_study(tmp_path):
     folder = tmp_path / "out"
     plan(tiny(folder)).start()

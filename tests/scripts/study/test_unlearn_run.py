@@ -1,6 +1,7 @@
 """A whole comparison of unlearning methods on a few images in this process: what is kept, tuned on, and repeated."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,9 @@ from hf_dtl.errors import ConfigError, DivergedError, OutputError
 from hf_dtl.pipeline.job import Job
 from hf_dtl.pipeline.part_job import PartJob
 from study import unlearning
+from study.engine import records_of
 from study.settings.unlearning import SETTINGS
+from study.tables import relearned
 from study.tables.unlearning import cells, markdown
 from study.unlearning import ComparisonOptions, compare, plan
 
@@ -94,6 +97,17 @@ def test_a_method_that_diverges_is_a_result(done, monkeypatch):
     (found,) = compare(options(folder, methods=methods), lambda line: None)
     assert found.failed == {"uniform_fooling": "the training diverged at every strength"} and len(found.rows) == 2
     assert "`uniform_fooling` has no row" in (folder / "table.md").read_text()
+
+
+def test_validation_images_say_which_attack_with_a_new_head_is_the_strongest(done):
+    folder, (found,), _ = done
+    (cell, _) = plan(options(folder)).on_seeds("references", "class=1")
+    records = [record for record in records_of(cell.result()) if record.model == "undisposed"]
+    assert {record.attack for record in records} == {"linear_probe"} and found.references[0].new_head.values[0] == (
+        relearned(records)
+    )
+    better = [replace(r, attack="full", accuracy=0.0, validation_accuracy=1.0) for r in records]
+    assert relearned([*records, *better]) == 0.0 and relearned([]) is None
 
 
 @pytest.mark.parametrize(
