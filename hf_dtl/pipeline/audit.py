@@ -29,7 +29,6 @@ from hf_dtl.audit.published import check_finite
 from hf_dtl.audit.report import machine
 from hf_dtl.data import check_forward
 from hf_dtl.errors import ConfigError, ModelError, OutputError
-from hf_dtl.fingerprint import fingerprint
 from hf_dtl.hub import weights_sha256
 from hf_dtl.hub.staging import REPORT
 from hf_dtl.models.heads import MultiHeadClassifier, locate_classifier
@@ -38,9 +37,9 @@ from hf_dtl.models.published_heads import numbered
 from hf_dtl.pipeline.audit_options import AuditOptions
 from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.forget import _text
-from hf_dtl.pipeline.job import STORE, contents
+from hf_dtl.pipeline.job import STORE
 from hf_dtl.pipeline.options import FEW_PARAMETERS, check_names, public_name
-from hf_dtl.pipeline.stages import Run, fresh_folder, replace_folder, write_atomically
+from hf_dtl.pipeline.stages import Run, fresh_folder, made_from, replace_folder, write_atomically
 from hf_dtl.processes import one_core_each, together
 from hf_dtl.scenarios.part import Part, rows_of_the_head
 from hf_dtl.scenarios.scenario import Measured
@@ -184,8 +183,7 @@ class Audit:
                 trained.save_pretrained(folder)
                 self.processor.save_pretrained(folder)
 
-        made_from = fingerprint([*contents(model), *contents(train)])
-        return load_classifier(self.run.stage("retrained", work, made_from)).to(self.state.device)
+        return load_classifier(self.run.stage("retrained", work, made_from(model, train))).to(self.state.device)
 
     def _prepare(self) -> None:
         """Find the rows of all heads, and the attacked tasks with them."""

@@ -24,13 +24,12 @@ from hf_dtl.audit import AttackConfig, AttackedTask, PiggybackRecord, run_audit,
 from hf_dtl.audit.attacks import parse_attacks
 from hf_dtl.data import check_forward, default_processor, embedded_processor, load_processor
 from hf_dtl.errors import ConfigError
-from hf_dtl.fingerprint import fingerprint
 from hf_dtl.functional import Augmentation
 from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with_goal
 from hf_dtl.models.loading import load_classifier
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
 from hf_dtl.pipeline.forget_options import ForgetOptions
-from hf_dtl.pipeline.stages import Run
+from hf_dtl.pipeline.stages import Run, made_from
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.scenario import Measured, Models, Scenario
 from hf_dtl.trainers.learning_rates import TRAIN, passes, rate
@@ -214,7 +213,7 @@ class Job(ABC):
                 if cost is not None:
                     cost.save()
 
-        return load_stage(self.run.stage(name, work, self.made_from(model, images)))
+        return load_stage(self.run.stage(name, work, made_from(model, images)))
 
     def disposed(self, choice: MethodChoice, model: Any, forget: TorchDataset, retain: TorchDataset) -> Path:
         """The stage of a method; it keeps what was logged while the scrubbed model was made, and what it took.
@@ -237,8 +236,8 @@ class Job(ABC):
                 **arguments,
             )
 
-        made_from = self.made_from(model, forget, retain, arguments)
-        return self.trainer_stage(self.disposal_stage(choice), f"dispose: {choice.text}", build, made_from)
+        parts = made_from(model, forget, retain, arguments)
+        return self.trainer_stage(self.disposal_stage(choice), f"dispose: {choice.text}", build, parts)
 
     @property
     def validation(self) -> TorchDataset | None:
@@ -285,13 +284,6 @@ class Job(ABC):
         )
         found = self.disposal_config(choice, Path()).to_dict()
         return {name: value for name, value in found.items() if name in names}
-
-    def made_from(self, *parts: Any) -> str:
-        """Fingerprint of what a stage is made from: models, images, and JSON values.
-
-        Options are not among them: those of the run stand in its record, those of a method in the stage's name.
-        """
-        return fingerprint(content for part in parts for content in contents(part))
 
     def disposal_stage(self, choice: MethodChoice) -> str:
         """Name of a method's stage: other options of the disposal make another one."""
@@ -388,20 +380,6 @@ _CANNOT = {
     "part": "it does not forget a part of one task",
     "tasks": "it does not forget images of several tasks, which multitask does",
 }
-
-
-def contents(part: Any) -> list[Any]:
-    """What makes a model, a data set of images, or a JSON value what it is."""
-    if isinstance(part, torch.nn.Module):
-        return [value for item in part.state_dict().items() for value in item]
-    if isinstance(part, torch.utils.data.ConcatDataset):
-        return [content for own in part.datasets for content in contents(own)]
-    if isinstance(part, TorchDataset):
-        pixels = getattr(part, "pixel_values", None)
-        labels = part.labels  # type: ignore[attr-defined]
-        own = [labels] if isinstance(labels, torch.Tensor) else [v for item in labels.items() for v in item]
-        return own + ([pixels] if isinstance(pixels, torch.Tensor) else [part.identity])  # type: ignore[attr-defined]
-    return [part]
 
 
 def load_stage(folder: Path) -> PreTrainedModel:

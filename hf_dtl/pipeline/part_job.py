@@ -16,6 +16,7 @@ from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.job import Job, load_stage
+from hf_dtl.pipeline.stages import made_from
 from hf_dtl.scenarios.part import MEASURED_ON, Part, rows_of_the_head
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.trainers.config import UnlearningConfig
@@ -131,8 +132,8 @@ class PartJob(Job):
 
     def collect_layer_inputs(self, undisposed: PreTrainedModel) -> Path:
         """The moments of layer inputs on all training data: a stage, done once for the model."""
-        made_from = self.made_from(undisposed, self.scenario.together())
-        return self.run.stage("layer_inputs", partial(self._collect, undisposed), made_from) / LAYER_INPUTS
+        parts = made_from(undisposed, self.scenario.together())
+        return self.run.stage("layer_inputs", partial(self._collect, undisposed), parts) / LAYER_INPUTS
 
     def _collect(self, undisposed: PreTrainedModel, folder: Path) -> None:
         task = UnlearningConfig.retain_task

@@ -19,7 +19,7 @@ from hf_dtl.methods.by_name import MethodChoice, parse_method
 from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, partial_task, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.job import Job
-from hf_dtl.pipeline.stages import fresh_folder, replace_folder
+from hf_dtl.pipeline.stages import fresh_folder, made_from, replace_folder
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.scenarios.some_tasks import SomeTasks
 from hf_dtl.trainers.learning_rates import TRAIN
@@ -141,8 +141,8 @@ class SomeTasksJob(Job):
             model = copy.deepcopy(self.model)
             return MultiTaskTrainer(model, args, self.images["train"], processing_class=self.processor)
 
-        made_from = self.made_from(self.model, self.images["train"])
-        return self._loaded(self.trainer_stage("train", "train", build, made_from, ("loss",), scrubs=False))
+        parts = made_from(self.model, self.images["train"])
+        return self._loaded(self.trainer_stage("train", "train", build, parts, ("loss",), scrubs=False))
 
     def prepare(self) -> MultiHeadClassifier:
         self.undisposed = self.train()
@@ -169,8 +169,8 @@ class SomeTasksJob(Job):
         def build(folder: Path) -> Trainer:
             return self._trainer(choice, self.model, self.disposal_config(choice, folder, **own))
 
-        made_from = self.made_from(self.model, self.images["train"], [scenario.rows, scenario.forgotten])
-        return self._loaded(self.trainer_stage("retrained", "retrain", build, made_from, _SHOWN))
+        parts = made_from(self.model, self.images["train"], [scenario.rows, scenario.forgotten])
+        return self._loaded(self.trainer_stage("retrained", "retrain", build, parts, _SHOWN))
 
     def unlearn(self, choice: MethodChoice, original: MultiHeadClassifier | None = None) -> MultiHeadClassifier:
         """The scrubbed model."""
@@ -179,9 +179,9 @@ class SomeTasksJob(Job):
         def build(folder: Path) -> Trainer:
             return self._trainer(choice, model, self.disposal_config(choice, folder))
 
-        made_from = self.made_from(model, self.images["train"], [scenario.rows, scenario.forgotten])
+        parts = made_from(model, self.images["train"], [scenario.rows, scenario.forgotten])
         stage = self.disposal_stage(choice)
-        return self._loaded(self.trainer_stage(stage, f"dispose: {choice.text}", build, made_from, _SHOWN))
+        return self._loaded(self.trainer_stage(stage, f"dispose: {choice.text}", build, parts, _SHOWN))
 
     def _trainer(
         self,

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, Dataset
 
 from hf_dtl.errors import OutputError
+from hf_dtl.fingerprint import fingerprint
 
 SETTINGS, MADE_FROM = "run.json", "made_from.txt"
 
@@ -126,6 +129,27 @@ class Run:
                 replace_folder(partial, done)
         self.state.wait_for_everyone()
         return done
+
+
+def made_from(*parts: Any) -> str:
+    """Fingerprint of what a stage is made from: models, images, and JSON values.
+
+    Options are not among them: those of the run stand in its record, those of a method in the stage's name.
+    """
+    return fingerprint(content for part in parts for content in _contents(part))
+
+
+def _contents(part: Any) -> list[Any]:
+    """What makes a model, a data set of images, or a JSON value what it is."""
+    if isinstance(part, nn.Module):
+        return [value for item in part.state_dict().items() for value in item]
+    if isinstance(part, ConcatDataset):
+        return [content for own in part.datasets for content in _contents(own)]
+    if isinstance(part, Dataset):
+        pixels, labels = getattr(part, "pixel_values", None), part.labels  # type: ignore[attr-defined]
+        own = [labels] if isinstance(labels, Tensor) else [value for item in labels.items() for value in item]
+        return [*own, pixels if isinstance(pixels, Tensor) else part.identity]  # type: ignore[attr-defined]
+    return [part]
 
 
 def _made_from(folder: Path) -> str:

@@ -14,6 +14,7 @@ from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import named_rows
 from hf_dtl.models.loading import load_classifier
 from hf_dtl.pipeline.job import Job, load_stage
+from hf_dtl.pipeline.stages import made_from
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.scenarios.whole_task import WholeTask
 from hf_dtl.trainers.learning_rates import ADAPT, TRAIN
@@ -105,8 +106,8 @@ class WholeTaskJob(Job):
                     model.heads["source"].load_state_dict(own.heads["source"].state_dict())
                 model.cpu().save(work)
 
-        made_from = self.made_from(undisposed, self.images["source"]["train"])
-        return undisposed, MultiHeadClassifier.load(self.run.stage("source_head", refit, made_from))
+        parts = made_from(undisposed, self.images["source"]["train"])
+        return undisposed, MultiHeadClassifier.load(self.run.stage("source_head", refit, parts))
 
     def prepare(self) -> PreTrainedModel:
         self.undisposed, self.heads = self.adapt(self.pretrain())

@@ -124,15 +124,15 @@ def reached(monkeypatch):
 
 
 def test_options_reach_the_work_and_errors_are_one_line(reached, capsys):
-    assert ended(capsys, "forget", "m", "--forget", "class=3", "--methods=scrub", "--unlearn-steps", 7)[0] == (
-        "DataError: no further"
+    assert ended(capsys, "forget", "m", "--forget", "class=3", "--methods=scrub", "--unlearn-steps", 7)[2] == (
+        "DataError: no further\n"
     )
     assert reached.pop() == ForgetOptions(model="m", forget="class=3", method="scrub", steps=7)
-    assert ended(capsys, "audit", *GIVEN, "--resume")[0] == "DataError: no further"
+    assert ended(capsys, "audit", *GIVEN, "--resume")[2] == "DataError: no further\n"
     assert reached.pop() == AuditOptions(scrubbed="a", undisposed="b", forget="mnist[0-5]", resume=True)
     assert ended(capsys, "verify", "m", "--budgets", 5) == (2, "", "DataError: no further\n")
     assert reached.pop() == VerifyOptions(model="m", budgets="5")
-    assert ended(capsys, "publish", "f", "ann/x", "--dry_run")[0] == "DataError: no further"
+    assert ended(capsys, "publish", "f", "ann/x", "--dry_run")[2] == "DataError: no further\n"
     assert reached.pop()[1]["dry_run"] is True
 
 
@@ -186,8 +186,8 @@ def test_ctrl_c_says_what_continues(monkeypatch, capsys):
 
     monkeypatch.setattr(hf_dtl.pipeline.forget, "run", interrupt)
     monkeypatch.setattr(hf_dtl.pipeline.audit, "run", interrupt)
-    assert ended(capsys, "forget")[0] == "Interrupted. Start the same command again to continue."
-    assert ended(capsys, "audit", *GIVEN)[0] == "Interrupted. Start the same command with --resume to continue."
+    assert ended(capsys, "forget")[2] == "Interrupted. Start the same command again to continue.\n"
+    assert ended(capsys, "audit", *GIVEN)[2] == "Interrupted. Start the same command with --resume to continue.\n"
 
 
 @dataclass
