@@ -45,10 +45,10 @@ def test_the_help_is_complete_and_fits_100_columns(name, capsys, monkeypatch):
 
 
 STUDIES = {
-    "options": "StudyOptions",
-    "instance_run": "InstanceStudyOptions",
-    "task_run": "TaskStudyOptions",
-    "unlearn_run": "ComparisonOptions",
+    "main_job": "StudyOptions",
+    "instances": "InstanceStudyOptions",
+    "tasks": "TaskStudyOptions",
+    "unlearning": "ComparisonOptions",
 }
 
 
