@@ -1,5 +1,7 @@
 """Errors a user can act on: each names the value that was wrong and the remedy."""
 
+from collections.abc import Sequence
+
 
 class DTLError(ValueError):
     """Base of every error that `hf_dtl` raises on purpose."""
@@ -27,3 +29,14 @@ class DivergedError(DTLError):
 
 class PublishError(DTLError):
     """A model cannot be published: its folder would leak something, or the Hub refuses it."""
+
+
+def listed(entries: Sequence[object], limit: int = 30) -> str:
+    """Name entries in a message, the first few of many.
+
+    Example:
+        >>> listed(["a", "b", "c"], 2)
+        'a, b and 1 more'
+    """
+    rest = f" and {len(entries) - limit} more" if len(entries) > limit else ""
+    return ", ".join(map(str, entries[:limit])) + rest

@@ -20,7 +20,7 @@ FLOORS = (
 )
 """From the ground up; rooms of one floor do not know each other, but for those of the ground floor."""
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-LAZY = {("trainers/trainer.py", "hub")}
+LAZY = {("trainers/saving.py", "hub")}
 """The one upward import: `push_to_hub` of a trainer, when it is called."""
 
 
@@ -29,8 +29,11 @@ def files():
 
 
 def imported(path):
-    """Rooms of the package that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Rooms of the package that a file imports, wherever in it, but for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    unseen = {id(inner) for node in typing for inner in ast.walk(node)}
+    for node in (node for node in ast.walk(tree) if id(node) not in unseen):
         modules = []
         if isinstance(node, ast.ImportFrom) and node.module:
             modules = [f"{node.module}.{name.name}" if node.module == "hf_dtl" else node.module for name in node.names]

@@ -51,7 +51,12 @@ class Average:
     @classmethod
     def over(cls, points: Sequence[PLAccuracy]) -> "Average":
         """The average of one model over data sets and budgets."""
-        return _average(_over_places(points))
+        return cls.of(_over_places(points))
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Average":
+        """The average of one value a seed."""
+        return cls(fmean(values), _deviation(values))
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,20 @@ class AxisLeakage:
     strongest_attack: PLAccuracy
     slc_auc: dict[str, Average]
     pl_accuracy: tuple[PLAccuracy, ...]
+
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """The attacked data sets and budgets."""
+        return tuple(dict.fromkeys((point.dataset, point.budget) for point in self.pl_accuracy))
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The attacked data sets."""
+        return tuple(dict.fromkeys(dataset for dataset, _ in self.places))
+
+    def points(self, model: str) -> dict[tuple[str, int], PLAccuracy]:
+        """PL accuracy of one model by data set and budget."""
+        return {(point.dataset, point.budget): point for point in self.pl_accuracy if point.model == model}
 
     def over(self, floor: Floor) -> Ratio:
         """Leakage under the strongest attack over either floor."""
@@ -222,10 +241,6 @@ def _over_places(points: Sequence[PLAccuracy]) -> tuple[float, ...]:
     return tuple(fmean(values) for values in zip(*(point.values for point in points), strict=True))
 
 
-def _average(values: Sequence[float]) -> Average:
-    return Average(fmean(values), _deviation(values))
-
-
 def _area(points: Sequence[PLAccuracy]) -> Average:
     """SLC-AUC of one model: of each seed and data set, averaged over data sets, then over seeds."""
     areas = []
@@ -233,7 +248,7 @@ def _area(points: Sequence[PLAccuracy]) -> Average:
         own = [point for point in points if point.dataset == dataset]
         curves = zip(*(point.values for point in own), strict=True)
         areas.append([slc_auc([point.budget for point in own], curve) for curve in curves])
-    return _average([fmean(values) for values in zip(*areas, strict=True)])
+    return Average.of([fmean(values) for values in zip(*areas, strict=True)])
 
 
 def _ratio(points: Sequence[PLAccuracy], floor: str) -> Ratio:

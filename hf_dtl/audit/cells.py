@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -31,19 +31,12 @@ class Cells:
     def rich(self) -> Table:
         """Give the table for a terminal of 100 columns."""
         # As `Text`: in a plain string, Rich would take class names in brackets for markup and swallow them.
-        table = Table(
-            title=Text(self.title),
-            caption=Text("\n".join(self.notes)) if self.notes else None,
-            caption_justify="left",
-            box=SIMPLE_HEAD,
-            show_edge=False,
-            padding=(0, 1, 0, 0),
-        )
+        caption = Text("\n".join(self.notes)) if self.notes else None
+        look: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "padding": (0, 1, 0, 0)}
+        table = Table(title=Text(self.title), caption=caption, caption_justify="left", **look)
         # Where the numbers leave room for the first column, only that is wrapped; no cell is ever cut.
         headings = [self.columns[0], *(column.replace(" ", "\n", 1) for column in self.columns[1:])]
-        lines = [
-            [line for cell in column for line in cell.split("\n")] for column in zip(headings, *self.rows, strict=True)
-        ]
+        lines = ["\n".join(column).split("\n") for column in zip(headings, *self.rows, strict=True)]
         whole = sum(1 + max(map(len, cells)) for cells in lines[1:]) <= 88
         for i, heading in enumerate(headings):
             table.add_column(heading, justify="right" if i else "left", no_wrap=whole and i > 0, overflow="fold")

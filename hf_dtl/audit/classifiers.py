@@ -85,10 +85,16 @@ def accuracy(model: Classifier, images: LabelledImages, batch_size: int = 256) -
     """
     if len(images.labels) == 0:
         raise DataError("The accuracy of zero images is not defined. Give a split that holds at least one image.")
-    logits = predict(model, images.pixel_values, batch_size)
-    if not torch.isfinite(logits).all():
+    logits = finite(predict(model, images.pixel_values, batch_size))
+    return (logits.argmax(-1).cpu() == images.labels.cpu()).double().mean().item()
+
+
+def finite(logits: Tensor) -> Tensor:
+    """The logits, or a ModelError where some are not finite."""
+    broken = int((~torch.isfinite(logits)).sum())
+    if broken:
         raise ModelError(
-            f"The model returned {int((~torch.isfinite(logits)).sum())} logits that are not finite. "
+            f"The model returned {broken} logits that are not finite. "
             "Its weights are damaged: repeat its training with a smaller learning rate."
         )
-    return (logits.argmax(-1).cpu() == images.labels.cpu()).double().mean().item()
+    return logits

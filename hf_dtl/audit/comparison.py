@@ -9,6 +9,7 @@ from hf_dtl.audit.cells import NOT_MEASURED, Cells, average, mark, number, with_
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.tables import halving_note, interval_note
 from hf_dtl.audit.task_tables import task_cells
+from hf_dtl.audit.unlearning import GAP_SPLITS
 from hf_dtl.errors import DataError
 
 
@@ -31,36 +32,34 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
     if reports and all(report.unlearning is not None for report in reports):
         return unlearning_comparison_cells(reports)
     axes = [report.axes.get("source_subset") for report in reports]
-    places = [tuple(dict.fromkeys((p.dataset, p.budget) for p in a.pl_accuracy)) if a else () for a in axes]
+    places = [found.places if found else () for found in axes]
     if not axes or axes[0] is None or len(set(places)) > 1:
         raise DataError(
             f"Only reports with the same attacked source data and budgets compare side by side, got {places}."
         )
-    several = len({dataset for dataset, _ in places[0]}) > 1
+
+    def learned(found: AxisLeakage, model: str) -> list[str]:
+        """PL accuracy of one model at every place, and its SLC-AUC unless the table is narrow."""
+        points = found.points(model)
+        cells = [average(points.get(place), deviation=not narrow) for place in places[0]]
+        return cells if narrow else [*cells, average(found.slc_auc.get(model))]
+
     rows = []
     for report in reports:
-        found = report.axes["source_subset"]
-        target, source = (
-            number(found["scrubbed"], NOT_MEASURED) for found in (report.target_accuracy, report.source_accuracy)
-        )
-        over = report.leakage_over_retrained
-        rows.append(
-            (
-                report.method + mark(report),
-                target + mark(report),
-                source,
-                *_learned(found, "scrubbed", places[0], narrow),
-                with_interval(report.leakage, deviation=False),
-                with_deviation(over.mean, None) if narrow else with_interval(over, deviation=False),
-            )
-        )
-    first = (reports[0].target_accuracy, reports[0].source_accuracy)
-    before = [number(found["undisposed"], NOT_MEASURED) for found in first]
+        tasks, over = (report.target_accuracy, report.source_accuracy), report.leakage_over_retrained
+        target, source = (number(accuracy["scrubbed"], NOT_MEASURED) for accuracy in tasks)
+        first = (report.method + mark(report), target + mark(report), source)
+        last = with_deviation(over.mean, None) if narrow else with_interval(over, deviation=False)
+        scrubbed = learned(report.axes["source_subset"], "scrubbed")
+        rows.append((*first, *scrubbed, with_interval(report.leakage, deviation=False), last))
+    tasks = (reports[0].target_accuracy, reports[0].source_accuracy)
+    before = [number(accuracy["undisposed"], NOT_MEASURED) for accuracy in tasks]
     for model in ("undisposed", "scratch", "retrained"):
-        learned = _learned(axes[0], model, places[0], narrow)
-        rows.append((f"({model})", *(before if model == "undisposed" else ("", "")), *learned, "", ""))
+        measured = before if model == "undisposed" else ("", "")
+        rows.append((f"({model})", *measured, *learned(axes[0], model), "", ""))
     if narrow:
         rows = [tuple(cell.replace(" [", "\n[").replace("not measured", "not\nmeasured") for cell in r) for r in rows]
+    several = len(axes[0].datasets) > 1
     headings = [f"PL at {budget}" + (f", {dataset}" if several else "") for dataset, budget in places[0]]
     headings += [] if narrow else ["SLC-AUC"]
     last = "over retrained" if narrow else "leakage over retrained"
@@ -89,27 +88,13 @@ def unlearning_comparison_cells(reports: Sequence[LeakageReport]) -> Cells:
 def _unlearning_row(report: LeakageReport, model: str, title: str) -> tuple[str, ...]:
     found = report.unlearning
     assert found is not None
-    measured_on = [found.accuracy[split].get(model) for split in ("forget", "retain", "test")]
+    measured = [found.accuracy[split].get(model) for split in GAP_SPLITS]
     gap = found.average_gap(model) if model in found.accuracy["forget"] else None
-    auc = [r["auc"] for r in report.membership if (r["model"], r["attack"]) == (model, "loss")]
-    points = [p.mean for p in report.axes["source_subset"].pl_accuracy if p.model == model]
-    cost = found.cost.get(model)
-    leakage = report.leakage_over_retrained.mean if model == "scrubbed" else None
-    return (
-        title,
-        *map(number, (*measured_on, gap)),
-        number(auc[-1] if auc else None),
-        number(sum(points) / len(points) if points else None),
-        number(leakage),
-        "–" if cost is None else f"{cost['cpu']:.1f}",
-    )
-
-
-def _learned(found: AxisLeakage, model: str, places: Sequence[tuple[str, int]], narrow: bool) -> list[str]:
-    """PL accuracy of one model at every place, and its SLC-AUC unless the table is narrow."""
-    points = {(p.dataset, p.budget): p for p in found.pl_accuracy if p.model == model}
-    cells = [average(points.get(place), deviation=not narrow) for place in places]
-    return cells if narrow else [*cells, average(found.slc_auc.get(model))]
+    auc = [row["auc"] for row in report.membership if (row["model"], row["attack"]) == (model, "loss")]
+    points = [point.mean for point in report.axes["source_subset"].points(model).values()]
+    numbers = (*measured, gap, auc[-1] if auc else None, sum(points) / len(points) if points else None)
+    leakage, cost = report.leakage_over_retrained.mean if model == "scrubbed" else None, found.cost.get(model)
+    return (title, *map(number, (*numbers, leakage)), "–" if cost is None else f"{cost['cpu']:.1f}")
 
 
 def _notes(reports: Sequence[LeakageReport], narrow: bool) -> tuple[str, ...]:

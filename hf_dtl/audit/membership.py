@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
-from hf_dtl.audit.classifiers import Classifier, LabelledImages, predict
+from hf_dtl.audit.classifiers import Classifier, LabelledImages, finite, predict
 from hf_dtl.errors import ConfigError, DataError, ModelError
 
 MembershipAttack = Literal["loss", "confidence"]
@@ -166,10 +166,8 @@ def membership_inference(
         results.append(judge(scores[:m], scores[m:], name, attack, "cross_validation", folds=folds))
         if retain is not None:
             attacker = _attacker().fit(*_labelled(features["retain"], features["retain_held_out"]))
-            forget_scores, held_out_scores = map(
-                attacker.decision_function, (features["forget"], features["held_out"])
-            )
-            results.append(judge(forget_scores, held_out_scores, name, attack, "retain"))
+            own, other = (attacker.decision_function(features[title]) for title in ("forget", "held_out"))
+            results.append(judge(own, other, name, attack, "retain"))
     return results
 
 
@@ -225,12 +223,7 @@ def logits_of(model: Classifier, pixel_values: Tensor, batch_size: int) -> Tenso
             f"The model returned logits of shape {tuple(logits.shape)} for {len(pixel_values)} images; "
             "membership inference needs (images, at least 2 classes)."
         )
-    if not torch.isfinite(logits).all():
-        raise ModelError(
-            f"The model returned {int((~torch.isfinite(logits)).sum())} logits that are not finite. "
-            "Its weights are damaged: repeat its training with a smaller learning rate."
-        )
-    return logits
+    return finite(logits)
 
 
 def check_labels(title: str, labels: Tensor, classes: int) -> None:

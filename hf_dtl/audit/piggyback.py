@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Event
 
 import torch
 from transformers import PreTrainedModel
@@ -20,19 +19,7 @@ from hf_dtl.errors import ConfigError, DataError, ModelError
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What one attack reached.
-
-    Args:
-        attack: name of the attack.
-        budget: training images a class.
-        seed: seed of the images and of the new head.
-        learning_rate: the attacker's choice.
-        accuracy: on the test split, in 0..1.
-        validation_accuracy: on the validation split, which the choice was made on, in 0..1.
-        diverged: every learning rate ended in values that are not finite; the accuracies are then those of guessing,
-            1 / classes, and the learning rate is the smallest.
-        effort: training steps of the chosen run, without those that prepared its start; None when it diverged.
-    """
+    """What one attack reached; see the fields of the same names of `PiggybackRecord`."""
 
     attack: str
     budget: int
@@ -44,31 +31,8 @@ class AttackResult:
     effort: int | None = None
 
 
-class Attacker:
-    """An attacker with one model and one task; keeps what several of its attacks share.
-
-    Args:
-        model: the published classifier; never changed. Weights in half precision are attacked in single precision.
-        task: the attacked task.
-        config: what the attacker may do.
-        device: where to run; None means the model's own device.
-        stop: when it is set, an attack ends with `Stopped` at its next step.
-
-    Raises:
-        ModelError: the weights are not finite, there is no exchangeable classifier, or the images do not fit.
-        DataError: a split is empty, labels are out of range, or there is one class only.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        task: AttackedTask,
-        config: AttackConfig,
-        device: torch.device | str | None = None,
-        stop: Event | None = None,
-    ):
-        self.published = Published(model, task, config, device, stop)
-        self.config = config
+class Attacker(Published):
+    """An attacker with one model and one task; keeps what several of its attacks share. Made as `Published` is."""
 
     def run(self, attack: str, budget: int, seed: int) -> AttackResult:
         """Run one attack with every learning rate, choose on validation, and measure the choice on test.
@@ -78,21 +42,21 @@ class Attacker:
         return self.run_stack([Unit(attack, budget, seed)])[0]
 
     def run_stack(self, units: Sequence[Unit]) -> list[AttackResult]:
-        """Run attacks that train the same tensors for the same number of steps; see `hf_dtl.audit.plan`.
+        """Run attacks of equal group keys; see `hf_dtl.audit.plan`.
 
         Raises:
             ConfigError: an attack does not apply to this model.
             ModelError: the network cannot be trained.
         """
         for unit in units:
-            attack, retain = find_attack(unit.attack), self.published.task.retain is not None
-            if not attack.applies(published_head=self.published.rows is not None, retain=retain):
+            attack = find_attack(unit.attack)
+            if not attack.applies(published_head=self.rows is not None, retain=self.task.retain is not None):
                 raise ConfigError(f"The attack {unit.attack} does not apply: it needs {attack.needs}.")
-        published, results, test = self.published, [], self.published.task.test
+        results, test = [], self.task.test
         try:
-            for unit, choice, classify in train_attacks(published, units):
+            for unit, choice, classify in train_attacks(self, units):
                 if choice is None:
-                    guess = 1 / published.num_classes
+                    guess = 1 / self.num_classes
                     rate = self.config.learning_rates(unit.attack)[0]
                     results.append(AttackResult(*unit, rate, guess, guess, True))
                 else:
@@ -101,7 +65,7 @@ class Attacker:
                     results.append(AttackResult(*unit, *chosen, effort=choice.effort))
         except (RuntimeError, TypeError) as error:
             raise ModelError(
-                f"{type(published.model).__name__} failed in the attack {units[0].attack} with {units[0].budget} "
+                f"{type(self.model).__name__} failed in the attack {units[0].attack} with {units[0].budget} "
                 f"images a class: {error}"
             ) from error
         return results

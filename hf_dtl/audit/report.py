@@ -32,7 +32,7 @@ from hf_dtl.audit.report_fields import (
 )
 from hf_dtl.audit.store import PiggybackRecord
 from hf_dtl.audit.tables import table
-from hf_dtl.audit.tasks import TaskScores, check_tasks, tasks_to_dict
+from hf_dtl.audit.tasks import TaskScores, check_tasks
 from hf_dtl.audit.unlearning import Unlearning, agree
 from hf_dtl.audit.verdict import verdict
 from hf_dtl.errors import DataError
@@ -258,33 +258,21 @@ class LeakageReport:
         if "source_subset" in self.axes:
             attack = self.axes["source_subset"].strongest_attack
             strongest = {"attack": attack.attack, "budget": attack.budget, "accuracy": attack.mean}
-        headline = {
-            **asdict(self.headline),
-            "confidence": CONFIDENCE,
-            "strongest_attack": strongest,
-            "floor": self.floor,
-        }
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "library_version": self.library_version,
-            "method": self.method,
-            "seed": self.seed,
-            "target_accuracy": self.target_accuracy,
-            "source_accuracy": self.source_accuracy,
-            "leakage": {**headline, "axes": {axis: asdict(value) for axis, value in self.axes.items()}},
-            "target_destroyed": self.target_destroyed,
-            "target_margin": self.target_margin,
-            "chance": self.chance,
-            "spec": self.spec,
-            "suite": self.suite,
-            "settings": self.settings,
-            "machine": self.machine,
-            "weights": self.weights,
-            "membership": self.membership,
-            **({} if self.unlearning is None else {"unlearning": self.unlearning.to_dict()}),
-            **({} if self.tasks is None else {"tasks": tasks_to_dict(self.tasks)}),
-            "piggyback": [asdict(record) for record in self.piggyback],
-        }
+        leakage = asdict(self.headline) | {"confidence": CONFIDENCE, "strongest_attack": strongest}
+        leakage |= {"floor": self.floor, "axes": {axis: asdict(value) for axis, value in self.axes.items()}}
+
+        def own(*names: str) -> dict[str, Any]:
+            return {name: getattr(self, name) for name in names}
+
+        found = {"schema_version": SCHEMA_VERSION, **own("library_version", "method", "seed")}
+        found |= {**own("target_accuracy", "source_accuracy"), "leakage": leakage}
+        found |= own("target_destroyed", "target_margin", "chance", "spec", "suite", "settings", "machine", "weights")
+        found |= own("membership")
+        if self.unlearning is not None:
+            found["unlearning"] = self.unlearning.to_dict()
+        if self.tasks is not None:
+            found["tasks"] = {name: asdict(task) for name, task in self.tasks.items()}
+        return found | {"piggyback": [asdict(record) for record in self.piggyback]}
 
     def to_json(self) -> str:
         """Give the report as JSON text.

@@ -91,10 +91,9 @@ def run_audit(
                 prints = (model_prints[number], task_prints[name], plan.rows(model, task), retain_prints[name])
                 keys |= {unit: find_attack(unit.attack).fingerprint(unit, config, *prints) for unit in own}
                 for group in plan.groups(own, model, task, config, torch.device(device or model.device)):
-                    piece = _Work(
-                        (role, number), name, group, tuple(keys[u] for u in group), plan.cost(group, task, config)
-                    )
-                    work.setdefault(piece.keys, piece)  # models with the same weights are attacked once
+                    names = tuple(keys[unit] for unit in group)
+                    piece = _Work((role, number), name, group, names, plan.cost(group, task, config))
+                    work.setdefault(names, piece)  # models with the same weights are attacked once
             wanted += [(role, name, keys[unit]) for unit in units]
     if not wanted:
         raise ConfigError(
@@ -102,14 +101,14 @@ def run_audit(
             "with the attacked classes, or retain images. Add `full` or `linear_probe`."
         )
     finished = AttackStore(store)
-    missing = [piece for piece in work.values() if not all(finished.get(key) for key in piece.keys)]
+    missing = [piece for piece in work.values() if not all(key in finished for key in piece.keys)]
     owner = plan.share([piece.cost for piece in missing], finished.processes)
     share = [piece for piece, process in zip(missing, owner, strict=True) if process == finished.process]
     on_cpu = all(torch.device(device or model.device).type == "cpu" for given in draws.values() for model in given)
     workers = max(1, min(config.workers, len(share))) if on_cpu else 1
     with finished.shared():
         _attack(share, draws, axes, config, finished, device, progress and finished.process == 0, workers)
-    return [replace(_found(finished, key), model=role, dataset=axes[name].name) for role, name, key in wanted]
+    return [replace(finished[key], model=role, dataset=axes[name].name) for role, name, key in wanted]
 
 
 def _attack(
@@ -125,23 +124,18 @@ def _attack(
     stop, writing = Event(), Lock()
 
     def start() -> Callable[[_Work], None]:
-        attacker: Attacker | None = None
-        current = None
+        attackers: dict[tuple, Attacker] = {}  # one at a time: each holds networks
 
         def do(piece: _Work) -> None:
-            nonlocal attacker, current
             (role, number), task, first = piece.model, axes[piece.axis], piece.group[0]
-            if current != (piece.model, piece.axis):
-                attacker, current = (
-                    Attacker(draws[role][number], task, config, device, stop),
-                    (piece.model, piece.axis),
-                )
-            assert attacker is not None
+            if (where := (piece.model, piece.axis)) not in attackers:
+                attackers.clear()
+                attackers[where] = Attacker(draws[role][number], task, config, device, stop)
             # The whole group also when a part of it is stored: so the numbers do not depend on interruptions.
-            results = attacker.run_stack(piece.group)
+            results = attackers[where].run_stack(piece.group)
             with writing:
                 for key, result in zip(piece.keys, results, strict=True):
-                    if finished.get(key) is None:
+                    if key not in finished:
                         finished.add(key, PiggybackRecord(role, task.name, task.axis, **asdict(result)))
                 bar.set_postfix_str(f"{role}, {task.name}, {first.attack}, {first.budget} a class")
                 bar.update(len(piece.group))
@@ -150,12 +144,6 @@ def _attack(
 
     with tqdm(total=sum(len(piece.group) for piece in work), desc="piggyback", disable=not progress) as bar:
         share_out(work, start, workers, stop)
-
-
-def _found(finished: AttackStore, key: str) -> PiggybackRecord:
-    record = finished.get(key)
-    assert record is not None
-    return record
 
 
 def _model_fingerprint(model: PreTrainedModel) -> str:

@@ -10,14 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_dtl.audit.classifiers import Classifier, LabelledImages
-from hf_dtl.audit.membership import (
-    SMALLEST_GROUP,
-    MembershipResult,
-    check_images,
-    check_labels,
-    judge,
-    logits_of,
-)
+from hf_dtl.audit.membership import SMALLEST_GROUP, MembershipResult, check_images, check_labels, judge, logits_of
 from hf_dtl.errors import ConfigError, DataError
 
 Variance = Literal["auto", "image", "global"]

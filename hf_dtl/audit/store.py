@@ -34,8 +34,9 @@ class PiggybackRecord:
         learning_rate: the attacker's choice, made on the validation split.
         accuracy: PL accuracy on the test split, in 0..1.
         validation_accuracy: accuracy on the validation split, in 0..1.
-        diverged: no learning rate gave finite values; the accuracies are those of guessing.
-        effort: training steps of the chosen run; None where it is not known.
+        diverged: no learning rate gave finite values; the accuracies are those of guessing, 1 / classes, and the
+            learning rate is the smallest.
+        effort: training steps of the chosen run, without those that prepared its start; None where it is not known.
 
     Raises:
         DataError: a value has the wrong type or is out of its range.
@@ -182,9 +183,11 @@ class AttackStore:
     def __len__(self) -> int:
         return len(self._records)
 
-    def get(self, key: str) -> PiggybackRecord | None:
-        """The finished attack of this fingerprint, or None."""
-        return self._records.get(key)
+    def __contains__(self, key: str) -> bool:
+        return key in self._records
+
+    def __getitem__(self, key: str) -> PiggybackRecord:
+        return self._records[key]
 
     def add(self, key: str, record: PiggybackRecord) -> None:
         """Keep a finished attack; it is on the disk when this returns."""

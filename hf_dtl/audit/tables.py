@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hf_dtl.audit.axis_leakage import AxisLeakage
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.cells import (
-    AXIS_TITLES,
-    MODELS,
-    NOT_MEASURED,
-    Cells,
-    average,
-    mark,
-    number,
-    with_interval,
-)
+from hf_dtl.audit.cells import AXIS_TITLES, MODELS, NOT_MEASURED, Cells, average, mark, number, with_interval
 from hf_dtl.audit.report_fields import MEMBERSHIP_SHARES
 from hf_dtl.audit.task_tables import task_cells
 
@@ -86,12 +76,12 @@ def piggyback_cells(report: LeakageReport) -> Cells:
     """PL accuracy of the four models at every budget under the strongest attack, and the area under it."""
     rows = []
     for axis, found in report.axes.items():
-        points = {(p.dataset, p.budget, p.model): p for p in found.pl_accuracy}
-        for dataset, budget in dict.fromkeys((p.dataset, p.budget) for p in found.pl_accuracy):
-            cells = [average(points.get((dataset, budget, model))) for model in MODELS]
+        points = [found.points(model) for model in MODELS]
+        for dataset, budget in found.places:
+            cells = [average(own.get((dataset, budget))) for own in points]
             rows.append((f"{AXIS_TITLES[axis]}: {dataset}", str(budget), *cells))
         areas = [average(found.slc_auc.get(model)) for model in MODELS]
-        rows.append((f"{AXIS_TITLES[axis]}: {' and '.join(_datasets(found))}", "SLC-AUC", *areas))
+        rows.append((f"{AXIS_TITLES[axis]}: {' and '.join(found.datasets)}", "SLC-AUC", *areas))
     columns = ("PL accuracy", "images/class", *MODELS)
     notes = (
         (f"Mean ± deviation over {report.seeds} seeds" if report.seeds > 1 else "One seed")
@@ -99,10 +89,6 @@ def piggyback_cells(report: LeakageReport) -> Cells:
         "SLC-AUC: area under PL accuracy over log(images/class), divided by its width: the mean height.",
     )
     return Cells("Piggyback learning", columns, tuple(rows), notes)
-
-
-def _datasets(found: AxisLeakage) -> list[str]:
-    return list(dict.fromkeys(point.dataset for point in found.pl_accuracy))
 
 
 def attack_cells(report: LeakageReport, axis: str) -> Cells:
@@ -121,7 +107,7 @@ def attack_cells(report: LeakageReport, axis: str) -> Cells:
         strongest = " (strongest)" if attack == found.strongest_by_attack else ""
         leakage = with_interval(ratio, deviation=False) if whole else "–"
         rows.append((attack + strongest, *cells, leakage))
-    budgets = ", ".join(map(str, sorted({point.budget for point in found.pl_accuracy})))
+    budgets = ", ".join(map(str, sorted({budget for _, budget in found.places})))
     notes = [
         f"PL accuracy averaged over {budgets} images a class; leakage over {report.floor} under the same attack.",
         "Strongest: best validation accuracy on the scrubbed model, averaged likewise.",

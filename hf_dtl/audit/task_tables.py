@@ -31,7 +31,7 @@ def task_cells(reports: Sequence[LeakageReport]) -> Cells:
     models = shown_models(reports)
     rows = []
     for name, task in tasks.items():
-        title = f"{name}{' (regression)' if task.kind == 'regression' else ''}{' *' if task.forgotten else ''}"
+        title = f"{name}{' (number)' if task.kind == 'regression' else ''}{' *' if task.forgotten else ''}"
         for report, role, model in models:
             own = _tasks(report)[name]
             scores = [number(own.scores[split][role]) for split in SPLITS]
@@ -76,7 +76,7 @@ def relearned(report: LeakageReport, task: str, role: str) -> Average | None:
     """
     dataset = _tasks(report)[task].dataset or task
     found = report.axes.get("source_subset")
-    points = [p for p in found.pl_accuracy if (p.dataset, p.model) == (dataset, role)] if found else []
+    points = [p for p in found.points(role).values() if p.dataset == dataset] if found else []
     return Average.over(points) if points else None
 
 

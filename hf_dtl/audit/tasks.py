@@ -1,9 +1,9 @@
 """What became of each task of a model of several tasks, of which some were forgotten."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from hf_dtl.audit.report_fields import check_number, check_object, check_text
 from hf_dtl.audit.unlearning import GAP_SPLITS as SPLITS
@@ -94,8 +94,3 @@ def mean_uis(tasks: Mapping[str, TaskScores], role: str) -> float | None:
     """Mean Unlearning Impact Score of a model over the tasks that have one; None for no task."""
     own = [task.uis[role] for task in tasks.values() if role in task.uis]
     return fmean(own) if own else None
-
-
-def tasks_to_dict(tasks: Mapping[str, TaskScores]) -> dict[str, Any]:
-    """The tasks as JSON values."""
-    return {name: asdict(task) for name, task in tasks.items()}

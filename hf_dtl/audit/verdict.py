@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hf_dtl.audit.axis_leakage import PLAccuracy
-from hf_dtl.audit.cells import with_interval
+from hf_dtl.audit.cells import MODELS, with_interval
 
 if TYPE_CHECKING:
     from hf_dtl.audit.report import LeakageReport
@@ -88,19 +88,16 @@ def _origins(report: LeakageReport) -> dict[str, str]:
     without = "trained on the target task alone"
     if report.floor == "retrained":
         without = "that was trained again without the forgotten images"
-    return {
-        "scratch": "random weights",
-        "undisposed": "the model before disposal",
-        "retrained": f"a model {without}",
-    }
+    return {"scratch": "random weights", "undisposed": "the model before disposal", "retrained": f"a model {without}"}
 
 
 def _points(report: LeakageReport) -> dict[tuple[str, int], dict[str, PLAccuracy]]:
     """PL accuracy on the source task by data set and budget, then by model; places where the scrubbed one is known."""
-    places: dict[tuple[str, int], dict[str, PLAccuracy]] = {}
-    for point in report.axes["source_subset"].pl_accuracy if "source_subset" in report.axes else ():
-        places.setdefault((point.dataset, point.budget), {})[point.model] = point
-    return {place: points for place, points in places.items() if "scrubbed" in points}
+    found = report.axes.get("source_subset")
+    if found is None:
+        return {}
+    models = {model: found.points(model) for model in MODELS}
+    return {place: {m: own[place] for m, own in models.items() if place in own} for place in models["scrubbed"]}
 
 
 def _accuracies(report: LeakageReport) -> str:
@@ -119,9 +116,11 @@ def _accuracies(report: LeakageReport) -> str:
     reached = [f"{_percent(places[worst][role])} from {name}" for role, name in starts if role in places[worst]]
     listed = " and ".join([", ".join(reached[:-1]), reached[-1]] if len(reached) > 1 else reached)
     guessing = f"; guessing gives {100 * report.chance[dataset]:.0f} %" if dataset in report.chance else ""
+    named = [name for name, own in (report.tasks or {}).items() if dataset == (own.dataset or name)]
+    task = f" in the task {named[0]}" if named else ""
     return (
-        f"With {budget} image{'s' if budget > 1 else ''} a class, an attacker who relearns {_what(report)} reaches an "
-        f"accuracy of {listed}{guessing}."
+        f"With {budget} image{'s' if budget > 1 else ''} a class, an attacker who relearns {_what(report)}{task} "
+        f"reaches an accuracy of {listed}{guessing}."
     )
 
 
@@ -157,18 +156,12 @@ def _leakage(report: LeakageReport, *, praise: bool) -> str:
 def _over_retrained(report: LeakageReport) -> str:
     if report.unlearning is not None:
         gap = report.unlearning.average_gap()
-        return (
-            ""
-            if gap is None
-            else (
-                f"Its accuracies are {100 * gap:.1f} points on average away from a model trained again without these "
-                "images."
-            )
-        )
+        if gap is None:
+            return ""
+        return f"Its accuracies are {100 * gap:.1f} points on average away from {_origins(report)['retrained']}."
     retrained = report.leakage_over_retrained
-    if report.floor == "retrained" or None in (report.headline.mean, retrained.mean):
-        return ""
-    if retrained.least_favourable <= 0.1:
+    known = report.floor == "scratch" and None not in (report.headline.mean, retrained.mean)
+    if not known or retrained.least_favourable <= 0.1:
         return ""
     still = "is still" if retrained.low is not None and retrained.low > 0 else "may still be"
     return (

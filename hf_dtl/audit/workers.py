@@ -1,7 +1,8 @@
 """Work shared among threads of one process, so that an error or an interruption ends all of them soon."""
 
 from collections.abc import Callable, Iterable
-from threading import Event, Lock, Thread
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Event, Lock
 from typing import TypeVar
 
 from hf_dtl.audit.stack import Stopped
@@ -28,7 +29,7 @@ def share_out(
         for piece in pieces:
             do(piece)
         return
-    waiting, taking, errors = iter(pieces), Lock(), list[BaseException]()
+    waiting, taking = iter(pieces), Lock()
 
     def loop() -> None:
         try:
@@ -41,19 +42,17 @@ def share_out(
                 do(piece)
         except Stopped:
             pass
-        except BaseException as error:
-            errors.append(error)
+        except BaseException:
             stop.set()
+            raise
 
-    threads = [Thread(target=loop, name=f"attack {number}") for number in range(workers)]
-    try:
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
-            for thread in threads:
-                thread.join(timeout=0.2)  # short, so that Ctrl-C reaches this thread
-    except BaseException:
-        stop.set()
-        raise
-    if errors:
-        raise errors[0]
+    with ThreadPoolExecutor(workers, "attack") as threads:
+        running = [threads.submit(loop) for _ in range(workers)]
+        try:
+            while wait(running, timeout=0.2).not_done:  # short, so that Ctrl-C reaches this thread
+                pass
+        except BaseException:
+            stop.set()
+            raise
+    for done in running:
+        done.result()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from hf_dtl.audit.attacks.registry import attack_summaries
-from hf_dtl.cli.names import check_attacks
 from hf_dtl.cli.parsing import Command
 from hf_dtl.cli.terminal import end_processes, run_command, show_names, show_reports
 from hf_dtl.pipeline.audit_options import AuditOptions
@@ -45,7 +44,6 @@ def start(words: Sequence[str], **changed: Any) -> None:
 
 def work(options: AuditOptions) -> None:
     """Attack and print."""
-    check_attacks(options.attacks)
     from accelerate import PartialState
 
     from hf_dtl.pipeline.audit import run

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from hf_dtl.cli.names import check_attacks
 from hf_dtl.cli.parsing import Command
 from hf_dtl.cli.terminal import console, end_processes, run_command, say
 from hf_dtl.pipeline.audit_options import VerifyOptions
@@ -38,7 +37,6 @@ def start(words: Sequence[str], **changed: Any) -> None:
 
 def work(options: VerifyOptions) -> None:
     """Verify, print, and end with the status that says whether the report holds."""
-    check_attacks(options.attacks)
     from accelerate import PartialState
 
     from hf_dtl.models.loading import quiet

@@ -1,29 +1,14 @@
 """Data: from a name and a choice of classes to splits without overlap, and from those to tensors."""
 
-from hf_dtl.data.forget_request import Division, ForgetRequest
-from hf_dtl.data.images import ImageTensors, LazyImages, load_images
-from hf_dtl.data.loading import TaskData, check_disjoint, load_task
-from hf_dtl.data.multitask import MultiTaskData, load_multitask
-from hf_dtl.data.multitask_images import MultiTaskImages, load_multitask_images
-from hf_dtl.data.processors import check_forward, default_processor, embedded_processor, load_processor
-from hf_dtl.data.selection import DatasetSpec
+import lazy_loader
 
-__all__ = [
-    "DatasetSpec",
-    "Division",
-    "ForgetRequest",
-    "ImageTensors",
-    "LazyImages",
-    "MultiTaskData",
-    "MultiTaskImages",
-    "TaskData",
-    "check_disjoint",
-    "check_forward",
-    "default_processor",
-    "embedded_processor",
-    "load_images",
-    "load_multitask",
-    "load_multitask_images",
-    "load_processor",
-    "load_task",
-]
+_PUBLIC = {
+    "forget_request": ["Division", "ForgetRequest"],
+    "images": ["ImageTensors", "LazyImages", "load_images"],
+    "loading": ["TaskData", "check_disjoint", "load_task"],
+    "multitask": ["MultiTaskData", "load_multitask"],
+    "multitask_images": ["MultiTaskImages", "load_multitask_images"],
+    "processors": ["check_forward", "default_processor", "embedded_processor", "load_processor"],
+    "selection": ["DatasetSpec"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=_PUBLIC)

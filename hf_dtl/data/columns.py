@@ -1,6 +1,6 @@
 """Find the image and the label column of a data set, and bring both into one form."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import datasets
 import numpy as np
@@ -19,12 +19,12 @@ def find_image_column(features: datasets.Features, wanted: str | None, where: st
         DataError: the column does not exist or holds no images, or there is none or more than one to choose from.
     """
     if wanted is not None:
-        _require(features, wanted, where, "image")
-        if not (_is_image(features[wanted]) or _is_encoded(features[wanted]) or _is_string(features[wanted])):
+        require_column(features, wanted, where, "image column")
+        if _kind(features[wanted]) not in ("Image", "binary", "string"):
             raise DataError(f"{where}: the column '{wanted}' holds no images but {features[wanted]}.")
         return wanted
-    images = [name for name, feature in features.items() if _is_image(feature)]
-    candidates = images or [name for name, feature in features.items() if _is_encoded(feature)]
+    images = [name for name, feature in features.items() if _kind(feature) == "Image"]
+    candidates = images or [name for name, feature in features.items() if _kind(feature) == "binary"]
     if len(candidates) != 1:
         found = f"several columns of images: {', '.join(candidates)}" if candidates else "no column of images"
         raise DataError(f"{where} has {found}. Say which with image_column. Columns there: {', '.join(features)}.")
@@ -38,10 +38,10 @@ def find_label_column(features: datasets.Features, wanted: str | None, where: st
         DataError: the column does not exist or holds no classes, or none can be told.
     """
     if wanted is not None:
-        _require(features, wanted, where, "label")
+        require_column(features, wanted, where, "label column")
         column = wanted
     else:
-        class_labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+        class_labels = [name for name, feature in features.items() if _kind(feature) == "ClassLabel"]
         column = next((name for name in ("label", "labels") if name in features), None) or (
             class_labels[0] if len(class_labels) == 1 else ""
         )
@@ -52,7 +52,7 @@ def find_label_column(features: datasets.Features, wanted: str | None, where: st
                 f"{', '.join(features)}. In an image folder, each class needs a subfolder."
             )
     feature = features[column]
-    if not (isinstance(feature, datasets.ClassLabel) or _is_string(feature) or _is_integer(feature)):
+    if _kind(feature) not in ("ClassLabel", "string", "int"):
         raise DataError(
             f"{where}: the column '{column}' holds {feature}; a label is one ClassLabel, string or integer an image."
         )
@@ -72,35 +72,37 @@ def class_ids(splits: Splits, column: str, where: str) -> tuple[tuple[str, ...],
     Returns:
         Names, and split name → (N,) int64 in -1..len(names)-1.
     """
-    stored = {name: _arrow_column(split, column) for name, split in splits.items()}
+    found = {name: stored(split, column) for name, split in splits.items()}
     feature = next(iter(splits.values())).features[column]
     if any(split.features[column] != feature for split in splits.values()):
         raise DataError(
             f"{where}: the column '{column}' has other classes or another type in one split than in another."
         )
     if isinstance(feature, datasets.ClassLabel):
-        return tuple(feature.names), {name: array.fill_null(-1).to_numpy() for name, array in stored.items()}
-    values = sorted(
-        {value for array in stored.values() for value in pc.unique(array).to_pylist() if value is not None}
-    )
-    table = pa.array(values, type=next(iter(stored.values())).type)
+        return tuple(feature.names), {name: array.fill_null(-1).to_numpy() for name, array in found.items()}
+    values = sorted({value for array in found.values() for value in pc.unique(array).to_pylist() if value is not None})
+    table = pa.array(values, type=next(iter(found.values())).type)
     ids = {
         name: pc.index_in(array, value_set=table, skip_nulls=True).fill_null(-1).to_numpy().astype(np.int64)
-        for name, array in stored.items()
+        for name, array in found.items()
     }
     return tuple(str(value) for value in values), ids
 
 
-def image_and_label(
-    split: datasets.Dataset, image_column: str, labels: np.ndarray, names: tuple[str, ...], keep: str | None = None
+def images_beside(
+    split: datasets.Dataset,
+    image_column: str,
+    columns: Mapping[str, np.ndarray],
+    features: Mapping[str, object],
+    keep: str | None = None,
 ) -> datasets.Dataset:
-    """Return the images of a split, decoded on access, beside new labels; neither images nor files are copied.
+    """Return the images of a split, decoded on access, beside new columns; neither images nor files are copied.
 
     Args:
         split: data set with `image_column`.
         image_column: an Image column, or one of encoded bytes or file names.
-        labels: (N,) int64 in -1..len(names)-1.
-        names: class names.
+        columns: (N,) values of each new column.
+        features: what they are.
         keep: another column that stays as it is.
     """
     images = split.select_columns([image_column, *([keep] if keep else [])]).with_format(None)
@@ -110,33 +112,36 @@ def image_and_label(
         images = images.cast_column("image", datasets.Image())
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise DataError(f"The column '{image_column}' cannot be read as images: {error}.") from error
-    features = datasets.Features({"label": datasets.ClassLabel(names=list(names))})
-    column = datasets.Dataset(pa.table({"label": labels}, schema=features.arrow_schema))
-    return datasets.concatenate_datasets([images, column], axis=1)
+    table = pa.table(dict(columns), schema=datasets.Features(features).arrow_schema)
+    return datasets.concatenate_datasets([images, datasets.Dataset(table)], axis=1)
 
 
-def _arrow_column(split: datasets.Dataset, column: str) -> pa.ChunkedArray:
+def class_feature(names: Iterable[str]) -> dict[str, datasets.ClassLabel]:
+    """The column `label` of these classes."""
+    return {"label": datasets.ClassLabel(names=list(names))}
+
+
+def stored(split: datasets.Dataset, column: str) -> pa.ChunkedArray:
+    """One column as it is stored, without decoding an image."""
     return split.select_columns([column]).with_format("arrow")[:][column]
 
 
-def _require(features: datasets.Features, column: str, where: str, kind: str) -> None:
+def labels_of(split: datasets.Dataset) -> np.ndarray:
+    """The column `label`, (N,) int64."""
+    return stored(split, "label").to_numpy()
+
+
+def require_column(features: datasets.Features, column: str, where: str, kind: str = "column") -> None:
+    """Raise DataError where there is no such column."""
     if column not in features:
-        raise DataError(f"{where} has no {kind} column '{column}'. Columns there: {', '.join(features)}.")
+        raise DataError(f"{where} has no {kind} '{column}'. Columns there: {', '.join(features)}.")
 
 
-def _is_image(feature: object) -> bool:
-    return isinstance(feature, datasets.Image)
-
-
-def _is_encoded(feature: object) -> bool:
+def _kind(feature: object) -> str:
+    """What a column holds: Image, ClassLabel, binary (also in a dictionary), string, int, or something else."""
     if isinstance(feature, dict):
-        return "bytes" in feature
-    return isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary")
-
-
-def _is_string(feature: object) -> bool:
-    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
-
-
-def _is_integer(feature: object) -> bool:
-    return isinstance(feature, datasets.Value) and feature.dtype.lstrip("u").startswith("int")
+        return "binary" if "bytes" in feature else "dict"
+    if isinstance(feature, datasets.Value):
+        name = feature.dtype.removeprefix("large_")
+        return "int" if name.lstrip("u").startswith("int") else name
+    return type(feature).__name__

@@ -3,7 +3,7 @@
 import io
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import BaseImageProcessor
 
+from hf_dtl.data.columns import labels_of
 from hf_dtl.errors import DataError
 
 NAMED_AT_MOST = 5
@@ -44,8 +45,7 @@ class ImageReader:
 
     def labels(self) -> torch.Tensor:
         """Return the labels, (N,) int64, without decoding an image."""
-        column = self.dataset.select_columns(["label"]).with_format("numpy")[:]["label"]
-        return torch.as_tensor(np.array(column), dtype=torch.int64)
+        return torch.as_tensor(np.array(labels_of(self.dataset)), dtype=torch.int64)
 
     def decode(self, rows: Sequence[int]) -> tuple[list[Image.Image], list[str]]:
         """Decode images to 8-bit grey or RGB.
@@ -53,28 +53,22 @@ class ImageReader:
         Returns:
             The images, and a line on each that cannot be used and is left out.
         """
-        images, faults = [], []
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            for row, value in zip(rows, self._encoded[list(rows)]["image"], strict=True):
-                try:
-                    images.append(to_channels(datasets.Image().decode_example(value), self.num_channels))
-                except Exception as error:  # PIL's decoders raise many types for a broken file
-                    faults.append(self._fault(row, value, error))
-        return images, faults
+        return self._each(rows, lambda v: to_channels(datasets.Image().decode_example(v), self.num_channels))
 
     def check_header(self, rows: Sequence[int]) -> list[str]:
         """Read only what comes before the pixels; return a line on each image that cannot be used."""
-        faults = []
+        return self._each(rows, _open_header)[1]
+
+    def _each(self, rows: Sequence[int], read: Callable[[dict[str, Any]], Any]) -> tuple[list[Any], list[str]]:
+        read_well, faults = [], []
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             for row, value in zip(rows, self._encoded[list(rows)]["image"], strict=True):
                 try:
-                    content = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
-                    Image.open(io.BytesIO(content)).close()
-                except Exception as error:  # as above
+                    read_well.append(read(value))
+                except Exception as error:  # PIL's decoders raise many types for a broken file
                     faults.append(self._fault(row, value, error))
-        return faults
+        return read_well, faults
 
     def process(self, images: list[Image.Image], shape: torch.Size | None = None) -> torch.Tensor:
         """Run decoded images through the processor.
@@ -132,6 +126,11 @@ class ImageReader:
         return f"{place}, class '{label}'{file}: {reason}"
 
 
+def _open_header(value: dict[str, Any]) -> None:
+    content = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+    Image.open(io.BytesIO(content)).close()
+
+
 def to_channels(image: Image.Image, num_channels: int) -> Image.Image:
     """Return an 8-bit image with 1 or 3 channels.
 
@@ -163,9 +162,3 @@ def to_channels(image: Image.Image, num_channels: int) -> Image.Image:
     if (values != values[..., :1]).any():
         raise ValueError("it is in colour, but the model takes 1 channel; convert it to grey or choose another model")
     return image.getchannel(0)
-
-
-def batches(length: int, size: int) -> Iterable[range]:
-    """Yield the ranges that cut `length` rows into batches."""
-    for start in range(0, length, size):
-        yield range(start, min(start + size, length))

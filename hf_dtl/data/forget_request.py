@@ -1,18 +1,18 @@
 """What is to be forgotten of one data set, as a user writes it, and the two parts that it divides the images into."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 import datasets
 import numpy as np
 
+from hf_dtl.data.columns import labels_of
 from hf_dtl.data.loading import TaskData
-from hf_dtl.data.selection import positions
-from hf_dtl.errors import DataError
+from hf_dtl.data.selection import did_you_mean, positions
+from hf_dtl.data.splits import draw
+from hf_dtl.errors import DataError, listed
 
 REQUEST_GRAMMAR = """What to forget is written as one of
   class=3            a class by position or name, also several: class=cat,dog or class=0-2
@@ -81,7 +81,7 @@ class ForgetRequest:
         Raises:
             DataError: nothing or everything would be forgotten, or rows, classes or values are not there.
         """
-        labels = np.asarray(task.train.select_columns(["label"]).with_format("numpy")[:]["label"])
+        labels = labels_of(task.train)
         classes = self._classes(task) if self.kind == "class" else ()
         new: dict[int, int] = {}
         if self.kind == "class":
@@ -110,38 +110,37 @@ class ForgetRequest:
 
     def _listed(self, task: TaskData) -> tuple[np.ndarray, dict[int, int]]:
         """Which training images are listed, and the new label by row where there are new labels."""
-        listed: dict[int, str] = {}
+        given: dict[int, str] = {}
         for number, line in enumerate(Path(self.name).read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             entry = line.partition("#")[0].strip()
             row, _, label = (part.strip() for part in entry.partition(","))
             if entry and not row.isdecimal():
                 raise DataError(f"--forget {self}, line {number}: {entry[:40]!r} is not a row number from 0 on.")
-            if entry and listed.setdefault(int(row), label) != label:
+            if entry and given.setdefault(int(row), label) != label:
                 raise DataError(
-                    f"--forget {self}, line {number}: row {row} is listed before as {listed[int(row)]!r}, and here as "
+                    f"--forget {self}, line {number}: row {row} is listed before as {given[int(row)]!r}, and here as "
                     f"{label!r}. List it once."
                 )
-        rows = set(listed)
+        rows = set(given)
         missing = sorted(rows - set(task.train_rows.tolist()))
         if missing:
-            shown = ", ".join(map(str, missing[:_SHOWN])) + (" and more" if len(missing) > _SHOWN else "")
             raise DataError(
                 f"--forget {self}: {len(missing)} of its {len(rows)} rows are not training images of '{task.name}' "
-                f"({shown}). They are past the end, of a class or split that was not named, exact duplicates of "
-                "another image, or held out for validation or test. Take them off the list."
+                f"({listed(missing, _SHOWN)}). They are past the end, of a class or split that was not named, exact "
+                "duplicates of another image, or held out for validation or test. Take them off the list."
             )
-        return np.isin(task.train_rows, list(rows)), self._new_labels(listed, task)
+        return np.isin(task.train_rows, list(rows)), self._new_labels(given, task)
 
-    def _new_labels(self, listed: dict[int, str], task: TaskData) -> dict[int, int]:
-        without = [row for row, label in listed.items() if not label]
-        if len(without) == len(listed):
+    def _new_labels(self, given: dict[int, str], task: TaskData) -> dict[int, int]:
+        without = [row for row, label in given.items() if not label]
+        if len(without) == len(given):
             return {}
         if without:
             raise DataError(f"--forget {self}: row {without[0]} has no new label, others have. Give all one, or none.")
-        labels = np.asarray(task.train.select_columns(["label"]).with_format("numpy")[:]["label"])
+        labels = labels_of(task.train)
         own = dict(zip(task.train_rows.tolist(), labels.tolist(), strict=True))
         new = {}
-        for row, label in listed.items():
+        for row, label in given.items():
             found = positions(label, task.labels, f"'{task.name}'")
             if len(found) != 1 or found[0] == own[row]:
                 problem = "the label that it has" if len(found) == 1 else "several classes"
@@ -177,12 +176,9 @@ class ForgetRequest:
         mask = texts == self.value
         if not mask.any():
             there = sorted(set(texts.tolist()) - {""})
-            close = get_close_matches(self.value, there, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
             raise DataError(
-                f"--forget {self}: no training image of '{task.name}' has that value.{hint} "
-                f"Values there: {', '.join(there[:_SHOWN])}{more}."
+                f"--forget {self}: no training image of '{task.name}' has that value."
+                f"{did_you_mean(self.value, there)} Values there: {listed(there, _SHOWN)}."
             )
         return mask
 
@@ -196,9 +192,7 @@ class ForgetRequest:
             raise DataError(
                 f"--forget {self}: {self.value!r} must be a share such as 10%, or a number up to the {images} images."
             )
-        mask = np.zeros(images, dtype=bool)
-        mask[np.random.default_rng([seed, zlib.crc32(b"forget")]).permutation(images)[:count]] = True
-        return mask
+        return draw(images, count, seed, "forget")
 
 
 @dataclass(frozen=True)

@@ -38,20 +38,14 @@ _FINER = 2  # glyphs are drawn so many times larger, then averaged down
 _EM = 42  # pixels of the em square of a drawn glyph: 21 pixels of the image
 _ACROSS = np.linspace(-0.5, 0.5, SIZE)
 
+_NAMES = {"letter": LETTERS, "case": CASES, "family": FAMILIES, "weight": WEIGHTS, "slant": SLANTS}
+_CLASSES = {task: len(names) for task, names in _NAMES.items()}
 FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(),
-        "letter": datasets.ClassLabel(names=list(LETTERS)),
-        "case": datasets.ClassLabel(names=list(CASES)),
-        "family": datasets.ClassLabel(names=list(FAMILIES)),
-        "weight": datasets.ClassLabel(names=list(WEIGHTS)),
-        "slant": datasets.ClassLabel(names=list(SLANTS)),
-        "rotation": datasets.Value("float32"),
-    }
+    {"image": datasets.Image()}
+    | {task: datasets.ClassLabel(names=list(names)) for task, names in _NAMES.items()}
+    | {"rotation": datasets.Value("float32")}
 )
-
 Labels = dict[str, int | float]
-_CLASSES = {name: len(f.names) for name, f in FEATURES.items() if isinstance(f, datasets.ClassLabel)}
 
 
 def render_glyph(split: str, row: int, seed: int = 0) -> tuple[Image.Image, Labels]:

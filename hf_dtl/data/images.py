@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
-from hf_dtl.data.decoding import ImageReader, batches
+from hf_dtl.data.decoding import ImageReader
 from hf_dtl.errors import DataError
 from hf_dtl.fingerprint import fingerprint
 
@@ -71,10 +71,8 @@ class LazyImages(Dataset[Item]):
         desc: str | None = None,
     ) -> None:
         self._reader = ImageReader(dataset, processor, num_channels, desc or "images")
-        faults: list[str] = []
-        for rows in batches(len(dataset), BATCH):
-            faults += self._reader.check_header(rows)
-        self._reader.refuse(faults)
+        batches = (range(len(dataset))[start : start + BATCH] for start in range(0, len(dataset), BATCH))
+        self._reader.refuse([fault for rows in batches for fault in self._reader.check_header(rows)])
         images, faults = self._reader.decode([0])
         self._reader.refuse(faults)
         self._shape = self._reader.process(images).shape[1:]
@@ -151,7 +149,8 @@ def load_images(
     faults: list[str] = []
     quiet = {"disable": True} if len(dataset) <= PROGRESS_FROM else {}  # else the environment decides (TQDM_DISABLE)
     with tqdm(total=len(dataset), desc=where, unit="image", **quiet) as progress:
-        for rows in batches(len(dataset), BATCH):
+        for start in range(0, len(dataset), BATCH):
+            rows = range(len(dataset))[start : start + BATCH]
             images, found = reader.decode(rows)
             faults += found
             if images and shape is None:

@@ -1,25 +1,15 @@
 """Load one classification task: chosen classes of a data set as disjoint train, validation and test splits."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import datasets
 import numpy as np
 
-from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, image_and_label
+from hf_dtl.data.columns import class_feature, class_ids, find_image_column, find_label_column, images_beside
 from hf_dtl.data.selection import DatasetSpec, select_classes
-from hf_dtl.data.sources import open_splits, source_key
-from hf_dtl.data.splits import (
-    TEST_FRACTION,
-    VALIDATION_FRACTION,
-    Part,
-    draw_by_class,
-    held_out_names,
-    remove_duplicates,
-    require_columns,
-    training_rows,
-)
+from hf_dtl.data.sources import open_splits
+from hf_dtl.data.splits import Named, Part, draw_by_class, hold_out, loaded, require_columns
 from hf_dtl.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -91,58 +81,37 @@ def load_task(
     if images_per_class is not None and images_per_class < 1:
         raise DataError(f"images_per_class is {images_per_class}; it must be at least 1, or None for all images.")
     where = f"'{spec.name}'"
-    splits = open_splits(spec)
-    train_rows = training_rows(spec, splits)
-    test_name, validation_name = held_out_names(splits, exclude=set(train_rows))
-    used = {name: splits[name] for name in (*train_rows, test_name, validation_name) if name is not None}
-    features = next(iter(used.values())).features
-    image_column = find_image_column(features, image_column, where)
-    label_column = find_label_column(features, label_column, where)
-    require_columns(used, (image_column, label_column), where)
+    named = Named.of(spec, open_splits(spec))
+    image_column = find_image_column(named.features, image_column, where)
+    label_column = find_label_column(named.features, label_column, where)
+    require_columns(named.splits, (image_column, label_column), where)
     if keep_column is not None:
-        require_columns({name: used[name] for name in train_rows}, (keep_column,), where)
+        require_columns({name: named.splits[name] for name in named.train}, (keep_column,), where)
         if keep_column in (image_column, label_column, "image", "label"):
             raise DataError(f"{where}: '{keep_column}' is the name of the images' or the labels' column.")
 
-    names, ids = class_ids(used, label_column, where)
+    names, ids = class_ids(named.splits, label_column, where)
     chosen = select_classes(spec.classes, names, where)
     labels = tuple(names[position] for position in chosen)
     # One extra entry at the end, so that the id -1 (no label) is mapped to -1 (not selected) too.
     renumber = np.full(len(names) + 1, -1, dtype=np.int64)
     renumber[list(chosen)] = np.arange(len(chosen))
-    whole = {
-        name: image_and_label(
-            used[name],
-            image_column,
-            renumber[ids[name]],
-            labels,
-            keep_column if keep_column in used[name].features else None,
-        )
-        for name in used
-    }
-
-    parts = {"train": _gather(whole, train_rows)}
-    for role, name in (("test", test_name), ("validation", validation_name)):
-        if name is not None and (ids[name] >= 0).any():
-            parts[role] = _gather(whole, {name: np.arange(len(whole[name]))})
-        elif name is not None:
+    new = {name: renumber[found] for name, found in ids.items()}
+    for role, name in tuple(named.held_out.items()):
+        if not (ids[name] >= 0).any():
             logger.warning("%s: the split '%s' has no labels and is not used.", where, name)
-    if "test" not in parts and "validation" in parts:
-        parts["test"] = parts.pop("validation")
-
-    removed = remove_duplicates(parts, where)
-    if removed:
-        logger.warning("%s: %d exact duplicates removed before splitting.", where, removed)
-    for role, fraction in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
-        if role not in parts:
-            held_out = draw_by_class(parts["train"], labels, fraction=fraction, seed=0)
-            parts[role], parts["train"] = parts["train"].keep(held_out), parts["train"].keep(~held_out)
+            del named.held_out[role]
+    whole = {}
+    for name, split in named.splits.items():
+        kept = keep_column if keep_column in split.features else None
+        whole[name] = images_beside(split, image_column, {"label": new[name]}, class_feature(labels), kept)
+    parts = named.parts(whole, new)
+    removed = hold_out(parts, labels, where)
     _check_counts(parts, labels, images_per_class, where)
     if images_per_class is not None:
-        parts["train"] = parts["train"].keep(draw_by_class(parts["train"], labels, count=images_per_class, seed=seed))
-    selected = {role: part.dataset.select(part.rows) for role, part in parts.items()}
-    own = {"duplicates_removed": removed, "source_key": source_key(spec), "train_rows": parts["train"].rows}
-    return TaskData(str(spec.public()), labels, **selected, **own)
+        drawn = draw_by_class(parts["train"].labels, labels, count=images_per_class, seed=seed)
+        parts["train"] = parts["train"].keep(drawn)
+    return TaskData(labels=labels, **loaded(spec, parts, removed))
 
 
 def check_disjoint(source: TaskData, target: TaskData) -> None:
@@ -164,16 +133,6 @@ def check_disjoint(source: TaskData, target: TaskData) -> None:
             f"The source task '{source.name}' and the target task '{target.name}' share the classes "
             f"{', '.join(shared)}. What is forgotten cannot also be retained: leave them out of one of the two."
         )
-
-
-def _gather(whole: Mapping[str, datasets.Dataset], rows: Mapping[str, np.ndarray]) -> Part:
-    """Rows of one or several splits that belong to a selected class."""
-    pieces = [whole[name] for name in rows]
-    offsets = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
-    dataset = pieces[0] if len(pieces) == 1 else datasets.concatenate_datasets(pieces)
-    index = np.concatenate([kept + offset for kept, offset in zip(rows.values(), offsets, strict=True)])
-    labels = dataset.select_columns(["label"]).with_format("numpy")[:]["label"][index]
-    return Part(dataset, index, labels).keep(labels >= 0)
 
 
 def _check_counts(parts: dict[str, Part], labels: tuple[str, ...], images_per_class: int | None, where: str) -> None:

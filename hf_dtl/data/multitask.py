@@ -1,32 +1,20 @@
 """Load data with one label column a task: rendered glyphs, groups of Fashion-MNIST, or a user's own data set."""
 
-import logging
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label_column, image_and_label
+from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label_column, images_beside, stored
 from hf_dtl.data.glyphs import render_glyphs
-from hf_dtl.data.selection import DatasetSpec
-from hf_dtl.data.sources import open_splits, source_key
-from hf_dtl.data.splits import (
-    TEST_FRACTION,
-    VALIDATION_FRACTION,
-    Part,
-    draw_by_class,
-    held_out_names,
-    remove_duplicates,
-    require_columns,
-    training_rows,
-)
-from hf_dtl.errors import DataError
+from hf_dtl.data.selection import DatasetSpec, did_you_mean
+from hf_dtl.data.sources import open_splits
+from hf_dtl.data.splits import Named, Part, draw, hold_out, loaded, require_columns
+from hf_dtl.errors import DataError, listed
 
 GLYPHS, FASHION_GROUPS = "glyphs", "fashion_groups"
 GLYPH_IMAGES = {"train": 5000, "validation": 1000, "test": 2000}
@@ -56,8 +44,6 @@ GROUPS = {
 }
 """Tasks of `fashion_groups` besides `item`: what each class of Fashion-MNIST counts as."""
 
-logger = logging.getLogger(__name__)
-
 Tasks = dict[str, tuple[str, ...]]
 
 
@@ -70,11 +56,8 @@ class MultiTaskData:
         tasks: task → its class names, by label; empty for a regression task.
         train: data set with exactly the columns `image` (Image, decoded on access) and one a task: a ClassLabel, or a
             float32 for a regression task.
-        validation: as `train`, to choose learning rates and when to stop.
-        test: as `train`, for reported numbers only.
-        duplicates_removed: exact copies of an image that were dropped.
-        source_key: digest that is equal for two selections of the same data set.
-        train_rows: (N,) row of each training image in the split (or splits, one after another) that was named.
+        validation, test: as `train`.
+        duplicates_removed, source_key, train_rows: as in `TaskData`.
     """
 
     name: str
@@ -133,42 +116,30 @@ def load_multitask(
         raise DataError(f"'{spec}': classes cannot be selected from data with several tasks; leave the brackets out.")
     if images is not None and images < 1:
         raise DataError(f"images is {images}; it must be at least 1, or None for all images.")
-    splits = _open(spec, images, seed)
-    train_rows = training_rows(spec, splits)
-    test_name, validation_name = held_out_names(splits, exclude=set(train_rows))
-    used = {name: splits[name] for name in (*train_rows, test_name, validation_name) if name is not None}
-    features = next(iter(used.values())).features
-    image_column = find_image_column(features, image_column, where)
-    columns = _columns(spec, task_columns, features, image_column)
-    require_columns(used, (image_column, *columns.values()), where)
+    named = Named.of(spec, _open(spec, images, seed))
+    image_column = find_image_column(named.features, image_column, where)
+    columns = _columns(spec, task_columns, named.features, image_column)
+    require_columns(named.splits, (image_column, *columns.values()), where)
 
-    tasks, labels = _labels(used, columns, where)
-    whole = {name: _labelled(used[name], image_column, tasks, labels[name]) for name in used}
-    parts = {"train": _part(whole, train_rows)}
-    for role, name in (("test", test_name), ("validation", validation_name)):
-        if name is not None:
-            parts[role] = _part(whole, {name: np.arange(len(whole[name]))})
-    if "test" not in parts and "validation" in parts:
-        parts["test"] = parts.pop("validation")
+    tasks, labels = _labels(named, columns, where)
+    features = {t: datasets.ClassLabel(names=list(n)) if n else datasets.Value("float32") for t, n in tasks.items()}
+    whole = {s: images_beside(split, image_column, labels[s], features) for s, split in named.splits.items()}
+    # nothing is drawn by class here: all images are of one
+    parts = named.parts(whole, {name: np.zeros(len(split), dtype=np.int64) for name, split in whole.items()})
     for role, part in parts.items():
         _refuse_missing(part, tasks, columns, f"{where}, {role} split")
-
-    removed = remove_duplicates(parts, where)
-    if removed:
-        logger.warning("%s: %d exact duplicates removed before splitting.", where, removed)
-    for role, fraction in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
-        if role not in parts:
-            held_out = draw_by_class(parts["train"], ("",), fraction=fraction, seed=0)
-            parts[role], parts["train"] = parts["train"].keep(held_out), parts["train"].keep(~held_out)
+    removed = hold_out(parts, ("",), where)
     if images is not None:
-        parts["train"] = parts["train"].keep(_drawn(len(parts["train"].rows), images, seed, where))
+        there = len(parts["train"].rows)
+        if images > there:
+            raise DataError(f"{where}: images is {images}, but there are {there} training images. Ask for no more.")
+        parts["train"] = parts["train"].keep(draw(there, images, seed, "train"))
     for role, part in parts.items():
         if not len(part.rows):
             raise DataError(f"{where}: the {role} split is empty. Use more images.")
-    selected = {role: part.dataset.select(part.rows) for role, part in parts.items()}
-    _refuse_single_values(selected["train"], tasks, columns, where)
-    own = {"duplicates_removed": removed, "source_key": source_key(spec), "train_rows": parts["train"].rows}
-    return MultiTaskData(str(spec.public()), tasks, **selected, **own)
+    data = MultiTaskData(tasks=tasks, **loaded(spec, parts, removed))
+    _refuse_single_values(data.train, tasks, columns, where)
+    return data
 
 
 def _open(spec: DatasetSpec, images: int | None, seed: int) -> Splits:
@@ -206,19 +177,17 @@ def _columns(
         raise DataError(f"task_columns is the text {wanted!r}; give a list of columns, such as [{wanted!r}].")
     if wanted is None:
         if spec.name not in (GLYPHS, FASHION_GROUPS):
-            raise DataError(
-                f"{where}: say which columns are tasks with task_columns. Columns there: {_listed(there)}."
-            )
+            raise DataError(f"{where}: say which columns are tasks with task_columns. Columns there: {listed(there)}.")
         wanted = there
     pairs = list(wanted.items()) if isinstance(wanted, Mapping) else [(column, column) for column in wanted]
     if not pairs:
-        raise DataError(f"{where}: task_columns names no task. Columns there: {_listed(there)}.")
+        raise DataError(f"{where}: task_columns names no task. Columns there: {listed(there)}.")
     seen: set[str] = set()
     for task, column in pairs:
         if column not in there:
-            close = get_close_matches(column, there, n=1)
-            hint = f" Did you mean '{close[0]}'?" if close else ""
-            raise DataError(f"{where} has no label column '{column}'.{hint} Label columns: {_listed(there)}.")
+            raise DataError(
+                f"{where} has no label column '{column}'.{did_you_mean(column, there)} Label columns: {listed(there)}."
+            )
         if column in seen:
             raise DataError(f"{where}: the column '{column}' is named twice; each column is one task.")
         if task == "image" or not re.fullmatch(r"[A-Za-z_]\w*", task):
@@ -230,24 +199,23 @@ def _columns(
     return dict(pairs)
 
 
-def _labels(used: Splits, columns: Mapping[str, str], where: str) -> tuple[Tasks, dict[str, dict[str, np.ndarray]]]:
+def _labels(named: Named, columns: Mapping[str, str], where: str) -> tuple[Tasks, dict[str, dict[str, np.ndarray]]]:
     """Tasks, and split → task → (N,) labels: int64 with -1 for none, or float32 with NaN for none."""
     tasks: Tasks = {}
-    labels: dict[str, dict[str, np.ndarray]] = {name: {} for name in used}
+    labels: dict[str, dict[str, np.ndarray]] = {name: {} for name in named.splits}
     for task, column in columns.items():
-        feature = next(iter(used.values())).features[column]
+        feature = named.features[column]
         dtype = feature.dtype if isinstance(feature, datasets.Value) else ""
         if dtype.startswith("float"):
             tasks[task] = ()
-            for name, split in used.items():
+            for name, split in named.splits.items():
                 if split.features[column] != feature:
                     raise DataError(f"{where}: the column '{column}' has another type in the split '{name}'.")
-                values = split.select_columns([column]).with_format("arrow")[:][column]
-                labels[name][task] = pc.cast(values, pa.float32()).fill_null(float("nan")).to_numpy()
+                labels[name][task] = pc.cast(stored(split, column), pa.float32()).fill_null(float("nan")).to_numpy()
             continue
         if dtype != "bool":
-            find_label_column(used[next(iter(used))].features, column, where)
-        names, ids = class_ids(used, column, where)
+            find_label_column(named.features, column, where)
+        names, ids = class_ids(named.splits, column, where)
         if dtype.startswith("int") and "-1" in names:  # no class, but how many data sets write that there is none
             none = names.index("-1")
             names = (*names[:none], *names[none + 1 :])
@@ -258,67 +226,24 @@ def _labels(used: Splits, columns: Mapping[str, str], where: str) -> tuple[Tasks
     return tasks, labels
 
 
-def _labelled(
-    split: datasets.Dataset, image_column: str, tasks: Tasks, labels: Mapping[str, np.ndarray]
-) -> datasets.Dataset:
-    """The images of a split, decoded on access, beside one column a task."""
-    images = image_and_label(split, image_column, np.zeros(len(split), dtype=np.int64), ("",)).select_columns("image")
-    features = datasets.Features(
-        {
-            task: datasets.ClassLabel(names=list(names)) if names else datasets.Value("float32")
-            for task, names in tasks.items()
-        }
-    )
-    columns = datasets.Dataset(pa.table(dict(labels), schema=features.arrow_schema))
-    return datasets.concatenate_datasets([images, columns], axis=1)
-
-
-def _part(whole: Splits, rows: Mapping[str, np.ndarray]) -> Part:
-    """Rows of one or several splits, all of one class: nothing is drawn by class here."""
-    pieces = [whole[name] for name in rows]
-    offsets = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
-    dataset = pieces[0] if len(pieces) == 1 else datasets.concatenate_datasets(pieces)
-    index = np.concatenate([kept + offset for kept, offset in zip(rows.values(), offsets, strict=True)])
-    return Part(dataset, index, np.zeros(len(index), dtype=np.int64))
-
-
-def _column(dataset: datasets.Dataset, task: str) -> np.ndarray:
-    return dataset.select_columns([task]).with_format("arrow")[:][task].to_numpy()
-
-
 def _refuse_missing(part: Part, tasks: Tasks, columns: Mapping[str, str], where: str) -> None:
     for task, names in tasks.items():
-        values = _column(part.dataset, task)[part.rows]
+        values = stored(part.dataset, task).to_numpy()[part.rows]
         missing = part.rows[values < 0 if names else ~np.isfinite(values)]
         if len(missing):
-            rows = _listed([str(row) for row in missing], 5)
             raise DataError(
                 f"{where}: {len(missing)} of {len(values)} images have no label for the task '{task}' (column "
-                f"'{columns[task]}'): row {rows}. Every image needs one for every task: remove these rows, or leave "
-                "the task out."
+                f"'{columns[task]}'): row {listed(missing, 5)}. Every image needs one for every task: remove these "
+                "rows, or leave the task out."
             )
 
 
 def _refuse_single_values(train: datasets.Dataset, tasks: Tasks, columns: Mapping[str, str], where: str) -> None:
     for task, names in tasks.items():
-        values = np.unique(_column(train, task))
+        values = np.unique(stored(train, task).to_numpy())
         if len(values) < 2:
             only = f"class only, '{names[values[0]]}'" if names else f"value only, {values[0]:g}"
             raise DataError(
                 f"{where}: the training images have one {only}, for the task '{task}' (column '{columns[task]}'). "
                 "There is nothing to tell apart: leave the task out, or use more images."
             )
-
-
-def _drawn(there: int, wanted: int, seed: int, where: str) -> np.ndarray:
-    """Mask of a random draw of training images."""
-    if wanted > there:
-        raise DataError(f"{where}: images is {wanted}, but there are {there} training images. Ask for no more.")
-    mask = np.zeros(there, dtype=bool)
-    mask[np.random.default_rng([seed, zlib.crc32(b"train")]).permutation(there)[:wanted]] = True
-    return mask
-
-
-def _listed(entries: Sequence[str], limit: int = 30) -> str:
-    rest = f" and {len(entries) - limit} more" if len(entries) > limit else ""
-    return ", ".join(entries[:limit]) + rest

@@ -8,13 +8,8 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch.utils.data import Dataset
-from transformers import (
-    AutoImageProcessor,
-    BaseImageProcessor,
-    PretrainedConfig,
-    PreTrainedModel,
-    ViTImageProcessorPil,
-)
+from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
+from transformers import ViTImageProcessorPil as ViTProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from hf_dtl.errors import ModelError
@@ -24,7 +19,7 @@ PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 logger = logging.getLogger(__name__)
 
 
-def embedded_processor(size: int = 28) -> ViTImageProcessorPil:
+def embedded_processor(size: int = 28) -> ViTProcessor:
     """Return the processor of the embedded 28×28 data for a 3-channel model: pixel values in -1..1.
 
     Args:
@@ -33,7 +28,7 @@ def embedded_processor(size: int = 28) -> ViTImageProcessorPil:
     return _vit_processor((size, size), [0.5] * 3, [0.5] * 3)
 
 
-def default_processor(config: PretrainedConfig, size: int | tuple[int, int] | None = None) -> ViTImageProcessorPil:
+def default_processor(config: PretrainedConfig, size: int | tuple[int, int] | None = None) -> ViTProcessor:
     """Return a processor for a model that comes without one: ImageNet's mean and deviation, the model's image size.
 
     Args:
@@ -64,14 +59,10 @@ def load_processor(name_or_path: str | Path, config: PretrainedConfig) -> BaseIm
         if _has_processor(str(name_or_path)):
             raise ModelError(f"The image processor of '{name_or_path}' cannot be loaded: {error}") from error
     processor = default_processor(config)
-    size = processor.size
-    logger.warning(
-        "'%s' has no image processor file: images are resized to %d×%d and normalised with %s.",
-        name_or_path,
-        size["height"],
-        size["width"],
-        "ImageNet's mean and deviation" if len(processor.image_mean) == 3 else "mean and deviation 0.5",
-    )
+    height, width = processor.size["height"], processor.size["width"]
+    normal = "ImageNet's mean and deviation" if len(processor.image_mean) == 3 else "mean and deviation 0.5"
+    told = "'%s' has no image processor file: images are resized to %d×%d and normalised with %s."
+    logger.warning(told, name_or_path, height, width, normal)
     return processor
 
 
@@ -101,14 +92,10 @@ def check_forward(model: PreTrainedModel, images: Dataset) -> None:
         raise ModelError(f"{_misfit(model, pixels)} Its output is not finite: the weights or images are broken.")
 
 
-def _vit_processor(size: tuple[int, int], mean: list[float], deviation: list[float]) -> ViTImageProcessorPil:
+def _vit_processor(size: tuple[int, int], mean: list[float], deviation: list[float]) -> ViTProcessor:
     # do_convert_rgb is saved with the processor, so that grey images work in anybody's pipeline too.
-    return ViTImageProcessorPil(
-        size={"height": size[0], "width": size[1]},
-        image_mean=mean,
-        image_std=deviation,
-        do_convert_rgb=len(mean) == 3,
-    )
+    options = {"size": {"height": size[0], "width": size[1]}, "do_convert_rgb": len(mean) == 3}
+    return ViTProcessor(image_mean=mean, image_std=deviation, **options)
 
 
 def _has_processor(name: str) -> bool:
@@ -131,11 +118,8 @@ def _has_processor(name: str) -> bool:
 
 
 def _misfit(model: PreTrainedModel, pixels: torch.Tensor) -> str:
-    wants = ", ".join(
-        f"{key} {value}"
-        for key in ("image_size", "num_channels")
-        if (value := getattr(model.config, key, None)) is not None
-    )
+    known = {key: getattr(model.config, key, None) for key in ("image_size", "num_channels")}
+    wants = ", ".join(f"{key} {value}" for key, value in known.items() if value is not None)
     return (
         f"{type(model).__name__} cannot use images of the shape {tuple(pixels.shape)} (channels, height, width) that "
         f"the image processor makes; its configuration wants {wants or 'no stated shape'}. Choose another processor "

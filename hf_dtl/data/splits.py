@@ -1,21 +1,26 @@
 """Rows of a data set that make its splits: which ones, without duplicates, and drawn class by class."""
 
 import hashlib
+import logging
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 from datasets import ReadInstruction
 
+from hf_dtl.data.columns import Splits, require_column
 from hf_dtl.data.selection import DatasetSpec
+from hf_dtl.data.sources import source_key
 from hf_dtl.errors import DataError
 
-TEST_SPLITS = ("test",)
-VALIDATION_SPLITS = ("validation", "valid", "val")
-TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.1
+HELD_OUT = {"test": ("test",), "validation": ("validation", "valid", "val")}
+FRACTIONS = {"test": 0.2, "validation": 0.1}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,86 @@ class Part:
         return Part(self.dataset, self.rows[mask], self.labels[mask])
 
 
-def training_rows(spec: DatasetSpec, splits: Mapping[str, datasets.Dataset]) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class Named:
+    """The splits of a data set that are used.
+
+    Args:
+        splits: those with training images, and those held out.
+        train: rows of each split that are for training.
+        held_out: `test` and `validation` → name of that split, where there is one.
+    """
+
+    splits: dict[str, datasets.Dataset]
+    train: dict[str, np.ndarray]
+    held_out: dict[str, str]
+
+    @classmethod
+    def of(cls, spec: DatasetSpec, splits: Splits) -> "Named":
+        """Take the split that the specification names for training, and others of a usual name for the rest."""
+        train, held_out = _training_rows(spec, splits), {}
+        for role, names in HELD_OUT.items():
+            there = [name for name in names if name in splits and name not in train]
+            if there:
+                held_out[role] = there[0]
+        return cls({name: splits[name] for name in (*train, *held_out.values())}, train, held_out)
+
+    @property
+    def features(self) -> datasets.Features:
+        return next(iter(self.splits.values())).features
+
+    def parts(self, whole: Splits, labels: Mapping[str, np.ndarray]) -> dict[str, Part]:
+        """Rows that have a label, 0 or above, by role; without a test split the validation split is that."""
+        parts = {"train": _gather(whole, labels, self.train)}
+        for role, name in self.held_out.items():
+            parts[role] = _gather(whole, labels, {name: np.arange(len(whole[name]))})
+        if "test" not in parts and "validation" in parts:
+            parts["test"] = parts.pop("validation")
+        return parts
+
+
+def _gather(whole: Splits, labels: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> Part:
+    pieces = [whole[name] for name in rows]
+    offsets = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
+    dataset = pieces[0] if len(pieces) == 1 else datasets.concatenate_datasets(pieces)
+    index = np.concatenate([kept + offset for kept, offset in zip(rows.values(), offsets, strict=True)])
+    own = np.concatenate([labels[name] for name in rows])[index]
+    return Part(dataset, index, own).keep(own >= 0)
+
+
+def hold_out(parts: dict[str, Part], labels: tuple[str, ...], where: str) -> int:
+    """Drop exact duplicates, and take test and validation images from training where there are none.
+
+    Args:
+        parts: by role; changed in place.
+        labels: names of the classes; as much of each is held out.
+        where: the data set, for messages.
+
+    Returns:
+        Number of duplicates.
+    """
+    removed = _remove_duplicates(parts, where)
+    if removed:
+        logger.warning("%s: %d exact duplicates removed before splitting.", where, removed)
+    for role, fraction in FRACTIONS.items():
+        if role not in parts:
+            held_out = draw_by_class(parts["train"].labels, labels, fraction=fraction, seed=0)
+            parts[role], parts["train"] = parts["train"].keep(held_out), parts["train"].keep(~held_out)
+    return removed
+
+
+def loaded(spec: DatasetSpec, parts: Mapping[str, Part], removed: int) -> dict[str, Any]:
+    """What `TaskData` and `MultiTaskData` say of any data set."""
+    return {
+        "name": str(spec.public()),
+        **{role: part.dataset.select(part.rows) for role, part in parts.items()},
+        "duplicates_removed": removed,
+        "source_key": source_key(spec),
+        "train_rows": parts["train"].rows,
+    }
+
+
+def _training_rows(spec: DatasetSpec, splits: Splits) -> dict[str, np.ndarray]:
     """Rows of each split that the split expression names, in the order of the data set."""
     expression = spec.split or ("train" if "train" in splits or len(splits) != 1 else next(iter(splits)))
     wanted = [part.partition("[")[0] for part in expression.split("+")]
@@ -47,25 +131,14 @@ def training_rows(spec: DatasetSpec, splits: Mapping[str, datasets.Dataset]) -> 
     return rows
 
 
-def held_out_names(splits: Mapping[str, datasets.Dataset], exclude: set[str]) -> tuple[str | None, str | None]:
-    """Name the test and the validation split, None where there is none besides `exclude`."""
-    test = next((name for name in TEST_SPLITS if name in splits and name not in exclude), None)
-    validation = next((name for name in VALIDATION_SPLITS if name in splits and name not in exclude), None)
-    return test, validation
-
-
-def require_columns(splits: Mapping[str, datasets.Dataset], columns: tuple[str, ...], where: str) -> None:
+def require_columns(splits: Splits, columns: tuple[str, ...], where: str) -> None:
     """Raise DataError that names a column which a split lacks."""
     for name, split in splits.items():
         for column in columns:
-            if column not in split.features:
-                raise DataError(
-                    f"{where}: the split '{name}' has no column '{column}'. "
-                    f"Columns there: {', '.join(split.features)}."
-                )
+            require_column(split.features, column, f"{where}: the split '{name}'")
 
 
-def remove_duplicates(parts: dict[str, Part], where: str) -> int:
+def _remove_duplicates(parts: dict[str, Part], where: str) -> int:
     """Keep the first of equal images, looking at held-out splits before the training split; return how many went."""
     seen: set[bytes] = set()
     removed = 0
@@ -103,15 +176,25 @@ def _digests(part: Part, where: str) -> list[bytes]:
 
 
 def draw_by_class(
-    part: Part, labels: tuple[str, ...], *, seed: int, fraction: float | None = None, count: int | None = None
+    labels: np.ndarray,
+    names: tuple[str, ...],
+    *,
+    seed: int,
+    fraction: float | None = None,
+    count: int | None = None,
 ) -> np.ndarray:
     """Mask of a random `count` or `fraction` of each class; a fraction takes at least one and leaves at least one."""
-    mask = np.zeros(len(part.rows), dtype=bool)
-    for label, name in enumerate(labels):
-        rows = np.flatnonzero(part.labels == label)
+    mask = np.zeros(len(labels), dtype=bool)
+    for label, name in enumerate(names):
+        rows = np.flatnonzero(labels == label)
         if fraction is not None:
             count = max(min(max(1, round(fraction * len(rows))), len(rows) - 1), 0)
         # Seeded by the name too: the draw of a class does not depend on which others are selected.
         order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(rows))
         mask[rows[order[:count]]] = True
     return mask
+
+
+def draw(there: int, count: int, seed: int, what: str) -> np.ndarray:
+    """Mask of a random `count` of so many rows; `what` keeps the draws of one seed apart."""
+    return draw_by_class(np.zeros(there, dtype=np.int64), (what,), seed=seed, count=count)

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoModelForImageClassification
 
-from hf_dtl.errors import PublishError
+from hf_dtl.errors import PublishError, listed
 
 INDEX = "model.safetensors.index.json"
 
@@ -220,9 +220,9 @@ def check_weights(folder: Path) -> None:
         ) from error
     name = type(model).__name__
     if found["unexpected_keys"]:
-        extra = sorted(found["unexpected_keys"])
+        extra = listed(sorted(found["unexpected_keys"]), 3)
         raise PublishError(
-            f"The safetensors hold weights that {name} has no place for: {_some(extra)}. They may be a head of the "
+            f"The safetensors hold weights that {name} has no place for: {extra}. They may be a head of the "
             "forgotten task. Export one task (`MultiHeadClassifier.export`, `trainer.save_model`), save and audit it."
         )
     for key, shape, expected in sorted(found["mismatched_keys"]):
@@ -231,10 +231,8 @@ def check_weights(folder: Path) -> None:
             f"asks for {tuple(expected)}. Head and id2label must name the same classes, none of the forgotten task."
         )
     if found["missing_keys"]:
-        raise PublishError(
-            f"The safetensors lack {_some(sorted(found['missing_keys']))} of {name}: they would be random. Save the "
-            "whole model."
-        )
+        missing = listed(sorted(found["missing_keys"]), 3)
+        raise PublishError(f"The safetensors lack {missing} of {name}: they would be random. Save the whole model.")
     stored = 0
     for file in files:
         with safe_open(folder / file, "pt") as opened:
@@ -245,7 +243,3 @@ def check_weights(folder: Path) -> None:
             f"The safetensors hold {stored:,} values, {name} only {values:,}: the rest stands under names that are "
             "skipped when it is loaded. Load the model, save it to an empty folder and audit that one."
         )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 
 from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, leakage
@@ -230,12 +230,3 @@ def not_verified(report: LeakageReport, models: set[str], datasets: Iterable[str
     if left:
         notes.append(f"Not attacked here: {', '.join(left)}.")
     return notes
-
-
-def same_names(records: Sequence[PiggybackRecord], report: LeakageReport) -> list[PiggybackRecord]:
-    """Records under the data sets' names of the report, where each axis has one: a copy may lie in another folder."""
-    names: dict[str, set[str]] = {}
-    for record in report.piggyback:
-        names.setdefault(record.axis, set()).add(record.dataset)
-    single = {axis: next(iter(own)) for axis, own in names.items() if len(own) == 1}
-    return [replace(r, dataset=single.get(r.axis, r.dataset)) for r in records]

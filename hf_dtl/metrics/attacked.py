@@ -9,8 +9,7 @@ from torch import Tensor
 from transformers import BaseImageProcessor
 
 from hf_dtl.audit import AttackedTask, LabelledImages
-from hf_dtl.data import ImageTensors, load_images, load_task
-from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, image_and_label
+from hf_dtl.data import ImageTensors, columns, load_images, load_task
 from hf_dtl.errors import ConfigError, DataError
 
 Images = str | datasets.Dataset | LabelledImages
@@ -137,20 +136,19 @@ def _from_datasets(
     given: Mapping[str, datasets.Dataset], image_column: str | None, label_column: str | None
 ) -> tuple[dict[str, datasets.Dataset], tuple[str, ...]]:
     features = given["train"].features
-    image_column = find_image_column(features, image_column, "train_dataset")
-    label_column = find_label_column(features, label_column, "train_dataset")
+    image_column = columns.find_image_column(features, image_column, "train_dataset")
+    label_column = columns.find_label_column(features, label_column, "train_dataset")
     for split, part in given.items():
-        missing = {image_column, label_column} - set(part.features)
-        if missing:
-            raise DataError(
-                f"{split}_dataset has no column '{missing.pop()}', which train_dataset has. "
-                f"Columns there: {', '.join(part.features)}."
-            )
-    names, ids = class_ids(given, label_column, "train_dataset")
+        for column in (image_column, label_column):
+            columns.require_column(part.features, column, f"{split}_dataset")
+    names, ids = columns.class_ids(given, label_column, "train_dataset")
     for split, labels in ids.items():
         if (labels < 0).any():
             raise DataError(f"{split}_dataset has {int((labels < 0).sum())} images without a label. Remove them.")
-    return {s: image_and_label(part, image_column, ids[s], names) for s, part in given.items()}, names
+    feature = columns.class_feature(names)
+    return {
+        s: columns.images_beside(part, image_column, {"label": ids[s]}, feature) for s, part in given.items()
+    }, names
 
 
 def _tensors(images: LabelledImages, split: str) -> ImageTensors:
@@ -185,7 +183,7 @@ def _names(
 
 def _labels(part: datasets.Dataset | ImageTensors) -> Tensor:
     if isinstance(part, datasets.Dataset):
-        return torch.as_tensor(part.select_columns(["label"]).with_format("numpy")[:]["label"])
+        return torch.tensor(columns.labels_of(part))
     return part.labels
 
 

@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Ba
 
 from hf_dtl.data import default_processor, load_processor
 from hf_dtl.data.decoding import to_channels
-from hf_dtl.errors import ModelError
+from hf_dtl.errors import ModelError, listed
 from hf_dtl.models.heads import locate_classifier
 
 MAIN = "main"
@@ -54,10 +54,9 @@ def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head:
         head = locate_classifier(model)
         wrong = {name for name in wrong if not name.startswith(f"{head}.")}
     if wrong:
-        shown = ", ".join(sorted(wrong)[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         raise ModelError(
-            f"The weights of {str(name_or_path)!r} lack {shown}, or have another shape than its configuration says: "
-            "they would be random. Give a complete image classifier, not a backbone without a head."
+            f"The weights of {str(name_or_path)!r} lack {listed(sorted(wrong), 3)}, or have another shape than its "
+            "configuration says: they would be random. Give a complete image classifier, no backbone without a head."
         )
     return model.eval()
 
@@ -126,7 +125,7 @@ def _prepared(name: str, processor: BaseImageProcessor, num_channels: int) -> np
 
 
 def _differences(first: str, reference: BaseImageProcessor, name: str, processor: BaseImageProcessor) -> str:
-    one, other = (_preparation(p) for p in (reference, processor))
+    one, other = map(_preparation, (reference, processor))
     keys = [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
     named = [f"{key} {one.get(key)} ({first}), {other.get(key)} ({name})" for key in keys]
     return "; ".join(named) or f"{type(reference).__name__} ({first}), {type(processor).__name__} ({name})"

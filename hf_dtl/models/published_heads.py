@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_dtl.data import ImageTensors
-from hf_dtl.errors import DataError
+from hf_dtl.errors import DataError, listed
 from hf_dtl.models.labels import published_rows
 
 Rows = list[int]
@@ -40,24 +40,24 @@ class PublishedHeads:
         Raises:
             DataError: the scrubbed model's head does not know the target classes.
         """
-        heads = cls()
+        heads, target = cls(), labels.get("target")
         for role, model in models.items():
-            heads.target[role] = _rows(model, labels["target"]) if "target" in labels else None
-            rows, known = _rows(model, labels["source"]), heads.target[role]
+            heads.target[role] = known = None if target is None else _rows(model, target)
+            rows = _rows(model, labels["source"])
             heads.source[role] = None if rows and known and set(rows) & set(known) else rows
-        if "target" in labels and heads.target["scrubbed"] is None:
+        if target is not None and heads.target["scrubbed"] is None:
             raise DataError(
                 f"The head of the scrubbed model names {_names(models['scrubbed'])}; not all of the target classes "
-                f"{', '.join(labels['target'])} are among them. Choose classes that it names, correct id2label in "
+                f"{', '.join(target)} are among them. Choose classes that it names, correct id2label in "
                 "its config.json, or leave out --target_dataset."
             )
         for role in ("undisposed", "scrubbed"):
             if heads.source[role] is None:
                 heads.notes.append(f"Source accuracy of the {role} model: not measured, its head has other classes.")
-        if "target" in labels and heads.target["undisposed"] is None:
-            heads.notes.append("Target accuracy of the undisposed model: not measured, its head has other classes.")
-        if "target" not in labels:
+        if target is None:
             heads.notes.append("Target accuracy: not measured, there is no --target_dataset.")
+        elif heads.target["undisposed"] is None:
+            heads.notes.append("Target accuracy of the undisposed model: not measured, its head has other classes.")
         for role in ("undisposed", "scrubbed"):
             unnamed = _names(models[role]).startswith("LABEL_")
             if unnamed and (heads.source[role] or heads.target[role]):
@@ -79,6 +79,5 @@ def _rows(model: PreTrainedModel, labels: tuple[str, ...]) -> Rows | None:
     return published_rows(model, int(model.config.num_labels or 0), labels)
 
 
-def _names(model: PreTrainedModel, limit: int = 12) -> str:
-    names = [str(name) for name in (model.config.id2label or {}).values()]
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+def _names(model: PreTrainedModel) -> str:
+    return listed(list((model.config.id2label or {}).values()), 12)

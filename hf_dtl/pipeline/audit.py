@@ -27,7 +27,6 @@ from hf_dtl.audit.attacks import parse_attacks
 from hf_dtl.audit.cells import AXIS_TITLES
 from hf_dtl.audit.published import check_finite
 from hf_dtl.audit.report import machine
-from hf_dtl.audit.suites import suite_of
 from hf_dtl.data import check_forward
 from hf_dtl.errors import ConfigError, ModelError, OutputError
 from hf_dtl.fingerprint import fingerprint
@@ -229,7 +228,7 @@ class Audit:
             machine=machine(self.state.device) | {"processes": self.state.num_processes},
             weights=self._weights(),
             spec=scenario.public_spec(),
-            suite=suite_of(self.attacks),
+            suite=self.attacks.suite(),
             **findings,
         )
 

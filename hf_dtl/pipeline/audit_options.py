@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from hf_dtl.audit.attacks.registry import parse_attacks
 from hf_dtl.errors import ConfigError
 from hf_dtl.options import numbers, option
 from hf_dtl.pipeline.options import AUDIT, MODEL, RUN, WHAT, Options, public_name
@@ -60,7 +61,7 @@ class AuditOptions(Options):
         group=WHAT,
     )
 
-    attacks: str = option("grid", "Attacks, separated by commas: grid, adaptive, all, or names.", group=AUDIT)
+    attacks: str | None = option("grid", "Attacks, separated by commas: grid, adaptive, all, or names.", group=AUDIT)
     budgets: str | None = option(
         "1,5,20,100", "Images a class that the attacker gets, separated by commas.", group=AUDIT
     )
@@ -152,3 +153,7 @@ class VerifyOptions:
         "outputs/verify", "Folder of the result and of finished attacks, which are not repeated.", group=RUN
     )
     use_cpu: bool = option(False, "Attack on the CPU even if there is a GPU.", group=RUN)
+
+    def __post_init__(self) -> None:
+        if self.attacks is not None:
+            parse_attacks(self.attacks)

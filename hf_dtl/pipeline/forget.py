@@ -7,7 +7,6 @@ from typing import Any
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.report import machine, without_folders
-from hf_dtl.audit.suites import suite_of
 from hf_dtl.errors import ConfigError
 from hf_dtl.hub.staging import REPORT
 from hf_dtl.methods.by_name import MethodChoice
@@ -162,7 +161,7 @@ def audit_one(
         "audit": asdict(job.attacks),
         "disposal": job.settings_of(choice),
         "images": scenario.counts(),
-        "notes": list(found.notes),
+        "notes": list(dict.fromkeys(found.notes)),
     }
     return LeakageReport(
         method=without_folders(choice.text),
@@ -171,7 +170,7 @@ def audit_one(
         settings=settings,
         machine=machine(job.state.device),
         spec=scenario.public_spec(),
-        suite=suite_of(job.attacks),
+        suite=job.attacks.suite(),
         **findings,
     )
 

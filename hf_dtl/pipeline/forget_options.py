@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from hf_dtl.errors import ConfigError
+from hf_dtl.methods.registry import find_method, method_names
 from hf_dtl.options import option
-from hf_dtl.pipeline.options import AUDIT, METHOD, MODEL, RUN, WHAT, Options
+from hf_dtl.pipeline.options import METHOD, MODEL, RUN, WHAT, Options
 from hf_dtl.scenarios.spec import Kind, ScenarioSpec, is_request
 
 
@@ -14,7 +15,7 @@ class ForgetOptions(Options):
     """What to forget, of which model, how, and who attacks the result.
 
     Three kinds of request: a whole task (`--forget DATA --retain DATA`), a part of one data set (`--forget class=3`,
-    `random=10%%`, `column=value` or a file of row numbers, with `--retain DATA`), and images of a model of several
+    `random=10%`, `column=value` or a file of row numbers, with `--retain DATA`), and images of a model of several
     tasks (the same with `--task_columns` or `--method multitask`). Where the default depends on the kind, None stands
     for it.
     """
@@ -121,14 +122,6 @@ class ForgetOptions(Options):
         None, "Weight (lambda) of the disposal loss against retention; default: the method's own.", group=METHOD
     )
 
-    attacks: str | None = option(
-        None,
-        "Attacks, separated by commas: names, grid, adaptive or all; those that do not apply are left out. Default: "
-        "linear_probe,full,head_then_full for a whole task, linear_probe,full,full_published for a part, full for "
-        "several tasks.",
-        group=AUDIT,
-    )
-
     output_dir: str = option(
         "outputs/forget", "Folder of the run; continued when it holds an unfinished part of it.", group=RUN
     )
@@ -177,6 +170,8 @@ class ForgetOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in self._method_names - set(method_names()):
+            find_method(name)  # names the nearest right one
         kind = self.kind
         for name, kinds in self._ONLY.items():
             value = getattr(self, name)
@@ -197,9 +192,14 @@ class ForgetOptions(Options):
             raise ConfigError("Give --reference retrain or --retrained, not both.")
 
     @property
+    def _method_names(self) -> set[str]:
+        """The methods that are asked for, without their options."""
+        return {part.strip().partition(":")[0] for part in (self.method or "").split(",") if part.strip()}
+
+    @property
     def kind(self) -> Kind:
         """Which of the three kinds of request this is."""
-        names = {part.strip().partition(":")[0] for part in (self.method or "").split(",") if part.strip()}
+        names = self._method_names
         if "multitask" in names and len(names) > 1:
             raise ConfigError(
                 f"--method {self.method!r} names multitask, for several tasks at once, and "

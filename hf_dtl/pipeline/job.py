@@ -20,9 +20,9 @@ from transformers import (
     ViTConfig,
 )
 
-from hf_dtl.audit import AttackConfig, AttackedTask, PiggybackRecord, run_audit
+from hf_dtl.audit import AttackConfig, AttackedTask, PiggybackRecord, run_audit, scratch_models
 from hf_dtl.audit.attacks import parse_attacks
-from hf_dtl.data import default_processor, embedded_processor, load_processor
+from hf_dtl.data import check_forward, default_processor, embedded_processor, load_processor
 from hf_dtl.errors import ConfigError
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.functional import Augmentation
@@ -33,7 +33,7 @@ from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.stages import Run
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.scenario import Measured, Models, Scenario
-from hf_dtl.trainers.learning_rates import passes, rate
+from hf_dtl.trainers.learning_rates import TRAIN, passes, rate
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import fine_tune, last_checkpoint, run_trainer, stage_arguments
 
@@ -313,9 +313,38 @@ class Job(ABC):
     def prepare(self) -> Any:
         """Do the stages before disposal; sets and returns `undisposed`."""
 
+    def references(self, undisposed: Any = None) -> dict[str, Any]:
+        """What the attacks are compared with, by role, beside the undisposed model: `scratch`, and `retrained`."""
+        found = self.scratch(undisposed or self.undisposed)
+        if self.given_retrained is not None:
+            found["retrained"] = self.given_retrained
+        elif self.options.reference == "retrain":
+            found["retrained"] = self.retrain(copy.deepcopy(found["scratch"][0]) if found else None)
+        return found
+
+    def scratch(self, undisposed: Any) -> dict[str, Any]:
+        """Random weights, a draw for each attack seed."""
+        return {"scratch": scratch_models(undisposed, len(self.attacks.seeds), seed=self.options.seed)}
+
     @abstractmethod
-    def references(self) -> dict[str, Any]:
-        """What the attacks are compared with, by role, beside the undisposed model."""
+    def retrain(self, scratch: Any) -> Any:
+        """The reference that is trained on what is kept alone, from random weights."""
+
+    @property
+    def retrain_rate(self) -> float:
+        """Its peak learning rate."""
+        o = self.options
+        given = o.train_learning_rate if o.retrain_learning_rate is None else o.retrain_learning_rate
+        return self.learning_rate(TRAIN, given)
+
+    given_retrained: PreTrainedModel | None = None
+
+    def _load_retrained(self, images: TorchDataset) -> PreTrainedModel | None:
+        """The reference that the user has, checked on images."""
+        if self.options.retrained is not None:
+            self.given_retrained = load_classifier(self.options.retrained, self.options.retrained_revision)
+            check_forward(self.given_retrained, images)
+        return self.given_retrained
 
     @abstractmethod
     def unlearn(self, choice: MethodChoice) -> Any:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hf_dtl.audit.attacks.registry import parse_attacks
 from hf_dtl.errors import ConfigError
 from hf_dtl.options import nearest, numbers, option
 
@@ -56,7 +57,16 @@ class Options:
         None, "Resize images to this many pixels instead of what the model's processor asks for.", group=MODEL
     )
     suite: str = option("custom", "Suite of attacks: custom, which the following options make up.", group=AUDIT)
-    budgets: str | None = option(None, "Images a class that the attacker gets, separated by commas.", group=AUDIT)
+    attacks: str | None = option(
+        None,
+        "Attacks, separated by commas: names, grid, adaptive or all; those that do not apply are left out.",
+        group=AUDIT,
+    )
+    budgets: str | None = option(
+        None,
+        "Images a class that the attacker gets, separated by commas; default: 5,20, for several tasks 5.",
+        group=AUDIT,
+    )
     seeds: str = option("0,1,2", "Seeds of the attacks, separated by commas.", group=AUDIT, aliases=("audit_seeds",))
     linear_probe_learning_rates: str | None = option(
         None, "Learning rates that linear probes choose from; default: what suits the size of the model.", group=AUDIT
@@ -94,6 +104,8 @@ class Options:
                 raise ConfigError(f"--{name} {value} must be at least 1.")
         if self.seed < 0:
             raise ConfigError(f"--seed {self.seed} must not be negative.")
+        if self.attacks is not None:
+            parse_attacks(self.attacks)
 
     def attack_values(self) -> dict[str, Any]:
         """What the options say of the attacker, as `AttackConfig` takes it."""

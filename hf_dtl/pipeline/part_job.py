@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_dtl.audit import scratch_models
 from hf_dtl.data import check_forward
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.models.loading import load_classifier
 from hf_dtl.pipeline.job import Job, load_stage
 from hf_dtl.scenarios.part import MEASURED_ON, Part, rows_of_the_head
 from hf_dtl.scenarios.scenario import Measured
@@ -62,11 +60,9 @@ class PartJob(Job):
         check_forward(self.model, self.images["retain"])
         for choice in self.choices:
             self._check_layer_inputs(choice)
-        if o.retrained is not None:
-            self.given_retrained = load_classifier(o.retrained, o.retrained_revision)
-            if rows_of_the_head(self.given_retrained, scenario.task) != scenario.rows:
-                raise ModelError(f"The head of --retrained {o.retrained} numbers the classes in another way.")
-            check_forward(self.given_retrained, self.images["retain"])
+        given = self._load_retrained(self.images["retain"])
+        if given is not None and rows_of_the_head(given, scenario.task) != scenario.rows:
+            raise ModelError(f"The head of --retrained {o.retrained} numbers the classes in another way.")
 
     def _check_layer_inputs(self, choice: MethodChoice) -> None:
         """Refuse layer inputs of another model now, and not when it is the method's turn."""
@@ -111,20 +107,12 @@ class PartJob(Job):
         self.undisposed = self.train()
         return self.undisposed
 
-    def references(self, undisposed: PreTrainedModel | None = None) -> dict[str, Any]:
-        """`scratch` (random weights, a draw for each attack seed), and `retrained` where it is asked for."""
+    def retrain(self, scratch: PreTrainedModel) -> PreTrainedModel:
+        """Trained on the retained images alone, from random weights."""
         o = self.options
-        model = undisposed or self.undisposed
-        scratch = scratch_models(model, len(self.attacks.seeds), seed=o.seed)
-        if o.retrained is not None:
-            return {"scratch": scratch, "retrained": self.given_retrained}
-        if o.reference == "none":
-            return {"scratch": scratch}
-        rate = o.train_learning_rate if o.retrain_learning_rate is None else o.retrain_learning_rate
         epochs = o.retrain_epochs if o.retrain_epochs is not None else (o.train_epochs or 16)
-        training = self.training_options(num_train_epochs=epochs, learning_rate=self.learning_rate(TRAIN, rate))
-        start = scratch_models(model, 1, seed=o.seed)[0]
-        return {"scratch": scratch, "retrained": self.trained("retrained", start, self.images["retain"], training)}
+        training = self.training_options(num_train_epochs=epochs, learning_rate=self.retrain_rate)
+        return self.trained("retrained", scratch, self.images["retain"], training)
 
     def unlearn(self, choice: MethodChoice, undisposed: PreTrainedModel | None = None) -> PreTrainedModel:
         """The scrubbed model.

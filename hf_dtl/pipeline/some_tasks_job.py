@@ -148,24 +148,21 @@ class SomeTasksJob(Job):
         self.undisposed = self.train()
         return self.undisposed
 
-    def references(self) -> dict[str, Any]:
-        retrained = self.retrained()
-        return {} if retrained is None else {"retrained": retrained}
+    def scratch(self, undisposed: MultiHeadClassifier) -> dict[str, Any]:
+        """Nothing: each task has its own, see `attack`."""
+        return {}
 
-    def retrained(self) -> MultiHeadClassifier | None:
-        """The reference: the same architecture, trained from random weights on the pairs that are kept."""
+    def retrain(self, scratch: Any = None) -> MultiHeadClassifier:
+        """The same architecture, trained from random weights, which the method draws, on the pairs that are kept."""
         o, scenario = self.options, self.scenario
-        if o.reference == "none":
-            return None
         epochs = o.retrain_epochs if o.retrain_epochs is not None else (o.train_epochs or _EPOCHS)
-        rate = o.train_learning_rate if o.retrain_learning_rate is None else o.retrain_learning_rate
         everywhere = set(scenario.forgotten) == set(scenario.tasks)
         kept = len(scenario.data.train) - (len(scenario.rows) if everywhere else 0)
         choice = parse_method("multitask:strategy=retrain")
         own = {
             "per_device_retain_batch_size": o.batch_size // self.state.num_processes,
             "max_steps": max(1, math.ceil(epochs * kept / o.batch_size)),
-            "learning_rate": self.learning_rate(TRAIN, rate),
+            "learning_rate": self.retrain_rate,
             **_SCHEDULE,
         }
 

@@ -31,7 +31,6 @@ from hf_dtl.hub.verification import (
     differing_weights,
     leakage_again,
     not_verified,
-    same_names,
     target_number,
 )
 from hf_dtl.models.loading import load_classifier, resized
@@ -88,8 +87,7 @@ def run(options: VerifyOptions) -> Verification:
     records: list[PiggybackRecord] = []
     for name, (own, task) in attacked.items():
         records += run_audit(own, {name: task}, config, store=run.folder / STORE, device=state.device)
-    records = same_names(records, report)
-    tasks = {r.dataset: task for (_, task), r in zip(_repeat(attacked, records), records, strict=True)}
+    tasks = {task.name: task for _, task in attacked.values()}
     roles = {record.model for record in records}
     found = [*compared(report, records, tasks, config, roles), *_target(report, scenario, models, state.device)]
     again = None if narrowed else leakage_again(report, records)
@@ -98,13 +96,6 @@ def run(options: VerifyOptions) -> Verification:
     if state.is_main_process:
         write_atomically(run.folder / RESULT, result.to_json())
     return result
-
-
-def _repeat(attacked: Attacked, records: Sequence[PiggybackRecord]) -> list[tuple[str, AttackedTask]]:
-    """The attacked task of each record."""
-    by_name = {task.name: (name, task) for name, (_, task) in attacked.items()}
-    by_axis = {task.axis: (name, task) for name, (_, task) in attacked.items()}
-    return [by_name.get(record.dataset) or by_axis[record.axis] for record in records]
 
 
 # What is published --------------------------------------------------------------------------------------------
@@ -286,8 +277,11 @@ def _attacked(
     scratch = scratch and any(record.model == "scratch" for record in report.piggyback)
     found: Attacked = {}
     for name, task in scenario.attacked.items():
-        if task.axis not in report.axes:
+        told = {record.dataset for record in report.piggyback if record.axis == task.axis}
+        if not told:
             continue
+        if len(told) == 1:  # the data may lie in another place here, under another name
+            task = replace(task, name=told.pop())
         if not report.settings.get("retain_images", True):
             task = replace(task, retain=None)
         model = models[name if report.tasks is not None else ""]

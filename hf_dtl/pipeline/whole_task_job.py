@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from hf_dtl.audit import scratch_models
 from hf_dtl.data import check_forward
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -58,9 +57,7 @@ class WholeTaskJob(Job):
             config.streams(self.images["source"]["train"], self.images["target"]["train"])
         for images in self.images.values():
             check_forward(self.model, images["train"])
-        if self.options.retrained is not None:
-            self.given_retrained = load_classifier(self.options.retrained, self.options.retrained_revision)
-            check_forward(self.given_retrained, self.images["target"]["train"])
+        self._load_retrained(self.images["target"]["train"])
 
     def request(self) -> Request:
         o, task = self.options, self.scenario.tasks["source"]
@@ -115,27 +112,19 @@ class WholeTaskJob(Job):
         self.undisposed, self.heads = self.adapt(self.pretrain())
         return self.undisposed
 
-    def references(self, undisposed: PreTrainedModel | None = None) -> dict[str, Any]:
-        """`scratch` (random weights, a draw for each attack seed) and `retrained` (trained on the target alone).
+    def retrain(self, scratch: PreTrainedModel) -> PreTrainedModel:
+        """Trained on the target alone.
 
-        A given model that learns the source task here is where `retrained` starts too: what it knew before is public.
-        One that comes with the source task leaves nothing but random weights to start from.
+        A given model that learns the source task here is where it starts too: what that knew before is public. One
+        that comes with the source task leaves nothing but random weights to start from.
         """
         o, images = self.options, self.images["target"]["train"]
-        scratch = scratch_models(undisposed or self.undisposed, len(self.attacks.seeds), seed=o.seed)
-        if o.retrained is not None:
-            return {"scratch": scratch, "retrained": self.given_retrained}
-        if o.reference == "none":
-            return {"scratch": scratch}
-        rate = o.train_learning_rate if o.retrain_learning_rate is None else o.retrain_learning_rate
         training = self.training_options(
-            num_train_epochs=self.passes(400, len(images), o.retrain_epochs),
-            learning_rate=self.learning_rate(TRAIN, rate),
+            num_train_epochs=self.passes(400, len(images), o.retrain_epochs), learning_rate=self.retrain_rate
         )
-        start = copy.deepcopy(scratch[0])
         if o.model is not None and self.epochs:
-            start = with_new_head(self.given_model(new_head=True), self.scenario.tasks["target"].labels, o.seed)
-        return {"scratch": scratch, "retrained": self.trained("retrained", start, images, training)}
+            scratch = with_new_head(self.given_model(new_head=True), self.scenario.tasks["target"].labels, o.seed)
+        return self.trained("retrained", scratch, images, training)
 
     def unlearn(self, choice: MethodChoice) -> PreTrainedModel:
         return self.dispose(choice, self.heads)

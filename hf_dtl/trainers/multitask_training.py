@@ -1,17 +1,16 @@
 """Train one backbone and a head for each of several tasks together, and measure every task."""
 
 import json
-import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 from transformers import EvalPrediction, PreTrainedModel, TrainingArguments
 
 from hf_dtl.data import MultiTaskImages, load_multitask_images
@@ -19,9 +18,8 @@ from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.functional import Augmentation, augment
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.loading import freeze_unused, items_of
+from hf_dtl.trainers.option_fields import check_options, option
 from hf_dtl.trainers.saving import SavingTrainer
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -35,25 +33,19 @@ class MultiTaskTrainingConfig(TrainingArguments):
         ConfigError: a weight or an augmentation that cannot be used, or DeepSpeed or FSDP.
     """
 
-    task_weights: dict[str, float] | str | None = field(
-        default=None,
-        metadata={
-            "help": 'Weights of the tasks\' losses, >= 0, as JSON: {"case": 0.5}. Others have 1; the head of a task '
-            "with 0 is frozen."
-        },
+    task_weights: dict[str, float] | str | None = option(
+        None,
+        'Weights of the tasks\' losses, >= 0, as JSON: {"case": 0.5}. Others have 1; the head of a task with 0 is '
+        "frozen.",
     )
-    augmentation: Augmentation = field(
-        default="none",
-        metadata={
-            "help": "Random transforms of the training images: 'none', 'affine' or 'affine_flip' (mirrored too). They "
-            "rotate, scale and shift: not for a task that asks for just that."
-        },
+    augmentation: Augmentation = option(
+        "none",
+        "Random transforms of the training images: 'none', 'affine' or 'affine_flip' (mirrored too). They rotate, "
+        "scale and shift: not for a task that asks for just that.",
     )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay False: the image columns are read by this library."}
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Not needed: parameters without a gradient are frozen beforehand."}
+    remove_unused_columns: bool = option(False, "Must stay False: the image columns are read by this library.")
+    ddp_find_unused_parameters: bool | None = option(
+        False, "Not needed: parameters without a gradient are frozen beforehand."
     )
 
     def __post_init__(self):
@@ -71,10 +63,7 @@ class MultiTaskTrainingConfig(TrainingArguments):
         for task, weight in weights.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ConfigError(f"task_weights: the weight of '{task}' is {weight!r}; it must be a number >= 0.")
-        if self.augmentation not in get_args(Augmentation):
-            raise ConfigError(
-                f"augmentation={self.augmentation!r} is unknown; use one of: {', '.join(get_args(Augmentation))}."
-            )
+        check_options(self)
         super().__post_init__()
         self.remove_unused_columns = False
         self.label_names = ["labels"]
@@ -118,7 +107,9 @@ class MultiTaskTrainer(SavingTrainer):
                 f"Expected a MultiHeadClassifier, got {type(model).__name__}. Make one of a Hub classifier with "
                 "with_task_heads(model, tasks)."
             )
-        train, evaluation = (_images(d, model, processing_class) for d in (train_dataset, eval_dataset))
+        train, evaluation = (
+            items_of(d, model, processing_class, load_multitask_images) for d in (train_dataset, eval_dataset)
+        )
         for images in (train, evaluation):
             if images is not None:
                 _check_labels(model, images)
@@ -168,7 +159,7 @@ class MultiTaskTrainer(SavingTrainer):
         """Loss, and accuracy or mean absolute error of every task of `eval_dataset`."""
         if eval_dataset is not None and not isinstance(eval_dataset, str):
             model = self.accelerator.unwrap_model(self.model)
-            eval_dataset = _images(eval_dataset, model, self.processing_class)
+            eval_dataset = items_of(eval_dataset, model, self.processing_class, load_multitask_images)
             _check_labels(model, eval_dataset)
         return super().evaluate(eval_dataset, *args, **kwargs)
 
@@ -241,7 +232,7 @@ def predict_tasks(model: MultiHeadClassifier, images: MultiTaskImages, batch_siz
     try:
         found = [
             {task: outputs.float().cpu() for task, outputs in model(pixels.to(like.device, like.dtype)).items()}
-            for pixels in DataLoader(_Pixels(images), batch_size=batch_size)
+            for pixels in DataLoader(images, batch_size=batch_size, collate_fn=_pixels)
         ]
     finally:
         model.train(training)
@@ -276,22 +267,9 @@ def measure_tasks(model: MultiHeadClassifier, images: MultiTaskImages, batch_siz
     return {task: task_score(outputs[task], labels) for task, labels in images.labels.items()}
 
 
-class _Pixels(Dataset[Tensor]):
-    """The images without their labels."""
-
-    def __init__(self, images: MultiTaskImages):
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]["pixel_values"]
-
-
-def _images(dataset: Any, model: MultiHeadClassifier, processing_class) -> MultiTaskImages | None:
-    """Decode and process a `datasets.Dataset`; leave other data sets as they are."""
-    return items_of(dataset, model, processing_class, load_multitask_images)
+def _pixels(items: list[dict[str, Any]]) -> Tensor:
+    """A batch of images without their labels."""
+    return torch.stack([item["pixel_values"] for item in items])
 
 
 def _check_labels(model: MultiHeadClassifier, images: MultiTaskImages) -> None:

@@ -177,7 +177,7 @@ def test_the_verdict_on_several_tasks_names_the_worst_task_and_what_was_lost():
         "scores 0.800 in the task case, where forgetting went worst; before it was 0.950, and images never seen "
         "scored 0.900.",
         "Test scores fell by 0.020 at most, in the task case.",
-        "an attacker who relearns random=15%",
+        "an attacker who relearns random=15% in the task case reaches",
         "a model that was trained again without the forgotten images",
     ):
         assert words in text, text

@@ -32,6 +32,8 @@ def ended(capsys, *words):
     except SystemExit as end:
         status = end.code
     said = capsys.readouterr()
+    if isinstance(status, str):  # what a process prints at its end
+        return 1, said.out, f"{said.err}{status}\n"
     return status, said.out, said.err
 
 

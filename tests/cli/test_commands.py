@@ -77,8 +77,8 @@ def test_its_examples_are_understood(name):
         (("metrics", "stattus"), "Did you mean status?"),
         (("metrics", "install", "tug_of_wars"), "Did you mean tug_of_war?"),
         (("forget", "--bugdets", "3"), "There is no option '--bugdets'. Did you mean --budgets?"),
-        (("forget", "--method", "scrub,salum:k=1"), "ConfigError: Unknown method 'salum' in --method"),
-        (("forget", "--method", "scrub,salum:k=1"), "Did you mean salun?"),
+        (("forget", "--method", "scrub,salum:k=1"), "ConfigError: Unknown method 'salum'"),
+        (("forget", "--method", "scrub,salum:k=1"), "Did you mean 'salun'?"),
         (("forget", "--attacks", "grid,fulll"), "'fulll' in --attacks 'grid,fulll'. Did you mean full?"),
         (("audit", *GIVEN, "--attacks", "adaptve"), "'adaptve'. Did you mean adaptive?"),
         (("verify", "a", "--attacks", "lorra"), "Unknown attack 'lorra' in --attacks 'lorra'. Did you mean lora?"),
@@ -88,7 +88,8 @@ def test_its_examples_are_understood(name):
 )  # fmt: skip
 def test_a_mistake_is_one_line_with_the_nearest_right_word(words, said, capsys):
     status, out, err = ended(capsys, *words)
-    assert status == 2 and out == "" and said in err and err.count("\n") == 1
+    assert status == (1 if err.startswith("ConfigError") and words[0] != "verify" else 2)
+    assert out == "" and said in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["forget", "audit"])

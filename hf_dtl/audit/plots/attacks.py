@@ -55,8 +55,7 @@ def draw_attacks(report: LeakageReport) -> Figure:
     for panel, (axis, found) in zip(axes, report.axes.items(), strict=True):
         panel.set_xlim(*ends)
         arrows |= _draw_panel(panel, found, names, report.floor)
-        data = " and ".join(dict.fromkeys(point.dataset for point in found.pl_accuracy))
-        panel.set_title(wrapped(f"{AXIS_TITLES[axis]}: {data}", 42), fontsize=10)
+        panel.set_title(wrapped(f"{AXIS_TITLES[axis]}: {' and '.join(found.datasets)}", 42), fontsize=10)
     diverged = {attack for _, attack, _ in report.diverged}
     labels = [name + (" ‡" if name in diverged else "") for name in names]
     axes[0].set_yticks(range(len(names) + 1), [ALL, *labels])

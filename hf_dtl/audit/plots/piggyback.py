@@ -35,7 +35,7 @@ def draw_piggyback(report: LeakageReport) -> Figure:
     panels = [
         (axis, dataset, [p for p in found.pl_accuracy if p.dataset == dataset])
         for axis, found in report.axes.items()
-        for dataset in dict.fromkeys(p.dataset for p in found.pl_accuracy)
+        for dataset in found.datasets
     ]
     if not panels:
         raise DataError("The report holds no attack on the scrubbed model, so there is nothing to draw.")
@@ -54,16 +54,9 @@ def draw_piggyback(report: LeakageReport) -> Figure:
     }
     if "chance" in handles:
         handles["chance"] = handles.pop("chance")
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside lower center",
-        ncols=len(handles) if len(panels) > 1 else 3,
-        frameon=False,
-        title="mean ± deviation over seeds" if report.seeds > 1 else "one seed",
-        title_fontsize=9,
-        fontsize=9,
-    )
+    title = "mean ± deviation over seeds" if report.seeds > 1 else "one seed"
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", frameon=False, title=title,
+                  ncols=len(handles) if len(panels) > 1 else 3, title_fontsize=9, fontsize=9)  # fmt: skip
     return figure
 
 

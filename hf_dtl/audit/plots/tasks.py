@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from hf_dtl.audit.plots.look import COLOURS, MARKERS, plain, save, wrapped
+from hf_dtl.audit.plots.look import COLOURS, MARKERS, STYLES, plain, save, wrapped
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.task_tables import shown_models
 from hf_dtl.audit.tasks import SPLITS
@@ -37,14 +37,19 @@ def draw_tasks(reports: Sequence[LeakageReport]) -> Figure:
     figure = Figure(figsize=(4 + 1.1 * len(names), 6.5), layout="constrained")
     figure.suptitle(wrapped(f"Scores after unlearning for {', '.join(forgotten)}", 60, lines=2), fontsize=11)
     panels = figure.subplots(len(SPLITS), 1, sharex=True, sharey=True)
+    references = [STYLES[role][:2] for _, role, _ in models if role != "scrubbed"]
+    others = [own for own in zip(COLOURS, MARKERS, strict=False) if own not in references]
+    styles = iter(others * len(reports))
+    look = [STYLES[role][:2] if role != "scrubbed" else next(styles) for _, role, _ in models]
     apart = min(0.2, 0.6 / (len(models) - 1))
     for panel, split in zip(panels, SPLITS, strict=True):
         for i, (report, role, model) in enumerate(models):
             assert report.tasks is not None
             places = [place + (i - (len(models) - 1) / 2) * apart for place in range(len(names))]
             heights = [report.tasks[name].scores[split][role] for name in names]
-            panel.plot(places, heights, linestyle="none", markersize=7, marker=MARKERS[i % len(MARKERS)],
-                       color=COLOURS[i % len(COLOURS)], label=wrapped(model, 40))  # fmt: skip
+            colour, marker = look[i]
+            panel.plot(places, heights, linestyle="none", markersize=7, marker=marker, color=colour,
+                       label=wrapped(model, 40))  # fmt: skip
         panel.set_ylabel(f"{split} score")
         panel.grid(axis="y", color="0.93", linewidth=0.8)
         plain(panel)

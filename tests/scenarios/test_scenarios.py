@@ -1,0 +1,108 @@
+"""Scenarios as data: built again from their spec, and turned to validation images for tuning."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import AutoModelForImageClassification, ViTConfig
+
+from hf_dtl.data import embedded_processor
+from hf_dtl.errors import ConfigError, DataError
+from hf_dtl.pipeline.verify import SCENARIOS
+from hf_dtl.scenarios.spec import ScenarioSpec, is_request
+from hf_dtl.trainers import with_task_heads
+
+SPECS = {
+    "task": ScenarioSpec(kind="task", forget="mnist[0,1]", retain="mnist[6,7]", novel="fashion_mnist[0,1]",
+                         forget_images_per_class=12, retain_images_per_class=6, max_eval_images=30, seed=1),
+    "class": ScenarioSpec(kind="part", forget="class=1", retain="mnist[0,1,2]", retain_images_per_class=12,
+                          max_eval_images=30),
+    "rows": ScenarioSpec(kind="part", forget="random=50%", retain="mnist[0,1,2]", retain_images_per_class=12,
+                         max_eval_images=30),
+    "tasks": ScenarioSpec(kind="tasks", forget="random=20%", retain="glyphs", task_columns="case,weight",
+                          forget_tasks="case", images=60, max_eval_images=30),
+}  # fmt: skip
+
+
+def model(scenario):
+    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=14,
+                       patch_size=7, num_labels=len(scenario.labels))  # fmt: skip
+    config.id2label = dict(enumerate(scenario.labels))
+    config.label2id = {label: row for row, label in config.id2label.items()}
+    plain = AutoModelForImageClassification.from_config(config)
+    return with_task_heads(plain, scenario.tasks) if scenario.kind == "tasks" else plain
+
+
+def loaded(spec):
+    scenario = SCENARIOS[spec.kind](spec, 2)
+    scenario.load(embedded_processor(14), model(scenario))
+    return scenario
+
+
+def same(one, other):
+    return all(
+        torch.equal(getattr(one, split).pixel_values, getattr(other, split).pixel_values)
+        for split in ("train", "validation", "test")
+    )
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_spec_of_a_report_gives_the_same_images_again(name):
+    scenario = loaded(SPECS[name])
+    told = json.loads(json.dumps(scenario.public_spec()))
+    assert {"kind", "forget", "retain", "seed"} <= told.keys() and all(
+        isinstance(value, (str, int, type(None))) for value in told.values()
+    )
+    again = loaded(ScenarioSpec.from_dict(told))
+    assert again.counts() == scenario.counts() and again.attacked.keys() == scenario.attacked.keys()
+    assert all(same(task, again.attacked[key]) for key, task in scenario.attacked.items())
+
+
+@pytest.mark.parametrize("name", ["task", "class", "tasks"])
+def test_tuning_takes_validation_images_in_the_place_of_test(name):
+    scenario = loaded(SPECS[name])
+    tuning = scenario.with_test("validation")
+    assert tuning.spec.test == "validation" and scenario.spec.test == "test"
+    for key, task in scenario.attacked.items():
+        other = tuning.attacked[key]
+        assert torch.equal(other.train.pixel_values, task.train.pixel_values)
+        if name != "tasks":  # there the forgotten images themselves are the judges
+            assert torch.equal(other.test.pixel_values, task.validation.pixel_values)
+            assert not torch.equal(other.test.pixel_values[:5], task.test.pixel_values[:5])
+    if name == "tasks":
+        assert torch.equal(tuning.split("test").labels["case"], scenario.images["validation"].labels["case"])
+    if name == "class":
+        assert len(tuning._split("forgotten_test")) == len(scenario.images["forgotten_validation"])
+
+
+def test_what_a_text_asks_for(tmp_path):
+    rows = tmp_path / "rows.txt"
+    rows.write_text("1\n")
+    assert is_request("class=3") and is_request("person=ann") and is_request(str(rows))
+    assert not is_request("mnist[0-5]") and not is_request("./a=b/photos[cat]") and not is_request("user/photos")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"forget": "x"}, "no usable `spec`"),
+        ({"kind": "other", "forget": "x"}, "no usable `spec`"),
+        ({"kind": "task", "forget": "x", "seed": "1"}, "`seed` in the spec of the report cannot be '1'"),
+        ({"kind": "task", "forget": "x", "pool": -1}, "`pool` in the spec of the report cannot be -1"),
+        ({"kind": "task", "forget": ["x"]}, "`forget` in the spec of the report"),
+    ],
+)
+def test_a_spec_of_a_stranger_is_checked(content, message):
+    with pytest.raises(DataError, match=message):
+        ScenarioSpec.from_dict(content)
+    with pytest.raises(ConfigError, match="name that with --retain"):
+        ScenarioSpec(kind="part", forget="class=1")
+
+
+def test_values_given_here_stand_in_for_those_of_the_report():
+    spec = ScenarioSpec.from_dict(
+        {"kind": "task", "forget": "photos[a]", "other": 1}, forget="/x/photos[a]", retain=None
+    )
+    assert spec.forget == "/x/photos[a]" and spec.retain is None
+    assert SimpleNamespace(**spec.to_dict()).kind == "task"
