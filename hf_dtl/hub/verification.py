@@ -221,8 +221,8 @@ def not_verified(report: LeakageReport, models: set[str], datasets: Iterable[str
 
 def same_names(records: Sequence[PiggybackRecord], report: LeakageReport) -> list[PiggybackRecord]:
     """Records under the data sets' names of the report, where each axis has one: a copy may lie in another folder."""
-    names = defaultdict(set)
+    names: dict[str, set[str]] = {}
     for record in report.piggyback:
-        names[record.axis].add(record.dataset)
+        names.setdefault(record.axis, set()).add(record.dataset)
     single = {axis: next(iter(own)) for axis, own in names.items() if len(own) == 1}
     return [replace(r, dataset=single.get(r.axis, r.dataset)) for r in records]
