@@ -43,7 +43,7 @@ class ImageReader:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def labels(self) -> torch.Tensor:
+    def read_labels(self) -> torch.Tensor:
         """Return the labels, (N,) int64, without decoding an image."""
         return torch.as_tensor(np.array(labels_of(self.dataset)), dtype=torch.int64)
 

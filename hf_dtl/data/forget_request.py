@@ -82,9 +82,11 @@ class ForgetRequest:
             DataError: nothing or everything would be forgotten, or rows, classes or values are not there.
         """
         labels = labels_of(task.train)
-        classes = self._classes(task) if self.kind == "class" else ()
-        new: dict[int, int] = {}
+        classes, new = tuple[int, ...](), dict[int, int]()
         if self.kind == "class":
+            entries = [entry.strip() for entry in self.value.split(",")]
+            found = (p for entry in entries for p in positions(entry, task.labels, f"'{task.name}'"))
+            classes = tuple(dict.fromkeys(found))
             mask = np.isin(labels, classes)
         elif self.kind == "indices":
             mask, new = self._listed(task)
@@ -104,10 +106,6 @@ class ForgetRequest:
         rows = task.train_rows[mask].tolist()
         return Division(forget, retain, classes, rows, [new[row] for row in rows] if new else None)
 
-    def _classes(self, task: TaskData) -> tuple[int, ...]:
-        entries = [entry.strip() for entry in self.value.split(",")]
-        return tuple(dict.fromkeys(p for entry in entries for p in positions(entry, task.labels, f"'{task.name}'")))
-
     def _listed(self, task: TaskData) -> tuple[np.ndarray, dict[int, int]]:
         """Which training images are listed, and the new label by row where there are new labels."""
         given: dict[int, str] = {}
@@ -121,15 +119,14 @@ class ForgetRequest:
                     f"--forget {self}, line {number}: row {row} is listed before as {given[int(row)]!r}, and here as "
                     f"{label!r}. List it once."
                 )
-        rows = set(given)
-        missing = sorted(rows - set(task.train_rows.tolist()))
+        missing = sorted(given.keys() - set(task.train_rows.tolist()))
         if missing:
             raise DataError(
-                f"--forget {self}: {len(missing)} of its {len(rows)} rows are not training images of '{task.name}' "
+                f"--forget {self}: {len(missing)} of its {len(given)} rows are not training images of '{task.name}' "
                 f"({listed(missing, _SHOWN)}). They are past the end, of a class or split that was not named, exact "
                 "duplicates of another image, or held out for validation or test. Take them off the list."
             )
-        return np.isin(task.train_rows, list(rows)), self._new_labels(given, task)
+        return np.isin(task.train_rows, list(given)), self._new_labels(given, task)
 
     def _new_labels(self, given: dict[int, str], task: TaskData) -> dict[int, int]:
         without = [row for row, label in given.items() if not label]
@@ -137,16 +134,13 @@ class ForgetRequest:
             return {}
         if without:
             raise DataError(f"--forget {self}: row {without[0]} has no new label, others have. Give all one, or none.")
-        labels = labels_of(task.train)
-        own = dict(zip(task.train_rows.tolist(), labels.tolist(), strict=True))
+        own = dict(zip(task.train_rows.tolist(), labels_of(task.train).tolist(), strict=True))
         new = {}
         for row, label in given.items():
             found = positions(label, task.labels, f"'{task.name}'")
             if len(found) != 1 or found[0] == own[row]:
                 problem = "the label that it has" if len(found) == 1 else "several classes"
-                raise DataError(
-                    f"--forget {self}: the new label {label!r} of row {row} is {problem}. Give another one."
-                )
+                raise DataError(f"--forget {self}: the new label {label!r} of row {row} is {problem}. Give another.")
             new[row] = found[0]
         return new
 

@@ -49,40 +49,35 @@ class ImageTensors(Dataset[Item]):
         return ImageTensors(self.pixel_values[rows], self.labels[rows])
 
 
-class LazyImages(Dataset[Item]):
+class LazyImages(ImageReader, Dataset[Item]):
     """Images decoded and processed each time they are asked for, for data sets larger than memory.
 
     Args:
         dataset: columns `image` and `label`; only the headers of the images are checked at once.
-        processor: image processor of the model.
-        num_channels: 1 or 3, as the model takes.
-        desc: name of the images, for messages.
+        processor, num_channels, desc: as in `load_images`.
 
     Raises:
         DataError: at once for an image with a broken header, else for a broken image when it is asked for.
     """
 
     def __init__(
-        self,
-        dataset: datasets.Dataset,
-        processor: BaseImageProcessor,
-        *,
-        num_channels: int,
-        desc: str | None = None,
+        self, dataset: datasets.Dataset, processor: BaseImageProcessor, *, num_channels: int, desc: str | None = None
     ) -> None:
-        self._reader = ImageReader(dataset, processor, num_channels, desc or "images")
+        super().__init__(dataset, processor, num_channels, desc or "images")
         batches = (range(len(dataset))[start : start + BATCH] for start in range(0, len(dataset), BATCH))
-        self._reader.refuse([fault for rows in batches for fault in self._reader.check_header(rows)])
-        images, faults = self._reader.decode([0])
-        self._reader.refuse(faults)
-        self._shape = self._reader.process(images).shape[1:]
-        self.labels = self._reader.labels()
+        self.refuse([fault for rows in batches for fault in self.check_header(rows)])
+        self._shape = self._processed(0).shape
+        self.labels = self.read_labels()
+
+    def _processed(self, row: int, shape: torch.Size | None = None) -> torch.Tensor:
+        images, faults = self.decode([row])
+        self.refuse(faults)
+        return self.process(images, shape)[0]
 
     @property
     def identity(self) -> str:
         """Fingerprint of the encoded images and of how they are prepared; of files by size and time of change."""
-        reader, encoded = self._reader, datasets.Image(decode=False)
-        rows = reader.dataset.select_columns(["image"]).cast_column("image", encoded)
+        rows = self.dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
 
         def parts() -> Iterator[object]:
             for row in rows:
@@ -93,23 +88,16 @@ class LazyImages(Dataset[Item]):
                     found = Path(image["path"]).stat()
                     yield [image["path"], found.st_size, found.st_mtime_ns]
 
-        return fingerprint([reader.processor.to_dict(), *parts()])
-
-    def __len__(self) -> int:
-        return len(self.labels)
+        return fingerprint([self.processor.to_dict(), *parts()])
 
     def __getitem__(self, index: int) -> Item:
-        position = range(len(self))[index]
-        images, faults = self._reader.decode([position])
-        self._reader.refuse(faults)
-        return {"pixel_values": self._reader.process(images, self._shape)[0], "labels": int(self.labels[position])}
+        row = range(len(self))[index]
+        return {"pixel_values": self._processed(row, self._shape), "labels": int(self.labels[row])}
 
     def subset(self, indices: Sequence[int]) -> "LazyImages":
         """Return the images at `indices`, still lazy."""
-        reader = self._reader
-        part = LazyImages(
-            reader.dataset.select(indices), reader.processor, num_channels=reader.num_channels, desc=reader.where
-        )
+        chosen = self.dataset.select(indices)
+        part = LazyImages(chosen, self.processor, num_channels=self.num_channels, desc=self.where)
         part.labels = self.labels[torch.as_tensor(indices, dtype=torch.long)]
         return part
 
@@ -162,4 +150,4 @@ def load_images(
                 pixel_values[rows.start : rows.stop] = reader.process(images, shape)
             progress.update(len(rows))
     reader.refuse(faults)
-    return ImageTensors(pixel_values, reader.labels())
+    return ImageTensors(pixel_values, reader.read_labels())

@@ -170,7 +170,6 @@ def _with_groups(fashion: datasets.Dataset) -> datasets.Dataset:
 def _columns(
     spec: DatasetSpec, wanted: Sequence[str] | Mapping[str, str] | None, features: datasets.Features, image_column: str
 ) -> dict[str, str]:
-    """Task → column."""
     where = f"'{spec.name}'"
     there = [name for name in features if name != image_column]
     if isinstance(wanted, str):
@@ -182,20 +181,19 @@ def _columns(
     pairs = list(wanted.items()) if isinstance(wanted, Mapping) else [(column, column) for column in wanted]
     if not pairs:
         raise DataError(f"{where}: task_columns names no task. Columns there: {listed(there)}.")
-    seen: set[str] = set()
+    columns = [column for _, column in pairs]
     for task, column in pairs:
         if column not in there:
             raise DataError(
                 f"{where} has no label column '{column}'.{did_you_mean(column, there)} Label columns: {listed(there)}."
             )
-        if column in seen:
+        if columns.count(column) > 1:
             raise DataError(f"{where}: the column '{column}' is named twice; each column is one task.")
         if task == "image" or not re.fullmatch(r"[A-Za-z_]\w*", task):
             raise DataError(
                 f"{where}: '{task}' cannot be the name of a task: it must be letters, digits and _, and not 'image'. "
                 f"Give it another name with task_columns={{'name': {column!r}}}."
             )
-        seen.add(column)
     return dict(pairs)
 
 

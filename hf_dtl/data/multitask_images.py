@@ -77,10 +77,7 @@ def load_multitask_images(
 
     Args:
         split: columns `image` and one a task, as in `MultiTaskData`.
-        processor: image processor of the model; all its outputs must have one shape.
-        num_channels: 1 or 3, as the model takes (`config.num_channels`).
-        memory_limit_gib: largest tensor to keep, in GiB; larger ones are decoded when they are asked for.
-        desc: name of the images in the progress bar and in messages.
+        processor, num_channels, memory_limit_gib, desc: as there.
 
     Raises:
         DataError: see `load_images`.
@@ -97,6 +94,7 @@ def _one_label(split: datasets.Dataset) -> datasets.Dataset:
     """The images with a `label`, by which messages tell them apart: the first task that has classes."""
     classes = [name for name, feature in split.features.items() if isinstance(feature, datasets.ClassLabel)]
     if classes:
-        return split.select_columns(["image", classes[0]]).rename_column(classes[0], "label")
+        named = split.select_columns(["image", classes[0]])
+        return named if classes[0] == "label" else named.rename_column(classes[0], "label")
     labels = np.zeros(len(split), dtype=np.int64)
     return split.select_columns(["image"]).add_column("label", labels, feature=datasets.ClassLabel(names=["image"]))

@@ -83,16 +83,7 @@ def _gather(whole: Splits, labels: Mapping[str, np.ndarray], rows: Mapping[str, 
 
 
 def hold_out(parts: dict[str, Part], labels: tuple[str, ...], where: str) -> int:
-    """Drop exact duplicates, and take test and validation images from training where there are none.
-
-    Args:
-        parts: by role; changed in place.
-        labels: names of the classes; as much of each is held out.
-        where: the data set, for messages.
-
-    Returns:
-        Number of duplicates.
-    """
+    """Drop exact duplicates and hold out what is missing, in place by role; return the number of duplicates."""
     removed = _remove_duplicates(parts, where)
     if removed:
         logger.warning("%s: %d exact duplicates removed before splitting.", where, removed)
@@ -155,7 +146,6 @@ def _remove_duplicates(parts: dict[str, Part], where: str) -> int:
 
 
 def _digests(part: Part, where: str) -> list[bytes]:
-    """Digest of each image as stored, without decoding it."""
     encoded = part.dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
     digests: list[bytes] = []
     for batch in encoded.select(part.rows).with_format("arrow").iter(1000):
@@ -176,12 +166,7 @@ def _digests(part: Part, where: str) -> list[bytes]:
 
 
 def draw_by_class(
-    labels: np.ndarray,
-    names: tuple[str, ...],
-    *,
-    seed: int,
-    fraction: float | None = None,
-    count: int | None = None,
+    labels: np.ndarray, names: tuple[str, ...], *, seed: int, fraction: float | None = None, count: int | None = None
 ) -> np.ndarray:
     """Mask of a random `count` or `fraction` of each class; a fraction takes at least one and leaves at least one."""
     mask = np.zeros(len(labels), dtype=bool)

@@ -34,10 +34,6 @@ Labels = Sequence[str] | Mapping[int, str]
 """In order, or by position as `config.id2label` has them."""
 
 
-def _address(plot: Path) -> str:
-    return quote(plot.name if plot.is_absolute() else plot.as_posix())
-
-
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn nested settings into rows of a table; unset ones are left out."""
     rows: dict[str, Any] = {}
@@ -89,12 +85,13 @@ def leakage_card(
         >>> card.save("scrubbed/README.md")  # doctest: +SKIP
     """
     labels = _labels(report, model_labels)
-    pictures = [Path(plot) for plot in plots]
+    pictures = [Path(plot.name if plot.is_absolute() else plot) for plot in map(Path, plots)]
     settings = dict(report.settings)
     command, notes = settings.pop("command", None), settings.pop("notes", [])
     first, *others = map(plain_cells, report_cells(report))
+    metadata = card_metadata(report, base_model)
     return ModelCard.from_template(
-        card_metadata(report, base_model),
+        metadata,
         template_path=str(TEMPLATE),
         plain=plain,
         code=code,
@@ -105,12 +102,10 @@ def leakage_card(
         labels=labels,
         first=first,
         others=others,
-        plots=[(plain(ALTERNATIVE_TEXTS.get(p.stem, p.stem)), _address(p)) for p in pictures],
+        plots=[(plain(ALTERNATIVE_TEXTS.get(p.stem, p.stem)), quote(p.as_posix())) for p in pictures],
         settings=_flat(settings),
         command=command,
-        attacks=list(dict.fromkeys(record.attack for record in report.piggyback)),
-        budgets=sorted({record.budget for record in report.piggyback}),
-        attack_seeds=sorted({record.seed for record in report.piggyback}),
+        **{name: metadata.unlearning[name] for name in ("attacks", "budgets", "attack_seeds")},
         halving=halving_note([report]),
         notes=[notes] if isinstance(notes, str) else notes,
         reconstructions=[said for name, said in RECONSTRUCTIONS.items() if name in report.method],

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoModelForImageClassification
 
 from hf_dtl.errors import PublishError, listed
+from hf_dtl.models.loading import open_classifier
 
 INDEX = "model.safetensors.index.json"
 
@@ -205,15 +205,7 @@ def check_weights(folder: Path) -> None:
             "file may be a source head. Save the model to an empty folder with `save_pretrained`."
         )
     try:
-        model, found = AutoModelForImageClassification.from_pretrained(
-            folder,
-            dtype="auto",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        model, found = open_classifier(folder, dtype="auto", local_files_only=True)
     except Exception as error:  # whatever a foreign configuration or file raises
         raise PublishError(
             f"The model does not load with AutoModelForImageClassification, without code of its own: {error}"

@@ -25,21 +25,17 @@ def card_metadata(report: LeakageReport, base_model: str | None = None) -> Model
         base_model: Hub id of the model that the work started from; a local folder is left out.
     """
     known = base_model is not None and _is_hub_id(base_model)
+    kind = "multi-task" if report.tasks else "disposable-transfer-learning" if report.unlearning is None else None
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=TASK_TYPE,
-        tags=_tags(report),
+        tags=["hf_dtl", "unlearning", *([kind] if kind else []), TASK_TYPE],
         base_model=base_model if known else None,
         base_model_relation="finetune" if known else None,
         unlearning=_unlearning(report),
         model_name=f"{report.method}-scrubbed",
         eval_results=[*_accuracies(report), *_scores(report), *_relearned(report)],
     )
-
-
-def _tags(report: LeakageReport) -> list[str]:
-    kind = ["disposable-transfer-learning"] if report.unlearning is None else []
-    return ["hf_dtl", "unlearning", *(["multi-task"] if report.tasks else kind), TASK_TYPE]
 
 
 def request(report: LeakageReport) -> str | None:
@@ -58,7 +54,6 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _unlearning(report: LeakageReport) -> dict[str, Any]:
-    """The mapping `unlearning`: what was done, and what is left."""
     told: dict[str, Any] = {"method": report.method}
     for key, setting in (("disposed_of", "source_dataset"), ("kept", "target_dataset")):
         if report.settings.get(setting) is not None:
@@ -89,8 +84,8 @@ def _unlearning(report: LeakageReport) -> dict[str, Any]:
 def _ratio(ratio: Ratio) -> dict[str, Any]:
     if ratio.mean is None:
         return {"mean": None, "undefined": ratio.undefined}
-    found = {"mean": ratio.mean, "deviation": ratio.deviation, "low": ratio.low, "high": ratio.high}
-    told: dict[str, Any] = {name: None if value is None else round(value, 6) for name, value in found.items()}
+    told: dict[str, Any] = dict.fromkeys(("mean", "deviation", "low", "high"))
+    told |= _known(**{name: getattr(ratio, name) for name in told})
     if ratio.low is None or ratio.high is None:
         told["unbounded"] = "the draws give no bound where low or high is null"
     return told
@@ -106,7 +101,6 @@ def _result(
 
 
 def _accuracies(report: LeakageReport) -> Iterator[EvalResult]:
-    """Accuracy on what was kept and, as a warning, on what was disposed of."""
     whole = report.floor == "scratch"
     destroyed = " (destroyed)" if report.target_destroyed else ""
     old_head = "of the old head" if whole else "on the forgotten images"
@@ -121,7 +115,6 @@ def _accuracies(report: LeakageReport) -> Iterator[EvalResult]:
 
 
 def _scores(report: LeakageReport) -> Iterator[EvalResult]:
-    """Score of every task of a model of several on the test images and, as a warning, on the forgotten ones."""
     for name, task in (report.tasks or {}).items():
         kind = "accuracy" if task.kind == "classes" else "r_squared"
         for split in ("test", "forget"):
@@ -132,7 +125,6 @@ def _scores(report: LeakageReport) -> Iterator[EvalResult]:
 
 
 def _relearned(report: LeakageReport) -> Iterator[EvalResult]:
-    """PL accuracy at every budget."""
     for axis, found in report.axes.items():
         metric = "piggyback accuracy" + (" (lower is better)" if axis == "source_subset" else "")
         means = {(p.dataset, p.budget, p.model): p.mean for p in found.pl_accuracy}
@@ -149,10 +141,9 @@ def _relearned(report: LeakageReport) -> Iterator[EvalResult]:
 
 
 def _attack(report: LeakageReport, axis: str, point: PLAccuracy) -> dict[str, Any]:
-    """The settings of the strongest attack at one budget."""
     chosen = ("scrubbed", point.dataset, axis, point.attack, point.budget)
     runs = [r for r in report.piggyback if (r.model, r.dataset, r.axis, r.attack, r.budget) == chosen]
-    runs.sort(key=lambda run: run.seed)
+    runs = sorted(runs, key=lambda run: run.seed)
     return {
         "attack": point.attack,
         "seeds": [run.seed for run in runs],

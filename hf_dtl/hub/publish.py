@@ -1,19 +1,11 @@
 """Publish a scrubbed model on the Hub, together with its leakage card and report."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, errors, get_token
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
 from transformers import BaseImageProcessor, PreTrainedModel
@@ -68,7 +60,13 @@ def publish(
     Raises:
         PublishError: the folder would leak something or is incomplete, or the Hub refuses or cannot be reached.
     """
-    _check_repo_id(repo_id)
+    try:
+        validate_repo_id(repo_id)
+    except errors.HFValidationError as error:
+        raise PublishError(
+            f"{repo_id!r} is not the id of a model: write user/name, in letters, digits, '-', '_' and '.', without an "
+            "address or a type (datasets/, spaces/) before it."
+        ) from error
     if not dry_run and not (token or get_token()):
         raise PublishError(
             "There is no token of the Hub. Log in with `hf auth login`, or set HF_TOKEN to a token with write "
@@ -79,7 +77,7 @@ def publish(
         if dry_run:
             return Published(files)
         api = HfApi(token=token, library_name="hf_dtl")
-        with _explained(repo_id):
+        try:
             if "/" not in repo_id:
                 repo_id = f"{api.whoami()['name']}/{repo_id}"
             _prepare(api, repo_id, private, revision)
@@ -91,6 +89,10 @@ def publish(
                 delete_patterns=_REPLACED,
             )
             arrived = set(api.list_repo_files(repo_id, revision=commit.oid))
+        except DTLError:
+            raise
+        except Exception as error:  # the client wraps errors of the network in various others
+            raise PublishError(_explanation(error, repo_id)) from error
     missing = [file.name for file in files if file.name not in arrived]
     if missing:
         raise PublishError(
@@ -129,16 +131,6 @@ def publish_model(
         return publish(folder, repo_id, **options)
 
 
-def _check_repo_id(repo_id: str) -> None:
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise PublishError(
-            f"{repo_id!r} is not the id of a model: write user/name, in letters, digits, '-', '_' and '.', without an "
-            "address or a type (datasets/, spaces/) before it."
-        ) from error
-
-
 def _prepare(api: HfApi, repo_id: str, private: bool, revision: str | None) -> None:
     """Find or make the repository and the branch; whatever speaks against them is found before anything is made."""
     found = _found(api, repo_id, None)
@@ -165,19 +157,8 @@ def _prepare(api: HfApi, repo_id: str, private: bool, revision: str | None) -> N
 def _found(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
     try:
         return api.model_info(repo_id, revision=revision)
-    except (RepositoryNotFoundError, RevisionNotFoundError):
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         return None
-
-
-@contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
-    """Say what is to be done about an error of the Hub's client."""
-    try:
-        yield
-    except DTLError:
-        raise
-    except Exception as error:  # the client wraps errors of the network in various others
-        raise PublishError(_explanation(error, repo_id)) from error
 
 
 def _explanation(error: Exception, repo_id: str) -> str:
@@ -185,13 +166,13 @@ def _explanation(error: Exception, repo_id: str) -> str:
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
-    if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
+    if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in causes):
         return "The Hub is not to be asked: HF_HUB_OFFLINE is set. Unset it to publish."
-    answer = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
+    answer = next((cause for cause in causes if isinstance(cause, errors.HfHubHTTPError)), None)
     if answer is None:
         return f"The Hub cannot be reached ({type(error).__name__}: {error}). Check the network. {again}"
     status, said = answer.response.status_code, answer.server_message or str(answer).strip().splitlines()[0]
-    if isinstance(answer, RepositoryNotFoundError) or status == 404:
+    if isinstance(answer, errors.RepositoryNotFoundError) or status == 404:
         return f"The Hub shows this token no model {repo_id} ({status}). Check the id and the token's permissions."
     if status == 401:
         return f"The Hub does not accept the token: {said}. Log in again with `hf auth login`, or correct HF_TOKEN."

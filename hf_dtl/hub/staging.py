@@ -1,7 +1,6 @@
 """The folder that is published: copies of what is meant to be public, refused where they would leak something."""
 
 import math
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -104,12 +103,13 @@ def add_evidence(folder: str | Path, report: LeakageReport, *, base_model: str |
 
 
 def _chosen(output: Path) -> dict[str, Path]:
-    """The files to publish by their name in the published folder."""
     model = output / "scrubbed" if (output / "scrubbed").is_dir() else output
     if not model.is_dir():
         raise PublishError(f"There is no folder {output}. Give the output folder of a run, or a model's folder.")
     models, chosen = model_folders(model), dict[str, Path]()
-    for path in _walk(model):
+    for path in sorted(model.rglob("*")):  # links are not followed
+        if path.is_dir() and not path.is_symlink():
+            continue
         name = path.relative_to(model).as_posix()
         _check_inside(path, output)
         if any(fnmatch(name, pattern) for pattern in NOT_NEEDED):
@@ -131,13 +131,6 @@ def _chosen(output: Path) -> dict[str, Path]:
     if not any(fnmatch(name, PLOTS) for name in chosen):
         chosen |= {f"plots/{path.name}": _check_inside(path, output) for path in sorted(output.glob(PLOTS))}
     return chosen
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file in a folder, and every link, which is not followed."""
-    for where, folders, files in os.walk(folder):
-        linked = [name for name in folders if (Path(where) / name).is_symlink()]
-        yield from (Path(where) / name for name in sorted(files + linked))
 
 
 def _check_inside(path: Path, output: Path) -> Path:
@@ -197,19 +190,18 @@ def _check_tasks(new: Path, report: LeakageReport, models: tuple[str, ...]) -> N
 
 
 def _report(new: Path) -> LeakageReport:
-    """The report, if it is one and belongs to these weights."""
     try:
-        report = LeakageReport.load(new / REPORT)
+        report, present = LeakageReport.load(new / REPORT), weights_sha256(new)
     except DataError as error:
         raise PublishError(f"{REPORT} is not a valid report: {error}") from error
-    audited, present = report.weights, weights_sha256(new)
+    audited = report.weights
     if not audited:
         raise PublishError(
             f"{REPORT} does not say which weights it speaks of (`weights` is empty). Audit these weights again: "
             "reports of this version record their hash."
         )
     if audited != present:
-        other = [name for name in sorted(audited.keys() | present.keys()) if audited.get(name) != present.get(name)]
+        other = sorted({name for name, _ in audited.items() ^ present.items()})
         raise PublishError(
             f"{REPORT} does not belong to these weights: {', '.join(other)} is not the file that was audited. Publish "
             "the audited model, or audit this one."

@@ -2,13 +2,14 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 
 from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, leakage
 from hf_dtl.audit.axis_leakage import Ratio
-from hf_dtl.audit.cells import AXIS_TITLES, Cells, with_deviation, with_interval
+from hf_dtl.audit.cells import AXIS_TITLES, Cells, number, with_deviation, with_interval
 from hf_dtl.errors import DataError
 
 RULE = (
@@ -72,52 +73,43 @@ class Verification:
     @property
     def holds(self) -> bool:
         """Whether weights and numbers are those of the report."""
-        return not self.weights and all(number.holds for number in self.numbers)
+        return not self.weights and all(n.holds for n in self.numbers)
 
     def cells(self) -> Cells:
         """PL and target accuracies as a table; validation accuracies only where they do not hold."""
-        rows = []
-        several = len({number.dataset for number in self.numbers if number.dataset}) > len(
-            {number.axis for number in self.numbers if number.axis}
-        )
-        for number in self.numbers:
-            if number.holds and number.what.startswith("validation"):
+        rows, notes = [], [RULE]
+        several = len({n.dataset for n in self.numbers}) > len({n.axis for n in self.numbers})
+        for n in self.numbers:
+            validation = n.what.startswith("validation")
+            if n.holds and validation:
                 continue
-            where = f"{AXIS_TITLES[number.axis]}{f', {number.dataset}' if several else ''}" if number.attack else ""
-            what = f"{where}: {number.attack}" if number.attack else number.what
-            what += " (validation)" if number.what.startswith("validation") else ""
-            row = (
-                "–" if number.published is None else f"{number.published:.3f}",
-                "–" if number.found is None else with_deviation(number.found, number.deviation),
-                f"{number.allowed:.3f}",
-                "yes" if number.holds else "NO",
-            )
-            rows.append((what, number.model, str(number.budget or ""), *row))
+            what = n.what
+            if n.attack:
+                what = f"{AXIS_TITLES[n.axis]}{f', {n.dataset}' if several else ''}: {n.attack}"
+                what += " (validation)" if validation else ""
+            here = number(None) if n.found is None else with_deviation(n.found, n.deviation)
+            told = (number(n.published), here, number(n.allowed), "yes" if n.holds else "NO")
+            rows.append((what, n.model, str(n.budget or ""), *told))
         columns = ("number", "model", "images/class", "published", "here", "allowed", "holds")
-        missing = [n for n in self.numbers if n.published is None or n.found is None]
-        notes = (
-            RULE,
-            *(["–: not in the report for every seed, or not to be had from this model."] if missing else []),
-        )
-        return Cells(f"Verification of {self.method}", columns, tuple(rows), notes)
+        if any(n.published is None or n.found is None for n in self.numbers):
+            notes.append("–: not in the report for every seed, or not to be had from this model.")
+        return Cells(f"Verification of {self.method}", columns, tuple(rows), tuple(notes))
 
     def sentences(self) -> list[str]:
         """What was found, in words; the verdict last."""
         said = [*self.weights, *self.notes]
         if self.found is not None:
             said.append(f"Leakage: {with_interval(self.published)} published, {with_interval(self.found)} here.")
-        wrong = sum(not number.holds for number in self.numbers)
+        wrong = sum(not n.holds for n in self.numbers)
         if self.holds:
-            said.append(f"The report HOLDS: all {len(self.numbers)} numbers that were compared agree.")
-        else:
-            weights = f"weights of {len(self.weights)} file{'s' if len(self.weights) > 1 else ''}"
-            differ = [weights] * bool(self.weights) + [f"{wrong} of {len(self.numbers)} numbers"] * bool(wrong)
-            said.append(f"The report DOES NOT HOLD: {' and '.join(differ)} differ.")
-        return said
+            return [*said, f"The report HOLDS: all {len(self.numbers)} numbers that were compared agree."]
+        weights = f"weights of {len(self.weights)} file{'s' if len(self.weights) > 1 else ''}"
+        differ = [weights] * bool(self.weights) + [f"{wrong} of {len(self.numbers)} numbers"] * bool(wrong)
+        return [*said, f"The report DOES NOT HOLD: {' and '.join(differ)} differ."]
 
     def to_json(self) -> str:
         """Give it as JSON text."""
-        entries = [asdict(number) | {"holds": number.holds} for number in self.numbers]
+        entries = [asdict(n) | {"holds": n.holds} for n in self.numbers]
         content = {**asdict(self), "holds": self.holds, "rule": RULE, "numbers": entries}
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
@@ -141,9 +133,6 @@ def differing_weights(told: dict[str, str], there: dict[str, str]) -> Iterable[s
             yield f"{name} was changed: its hash is {there[name][:12]}…, in the report {told[name][:12]}…."
 
 
-Key = tuple[str, str, str, str, int]
-
-
 def compared(
     report: LeakageReport,
     records: Sequence[PiggybackRecord],
@@ -164,27 +153,25 @@ def compared(
     told = _by_attack(r for r in chosen if r.model in models and r.dataset in attacked)
     here = _by_attack(records)
     found = []
-    for key in here | told:
-        model, dataset, axis, attack, budget = key
-        task = attacked[dataset]
+    for place in here | told:
+        complete = sorted(r.seed for r in told[place]) == sorted(config.seeds)
+        task = attacked[place[1]]
         for what, name, split in (
             ("PL accuracy", "accuracy", task.test),
             ("validation accuracy", "validation_accuracy", task.validation),
         ):
-            before = [getattr(r, name) for r in told.get(key, ())]
-            now = [getattr(r, name) for r in here.get(key, ())]
-            complete = {r.seed for r in told.get(key, ())} == set(config.seeds) and len(before) == len(config.seeds)
+            before, now = ([getattr(r, name) for r in runs[place]] for runs in (told, here))
             deviation = stdev(now) if len(now) > 1 else None
             allowed = max(2 * (deviation or 0.0), noise(fmean(now), len(split.labels))) if now else 0.0
             published, reached = fmean(before) if complete else None, fmean(now) if now else None
-            found.append(Number(what, model, dataset, axis, attack, budget, published, reached, deviation, allowed))
+            found.append(Number(what, *place, published, reached, deviation, allowed))
     return found
 
 
-def _by_attack(records: Iterable[PiggybackRecord]) -> dict[Key, list[PiggybackRecord]]:
-    groups: dict[Key, list[PiggybackRecord]] = {}
+def _by_attack(records: Iterable[PiggybackRecord]) -> defaultdict[tuple, list[PiggybackRecord]]:
+    groups = defaultdict(list)
     for r in records:
-        groups.setdefault((r.model, r.dataset, r.axis, r.attack, r.budget), []).append(r)
+        groups[r.model, r.dataset, r.axis, r.attack, r.budget].append(r)
     return groups
 
 
@@ -221,8 +208,8 @@ def not_verified(report: LeakageReport, models: set[str], datasets: Iterable[str
     notes = []
     if not report.weights:
         notes.append("The report does not name the weights that it speaks of, so their hashes say nothing.")
-    taken = [role for role in ("undisposed", "scratch", "retrained") if role not in models]
-    taken = [role for role in taken if any(record.model == role for record in report.piggyback)]
+    told = {record.model for record in report.piggyback} - models
+    taken = [role for role in ("undisposed", "scratch", "retrained") if role in told]
     if taken:
         notes.append(f"Not published, so taken from the report and not verified: {', '.join(taken)}.")
     known = set(datasets)

@@ -95,9 +95,9 @@ def attack_model(
         if processor is not None:
             return _processor(processor, loaded)
         own = {"attacked": _processor(model, loaded)}
-        own |= {
-            role: _processor(one, models[role]) for role, one in references.items() if isinstance(one, (str, Path))
-        }
+        for role, one in references.items():
+            if isinstance(one, (str, Path)):
+                own[role] = _processor(one, models[role])
         check_same_processors(own, channels, "Give processor= to prepare the images of all models alike.")
         return own["attacked"]
 
@@ -129,7 +129,6 @@ def _loaded(model: Model) -> PreTrainedModel:
 
 
 def _processor(given: BaseImageProcessor | Model, loaded: PreTrainedModel) -> BaseImageProcessor:
-    """A processor as it was given, or that of a model or folder."""
     if isinstance(given, BaseImageProcessor):
         return given
     place = given if isinstance(given, (str, Path)) else loaded.name_or_path
@@ -142,29 +141,26 @@ def _processor(given: BaseImageProcessor | Model, loaded: PreTrainedModel) -> Ba
 
 
 def _config(model: PreTrainedModel, options: dict[str, Any]) -> AttackConfig:
-    """The attacker's options from lists, tuples and single values."""
     known = {field.name: field.default for field in fields(AttackConfig)}
     unknown = sorted(options.keys() - known.keys())
     if unknown:
         raise ConfigError(f"Unknown arguments {', '.join(unknown)}. Options of the attacker: {', '.join(known)}.")
-    values = {}
-    for name, value in options.items():
-        if isinstance(known[name], tuple):
-            value = (value,) if isinstance(value, (int, float, str)) else tuple(value)
-        values[name] = value
-    return AttackConfig.for_model(model.num_parameters(), **values)
+    for name in options.keys() & {name for name, default in known.items() if isinstance(default, tuple)}:
+        value = options[name]
+        options[name] = (value,) if isinstance(value, (int, float, str)) else tuple(value)
+    return AttackConfig.for_model(model.num_parameters(), **options)
 
 
 def _accuracy(found: AxisLeakage, model: str) -> dict[str, Any]:
     points = [point for point in found.pl_accuracy if point.model == model]
     seeds = [fmean(values) for values in zip(*(point.values for point in points), strict=True)]
-    shown = ("mean", "deviation", "attack")
+    per_budget = {
+        p.budget: {"mean": p.mean, "deviation": p.deviation, "attack": p.attack, "values": list(p.values)}
+        for p in points
+    }
     return {
         "piggyback_accuracy": fmean(seeds),
         "deviation": stdev(seeds) if len(seeds) > 1 else None,
         "slc_auc": found.slc_auc[model].mean,
-        "per_budget": {
-            point.budget: {name: getattr(point, name) for name in shown} | {"values": list(point.values)}
-            for point in points
-        },
+        "per_budget": per_budget,
     }

@@ -49,7 +49,7 @@ def attacked_task(
     if isinstance(train_dataset, str):
         task = load_task(train_dataset, image_column=image_column, label_column=label_column)
         name, names = task.name, task.labels
-        parts = {"train": task.train, "validation": task.validation, "test": task.test}
+        parts = {split: getattr(task, split) for split in ("train", "validation", "test")}
     elif isinstance(train_dataset, datasets.Dataset):
         parts, names = _from_datasets(given, image_column, label_column)
     else:

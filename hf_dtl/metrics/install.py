@@ -74,7 +74,7 @@ def uninstall(names: Iterable[str] = NAMES) -> list[Installation]:
         try:
             for version in own:
                 _remove(version)
-            if cached.folder.is_dir() and {e.name for e in cached.entries()} <= {"__init__.py", "__pycache__"}:
+            if cached.folder.is_dir() and {e.name for e in cached.folder.iterdir()} <= {"__init__.py", "__pycache__"}:
                 shutil.rmtree(cached.folder)
         except OSError as error:
             raise OutputError(f"{shown(cached.folder)} cannot be removed: {error}.") from error
@@ -95,14 +95,10 @@ def status(names: Iterable[str] = NAMES) -> list[Installation]:
     found = []
     for cached in [_Cached(name) for name in names]:
         used = cached.used()
-        if used is None:
-            state = "not installed"
-        elif not _is_own(used):
-            state = "a copy that hf_dtl did not install"
-        else:
-            state = (
-                "installed" if cached.is_complete(used) else "installed by another version of hf_dtl: install again"
-            )
+        state = "not installed" if used is None else "a copy that hf_dtl did not install"
+        if used is not None and _is_own(used):
+            other = "" if cached.is_complete(used) else " by another version of hf_dtl: install again"
+            state = f"installed{other}"
         found.append(Installation(cached.name, state, used))
     return found
 
@@ -115,11 +111,8 @@ class _Cached:
         self.script = (Path(path(name)) / self.file).read_bytes()
         self.folder = cache_folder() / f"evaluate-metric--{name}"
 
-    def entries(self) -> list[Path]:
-        return list(self.folder.iterdir()) if self.folder.is_dir() else []
-
     def versions(self) -> list[Path]:
-        return [entry for entry in self.entries() if len(entry.name) == DIGEST_LENGTH]
+        return [entry for entry in self.folder.glob("*") if len(entry.name) == DIGEST_LENGTH]
 
     def used(self) -> Path | None:
         """The version that `evaluate` loads."""
@@ -131,6 +124,8 @@ class _Cached:
         return script.is_file() and script.read_bytes() == self.script and (version / "__init__.py").is_file()
 
     def install(self) -> Installation:
+        from hf_dtl import __version__
+
         target, used = self.folder / hashlib.sha256(self.script).hexdigest(), self.used()
         # Ours, or without a script: one such folder hides every other version from `evaluate`.
         others = [version for version in self.versions() if version != target]
@@ -141,8 +136,14 @@ class _Cached:
         for package in (self.folder.parent, self.folder):
             (package / "__init__.py").touch()
         partial = self.folder / f".partial-{uuid.uuid4().hex[:8]}"
+        partial.mkdir()
         try:
-            self._write(partial, used)
+            (partial / "__init__.py").touch()
+            (partial / self.file).write_bytes(self.script)
+            (partial / MARKER).write_text(json.dumps({"library_version": __version__}) + "\n", encoding="utf-8")
+            if used is not None:  # the newest script wins, also over one whose clock was ahead
+                newest = max(time.time(), (used / self.file).stat().st_mtime + 1)
+                os.utime(partial / self.file, (newest, newest))
             if target.exists():
                 _remove(target)
             try:
@@ -155,17 +156,6 @@ class _Cached:
         for version in stale:
             _remove(version)
         return Installation(self.name, "installed" if used is None else "replaced", target)
-
-    def _write(self, partial: Path, used: Path | None) -> None:
-        from hf_dtl import __version__
-
-        partial.mkdir()
-        (partial / "__init__.py").touch()
-        (partial / self.file).write_bytes(self.script)
-        (partial / MARKER).write_text(json.dumps({"library_version": __version__}) + "\n", encoding="utf-8")
-        if used is not None:  # the newest script wins, also over one whose clock was ahead
-            newest = max(time.time(), (used / self.file).stat().st_mtime + 1)
-            os.utime(partial / self.file, (newest, newest))
 
 
 def _is_own(version: Path) -> bool:

@@ -88,11 +88,8 @@ def impact_of_unlearning(
     """
     from hf_dtl.functional.metrics import unlearning_impact_score
 
-    columns = {
-        "original_test": _list(original_test),
-        "unlearned_test": _list(unlearned_test),
-        "unlearned_forget": _list(unlearned_forget),
-    }
+    accuracies = ("original_test", "unlearned_test", "unlearned_forget")
+    columns = dict(zip(accuracies, map(_list, (original_test, unlearned_test, unlearned_forget)), strict=True))
     tasks = len(columns["original_test"])
     columns["goal"] = [goal] * tasks if isinstance(goal, str) else list(goal)
     columns["original_forget"] = [None] * tasks if original_forget is None else _list(original_forget)
@@ -100,11 +97,11 @@ def impact_of_unlearning(
     if set(lengths.values()) != {tasks} or not tasks:
         raise ConfigError(f"Every argument needs one value a task, got {lengths}.")
     scores = []
-    for number, row in enumerate(zip(*columns.values(), strict=True)):
-        task = dict(zip(columns, row, strict=True))
-        for name in task.keys() - {"goal"}:
-            if name != "original_forget" or task[name] is not None:
-                _check_number(f"{name} of task {number}", task[name])
+    for number in range(tasks):
+        task = {name: column[number] for name, column in columns.items()}
+        for name, value in task.items():
+            if name in accuracies or (name == "original_forget" and value is not None):
+                _check_number(f"{name} of task {number}", value)
         try:
             scores.append(unlearning_impact_score(**task))
         except ValueError as error:

@@ -110,18 +110,15 @@ class MultiHeadClassifier(nn.Module):
 
     def add_head(self, task: str, labels: Sequence[str]) -> None:
         """Add a new, randomly initialised head (truncated normal of deviation 0.02, no bias) for `labels`."""
-        self._add_head(task, labels, len(labels))
-
-    def add_regression_head(self, task: str) -> None:
-        """Add a new head with one output, initialised as in `add_head`; its task has no labels."""
-        self._add_head(task, (), 1)
-
-    def _add_head(self, task: str, labels: Sequence[str], outputs: int) -> None:
         like = next(iter(self.heads.values())).weight
-        head = nn.Linear(self.num_features, outputs, device=like.device, dtype=like.dtype)
+        head = nn.Linear(self.num_features, len(labels) or 1, device=like.device, dtype=like.dtype)
         nn.init.trunc_normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
         self._register(task, labels, head)
+
+    def add_regression_head(self, task: str) -> None:
+        """Add a new head with one output, initialised as in `add_head`; its task has no labels."""
+        self.add_head(task, ())
 
     def is_regression(self, task: str) -> bool:
         """Whether the head of `task` gives one number instead of logits."""
@@ -234,9 +231,6 @@ class MultiHeadClassifier(nn.Module):
         config = AutoConfig.from_pretrained(folder)
         model = cls(AutoModelForImageClassification.from_config(config), task=first)
         for task in others:
-            if labels[task]:
-                model.add_head(task, labels[task])
-            else:
-                model.add_regression_head(task)
+            model.add_head(task, labels[task])
         model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
         return model

@@ -20,6 +20,12 @@ MAIN = "main"
 _NO_PREPARATION = {"image_processor_type", "feature_extractor_type", "processor_class", "auto_map"}
 
 
+def open_classifier(name_or_path: str | Path, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load from safetensors without code of the model, and say which weights did not fit (`output_loading_info`)."""
+    options |= {"use_safetensors": True, "trust_remote_code": False, "ignore_mismatched_sizes": True}
+    return AutoModelForImageClassification.from_pretrained(name_or_path, output_loading_info=True, **options)
+
+
 def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head: bool = False) -> PreTrainedModel:
     """Load an image classifier in single precision from safetensors; code of the model is never run.
 
@@ -35,15 +41,7 @@ def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head:
         ModelError: it cannot be loaded, or its file lacks weights, which would silently be random.
     """
     try:
-        model, found = AutoModelForImageClassification.from_pretrained(
-            name_or_path,
-            revision=revision,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        model, found = open_classifier(name_or_path, revision=revision, dtype=torch.float32)
     except Exception as error:  # whatever a foreign configuration or file raises
         raise ModelError(
             f"The model {str(name_or_path)!r} cannot be loaded: {error}\nGive a Hub id or a folder of an image "

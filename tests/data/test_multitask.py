@@ -274,6 +274,12 @@ def test_tensors_hold_images_and_labels_of_every_task():
     assert torch.equal(batch["labels"]["rotation"], part.labels["rotation"])
 
 
+def test_a_task_may_be_named_label():
+    data = load_multitask("mnist", task_columns=["label"], images=5)
+    result = load_multitask_images(data.train, embedded_processor(), num_channels=3)
+    assert result.labels["label"].tolist() == data.train["label"][:]
+
+
 def test_images_above_the_memory_limit_are_decoded_when_asked_for():
     data = load_multitask("glyphs", task_columns=["letter", "rotation"], images=6)
     eager = load_multitask_images(data.train, embedded_processor(), num_channels=3)

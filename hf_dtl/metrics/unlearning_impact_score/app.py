@@ -20,11 +20,7 @@ GOALS = [
 
 
 def score(
-    original_test: float,
-    unlearned_test: float,
-    unlearned_forget: float,
-    goal: str,
-    original_forget: float | None,
+    original_test: float, unlearned_test: float, unlearned_forget: float, goal: str, original_forget: float | None
 ) -> float:
     """Compute the score of one task."""
     try:
