@@ -125,7 +125,10 @@ def membership_cells(report: LeakageReport) -> Cells:
     rows = []
     for row in report.membership:
         calibration = f" ({str(row['calibration']).replace('_', ' ')})" if row.get("calibration") else ""
-        rows.append((row["attack"] + calibration, row["model"], *(number(row.get(k)) for k in MEMBERSHIP_SHARES)))
+        task = f", {row['task']}" if row.get("task") else ""
+        rows.append(
+            (row["attack"] + calibration + task, row["model"], *(number(row.get(k)) for k in MEMBERSHIP_SHARES))
+        )
     noise = [noise for row in report.membership if isinstance(noise := row.get("auc_noise"), (int, float))]
     columns = (
         *("membership inference", "model", "AUC", "balanced accuracy", "TPR at 1 % FPR"),

@@ -1,6 +1,7 @@
 """What every command does around its work: read the options, print, and end with a message instead of a traceback."""
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,9 @@ def run_command(
         sys.exit(failed)
     except KeyboardInterrupt:
         sys.exit(f"Interrupted. {again} to continue.")
+    except BrokenPipeError:  # the reader of a pipe has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def run_script(options: type, main: Callable[[Any], None], again: str = AGAIN) -> None:

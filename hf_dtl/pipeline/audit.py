@@ -36,9 +36,8 @@ from hf_dtl.models.loading import check_same_processors, load_classifier, proces
 from hf_dtl.models.published_heads import numbered
 from hf_dtl.pipeline.audit_options import AuditOptions
 from hf_dtl.pipeline.commands import command
-from hf_dtl.pipeline.forget import _text
 from hf_dtl.pipeline.job import STORE
-from hf_dtl.pipeline.options import FEW_PARAMETERS, check_names, public_name
+from hf_dtl.pipeline.options import FEW_PARAMETERS, as_given, public_name
 from hf_dtl.pipeline.stages import Run, fresh_folder, made_from, replace_folder, write_atomically
 from hf_dtl.processes import one_core_each, together
 from hf_dtl.scenarios.part import Part, rows_of_the_head
@@ -306,9 +305,7 @@ def audit(scrubbed: str, **options: Any) -> LeakageReport:
         ...                retain="mnist[6-9]")  # doctest: +SKIP
         >>> print(report)  # doctest: +SKIP
     """
-    check_names(options, AuditOptions)
-    given = {name: _text(value) for name, value in options.items()}
-    return run(AuditOptions(scrubbed=scrubbed, **{"resume": True, **given}))
+    return run(AuditOptions(**as_given({"scrubbed": scrubbed, "resume": True, **options}, AuditOptions)))
 
 
 def run(options: AuditOptions) -> LeakageReport:

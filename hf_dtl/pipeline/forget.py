@@ -1,6 +1,6 @@
 """Forget, audit, write: one run for whatever is forgotten."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hf_dtl.models.loading import quiet
 from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.job import Job
-from hf_dtl.pipeline.options import Options, check_names
+from hf_dtl.pipeline.options import Options, as_given
 from hf_dtl.pipeline.outputs import Scrubbed, write_outputs
 from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
@@ -75,11 +75,10 @@ class ForgetResult:
 
     def _change(self, options: dict[str, Any]) -> None:
         """Take other options of the audit than those that the run was started with."""
-        check_names(options, ForgetOptions)
+        given = as_given(options, ForgetOptions)
         wrong = options.keys() - Options.FREE | options.keys() & {"output_dir", "use_cpu"}
         if wrong:
             raise ConfigError(f"{', '.join(sorted(wrong))}: no option of the audit of a run; give it to forget(...).")
-        given = {name: _text(value) for name, value in options.items()}
         self.job.options = replace(self.job.options, **given)
         self.job.__dict__.pop("attacks", None)
         self.job.scenario.most_budget = max(self.job.attacks.budgets)
@@ -120,8 +119,7 @@ def forget(model: str | None = None, **options: Any) -> ForgetResult:
         ...                 method="scrub")  # doctest: +SKIP
         >>> print(result.audit(budgets=[5, 20]))  # doctest: +SKIP
     """
-    check_names(options, ForgetOptions)
-    return run(ForgetOptions(model=model, **{name: _text(value) for name, value in options.items()}))
+    return run(ForgetOptions(**as_given({"model": model, **options}, ForgetOptions)))
 
 
 def run(options: ForgetOptions) -> ForgetResult:
@@ -173,8 +171,3 @@ def audit_one(
         suite=job.attacks.suite(),
         **findings,
     )
-
-
-def _text(value: Any) -> Any:
-    """Lists as the texts with commas that a command line takes."""
-    return ",".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -1,6 +1,7 @@
 """What a user may say of forgetting, auditing and verifying: the options of the command line and of Python alike."""
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -119,16 +120,23 @@ class Options:
         return {name: value for name, value in asdict(self).items() if name not in self.FREE}
 
 
-def check_names(given: dict[str, Any], options: type) -> None:
-    """Refuse arguments that are no options.
+def as_given(given: dict[str, Any], options: type) -> dict[str, Any]:
+    """Arguments of a call as an options class takes them: a list becomes the text with commas of a command line.
 
     Raises:
-        ConfigError: naming the nearest right one.
+        ConfigError: an argument is no option, with the nearest right one; or one that must be given is missing.
     """
     known = [f.name for f in fields(options)]
     for name in given:
         if name not in known:
             raise ConfigError(f"There is no option {name!r}.{nearest(name, known)} There are: {', '.join(known)}.")
+    needed = [f.name for f in fields(options) if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in needed if name not in given]:
+        raise ConfigError(f"These options are missing: {', '.join(missing)}.")
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        for name, value in given.items()
+    }
 
 
 def public_name(model: str) -> str:

@@ -36,9 +36,8 @@ from hf_dtl.hub.verification import (
 from hf_dtl.models.loading import load_classifier, resized
 from hf_dtl.options import numbers
 from hf_dtl.pipeline.audit_options import VerifyOptions
-from hf_dtl.pipeline.forget import _text
 from hf_dtl.pipeline.job import STORE
-from hf_dtl.pipeline.options import FEW_PARAMETERS, check_names
+from hf_dtl.pipeline.options import FEW_PARAMETERS, as_given
 from hf_dtl.pipeline.stages import Run, write_atomically
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.part import Part
@@ -68,8 +67,7 @@ def verify(model: str | Path, **options: Any) -> Verification:
         DataError, ModelError, ConfigError, OutputError: there is no report, no safetensors file, or something that the
             attacks need; before any attack.
     """
-    check_names(options, VerifyOptions)
-    return run(VerifyOptions(model=str(model), **{name: _text(value) for name, value in options.items()}))
+    return run(VerifyOptions(**as_given({"model": str(model), **options}, VerifyOptions)))
 
 
 def run(options: VerifyOptions) -> Verification:

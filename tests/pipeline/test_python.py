@@ -134,3 +134,10 @@ def test_an_option_of_the_run_is_none_of_its_audit(photos, tmp_path, monkeypatch
     )  # fmt: skip
     with pytest.raises(ConfigError, match="steps: no option of the audit of a run"):
         result.audit(steps=3)
+
+
+def test_options_that_are_missing_or_unknown_are_named_before_anything_is_loaded():
+    with pytest.raises(ConfigError, match="missing: undisposed"):
+        hf_dtl.audit("a/model", forget="mnist[0-5]", retain="mnist[6-9]")
+    with pytest.raises(ConfigError, match="Did you mean undisposed"):
+        hf_dtl.audit("a/model", undisposd="a/model")
