@@ -10,15 +10,15 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hf_dtl.audit import plan
+from hf_dtl.audit.attacks import plan
 from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.attacks.registry import find_attack
+from hf_dtl.audit.attacks.workers import share_out
+from hf_dtl.audit.classifiers import check_finite, check_forward
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.piggyback import Attacker
-from hf_dtl.audit.published import check_finite, check_forward
 from hf_dtl.audit.store import AttackStore, ModelName, PiggybackRecord
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
-from hf_dtl.audit.workers import share_out
 from hf_dtl.errors import ConfigError
 from hf_dtl.fingerprint import fingerprint
 

@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 
 from hf_dtl.audit import AttackConfig, AttackedTask
 from hf_dtl.audit.attacks import Unit, train
-from hf_dtl.audit.choice import share_right
+from hf_dtl.audit.attacks.choice import share_right
+from hf_dtl.audit.attacks.published import Published
+from hf_dtl.audit.attacks.stack import FineTuning, Schedule, Stack, Stopped
 from hf_dtl.audit.classifiers import predict
-from hf_dtl.audit.published import Published
-from hf_dtl.audit.stack import FineTuning, Schedule, Stack, Stopped
 from hf_dtl.data import ImageTensors
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
 from page.pairs import Pair

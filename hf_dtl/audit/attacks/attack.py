@@ -15,10 +15,10 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from hf_dtl.audit.choice import Choice
+    from hf_dtl.audit.attacks.choice import Choice
+    from hf_dtl.audit.attacks.published import Published
     from hf_dtl.audit.classifiers import LabelledImages
     from hf_dtl.audit.config import AttackConfig
-    from hf_dtl.audit.published import Published
 
 PROTOCOL = 2
 """Raised whenever an attack's code changes its numbers, so that stored attacks are not mixed with new ones."""

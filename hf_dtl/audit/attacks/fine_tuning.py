@@ -7,14 +7,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from hf_dtl.audit.attacks.attack import Attack, Attacked, Unit, each_own
+from hf_dtl.audit.attacks.choice import Choice, State, choose
 from hf_dtl.audit.attacks.linear_probe import probes
+from hf_dtl.audit.attacks.published import Head, Published
 from hf_dtl.audit.attacks.registry import register_attack
-from hf_dtl.audit.choice import Choice, State, choose
+from hf_dtl.audit.attacks.stack import FineTuning as Member
+from hf_dtl.audit.attacks.stack import batch_order
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.audit.published import Head, Published
-from hf_dtl.audit.stack import FineTuning as Member
-from hf_dtl.audit.stack import batch_order
 
 
 def schedule(step: int, steps: int) -> float:

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from hf_dtl.audit.attacks.attack import Attack, Attacked, Unit, each_own
+from hf_dtl.audit.attacks.choice import Choice, State, choose
+from hf_dtl.audit.attacks.published import Published
 from hf_dtl.audit.attacks.registry import register_attack
-from hf_dtl.audit.choice import Choice, State, choose
+from hf_dtl.audit.attacks.stack import FineTuning
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.audit.published import Published
-from hf_dtl.audit.stack import FineTuning
 
 
 @register_attack("linear_probe", "A new linear head on frozen features.")

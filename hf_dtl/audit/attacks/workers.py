@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TypeVar
 
-from hf_dtl.audit.stack import Stopped
+from hf_dtl.audit.attacks.stack import Stopped
 
 Piece = TypeVar("Piece")
 
