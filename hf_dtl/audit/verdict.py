@@ -173,16 +173,10 @@ def _over_retrained(report: LeakageReport) -> str:
 def _missing(report: LeakageReport) -> str:
     """The references that this model was not compared with, or not at every budget."""
     places = _points(report).values()
-    absent, partly = [], []
-    for role, name in _origins(report).items():
-        there = [role in points for points in places]
-        if there and not any(there):
-            absent.append(name)
-        elif not all(there):
-            partly.append(name)
-    said = []
-    if absent:
-        said.append(f"It was not compared with {', nor with '.join(absent)}.")
+    compared = {name: [role in points for points in places] for role, name in _origins(report).items()}
+    absent = [name for name, there in compared.items() if there and not any(there)]
+    partly = [name for name, there in compared.items() if any(there) and not all(there)]
+    said = [f"It was not compared with {', nor with '.join(absent)}."] if absent else []
     if partly:
         said.append(f"It was compared with {' and with '.join(partly)} at some budgets only.")
     return " ".join(said)

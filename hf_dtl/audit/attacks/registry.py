@@ -6,9 +6,7 @@ of the group `hf_dtl.attacks` with the attack's name leads to that class; or who
 
 import ast
 import re
-import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_dtl.errors import ConfigError
+from hf_dtl.options import nearest
 
 if TYPE_CHECKING:
     from hf_dtl.audit.attacks.attack import Attack
@@ -82,11 +81,7 @@ def _built_in() -> dict[str, str]:
 
 
 def _outside() -> dict[str, EntryPoint]:
-    return _entry_points(tuple(sys.path))
-
-
-@cache
-def _entry_points(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Entry points of other packages' attacks."""
     return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
 
 
@@ -114,14 +109,14 @@ def find_attack(name: str) -> "Attack":
     Raises:
         ConfigError: there is none, or its entry point registers none of this name.
     """
+    where = ""
+    if name not in _registered and name in _built_in():
+        import_module(_built_in()[name])
+    elif name not in _registered and (entry := _outside().get(name)):
+        entry.load()
+        where = f" in {entry.value}"
     if name not in _registered:
-        if name in _built_in():
-            import_module(_built_in()[name])
-        elif name in _outside():
-            _outside()[name].load()
-        if name not in _registered:
-            where = f" in {_outside()[name].value}" if name in _outside() else ""
-            raise ConfigError(f"Unknown attack {name!r}{where}. {_known(name, attack_names())}")
+        raise ConfigError(f"Unknown attack {name!r}{where}. {_known(name)}")
     return _registered[name]
 
 
@@ -143,8 +138,7 @@ def parse_attacks(text: str) -> tuple[str, ...]:
     sets, names = attack_sets(), list[str]()
     for word in (part.strip() for part in text.split(",")):
         if word not in sets and not is_attack(word):
-            known = (*sets, *attack_names())
-            raise ConfigError(f"Unknown attack {word!r} in --attacks {text!r}. {_known(word, known)}")
+            raise ConfigError(f"Unknown attack {word!r} in --attacks {text!r}. {_known(word, *sets)}")
         names += sets.get(word, (word,))
     return tuple(dict.fromkeys(names))
 
@@ -157,9 +151,9 @@ def check_attacks(names: tuple[str, ...]) -> None:
     """
     unknown = sorted(name for name in names if not is_attack(name))
     if unknown:
-        raise ConfigError(f"Unknown attacks {', '.join(unknown)}. {_known(unknown[0], attack_names())}")
+        raise ConfigError(f"Unknown attacks {', '.join(unknown)}. {_known(unknown[0])}")
 
 
-def _known(wrong: str, names: tuple[str, ...]) -> str:
-    near = get_close_matches(wrong, names, n=1)
-    return (f"Did you mean {near[0]}? " if near else "") + f"There are: {', '.join(names)}."
+def _known(wrong: str, *sets: str) -> str:
+    names = (*sets, *attack_names())
+    return f"{nearest(wrong, names)} There are: {', '.join(names)}.".strip()
