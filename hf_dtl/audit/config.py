@@ -98,18 +98,6 @@ class AttackConfig:
             options.setdefault("lora_learning_rates", (3e-4, 2e-3, 1e-2))
         return cls(**options)
 
-    def steps(self, attack: str, images: int) -> int:
-        """Steps of `attack` on `images` training images."""
-        return find_attack(attack).steps(self, images)
-
-    def learning_rates(self, attack: str) -> tuple[float, ...]:
-        """Learning rates that `attack` chooses from, the smallest first."""
-        return find_attack(attack).learning_rates(self)
-
-    def numbers(self, attack: str) -> list[Any]:
-        """Every setting that decides the result of `attack`."""
-        return find_attack(attack).numbers(self)
-
     def deciding(self) -> dict[str, Any]:
         """Every setting that may decide the result of an attack; the others only choose runs, or change their cost."""
         free = {f.name for f in fields(self) if not f.metadata["decides"]}

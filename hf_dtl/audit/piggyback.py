@@ -57,7 +57,7 @@ class Attacker(Published):
             for unit, choice, classify in train_attacks(self, units):
                 if choice is None:
                     guess = 1 / self.num_classes
-                    rate = self.config.learning_rates(unit.attack)[0]
+                    rate = find_attack(unit.attack).learning_rates(self.config)[0]
                     results.append(AttackResult(*unit, rate, guess, guess, True))
                 else:
                     reached = share_right(classify(test), test.labels)

@@ -18,21 +18,9 @@ import transformers
 from rich.console import Console
 from rich.text import Text
 
+from hf_dtl.audit import report_fields as kinds
 from hf_dtl.audit.axis_leakage import AxisLeakage, Floor, Ratio, leakage
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.report_fields import (
-    OBJECT,
-    REPORT,
-    SHARE,
-    TEXT,
-    check_fields,
-    each,
-    integer,
-    membership_rows,
-    optional,
-    scenario_spec,
-    weights_of,
-)
 from hf_dtl.audit.store import Axis, PiggybackRecord
 from hf_dtl.audit.tables import table
 from hf_dtl.audit.tasks import TaskScores, check_tasks
@@ -145,19 +133,20 @@ class LeakageReport:
     tasks: dict[str, TaskScores] | None = None
 
     def __post_init__(self) -> None:
-        before_and_after = each(optional(SHARE), keys=("undisposed", "scrubbed"))
-        check_fields(
-            self, REPORT, method=TEXT, library_version=TEXT, seed=integer(), target_accuracy=before_and_after,
-            source_accuracy=before_and_after, target_margin=SHARE, chance=each(SHARE), settings=OBJECT, machine=OBJECT,
+        before_and_after = kinds.each(kinds.optional(kinds.SHARE), keys=("undisposed", "scrubbed"))
+        kinds.check_fields(
+            self, kinds.REPORT, method=kinds.TEXT, library_version=kinds.TEXT, seed=kinds.integer(),
+            target_accuracy=before_and_after, source_accuracy=before_and_after, target_margin=kinds.SHARE,
+            chance=kinds.each(kinds.SHARE), settings=kinds.OBJECT, machine=kinds.OBJECT,
         )  # fmt: skip
         if self.tasks is not None:
             check_tasks(self.tasks)
         # Where only regressions were forgotten, there is nothing that could be attacked.
         if not all(isinstance(r, PiggybackRecord) for r in self.piggyback) or not (self.piggyback or self.tasks):
             raise DataError("A leakage report needs at least one finished attack in `piggyback`.")
-        check_fields(
-            self, REPORT, weights=weights_of(self.tasks or ()), membership=membership_rows, spec=scenario_spec,
-            suite=each(TEXT, keys=("name", "hash") if self.suite else ()),
+        kinds.check_fields(
+            self, kinds.REPORT, weights=kinds.weights_of(self.tasks or ()), membership=kinds.membership_rows,
+            spec=kinds.scenario_spec, suite=kinds.each(kinds.TEXT, keys=("name", "hash") if self.suite else ()),
         )  # fmt: skip
         object.__setattr__(self, "piggyback", tuple(self.piggyback))
         for name in ("settings", "machine", "membership", "spec"):
@@ -312,7 +301,7 @@ class LeakageReport:
         if "unlearning" in values:
             values["unlearning"] = Unlearning.from_dict(values["unlearning"])
         if "tasks" in values:
-            OBJECT(values["tasks"], "tasks", REPORT)
+            kinds.OBJECT(values["tasks"], "tasks", kinds.REPORT)
             values["tasks"] = {name: TaskScores.from_dict(task) for name, task in values["tasks"].items()}
         report = cls(piggyback=records, **values)
         report._check_claims(content)
@@ -321,7 +310,7 @@ class LeakageReport:
     def _check_claims(self, content: dict[str, Any]) -> None:
         """Compare the numbers written in the file with those that follow from its attacks."""
         claim = content["leakage"]
-        OBJECT(claim, "leakage", REPORT)
+        kinds.OBJECT(claim, "leakage", kinds.REPORT)
         written = ("low", "high") if {"low", "high"} & claim.keys() else ()  # the first files had no interval
         for name in ("mean", "deviation", *written):
             own, claimed = getattr(self.headline, name), claim.get(name)

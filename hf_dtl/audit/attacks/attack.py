@@ -86,6 +86,8 @@ class Attack(ABC):
     """Where the attack was published."""
     whole_network: ClassVar[bool] = False
     """Whether it trains the whole network, which takes memory and time; else it counts as an evaluation."""
+    needs_retain: ClassVar[bool] = False
+    """Whether it needs retain images."""
 
     def __init_subclass__(cls) -> None:
         if {"group_key", "fingerprint", "settings"} & cls.__dict__.keys():
@@ -165,11 +167,6 @@ class Attack(ABC):
     @property
     def needs_published_head(self) -> bool:
         """Whether the published head must have the attacked classes."""
-        return False
-
-    @property
-    def needs_retain(self) -> bool:
-        """Whether it needs retain images."""
         return False
 
     @property

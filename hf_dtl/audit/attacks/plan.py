@@ -36,7 +36,7 @@ def groups(
         alike.setdefault(key, []).append(unit)
     found: list[Group] = []
     for members in alike.values():
-        rates = len(config.learning_rates(members[0].attack))
+        rates = len(find_attack(members[0].attack).learning_rates(config))
         size = max(1, most_together(members[0], model, task, config, device) // rates)
         found += [tuple(members[i : i + size]) for i in range(0, len(members), size)]
     return found
@@ -59,11 +59,11 @@ def most_together(
 def cost(group: Group, task: AttackedTask, config: AttackConfig) -> int:
     """About how much a group costs, in images that are trained on; a linear probe counts as an evaluation."""
     evaluation = (len(task.validation) + len(task.test)) // 3
-    if not find_attack(group[0].attack).whole_network:
+    attack, images = find_attack(group[0].attack), group[0].budget * len(task.labels)
+    if not attack.whole_network:
         return evaluation
-    attack, images = group[0].attack, group[0].budget * len(task.labels)
-    trained = config.steps(attack, images) * min(config.batch_size, images)
-    return len(group) * len(config.learning_rates(attack)) * (trained + evaluation)
+    trained = attack.steps(config, images) * min(config.batch_size, images)
+    return len(group) * len(attack.learning_rates(config)) * (trained + evaluation)
 
 
 def share(costs: Sequence[int], processes: int) -> list[int]:

@@ -18,9 +18,7 @@ from hf_dtl.audit.task import draw_up_to
 class _Retaining(FineTuning):
     """What both attacks do with retain images."""
 
-    @property
-    def needs_retain(self) -> bool:
-        return True
+    needs_retain: ClassVar[bool] = True
 
     def retaining(
         self, published: Published, units: Sequence[Unit], rates: Sequence[float], per_class: int | None = None
