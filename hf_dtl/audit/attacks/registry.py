@@ -49,7 +49,9 @@ def register_attack(name: str, description: str = "", **settings: Any) -> Callab
         raise ConfigError(f"The attack {name!r} needs a name of small letters, digits and underscores, and no set's.")
 
     def register(family: Family) -> Family:
-        home = _registered[name].family.rpartition(".")[0] if name in _registered else _built_in().get(name)
+        home, _ = _built_in().get(name, (None, ""))
+        if name in _registered:
+            home = _registered[name].family.rpartition(".")[0]
         if home not in (None, family.__module__):
             raise ConfigError(f"The attack {name} of {family.__module__} needs another name: {home} has this one.")
         about = description or (family.__doc__ or "").strip().split("\n")[0]
@@ -60,9 +62,9 @@ def register_attack(name: str, description: str = "", **settings: Any) -> Callab
 
 
 @cache
-def _written() -> tuple[tuple[str, str, str], ...]:
-    """Name, module, description of every attack of this folder, read from its sources: importing takes seconds."""
-    found = []
+def _built_in() -> dict[str, tuple[str, str]]:
+    """Module and description of every attack of this folder, read from its sources: importing takes seconds."""
+    found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for family in (node for node in tree.body if isinstance(node, ast.ClassDef)):
@@ -70,14 +72,8 @@ def _written() -> tuple[tuple[str, str, str], ...]:
                 match call:
                     case ast.Call(func=ast.Name(id="register_attack"), args=[ast.Constant(value=str(name)), *about]):
                         text = ast.literal_eval(about[0]) if about else ast.get_docstring(family) or ""
-                        found.append((name, f"{__package__}.{path.stem}", text.partition("\n")[0]))
-    return tuple(found)
-
-
-@cache
-def _built_in() -> dict[str, str]:
-    """Module of every attack of this folder."""
-    return {name: module for name, module, _ in _written()}
+                        found[name] = (f"{__package__}.{path.stem}", text.partition("\n")[0])
+    return found
 
 
 def _outside() -> dict[str, EntryPoint]:
@@ -94,7 +90,7 @@ def attack_summaries() -> dict[str, str]:
     """One sentence an attack, in the order of `attack_names`; of another package's not yet loaded, where it is."""
     about = {name: entry.value for name, entry in _outside().items()}
     about |= {name: attack.description for name, attack in _registered.items()}
-    about |= {name: text for name, _, text in _written()}
+    about |= {name: text for name, (_, text) in _built_in().items()}
     return {name: about[name] for name in attack_names()}
 
 
@@ -111,7 +107,7 @@ def find_attack(name: str) -> "Attack":
     """
     where = ""
     if name not in _registered and name in _built_in():
-        import_module(_built_in()[name])
+        import_module(_built_in()[name][0])
     elif name not in _registered and (entry := _outside().get(name)):
         entry.load()
         where = f" in {entry.value}"
