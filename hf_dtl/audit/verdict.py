@@ -64,21 +64,16 @@ def _tasks(report: LeakageReport) -> list[str]:
     if tasks is None:
         return []
     scores = {name: task.scores for name, task in tasks.items()}
-
-    def above_unseen(name: str) -> float:
-        return scores[name]["forget"]["scrubbed"] - scores[name]["test"]["undisposed"]
-
-    def lost(name: str) -> float:
-        return scores[name]["test"]["undisposed"] - scores[name]["test"]["scrubbed"]
-
-    worst = max((name for name, task in tasks.items() if task.forgotten), key=above_unseen)
-    most, before = max(tasks, key=lost), {split: values["undisposed"] for split, values in scores[worst].items()}
+    lost = {name: own["test"]["undisposed"] - own["test"]["scrubbed"] for name, own in scores.items()}
+    above_unseen = {name: own["forget"]["scrubbed"] - own["test"]["undisposed"] for name, own in scores.items()}
+    worst = max((name for name, task in tasks.items() if task.forgotten), key=above_unseen.__getitem__)
+    most, own = max(lost, key=lost.__getitem__), scores[worst]
     return [
-        f"On the images to forget it scores {scores[worst]['forget']['scrubbed']:.3f} in the task {worst}, where "
-        f"forgetting went worst; before it was {before['forget']:.3f}, and images never seen scored "
-        f"{before['test']:.3f}.",
-        f"Test scores fell by {lost(most):.3f} at most, in the task {most}."
-        if lost(most) > 0
+        f"On the images to forget it scores {own['forget']['scrubbed']:.3f} in the task {worst}, where forgetting "
+        f"went worst; before it was {own['forget']['undisposed']:.3f}, and images never seen scored "
+        f"{own['test']['undisposed']:.3f}.",
+        f"Test scores fell by {lost[most]:.3f} at most, in the task {most}."
+        if lost[most] > 0
         else "No test score fell.",
     ]
 
