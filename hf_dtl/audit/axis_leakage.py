@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Literal, get_args
+from typing import Literal
 
 from hf_dtl.audit.bootstrap import leakage_interval
 from hf_dtl.audit.store import Axis, PiggybackRecord
@@ -220,12 +220,6 @@ def leakage(
         slc_auc={model: _area(own) for model, own in _complete(points, places).items()},
         pl_accuracy=points,
     )
-
-
-def leakage_by_axis(records: Sequence[PiggybackRecord], floor: Floor = "scratch") -> dict[str, AxisLeakage]:
-    """Compute the leakage on every axis that was attacked; see `leakage`."""
-    found = {axis: leakage(records, axis, floor) for axis in get_args(Axis)}
-    return {axis: value for axis, value in found.items() if value is not None}
 
 
 def _complete(points: Iterable[PLAccuracy], places: set[tuple[str, int]]) -> dict[str, list[PLAccuracy]]:

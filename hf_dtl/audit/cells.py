@@ -84,6 +84,11 @@ def average(found: PLAccuracy | Average | None, *, deviation: bool = True) -> st
     return number(None) if found is None else with_deviation(found.mean, found.deviation if deviation else None)
 
 
+def both_accuracies(report: LeakageReport, role: str) -> tuple[str, str]:
+    """Write the accuracies of a model on the target and the source task."""
+    return number(report.target_accuracy[role], NOT_MEASURED), number(report.source_accuracy[role], NOT_MEASURED)
+
+
 def mark(report: LeakageReport) -> str:
     """The sign that stands behind a method or a target accuracy when the target is destroyed."""
     return " †" if report.target_destroyed else ""

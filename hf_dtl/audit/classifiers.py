@@ -98,3 +98,38 @@ def finite(logits: Tensor) -> Tensor:
             "Its weights are damaged: repeat its training with a smaller learning rate."
         )
     return logits
+
+
+def check_finite(model: PreTrainedModel, which: str) -> None:
+    """Refuse a model with weights that are not finite; `which` names it.
+
+    Raises:
+        ModelError: a weight is not finite.
+    """
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ModelError(
+                f"Weight `{name}` of {which} is not finite, so it cannot be attacked. "
+                "Repeat the training that made it with a smaller learning rate."
+            )
+
+
+def check_forward(model: PreTrainedModel, pixel_values: Tensor, which: str) -> None:
+    """Refuse a model that cannot process the attacked images; `which` names it.
+
+    Raises:
+        ModelError: it fails on the first image, or gives logits of a wrong shape or that are not finite.
+    """
+    shape = tuple(pixel_values.shape[1:])
+    remedy = f"Images have the shape {shape}; prepare them with the model's own processor."
+    try:
+        logits = predict(model, pixel_values[:1])
+    except Exception as error:  # whatever a model's own code raises
+        raise ModelError(
+            f"{which} ({type(model).__name__}) cannot process the attacked images: {error}. {remedy}"
+        ) from error
+    if logits.dim() != 2 or not torch.isfinite(logits).all():
+        raise ModelError(
+            f"{which} ({type(model).__name__}) gives logits of shape {tuple(logits.shape)}, or values that are not "
+            f"finite; the audit needs finite ones of shape (images, classes). {remedy}"
+        )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from hf_dtl.audit.axis_leakage import AxisLeakage
-from hf_dtl.audit.cells import NOT_MEASURED, Cells, average, mark, number, with_deviation, with_interval
+from hf_dtl.audit.cells import Cells, average, both_accuracies, mark, number, with_deviation, with_interval
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.tables import halving_note, interval_note
 from hf_dtl.audit.task_tables import task_cells
@@ -46,16 +46,13 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
 
     rows = []
     for report in reports:
-        tasks, over = (report.target_accuracy, report.source_accuracy), report.leakage_over_retrained
-        target, source = (number(accuracy["scrubbed"], NOT_MEASURED) for accuracy in tasks)
-        first = (report.method + mark(report), target + mark(report), source)
+        target, source = both_accuracies(report, "scrubbed")
+        first, over = (report.method + mark(report), target + mark(report), source), report.leakage_over_retrained
         last = with_deviation(over.mean, None) if narrow else with_interval(over, deviation=False)
         scrubbed = learned(report.axes["source_subset"], "scrubbed")
         rows.append((*first, *scrubbed, with_interval(report.leakage, deviation=False), last))
-    tasks = (reports[0].target_accuracy, reports[0].source_accuracy)
-    before = [number(accuracy["undisposed"], NOT_MEASURED) for accuracy in tasks]
     for model in ("undisposed", "scratch", "retrained"):
-        measured = before if model == "undisposed" else ("", "")
+        measured = both_accuracies(reports[0], model) if model == "undisposed" else ("", "")
         rows.append((f"({model})", *measured, *learned(axes[0], model), "", ""))
     if narrow:
         rows = [tuple(cell.replace(" [", "\n[").replace("not measured", "not\nmeasured") for cell in r) for r in rows]

@@ -7,9 +7,9 @@ from hf_dtl.audit.attacks.registry import GRID, check_attacks, find_attack
 from hf_dtl.errors import ConfigError
 
 
-def _option(default: Any, help: str, *, decides: bool = True) -> Any:
+def _option(default: Any, help: str, *, decides: bool = True, positive: bool = True) -> Any:
     """A field; `decides`: it is a part of what the numbers of an attack depend on, beside budget and seed."""
-    return field(default=default, metadata={"help": help, "decides": decides})
+    return field(default=default, metadata={"help": help, "decides": decides, "positive": positive})
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,11 @@ class AttackConfig:
         ConfigError: a value is empty, unknown or not positive.
     """
 
-    attacks: tuple[str, ...] = _option(GRID, "Attacks to run.", decides=False)
+    attacks: tuple[str, ...] = _option(GRID, "Attacks to run.", decides=False, positive=False)
     budgets: tuple[int, ...] = _option((1, 5, 20, 100), "Training images a class.", decides=False)
-    seeds: tuple[int, ...] = _option((0, 1, 2), "Seeds of the images and of the new head.", decides=False)
+    seeds: tuple[int, ...] = _option(
+        (0, 1, 2), "Seeds of the images and of the new head.", decides=False, positive=False
+    )
     linear_probe_learning_rates: tuple[float, ...] = _option(
         (1e-3, 1e-2, 1e-1), "Learning rates that the linear probe chooses from."
     )
@@ -61,29 +63,24 @@ class AttackConfig:
     full_passes: int = _option(16, "Passes over the images in full fine-tuning and LoRA.")
     full_min_steps: int = _option(48, "Fewest steps of full fine-tuning and LoRA.")
     batch_size: int = _option(20, "Images a step of full fine-tuning and LoRA.")
-    weight_decay: float = _option(0.01, "Decoupled weight decay of all attacks.")
+    weight_decay: float = _option(0.01, "Decoupled weight decay of all attacks.", positive=False)
     max_gradient_norm: float = _option(1.0, "Bound on the gradient norm of full fine-tuning and LoRA.")
     lora_rank: int = _option(8, "Rank of LoRA's adapters.")
     retain_images_per_class: int = _option(50, "Most retain images a class that the attacker fine-tunes on first.")
-    successive_halving: bool = _option(False, "Give up learning rates early: a weaker attacker.")
+    successive_halving: bool = _option(False, "Give up learning rates early: a weaker attacker.", positive=False)
     max_stack: int | None = _option(None, "Fine-tunings that run together; 1: one by one.", decides=False)
     workers: int = _option(1, "Threads that attack side by side on a CPU.", decides=False)
     eval_batch_size: int = _option(200, "Images a forward pass of an evaluation.", decides=False)
 
     def __post_init__(self) -> None:
         check_attacks(self.attacks)
-        rates = tuple(f"{kind}_learning_rates" for kind in ("linear_probe", "full", "lora"))
-        for name in ("attacks", "budgets", "seeds", *rates):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ConfigError(f"`{name}` must hold at least one value and none twice, got {values}.")
-        steps = ("linear_probe_steps", "full_passes", "full_min_steps", "batch_size", "eval_batch_size")
-        positive = ("budgets", *rates, *steps, "max_gradient_norm", "lora_rank", "retain_images_per_class")
-        for name in (*positive, "max_stack", "workers"):
-            values = getattr(self, name)
+        for f in fields(self):
+            values = getattr(self, f.name)
+            if isinstance(values, tuple) and (not values or len(set(values)) < len(values)):
+                raise ConfigError(f"`{f.name}` must hold at least one value and none twice, got {values}.")
             for value in values if isinstance(values, tuple) else (values,):
-                if value is not None and not value > 0:
-                    raise ConfigError(f"`{name}` must be positive, got {value}.")
+                if f.metadata["positive"] and value is not None and not value > 0:
+                    raise ConfigError(f"`{f.name}` must be positive, got {value}.")
         if min(self.seeds) < 0:
             raise ConfigError(f"`seeds` must not be negative, got {min(self.seeds)}.")
 
@@ -97,18 +94,6 @@ class AttackConfig:
             options.setdefault("full_learning_rates", (3e-5, 1e-4, 3e-4, 1e-3))
             options.setdefault("lora_learning_rates", (3e-4, 2e-3, 1e-2))
         return cls(**options)
-
-    def steps(self, attack: str, images: int) -> int:
-        """Steps of `attack` on `images` training images."""
-        return find_attack(attack).steps(self, images)
-
-    def learning_rates(self, attack: str) -> tuple[float, ...]:
-        """Learning rates that `attack` chooses from, the smallest first."""
-        return find_attack(attack).learning_rates(self)
-
-    def numbers(self, attack: str) -> list[Any]:
-        """Every setting that decides the result of `attack`."""
-        return find_attack(attack).numbers(self)
 
     def deciding(self) -> dict[str, Any]:
         """Every setting that may decide the result of an attack; the others only choose runs, or change their cost."""

@@ -133,17 +133,16 @@ def membership_inference(
         raise ConfigError(f"Unknown attacks {unknown or 'none'}; choose of {', '.join(get_args(MembershipAttack))}.")
     if retain_held_out is not None and retain is None:
         raise ConfigError("retain_held_out calibrates the attack together with retain; give both or neither.")
-    for title, images in (("forget", forget), ("held_out", held_out), ("retain", retain)):
+    given = {"forget": forget, "held_out": held_out, "retain": retain, "retain_held_out": retain_held_out}
+    for title, images in given.items():
         if images is not None:
             check_images(title, images)
     judged, spared = _split_held_out(forget, held_out, retain if retain_held_out is None else None, seed)
     groups = {"forget": (forget, torch.arange(len(forget.labels))), "held_out": (held_out, judged)}
     if retain is not None:
+        groups["retain_held_out"] = (held_out, spared)
         if retain_held_out is not None:
-            check_images("retain_held_out", retain_held_out)
             groups["retain_held_out"] = (retain_held_out, torch.arange(len(retain_held_out.labels)))
-        else:
-            groups["retain_held_out"] = (held_out, spared)
         wanted = len(groups["retain_held_out"][1])
         drawn = torch.randperm(len(retain.labels), generator=torch.Generator().manual_seed(seed))[:wanted]
         groups["retain"] = (retain, drawn)

@@ -8,11 +8,11 @@ from transformers import PreTrainedModel
 
 from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.attacks.attack import train as train_attacks
+from hf_dtl.audit.attacks.choice import share_right
+from hf_dtl.audit.attacks.published import Published
 from hf_dtl.audit.attacks.registry import find_attack
-from hf_dtl.audit.choice import share_right
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.audit.published import Published
 from hf_dtl.audit.task import AttackedTask
 from hf_dtl.errors import ConfigError, DataError, ModelError
 
@@ -42,7 +42,7 @@ class Attacker(Published):
         return self.run_stack([Unit(attack, budget, seed)])[0]
 
     def run_stack(self, units: Sequence[Unit]) -> list[AttackResult]:
-        """Run attacks of equal group keys; see `hf_dtl.audit.plan`.
+        """Run attacks of equal group keys; see `hf_dtl.audit.attacks.plan`.
 
         Raises:
             ConfigError: an attack does not apply to this model.
@@ -57,7 +57,7 @@ class Attacker(Published):
             for unit, choice, classify in train_attacks(self, units):
                 if choice is None:
                     guess = 1 / self.num_classes
-                    rate = self.config.learning_rates(unit.attack)[0]
+                    rate = find_attack(unit.attack).learning_rates(self.config)[0]
                     results.append(AttackResult(*unit, rate, guess, guess, True))
                 else:
                     reached = share_right(classify(test), test.labels)

@@ -11,26 +11,17 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import transformers
 from rich.console import Console
 from rich.text import Text
 
-from hf_dtl.audit.axis_leakage import AxisLeakage, Floor, Ratio, leakage_by_axis
+from hf_dtl.audit import report_fields as kinds
+from hf_dtl.audit.axis_leakage import AxisLeakage, Floor, Ratio, leakage
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.report_fields import (
-    check_integer,
-    check_membership,
-    check_number,
-    check_object,
-    check_spec,
-    check_suite,
-    check_text,
-    check_weights,
-)
-from hf_dtl.audit.store import PiggybackRecord
+from hf_dtl.audit.store import Axis, PiggybackRecord
 from hf_dtl.audit.tables import table
 from hf_dtl.audit.tasks import TaskScores, check_tasks
 from hf_dtl.audit.unlearning import Unlearning, agree
@@ -142,30 +133,21 @@ class LeakageReport:
     tasks: dict[str, TaskScores] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("method", "library_version"):
-            check_text(getattr(self, name), name)
-        check_integer(self.seed, "seed")
-        for name in ("target_accuracy", "source_accuracy", "chance", "settings", "machine"):
-            check_object(getattr(self, name), name)
-        for name in ("target_accuracy", "source_accuracy"):
-            values = getattr(self, name)
-            if set(values) != {"undisposed", "scrubbed"}:
-                raise DataError(f"`{name}` needs the keys undisposed and scrubbed, got {', '.join(values) or 'none'}.")
-            for key, value in values.items():
-                if value is not None:
-                    check_number(value, f"{name}.{key}")
-        check_number(self.target_margin, "target_margin")
-        for key, value in self.chance.items():
-            check_number(value, f"chance.{key}")
+        before_and_after = kinds.each(kinds.optional(kinds.SHARE), keys=("undisposed", "scrubbed"))
+        kinds.check_fields(
+            self, kinds.REPORT, method=kinds.TEXT, library_version=kinds.TEXT, seed=kinds.integer(),
+            target_accuracy=before_and_after, source_accuracy=before_and_after, target_margin=kinds.SHARE,
+            chance=kinds.each(kinds.SHARE), settings=kinds.OBJECT, machine=kinds.OBJECT,
+        )  # fmt: skip
         if self.tasks is not None:
             check_tasks(self.tasks)
         # Where only regressions were forgotten, there is nothing that could be attacked.
         if not all(isinstance(r, PiggybackRecord) for r in self.piggyback) or not (self.piggyback or self.tasks):
             raise DataError("A leakage report needs at least one finished attack in `piggyback`.")
-        check_weights(self.weights, self.tasks or ())
-        check_membership(self.membership)
-        check_spec(self.spec)
-        check_suite(self.suite)
+        kinds.check_fields(
+            self, kinds.REPORT, weights=kinds.weights_of(self.tasks or ()), membership=kinds.membership_rows,
+            spec=kinds.scenario_spec, suite=kinds.each(kinds.TEXT, keys=("name", "hash") if self.suite else ()),
+        )  # fmt: skip
         object.__setattr__(self, "piggyback", tuple(self.piggyback))
         for name in ("settings", "machine", "membership", "spec"):
             object.__setattr__(self, name, without_folders(getattr(self, name)))
@@ -174,7 +156,8 @@ class LeakageReport:
     @cached_property
     def axes(self) -> dict[str, AxisLeakage]:
         """Leakage by axis, computed from the attacks."""
-        return leakage_by_axis(self.piggyback, self.floor)
+        found = {axis: leakage(self.piggyback, axis, self.floor) for axis in get_args(Axis)}
+        return {axis: value for axis, value in found.items() if value is not None}
 
     @property
     def leakage(self) -> Ratio:
@@ -258,14 +241,14 @@ class LeakageReport:
         if "source_subset" in self.axes:
             attack = self.axes["source_subset"].strongest_attack
             strongest = {"attack": attack.attack, "budget": attack.budget, "accuracy": attack.mean}
-        leakage = asdict(self.headline) | {"confidence": CONFIDENCE, "strongest_attack": strongest}
-        leakage |= {"floor": self.floor, "axes": {axis: asdict(value) for axis, value in self.axes.items()}}
+        headline = asdict(self.headline) | {"confidence": CONFIDENCE, "strongest_attack": strongest}
+        headline |= {"floor": self.floor, "axes": {axis: asdict(value) for axis, value in self.axes.items()}}
 
         def own(*names: str) -> dict[str, Any]:
             return {name: getattr(self, name) for name in names}
 
         found = {"schema_version": SCHEMA_VERSION, **own("library_version", "method", "seed")}
-        found |= {**own("target_accuracy", "source_accuracy"), "leakage": leakage}
+        found |= {**own("target_accuracy", "source_accuracy"), "leakage": headline}
         found |= own("target_destroyed", "target_margin", "chance", "spec", "suite", "settings", "machine", "weights")
         found |= own("membership")
         if self.unlearning is not None:
@@ -318,15 +301,16 @@ class LeakageReport:
         if "unlearning" in values:
             values["unlearning"] = Unlearning.from_dict(values["unlearning"])
         if "tasks" in values:
-            tasks = check_object(values["tasks"], "tasks")
-            values["tasks"] = {name: TaskScores.from_dict(task) for name, task in tasks.items()}
+            kinds.OBJECT(values["tasks"], "tasks", kinds.REPORT)
+            values["tasks"] = {name: TaskScores.from_dict(task) for name, task in values["tasks"].items()}
         report = cls(piggyback=records, **values)
         report._check_claims(content)
         return report
 
     def _check_claims(self, content: dict[str, Any]) -> None:
         """Compare the numbers written in the file with those that follow from its attacks."""
-        claim = check_object(content["leakage"], "leakage")
+        claim = content["leakage"]
+        kinds.OBJECT(claim, "leakage", kinds.REPORT)
         written = ("low", "high") if {"low", "high"} & claim.keys() else ()  # the first files had no interval
         for name in ("mean", "deviation", *written):
             own, claimed = getattr(self.headline, name), claim.get(name)

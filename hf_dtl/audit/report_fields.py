@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, get_args
 
 from hf_dtl.errors import DataError
 
@@ -15,6 +15,29 @@ _SPEC_KEYS = ("kind", "forget", "retain", "seed")
 _WEIGHTS_FILE, _SHA256 = re.compile(r"[^/\\]+\.safetensors"), re.compile(r"[0-9a-f]{64}")
 REPORT = "of a leakage report"
 
+Check = Callable[[object, str, str], None]
+"""Refuses a value that is not right with a DataError; further arguments are its name, and what it is a part of."""
+
+
+def check_fields(instance: object, of: str, /, **checks: Check) -> None:
+    """Check fields of `instance`, a part of what `of` says, in the given order.
+
+    Raises:
+        DataError: one is not right; the message names it, what it must be, and what it is.
+    """
+    for name, check in checks.items():
+        check(getattr(instance, name), name, of)
+
+
+def must_be(wanted: str, right: Callable[[Any], bool]) -> Check:
+    """The check that a value is `right`; `wanted` says in words what it must be."""
+
+    def check(value: object, name: str, of: str) -> None:
+        if not right(value):
+            raise DataError(f"`{name}` {of} must be {wanted}, got {value!r}.")
+
+    return check
+
 
 def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> bool:
     """Whether a JSON value is a finite number in `low`..`high`; true and false are none."""
@@ -22,81 +45,88 @@ def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> 
     return number and low <= value <= high  # type: ignore[operator]
 
 
-def check_number(value: object, name: str, of: str = REPORT, low: float = 0, high: float = 1) -> None:
-    """Refuse what is no finite number in `low`..`high`."""
-    if not is_number(value, low, high):
-        raise DataError(f"`{name}` {of} must be in {low}..{high}, got {value!r}.")
+def number(low: float, high: float = math.inf) -> Check:
+    """A finite number in `low`..`high`."""
+    return must_be(f"in {low}..{high}", lambda value: is_number(value, low, high))
 
 
-def check_integer(value: object, name: str, of: str = REPORT, lowest: int | None = None) -> None:
-    """Refuse what is no integer, or one below `lowest`."""
-    if not isinstance(value, int) or isinstance(value, bool) or (lowest is not None and value < lowest):
-        wanted = "an integer" if lowest is None else f"an integer from {lowest}"
-        raise DataError(f"`{name}` {of} must be {wanted}, got {value!r}.")
+def integer(lowest: float = -math.inf) -> Check:
+    """An integer, not below `lowest`."""
+    wanted = "an integer" if lowest == -math.inf else f"an integer from {lowest}"
+    return must_be(wanted, lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= lowest)
 
 
-def check_text(value: object, name: str, of: str = REPORT) -> None:
-    """Refuse what is no text, or an empty one."""
-    if not isinstance(value, str) or not value:
-        raise DataError(f"`{name}` {of} must be a text, got {value!r}.")
+def one_of(choices: Any) -> Check:
+    """One of the values of a `Literal`."""
+    return must_be(f"one of {', '.join(get_args(choices))}", lambda value: value in get_args(choices))
 
 
-def check_object(value: object, name: str, of: str = REPORT) -> dict[str, Any]:
-    """Refuse what is no JSON object."""
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise DataError(f"`{name}` {of} must be an object, got {value!r}.")
-    return value
+SHARE = number(0, 1)
+FLAG = must_be("true or false", lambda value: isinstance(value, bool))
+TEXT = must_be("a text", lambda value: isinstance(value, str) and bool(value))
+SCALAR = must_be(
+    "a text, a finite number or null", lambda value: value is None or isinstance(value, str) or is_number(value)
+)
+OBJECT = must_be("an object", lambda value: isinstance(value, dict) and all(isinstance(key, str) for key in value))
 
 
-def check_membership(rows: object) -> None:
-    """Refuse rows that are not such as `asdict(MembershipResult)` gives."""
+def optional(check: Check) -> Check:
+    """Null, or what `check` lets pass."""
+    return lambda value, name, of: None if value is None else check(value, name, of)
+
+
+def each(check: Check, *, keys: Sequence[str] = ()) -> Check:
+    """An object of values that `check` lets pass, under the given keys or any."""
+
+    def check_values(found: Any, name: str, of: str) -> None:
+        OBJECT(found, name, of)
+        if keys and set(found) != set(keys):
+            raise DataError(f"`{name}` {of} needs {' and '.join(keys)}, got {', '.join(found) or 'none'}.")
+        for key, value in found.items():
+            check(value, f"{name}.{key}", of)
+
+    return check_values
+
+
+def membership_rows(rows: Any, name: str, of: str) -> None:
+    """Rows such as `asdict(MembershipResult)` gives."""
     if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Mapping) for row in rows):
-        raise DataError(f"`membership` of a leakage report must be a list of objects, got {rows!r}.")
+        raise DataError(f"`{name}` {of} must be a list of objects, got {rows!r}.")
     for row in rows:
-        for name in ("model", "attack"):
-            check_text(row.get(name), name, f"in the row {row!r} of `membership`")
-        for name, value in row.items():
-            share = name in MEMBERSHIP_SHARES
-            if value is None or is_number(value, *((0, 1) if share else ())) or (isinstance(value, str) and not share):
-                continue
-            wanted = "in 0..1" if share else "a text, a finite number"
-            raise DataError(f"`{name}` in a row of `membership` must be {wanted} or null, got {value!r}.")
+        checks = dict.fromkeys(row, SCALAR) | {key: optional(SHARE) for key in MEMBERSHIP_SHARES}
+        for key, check in (checks | {"model": TEXT, "attack": TEXT}).items():
+            check(row.get(key), key, f"in the row {row!r} of `{name}`")
 
 
-def check_weights(weights: object, tasks: Collection[str] = ()) -> None:
-    """Refuse other keys than safetensors files, in the folder of a task where the model has several."""
-    for name, value in check_object(weights, "weights").items():
-        folder, slash, file = name.rpartition("/")
-        if (slash and folder not in tasks) or not _WEIGHTS_FILE.fullmatch(file):
-            where = f"in folders of the tasks {', '.join(tasks)}" if tasks else "without folders"
-            raise DataError(f"`weights` of a leakage report names safetensors files {where}, got {name!r}.")
-        if not isinstance(value, str) or not _SHA256.fullmatch(value):
-            raise DataError(f"`weights.{name}` of a leakage report must be 64 hexadecimal digits, got {value!r}.")
+def weights_of(tasks: Collection[str]) -> Check:
+    """Hashes of safetensors files, each in the folder of one of the `tasks` where the model has several."""
+    digits = must_be("64 hexadecimal digits", lambda value: isinstance(value, str) and bool(_SHA256.fullmatch(value)))
+
+    def check(weights: Any, name: str, of: str) -> None:
+        OBJECT(weights, name, of)
+        for path in weights:
+            folder, slash, file = path.rpartition("/")
+            if (slash and folder not in tasks) or not _WEIGHTS_FILE.fullmatch(file):
+                where = f"in folders of the tasks {', '.join(tasks)}" if tasks else "without folders"
+                raise DataError(f"`{name}` {of} names safetensors files {where}, got {path!r}.")
+        each(digits)(weights, name, of)
+
+    return check
 
 
-def check_spec(spec: object) -> None:
-    """Refuse a description of a scenario that is not flat, or from which none can be built."""
-    if not check_object(spec, "spec"):
+def scenario_spec(spec: Any, name: str, of: str) -> None:
+    """A flat description from which a scenario can be built; an empty one is not known."""
+    OBJECT(spec, name, of)
+    if not spec:
         return
-    assert isinstance(spec, dict)
-    missing = [name for name in _SPEC_KEYS if name not in spec]
+    missing = [key for key in _SPEC_KEYS if key not in spec]
     if missing or spec["kind"] not in KINDS:
         raise DataError(
-            f"`spec` of a leakage report needs {', '.join(_SPEC_KEYS)}, the kind being one of {', '.join(KINDS)}; "
+            f"`{name}` {of} needs {', '.join(_SPEC_KEYS)}, the kind being one of {', '.join(KINDS)}; "
             f"it has the kind {spec.get('kind')!r} and lacks {', '.join(missing) or 'nothing'}."
         )
-    check_integer(spec["seed"], "spec.seed")
-    for name, value in spec.items():
+    integer()(spec["seed"], f"{name}.seed", of)
+    for key, value in spec.items():
         for part in value if isinstance(value, (list, tuple)) else [value]:
             if part is not None and not isinstance(part, (str, bool)) and not is_number(part):
-                raise DataError(f"`spec.{name}` of a leakage report must be flat, got {value!r}.")
-
-
-def check_suite(suite: object) -> None:
-    """Refuse a suite without its name and hash; an empty one is not known."""
-    if check_object(suite, "suite"):
-        assert isinstance(suite, dict)
-        if set(suite) != {"name", "hash"}:
-            raise DataError(f"`suite` of a leakage report needs name and hash, got {', '.join(suite)}.")
-        for name, value in suite.items():
-            check_text(value, f"suite.{name}")
+                raise DataError(f"`{name}.{key}` {of} must be flat, got {value!r}.")

@@ -10,15 +10,15 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hf_dtl.audit import plan
+from hf_dtl.audit.attacks import plan
 from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.attacks.registry import find_attack
+from hf_dtl.audit.attacks.workers import share_out
+from hf_dtl.audit.classifiers import check_finite, check_forward
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.piggyback import Attacker
-from hf_dtl.audit.published import check_finite, check_forward
 from hf_dtl.audit.store import AttackStore, ModelName, PiggybackRecord
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
-from hf_dtl.audit.workers import share_out
 from hf_dtl.errors import ConfigError
 from hf_dtl.fingerprint import fingerprint
 
@@ -30,8 +30,9 @@ Models = Mapping[str, PreTrainedModel | Sequence[PreTrainedModel]]
 class _Work:
     """Attacks that run together on one model and one task, with their keys in the store."""
 
-    model: tuple[str, int]
-    axis: str
+    role: str
+    model: PreTrainedModel
+    task: AttackedTask
     group: plan.Group
     keys: tuple[str, ...]
     cost: int
@@ -92,7 +93,7 @@ def run_audit(
                 keys |= {unit: find_attack(unit.attack).fingerprint(unit, config, *prints) for unit in own}
                 for group in plan.groups(own, model, task, config, torch.device(device or model.device)):
                     names = tuple(keys[unit] for unit in group)
-                    piece = _Work((role, number), name, group, names, plan.cost(group, task, config))
+                    piece = _Work(role, model, task, group, names, plan.cost(group, task, config))
                     work.setdefault(names, piece)  # models with the same weights are attacked once
             wanted += [(role, name, keys[unit]) for unit in units]
     if not wanted:
@@ -107,14 +108,12 @@ def run_audit(
     on_cpu = all(torch.device(device or model.device).type == "cpu" for given in draws.values() for model in given)
     workers = max(1, min(config.workers, len(share))) if on_cpu else 1
     with finished.shared():
-        _attack(share, draws, axes, config, finished, device, progress and finished.process == 0, workers)
+        _attack(share, config, finished, device, progress and finished.process == 0, workers)
     return [replace(finished[key], model=role, dataset=axes[name].name) for role, name, key in wanted]
 
 
 def _attack(
     work: list[_Work],
-    draws: Mapping[str, Sequence[PreTrainedModel]],
-    axes: Mapping[str, AttackedTask],
     config: AttackConfig,
     finished: AttackStore,
     device: torch.device | str | None,
@@ -124,20 +123,20 @@ def _attack(
     stop, writing = Event(), Lock()
 
     def start() -> Callable[[_Work], None]:
-        attackers: dict[tuple, Attacker] = {}  # one at a time: each holds networks
+        attackers: dict[tuple[int, int], Attacker] = {}  # one at a time: each holds networks
 
         def do(piece: _Work) -> None:
-            (role, number), task, first = piece.model, axes[piece.axis], piece.group[0]
-            if (where := (piece.model, piece.axis)) not in attackers:
+            task, first = piece.task, piece.group[0]
+            if (where := (id(piece.model), id(task))) not in attackers:
                 attackers.clear()
-                attackers[where] = Attacker(draws[role][number], task, config, device, stop)
+                attackers[where] = Attacker(piece.model, task, config, device, stop)
             # The whole group also when a part of it is stored: so the numbers do not depend on interruptions.
             results = attackers[where].run_stack(piece.group)
             with writing:
                 for key, result in zip(piece.keys, results, strict=True):
                     if key not in finished:
-                        finished.add(key, PiggybackRecord(role, task.name, task.axis, **asdict(result)))
-                bar.set_postfix_str(f"{role}, {task.name}, {first.attack}, {first.budget} a class")
+                        finished.add(key, PiggybackRecord(piece.role, task.name, task.axis, **asdict(result)))
+                bar.set_postfix_str(f"{piece.role}, {task.name}, {first.attack}, {first.budget} a class")
                 bar.update(len(piece.group))
 
         return do

@@ -1,7 +1,6 @@
 """Finished attacks on disk: one JSON line each, so that an interrupted audit continues where it was."""
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed
 
-from hf_dtl.audit.report_fields import check_integer, check_number, check_text
+from hf_dtl.audit.report_fields import FLAG, SHARE, TEXT, check_fields, integer, number, one_of, optional
 from hf_dtl.errors import DataError, OutputError
 from hf_dtl.processes import portable
 
@@ -55,23 +54,11 @@ class PiggybackRecord:
     effort: int | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (("model", ModelName), ("axis", Axis)):
-            if getattr(self, name) not in allowed.__args__:  # type: ignore[attr-defined]
-                raise DataError(
-                    f"A piggyback record has the {name} {getattr(self, name)!r}; "
-                    f"it must be one of {', '.join(allowed.__args__)}."  # type: ignore[attr-defined]
-                )
-        of = "of a piggyback record"
-        for name in ("dataset", "attack"):
-            check_text(getattr(self, name), name, of)
-        check_integer(self.budget, "budget", of, lowest=1)
-        check_integer(self.seed, "seed", of, lowest=0)
-        for name, highest in (("learning_rate", math.inf), ("accuracy", 1.0), ("validation_accuracy", 1.0)):
-            check_number(getattr(self, name), name, of, 0, highest)
-        if self.effort is not None:
-            check_integer(self.effort, "effort", of, lowest=0)
-        if not isinstance(self.diverged, bool):
-            raise DataError(f"`diverged` of a piggyback record must be true or false, got {self.diverged!r}.")
+        check_fields(
+            self, "of a piggyback record", model=one_of(ModelName), axis=one_of(Axis), dataset=TEXT, attack=TEXT,
+            budget=integer(1), seed=integer(0), learning_rate=number(0), accuracy=SHARE, validation_accuracy=SHARE,
+            effort=optional(integer(0)), diverged=FLAG,
+        )  # fmt: skip
 
     @classmethod
     def from_dict(cls, entry: object) -> "PiggybackRecord":
@@ -166,14 +153,14 @@ class AttackStore:
     def _read(self, path: Path) -> None:
         content = path.read_bytes()
         complete = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(complete.splitlines(), start=1):
+        for place, line in enumerate(complete.splitlines(), start=1):
             try:
                 entry = json.loads(line)
                 key = str(entry.pop("fingerprint"))
                 self._records[key] = PiggybackRecord.from_dict(entry)
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise OutputError(
-                    f"Line {number} of {path} is not a finished attack ({error}). "
+                    f"Line {place} of {path} is not a finished attack ({error}). "
                     "Give another file, or delete this one to run every attack again."
                 ) from error
         if len(complete) < len(content):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.cells import AXIS_TITLES, MODELS, NOT_MEASURED, Cells, average, mark, number, with_interval
+from hf_dtl.audit.cells import AXIS_TITLES, MODELS, Cells, average, both_accuracies, mark, number, with_interval
 from hf_dtl.audit.report_fields import MEMBERSHIP_SHARES
 from hf_dtl.audit.task_tables import task_cells
+from hf_dtl.audit.unlearning import ROLES
 
 if TYPE_CHECKING:
     from hf_dtl.audit.report import LeakageReport
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 def accuracy_cells(report: LeakageReport) -> Cells:
     """Accuracy of both tasks before and after disposal, and the leakage."""
-    roles, tasks = ("undisposed", "scrubbed"), (report.target_accuracy, report.source_accuracy)
-    target, source = ([number(found[role], NOT_MEASURED) for role in roles] for found in tasks)
+    roles = ("undisposed", "scrubbed")
+    target, source = zip(*(both_accuracies(report, role) for role in roles), strict=True)
     rows = (
         ("target accuracy", target[0], target[1] + mark(report)),
         ("source accuracy", *source),
@@ -28,19 +29,6 @@ def accuracy_cells(report: LeakageReport) -> Cells:
     )
     title = f"{report.method}{mark(report)}, seed {report.seed}"
     return Cells(title, ("", *roles), rows, _notes(report))
-
-
-def target_note(report: LeakageReport) -> str | None:
-    """Say what makes a low leakage worthless: a destroyed target, or one that nobody measured."""
-    before, after = report.target_accuracy["undisposed"], report.target_accuracy["scrubbed"]
-    if before is None or after is None:
-        return "Target accuracy not measured: the model may be destroyed, so a low leakage alone is no merit."
-    if not report.target_destroyed:
-        return None
-    return (
-        f"† Target destroyed: its accuracy fell from {before:.3f} to {after:.3f}, by more than "
-        f"{report.target_margin:.3f}; a low leakage is no merit."
-    )
 
 
 def interval_note(reports: Sequence[LeakageReport]) -> str | None:
@@ -61,7 +49,14 @@ def halving_note(reports: Sequence[LeakageReport]) -> str | None:
 
 
 def _notes(report: LeakageReport) -> tuple[str, ...]:
-    notes = [target_note(report), interval_note([report])]
+    before, after = report.target_accuracy["undisposed"], report.target_accuracy["scrubbed"]
+    notes: list[str | None] = []
+    if before is None or after is None:
+        notes.append("Target accuracy not measured: the model may be destroyed, so a low leakage alone is no merit.")
+    elif report.target_destroyed:
+        fell = f"its accuracy fell from {before:.3f} to {after:.3f}, by more than {report.target_margin:.3f}"
+        notes.append(f"† Target destroyed: {fell}; a low leakage is no merit.")
+    notes.append(interval_note([report]))
     for floor, ratio in (("scratch", report.leakage), ("retrained", report.leakage_over_retrained)):
         if ratio.undefined is not None:
             notes.append(f"Leakage over {floor} is undefined: {ratio.undefined}.")
@@ -148,14 +143,13 @@ def unlearning_cells(report: LeakageReport) -> Cells:
     assert found is not None
     counts = {split: f"{n:,} training images" for split, n in found.images.items()}
     titles = {"test": "test images of what is retained", "forgotten_test": "test images of the forgotten classes"}
-    roles = ("undisposed", "scrubbed", "retrained")
     rows = [
-        (f"{split}: {counts[split]}" if split in counts else titles[split], *(number(values.get(r)) for r in roles))
+        (f"{split}: {counts[split]}" if split in counts else titles[split], *(number(values.get(r)) for r in ROLES))
         for split, values in found.accuracy.items()
     ]
-    gaps = [found.average_gap(role) if role in found.accuracy["forget"] else None for role in roles]
+    gaps = [found.average_gap(role) if role in found.accuracy["forget"] else None for role in ROLES]
     rows.append(("average gap to retrained", *map(number, gaps)))
-    costs = [found.cost.get(role) for role in roles]
+    costs = [found.cost.get(role) for role in ROLES]
     rows.append(("CPU seconds", *("–" if cost is None else f"{cost['cpu']:.1f}" for cost in costs)))
     notes = ["Average gap: mean distance of the accuracies on forget, retain and test; lower is better."]
     if not found.has_retrained:
@@ -164,7 +158,7 @@ def unlearning_cells(report: LeakageReport) -> Cells:
         ]
     if found.relative_cost is not None:
         notes.append(f"Unlearning took {100 * found.relative_cost:.1f} % of retraining's CPU time.")
-    return Cells(f"Unlearning {found.request}", ("accuracy", *roles), tuple(rows), tuple(notes))
+    return Cells(f"Unlearning {found.request}", ("accuracy", *ROLES), tuple(rows), tuple(notes))
 
 
 def report_cells(report: LeakageReport) -> list[Cells]:

@@ -1,5 +1,6 @@
 """The task that is attacked, and the images that the attacker draws from it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -61,12 +62,7 @@ def draw_images(labels: Tensor, num_classes: int, budget: int, seed: int) -> Ten
             f"A budget of {budget} images a class cannot be drawn: {', '.join(short)} training images. "
             f"Use budgets up to {min(counts)}, or give more training images."
         )
-    generator = torch.Generator().manual_seed(1_000_003 * seed + budget)
-    drawn = []
-    for label in range(num_classes):
-        members = torch.nonzero(labels == label).flatten()
-        drawn.append(members[torch.randperm(len(members), generator=generator)[:budget]])
-    return torch.cat(drawn)
+    return _draw(labels, range(num_classes), budget, 1_000_003 * seed + budget)
 
 
 def draw_up_to(labels: Tensor, per_class: int, seed: int) -> Tensor:
@@ -80,8 +76,12 @@ def draw_up_to(labels: Tensor, per_class: int, seed: int) -> Tensor:
     Returns:
         (drawn,) positions in `labels`.
     """
+    return _draw(labels, labels.unique().tolist(), per_class, seed)
+
+
+def _draw(labels: Tensor, classes: Iterable[int], per_class: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    members = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
+    members = [torch.nonzero(labels == label).flatten() for label in classes]
     return torch.cat([m[torch.randperm(len(m), generator=generator)[:per_class]] for m in members])
 
 

@@ -1,11 +1,12 @@
 """What became of each task of a model of several tasks, of which some were forgotten."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal, get_args
 
-from hf_dtl.audit.report_fields import check_number, check_object, check_text
+from hf_dtl.audit.report_fields import FLAG, OBJECT, REPORT, SHARE, TEXT, check_fields, each, must_be, number, optional
 from hf_dtl.audit.unlearning import GAP_SPLITS as SPLITS
 from hf_dtl.audit.unlearning import ROLES
 from hf_dtl.errors import DataError
@@ -40,29 +41,24 @@ class TaskScores:
 
     def __post_init__(self) -> None:
         of = "of a task"
-        if self.kind not in get_args(TaskKind) or not isinstance(self.forgotten, bool):
-            raise DataError(
-                f"A task needs the kind {' or '.join(get_args(TaskKind))} and whether it is forgotten, "
-                f"got {self.kind!r} and {self.forgotten!r}."
-            )
-        if set(check_object(self.scores, "scores", of)) != set(SPLITS):
+        check_fields(
+            self, of, kind=must_be("classes or regression", get_args(TaskKind).__contains__), forgotten=FLAG,
+            scores=OBJECT, uis=each(number(0)), membership_auc=each(SHARE), dataset=optional(TEXT),
+        )  # fmt: skip
+        if set(self.scores) != set(SPLITS):
             raise DataError(f"`scores` of a task needs {', '.join(SPLITS)}, got {', '.join(self.scores)}.")
         for split, values in self.scores.items():
-            models = set(check_object(values, f"scores.{split}", of))
+            OBJECT(values, f"scores.{split}", of)
+            models = set(values)
             if not {"undisposed", "scrubbed"} <= models <= set(ROLES) or models != set(self.scores["forget"]):
                 raise DataError(
                     f"`scores.{split}` of a task needs undisposed, scrubbed and perhaps retrained, got {values!r}."
                 )
-            for model, value in values.items():
-                lowest = 0 if self.kind == "classes" else float("-inf")
-                check_number(value, f"scores.{split}.{model}", of, lowest)
-        for name, highest in (("uis", float("inf")), ("membership_auc", 1)):
-            for model, value in check_object(getattr(self, name), name, of).items():
-                check_number(value, f"{name}.{model}", of, 0, highest)
-                if model not in self.scores["forget"]:
-                    raise DataError(f"`{name}` of a task names {model!r}, of which there are no scores.")
-        if self.dataset is not None:
-            check_text(self.dataset, "dataset", of)
+            each(number(0 if self.kind == "classes" else -math.inf, 1))(values, f"scores.{split}", of)
+        for name in ("uis", "membership_auc"):
+            unknown = sorted(set(getattr(self, name)) - set(self.scores["forget"]))
+            if unknown:
+                raise DataError(f"`{name}` of a task names {unknown[0]!r}, of which there are no scores.")
 
     @classmethod
     def from_dict(cls, content: object) -> "TaskScores":
@@ -74,13 +70,13 @@ class TaskScores:
         return cls(**content)
 
 
-def check_tasks(tasks: object) -> None:
+def check_tasks(tasks: dict[str, TaskScores]) -> None:
     """Refuse tasks of which none is forgotten, or that have scores of different models."""
-    for name, task in check_object(tasks, "tasks").items():
-        check_text(name, "a name in `tasks`")
+    OBJECT(tasks, "tasks", REPORT)
+    for name, task in tasks.items():
+        TEXT(name, "a name in `tasks`", REPORT)
         if not isinstance(task, TaskScores):
             raise DataError(f"`tasks.{name}` of a leakage report must be TaskScores, got {task!r}.")
-    assert isinstance(tasks, dict)
     if not any(task.forgotten for task in tasks.values()) or len({roles(task) for task in tasks.values()}) > 1:
         raise DataError("`tasks` of a leakage report needs a forgotten task, and scores of the same models in each.")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hf_dtl.audit.report_fields import check_number, check_object, check_text, is_number
+from hf_dtl.audit.report_fields import OBJECT, SHARE, TEXT, check_fields, each, is_number
 from hf_dtl.errors import DataError
 from hf_dtl.functional.metrics import average_gap, tug_of_war
 
@@ -40,9 +40,7 @@ class Unlearning:
 
     def __post_init__(self) -> None:
         of = "of `unlearning`"
-        check_text(self.request, "request", of)
-        for name in ("images", "accuracy", "cost"):
-            check_object(getattr(self, name), name, of)
+        check_fields(self, of, request=TEXT, images=OBJECT, accuracy=OBJECT, cost=OBJECT)
         counts = self.images.values()
         if set(self.images) != {"forget", "retain"} or not all(isinstance(n, int) and is_number(n, 1) for n in counts):
             raise DataError(f"`images` of `unlearning` needs positive counts of forget and retain, got {self.images}.")
@@ -54,8 +52,7 @@ class Unlearning:
         for split, values in self.accuracy.items():
             if not isinstance(values, dict) or set(values) != models:
                 raise DataError(f"`accuracy.{split}` of `unlearning` lacks a model: {values!r}.")
-            for model, value in values.items():
-                check_number(value, f"accuracy.{split}.{model}", of)
+            each(SHARE)(values, f"accuracy.{split}", of)
         for model, cost in self.cost.items():
             if cost is not None and (
                 not isinstance(cost, dict)

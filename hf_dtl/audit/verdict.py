@@ -64,21 +64,16 @@ def _tasks(report: LeakageReport) -> list[str]:
     if tasks is None:
         return []
     scores = {name: task.scores for name, task in tasks.items()}
-
-    def above_unseen(name: str) -> float:
-        return scores[name]["forget"]["scrubbed"] - scores[name]["test"]["undisposed"]
-
-    def lost(name: str) -> float:
-        return scores[name]["test"]["undisposed"] - scores[name]["test"]["scrubbed"]
-
-    worst = max((name for name, task in tasks.items() if task.forgotten), key=above_unseen)
-    most, before = max(tasks, key=lost), {split: values["undisposed"] for split, values in scores[worst].items()}
+    lost = {name: own["test"]["undisposed"] - own["test"]["scrubbed"] for name, own in scores.items()}
+    above_unseen = {name: own["forget"]["scrubbed"] - own["test"]["undisposed"] for name, own in scores.items()}
+    worst = max((name for name, task in tasks.items() if task.forgotten), key=above_unseen.__getitem__)
+    most, own = max(lost, key=lost.__getitem__), scores[worst]
     return [
-        f"On the images to forget it scores {scores[worst]['forget']['scrubbed']:.3f} in the task {worst}, where "
-        f"forgetting went worst; before it was {before['forget']:.3f}, and images never seen scored "
-        f"{before['test']:.3f}.",
-        f"Test scores fell by {lost(most):.3f} at most, in the task {most}."
-        if lost(most) > 0
+        f"On the images to forget it scores {own['forget']['scrubbed']:.3f} in the task {worst}, where forgetting "
+        f"went worst; before it was {own['forget']['undisposed']:.3f}, and images never seen scored "
+        f"{own['test']['undisposed']:.3f}.",
+        f"Test scores fell by {lost[most]:.3f} at most, in the task {most}."
+        if lost[most] > 0
         else "No test score fell.",
     ]
 
@@ -173,16 +168,10 @@ def _over_retrained(report: LeakageReport) -> str:
 def _missing(report: LeakageReport) -> str:
     """The references that this model was not compared with, or not at every budget."""
     places = _points(report).values()
-    absent, partly = [], []
-    for role, name in _origins(report).items():
-        there = [role in points for points in places]
-        if there and not any(there):
-            absent.append(name)
-        elif not all(there):
-            partly.append(name)
-    said = []
-    if absent:
-        said.append(f"It was not compared with {', nor with '.join(absent)}.")
+    compared = {name: [role in points for points in places] for role, name in _origins(report).items()}
+    absent = [name for name, there in compared.items() if there and not any(there)]
+    partly = [name for name, there in compared.items() if any(there) and not all(there)]
+    said = [f"It was not compared with {', nor with '.join(absent)}."] if absent else []
     if partly:
         said.append(f"It was compared with {' and with '.join(partly)} at some budgets only.")
     return " ".join(said)

@@ -25,7 +25,7 @@ from hf_dtl.audit import (
 )
 from hf_dtl.audit.attacks import parse_attacks
 from hf_dtl.audit.cells import AXIS_TITLES
-from hf_dtl.audit.published import check_finite
+from hf_dtl.audit.classifiers import check_finite
 from hf_dtl.audit.report import machine
 from hf_dtl.data import check_forward
 from hf_dtl.errors import ConfigError, ModelError, OutputError

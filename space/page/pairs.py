@@ -11,7 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import LeakageReport
-from hf_dtl.audit.published import check_finite
+from hf_dtl.audit.classifiers import check_finite
 from hf_dtl.errors import ConfigError, DTLError, ModelError
 from hf_dtl.hub import weights_sha256
 from hf_dtl.hub.staging import REPORT

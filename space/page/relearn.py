@@ -12,11 +12,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_dtl.audit import AttackConfig, AttackedTask
-from hf_dtl.audit.attacks import Unit, train
-from hf_dtl.audit.choice import share_right
+from hf_dtl.audit.attacks import Unit, find_attack, train
+from hf_dtl.audit.attacks.choice import share_right
+from hf_dtl.audit.attacks.published import Published
+from hf_dtl.audit.attacks.stack import FineTuning, Schedule, Stack, Stopped
 from hf_dtl.audit.classifiers import predict
-from hf_dtl.audit.published import Published
-from hf_dtl.audit.stack import FineTuning, Schedule, Stack, Stopped
 from hf_dtl.data import ImageTensors
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
 from page.pairs import Pair
@@ -143,9 +143,10 @@ class LiveAttack:
             predict(model, batch)
             seconds.append(time.perf_counter() - start)
         each = min(seconds) / len(batch)
-        rates, images = len(config.learning_rates(unit.attack)), unit.budget * len(task.labels)
+        attack, images = find_attack(unit.attack), unit.budget * len(task.labels)
+        rates = len(attack.learning_rates(config))
         training = 0 if unit.attack == "linear_probe" else (
-            3 * rates * config.steps(unit.attack, images) * min(images, config.batch_size)
+            3 * rates * attack.steps(config, images) * min(images, config.batch_size)
             + POINTS * (rates * WATCHED_VALIDATION + WATCHED_TEST)
         )  # fmt: skip
         if each * training > LIMIT:
@@ -192,7 +193,7 @@ class LiveAttack:
     def _attack(self, tell: Callable[[Progress | Exception | None], None]) -> None:
         start = time.perf_counter()
         points: list[tuple[int, float]] = []
-        steps = self.config.steps(self.unit.attack, self.unit.budget * len(self.task.labels))
+        steps = find_attack(self.unit.attack).steps(self.config, self.unit.budget * len(self.task.labels))
 
         def now(**more: object) -> Progress:
             return Progress(tuple(points), steps, time.perf_counter() - start, **more)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from audit_toys import QUICK, report, split, task, vit
 
-from hf_dtl.audit import AttackConfig, LeakageReport, attack_names, markdown_table, parse_attacks, plan, run_audit
+from hf_dtl.audit import AttackConfig, LeakageReport, attack_names, markdown_table, parse_attacks, run_audit
 from hf_dtl.audit import run as run_module
 from hf_dtl.audit.attacks import (
     ADAPTIVE,
@@ -20,6 +20,7 @@ from hf_dtl.audit.attacks import (
     Unit,
     each_own,
     find_attack,
+    plan,
     register_attack,
     registry,
 )
@@ -247,7 +248,7 @@ from typing import ClassVar
 import torch
 
 from hf_dtl.audit.attacks import Attack, register_attack
-from hf_dtl.audit.choice import Choice, share_right
+from hf_dtl.audit.attacks.choice import Choice, share_right
 
 
 @register_attack("NAME", "The nearest mean of the features of a class.")

@@ -4,9 +4,9 @@ from audit_toys import task, vit
 
 from hf_dtl.audit import AttackConfig
 from hf_dtl.audit.attacks import Unit
-from hf_dtl.audit.choice import choose, share_right
+from hf_dtl.audit.attacks.choice import choose, share_right
+from hf_dtl.audit.attacks.stack import FineTuning
 from hf_dtl.audit.piggyback import Attacker
-from hf_dtl.audit.stack import FineTuning
 from hf_dtl.data import ImageTensors
 
 UNIT, OTHER = Unit("full", 2, 0), Unit("full", 2, 1)

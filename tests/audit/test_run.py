@@ -7,8 +7,9 @@ import pytest
 import torch
 from audit_toys import QUICK, split, task, vit
 
-from hf_dtl.audit import plan, run_audit, scratch_model, scratch_models
 from hf_dtl.audit import run as run_module
+from hf_dtl.audit import run_audit, scratch_model, scratch_models
+from hf_dtl.audit.attacks import plan
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.errors import ConfigError, DataError, ModelError, OutputError
 

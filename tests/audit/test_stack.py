@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hf_dtl.audit.attacks import schedule
-from hf_dtl.audit.networks import HEAD, Trainable, new_head
-from hf_dtl.audit.stack import FineTuning, Stack, batch_order, prepare_for_vmap
+from hf_dtl.audit.attacks.networks import HEAD, Trainable, new_head
+from hf_dtl.audit.attacks.stack import FineTuning, Stack, batch_order, prepare_for_vmap
 from hf_dtl.models.heads import MultiHeadClassifier
 
 RATES, STEPS = (1e-3, 1e-2, 3e-3), 8

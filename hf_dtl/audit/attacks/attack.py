@@ -15,10 +15,10 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from hf_dtl.audit.choice import Choice
+    from hf_dtl.audit.attacks.choice import Choice
+    from hf_dtl.audit.attacks.published import Published
     from hf_dtl.audit.classifiers import LabelledImages
     from hf_dtl.audit.config import AttackConfig
-    from hf_dtl.audit.published import Published
 
 PROTOCOL = 2
 """Raised whenever an attack's code changes its numbers, so that stored attacks are not mixed with new ones."""
@@ -86,6 +86,8 @@ class Attack(ABC):
     """Where the attack was published."""
     whole_network: ClassVar[bool] = False
     """Whether it trains the whole network, which takes memory and time; else it counts as an evaluation."""
+    needs_retain: ClassVar[bool] = False
+    """Whether it needs retain images."""
 
     def __init_subclass__(cls) -> None:
         if {"group_key", "fingerprint", "settings"} & cls.__dict__.keys():
@@ -165,11 +167,6 @@ class Attack(ABC):
     @property
     def needs_published_head(self) -> bool:
         """Whether the published head must have the attacked classes."""
-        return False
-
-    @property
-    def needs_retain(self) -> bool:
-        """Whether it needs retain images."""
         return False
 
     @property

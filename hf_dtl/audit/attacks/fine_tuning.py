@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor
 
 from hf_dtl.audit.attacks.attack import Attack, Attacked, Unit, each_own
+from hf_dtl.audit.attacks.choice import State, choose
 from hf_dtl.audit.attacks.linear_probe import probes
+from hf_dtl.audit.attacks.published import Head, Published
 from hf_dtl.audit.attacks.registry import register_attack
-from hf_dtl.audit.choice import Choice, State, choose
+from hf_dtl.audit.attacks.stack import FineTuning as Member
+from hf_dtl.audit.attacks.stack import batch_order
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.audit.published import Head, Published
-from hf_dtl.audit.stack import FineTuning as Member
-from hf_dtl.audit.stack import batch_order
 
 
 def schedule(step: int, steps: int) -> float:
@@ -86,12 +87,7 @@ class FineTuning(Attack):
 
         halving = config.successive_halving
         for unit, choice in choose(stack, units, classify, published.task.validation, halving=halving):
-
-            def chosen(split: LabelledImages, unit: Unit = unit, choice: Choice | None = choice) -> Tensor:
-                assert choice is not None
-                return classify(unit, choice.state, split)
-
-            yield unit, choice, chosen
+            yield unit, choice, partial(classify, unit, choice.state if choice else {})
 
     def members(self, published: Published, units: Sequence[Unit], rates: Sequence[float]) -> list[Member]:
         """Fine-tunings on images of the attacked task, one for every attack and learning rate."""

@@ -2,18 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from hf_dtl.audit.attacks.attack import Attack, Attacked, Unit, each_own
+from hf_dtl.audit.attacks.choice import Choice, State, choose
+from hf_dtl.audit.attacks.published import Published
 from hf_dtl.audit.attacks.registry import register_attack
-from hf_dtl.audit.choice import Choice, State, choose
+from hf_dtl.audit.attacks.stack import FineTuning
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.audit.published import Published
-from hf_dtl.audit.stack import FineTuning
 
 
 @register_attack("linear_probe", "A new linear head on frozen features.")
@@ -43,12 +44,7 @@ class LinearProbe(Attack):
 
     def train(self, published: Published, units: Sequence[Unit]) -> Iterator[Attacked]:
         for unit, choice in probes(published, {unit: self.of(unit).published_head for unit in units}):
-
-            def classify(split: LabelledImages, choice: Choice | None = choice) -> Tensor:
-                assert choice is not None
-                return linear(published.split_features(split), choice.state["weight"], choice.state["bias"])
-
-            yield unit, choice, classify
+            yield unit, choice, partial(_logits, published, choice.state if choice else {})
 
 
 def probe_rates(config: AttackConfig) -> tuple[float, ...]:
@@ -84,11 +80,14 @@ def probes(published: Published, starts: Mapping[Unit, bool]) -> list[tuple[Unit
         return {"weight": weight, "bias": state["bias"] - weight @ mean}
 
     def classify(unit: Unit, state: State, split: LabelledImages) -> Tensor:
-        own = unscaled(unit, state)
-        return linear(published.split_features(split), own["weight"], own["bias"])
+        return _logits(published, unscaled(unit, state), split)
 
     size = (published.heads.num_features, published.num_classes)
     network = nn.utils.skip_init(nn.Linear, *size, device=published.device, dtype=published.dtype)
     stack = published.stack("linear_probe", network, members, lambda step, steps: 1.0, None)
     chosen = choose(stack, units, classify, published.task.validation, halving=config.successive_halving)
     return [(unit, choice and replace(choice, state=unscaled(unit, choice.state))) for unit, choice in chosen]
+
+
+def _logits(published: Published, state: State, split: LabelledImages) -> Tensor:
+    return linear(published.split_features(split), state["weight"], state["bias"])

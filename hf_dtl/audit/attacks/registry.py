@@ -6,9 +6,7 @@ of the group `hf_dtl.attacks` with the attack's name leads to that class; or who
 
 import ast
 import re
-import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_dtl.errors import ConfigError
+from hf_dtl.options import nearest
 
 if TYPE_CHECKING:
     from hf_dtl.audit.attacks.attack import Attack
@@ -50,7 +49,9 @@ def register_attack(name: str, description: str = "", **settings: Any) -> Callab
         raise ConfigError(f"The attack {name!r} needs a name of small letters, digits and underscores, and no set's.")
 
     def register(family: Family) -> Family:
-        home = _registered[name].family.rpartition(".")[0] if name in _registered else _built_in().get(name)
+        home, _ = _built_in().get(name, (None, ""))
+        if name in _registered:
+            home = _registered[name].family.rpartition(".")[0]
         if home not in (None, family.__module__):
             raise ConfigError(f"The attack {name} of {family.__module__} needs another name: {home} has this one.")
         about = description or (family.__doc__ or "").strip().split("\n")[0]
@@ -61,9 +62,9 @@ def register_attack(name: str, description: str = "", **settings: Any) -> Callab
 
 
 @cache
-def _written() -> tuple[tuple[str, str, str], ...]:
-    """Name, module, description of every attack of this folder, read from its sources: importing takes seconds."""
-    found = []
+def _built_in() -> dict[str, tuple[str, str]]:
+    """Module and description of every attack of this folder, read from its sources: importing takes seconds."""
+    found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for family in (node for node in tree.body if isinstance(node, ast.ClassDef)):
@@ -71,22 +72,12 @@ def _written() -> tuple[tuple[str, str, str], ...]:
                 match call:
                     case ast.Call(func=ast.Name(id="register_attack"), args=[ast.Constant(value=str(name)), *about]):
                         text = ast.literal_eval(about[0]) if about else ast.get_docstring(family) or ""
-                        found.append((name, f"{__package__}.{path.stem}", text.partition("\n")[0]))
-    return tuple(found)
-
-
-@cache
-def _built_in() -> dict[str, str]:
-    """Module of every attack of this folder."""
-    return {name: module for name, module, _ in _written()}
+                        found[name] = (f"{__package__}.{path.stem}", text.partition("\n")[0])
+    return found
 
 
 def _outside() -> dict[str, EntryPoint]:
-    return _entry_points(tuple(sys.path))
-
-
-@cache
-def _entry_points(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Entry points of other packages' attacks."""
     return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
 
 
@@ -99,7 +90,7 @@ def attack_summaries() -> dict[str, str]:
     """One sentence an attack, in the order of `attack_names`; of another package's not yet loaded, where it is."""
     about = {name: entry.value for name, entry in _outside().items()}
     about |= {name: attack.description for name, attack in _registered.items()}
-    about |= {name: text for name, _, text in _written()}
+    about |= {name: text for name, (_, text) in _built_in().items()}
     return {name: about[name] for name in attack_names()}
 
 
@@ -114,14 +105,14 @@ def find_attack(name: str) -> "Attack":
     Raises:
         ConfigError: there is none, or its entry point registers none of this name.
     """
+    where = ""
+    if name not in _registered and name in _built_in():
+        import_module(_built_in()[name][0])
+    elif name not in _registered and (entry := _outside().get(name)):
+        entry.load()
+        where = f" in {entry.value}"
     if name not in _registered:
-        if name in _built_in():
-            import_module(_built_in()[name])
-        elif name in _outside():
-            _outside()[name].load()
-        if name not in _registered:
-            where = f" in {_outside()[name].value}" if name in _outside() else ""
-            raise ConfigError(f"Unknown attack {name!r}{where}. {_known(name, attack_names())}")
+        raise ConfigError(f"Unknown attack {name!r}{where}. {_known(name)}")
     return _registered[name]
 
 
@@ -143,8 +134,7 @@ def parse_attacks(text: str) -> tuple[str, ...]:
     sets, names = attack_sets(), list[str]()
     for word in (part.strip() for part in text.split(",")):
         if word not in sets and not is_attack(word):
-            known = (*sets, *attack_names())
-            raise ConfigError(f"Unknown attack {word!r} in --attacks {text!r}. {_known(word, known)}")
+            raise ConfigError(f"Unknown attack {word!r} in --attacks {text!r}. {_known(word, *sets)}")
         names += sets.get(word, (word,))
     return tuple(dict.fromkeys(names))
 
@@ -157,9 +147,9 @@ def check_attacks(names: tuple[str, ...]) -> None:
     """
     unknown = sorted(name for name in names if not is_attack(name))
     if unknown:
-        raise ConfigError(f"Unknown attacks {', '.join(unknown)}. {_known(unknown[0], attack_names())}")
+        raise ConfigError(f"Unknown attacks {', '.join(unknown)}. {_known(unknown[0])}")
 
 
-def _known(wrong: str, names: tuple[str, ...]) -> str:
-    near = get_close_matches(wrong, names, n=1)
-    return (f"Did you mean {near[0]}? " if near else "") + f"There are: {', '.join(names)}."
+def _known(wrong: str, *sets: str) -> str:
+    names = (*sets, *attack_names())
+    return f"{nearest(wrong, names)} There are: {', '.join(names)}.".strip()

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from hf_dtl.audit.attacks.fine_tuning import FineTuning
+from hf_dtl.audit.attacks.published import Published
 from hf_dtl.audit.attacks.registry import register_attack
-from hf_dtl.audit.published import Published
 
 
 @register_attack("full_rescaled", "Fine-tuning of every weight relative to its own size.")

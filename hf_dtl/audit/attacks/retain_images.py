@@ -6,21 +6,19 @@ from typing import ClassVar
 from torch import Tensor
 
 from hf_dtl.audit.attacks.attack import Unit, each_own
+from hf_dtl.audit.attacks.choice import State
 from hf_dtl.audit.attacks.fine_tuning import FineTuning, schedule
+from hf_dtl.audit.attacks.published import Published
 from hf_dtl.audit.attacks.registry import register_attack
-from hf_dtl.audit.choice import State
-from hf_dtl.audit.published import Published
-from hf_dtl.audit.stack import FineTuning as Member
-from hf_dtl.audit.stack import batch_order
+from hf_dtl.audit.attacks.stack import FineTuning as Member
+from hf_dtl.audit.attacks.stack import batch_order
 from hf_dtl.audit.task import draw_up_to
 
 
 class _Retaining(FineTuning):
     """What both attacks do with retain images."""
 
-    @property
-    def needs_retain(self) -> bool:
-        return True
+    needs_retain: ClassVar[bool] = True
 
     def retaining(
         self, published: Published, units: Sequence[Unit], rates: Sequence[float], per_class: int | None = None

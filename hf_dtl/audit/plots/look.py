@@ -50,9 +50,8 @@ def wrapped(text: str, width: int, lines: int = 3) -> str:
         cifar10:train[airplane,
         automobile,bird,cat]
     """
-    pieces = [
-        part for piece in re.split(r"(?<=[,/\s])|(?=\[)|(?<=[^\[]:)(?=[A-Za-z])", text) for part in _cut(piece, width)
-    ]
+    pieces = re.split(r"(?<=[,/\s])|(?=\[)|(?<=[^\[]:)(?=[A-Za-z])", text)
+    pieces = [piece[i : i + width] for piece in pieces for i in range(0, len(piece), width)]
     rows = [""]
     for piece in pieces:
         if rows[-1] and len(rows[-1]) + len(piece.rstrip()) > width:
@@ -61,10 +60,6 @@ def wrapped(text: str, width: int, lines: int = 3) -> str:
     if len(rows) > lines:
         rows = [*rows[: lines - 1], rows[lines - 1][: width - 1] + "…"]
     return "\n".join(row.rstrip() for row in rows)
-
-
-def _cut(piece: str, width: int) -> list[str]:
-    return [piece[i : i + width] for i in range(0, len(piece), width)]
 
 
 def target_line(report: LeakageReport) -> str:

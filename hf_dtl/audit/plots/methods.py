@@ -9,21 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hf_dtl.audit.cells import mark
+from hf_dtl.audit.plots import look
 from hf_dtl.audit.plots.labels import label_points
-from hf_dtl.audit.plots.look import (
-    COLOURS,
-    GUIDE,
-    HALO,
-    MARKERS,
-    STYLES,
-    draw_guides,
-    draw_ratio,
-    limits,
-    note,
-    plain,
-    save,
-    wrapped,
-)
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.errors import DataError
 
@@ -46,14 +33,17 @@ def plot_comparison(reports: Sequence[LeakageReport], path: str | Path) -> list[
     Raises:
         DataError: there is no report.
     """
-    return save(draw_comparison(reports), path, "Target accuracy against leakage")
+    return look.save(draw_comparison(reports), path, "Target accuracy against leakage")
 
 
 def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
     """The figure of `plot_comparison`."""
     if not reports:
         raise DataError("There is no report to draw.")
-    styles = {id(r): (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, r in enumerate(reports)}
+    styles = {
+        id(r): (look.COLOURS[i % len(look.COLOURS)], look.MARKERS[i % len(look.MARKERS)])
+        for i, r in enumerate(reports)
+    }
     defined = [report for report in reports if report.headline.mean is not None]
     placed = [report for report in defined if report.target_destroyed is not None]
     unmeasured = [report for report in defined if report.target_destroyed is None]
@@ -61,7 +51,7 @@ def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
     figure = Figure(figsize=(7.4, 1.8 + sum(heights)), layout="constrained")
     figure.suptitle("What is kept against what is left", fontsize=12)
     panels = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
-    panels[0].set_xlim(*limits([report.headline for report in reports]))
+    panels[0].set_xlim(*look.limits([report.headline for report in reports]))
 
     handles = _draw_references(panels[0], reports) if placed or not unmeasured else []
     points = [_draw_point(panels[0], r, r.target_accuracy["scrubbed"] or 0.0, styles[id(r)]) for r in placed]
@@ -71,9 +61,9 @@ def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
         panels[-1].set_yticks([])
         panels[-1].set_ylabel("target accuracy\nnot measured", rotation=0, ha="right", va="center", fontsize=9)
     for panel in panels:
-        draw_guides(panel, named=panel is panels[0])
+        look.draw_guides(panel, named=panel is panels[0])
         panel.grid(axis="x", color="0.93", linewidth=0.8)
-        plain(panel)
+        look.plain(panel)
     request = reports[0].unlearning
     what = "of the source task" if request is None else f"of {request.request}"
     seeds = " or ".join(str(seeds) for seeds in sorted({report.seeds for report in defined}))
@@ -85,10 +75,10 @@ def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
     if any(point.arrow for point in points):
         handles.append(Line2D([], [], color="0.3", marker=">", label="interval goes on beyond the picture"))
     if any(report.target_destroyed for report in reports):
-        handles.append(note("† target destroyed: low leakage is no merit"))
+        handles.append(look.note("† target destroyed: low leakage is no merit"))
     for report in reports:
         if report.headline.mean is None:
-            handles.append(note(wrapped(f"leakage undefined: {report.method}", NAME_WIDTH) + mark(report)))
+            handles.append(look.note(look.wrapped(f"leakage undefined: {report.method}", NAME_WIDTH) + mark(report)))
     options: dict[str, Any] = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": 8.5}
     legend = figure.legend(handles=handles, **options)
     names = [report.method + mark(report) for report in placed]
@@ -99,12 +89,12 @@ def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
         signs = []
         for report in (*placed, *unmeasured):
             colour, marker = styles[id(report)]
-            label = wrapped(report.method, NAME_WIDTH) + mark(report)
+            label = look.wrapped(report.method, NAME_WIDTH) + mark(report)
             signs.append(Line2D([], [], color=colour, marker=marker, label=label))
         for report, point in zip(placed, points, strict=False):
             if report.target_destroyed:
                 panels[0].annotate("†", (point.right, point.height), xytext=(5, 0), textcoords="offset points",
-                                   va="center", fontsize=11, path_effects=HALO)  # fmt: skip
+                                   va="center", fontsize=11, path_effects=look.HALO)  # fmt: skip
         figure.legend(handles=signs + handles, **options)
     return figure
 
@@ -120,7 +110,7 @@ class _Point(NamedTuple):
 
 def _draw_point(panel: Axes, report: LeakageReport, height: float, style: tuple[str, str]) -> _Point:
     ratio, (left, right) = report.headline, panel.get_xlim()
-    arrow = draw_ratio(panel, ratio, height, colour=style[0], marker=style[1])
+    arrow = look.draw_ratio(panel, ratio, height, colour=style[0], marker=style[1])
     low, high = (left if ratio.low is None else ratio.low), (right if ratio.high is None else ratio.high)
     return _Point(max(left, low), min(right, high), height, arrow)
 
@@ -151,15 +141,15 @@ def _draw_references(panel: Axes, reports: Sequence[LeakageReport]) -> list[Line
     panel.set_ylim(low - space, high + space)
     handles: list[Line2D] = []
     if before is not None:
-        handles.append(panel.axhline(before, color=GUIDE, linewidth=1, linestyle="--", label="before disposal"))
+        handles.append(panel.axhline(before, color=look.GUIDE, linewidth=1, linestyle="--", label="before disposal"))
         label = f"drop of up to {margin:g}: not destroyed"
         handles.append(panel.axhspan(before - margin, before, color="0.945", zorder=0, label=label))  # type: ignore[arg-type]
-        colour, marker, _ = STYLES["undisposed"]
+        colour, marker, _ = look.STYLES["undisposed"]
         handles += panel.plot(1, before, color=colour, marker=marker, markersize=9, markerfacecolor="white",
                               linestyle="none", label="undisposed model", zorder=2)  # fmt: skip
     place, (left, right) = _retrained(reports[0]), panel.get_xlim()
     if place is not None and left < place < right:
-        colour, _, line = STYLES["retrained"]
+        colour, _, line = look.STYLES["retrained"]
         label = f"model retrained on the target alone ({place:.2f})"
         handles.append(panel.axvline(place, color=colour, linewidth=1.2, linestyle=line, label=label))
     return handles

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hf_dtl.audit.attacks.attack import Unit
+from hf_dtl.audit.attacks.stack import Stack
 from hf_dtl.audit.classifiers import LabelledImages
-from hf_dtl.audit.stack import Stack
 
 State = dict[str, Tensor]
 Classify = Callable[[Unit, State, LabelledImages], Tensor]

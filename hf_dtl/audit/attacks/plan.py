@@ -36,7 +36,8 @@ def groups(
         alike.setdefault(key, []).append(unit)
     found: list[Group] = []
     for members in alike.values():
-        size = max(1, most_together(members[0], model, task, config, device) // _rates(members[0], config))
+        rates = len(find_attack(members[0].attack).learning_rates(config))
+        size = max(1, most_together(members[0], model, task, config, device) // rates)
         found += [tuple(members[i : i + size]) for i in range(0, len(members), size)]
     return found
 
@@ -58,11 +59,11 @@ def most_together(
 def cost(group: Group, task: AttackedTask, config: AttackConfig) -> int:
     """About how much a group costs, in images that are trained on; a linear probe counts as an evaluation."""
     evaluation = (len(task.validation) + len(task.test)) // 3
-    if not find_attack(group[0].attack).whole_network:
+    attack, images = find_attack(group[0].attack), group[0].budget * len(task.labels)
+    if not attack.whole_network:
         return evaluation
-    images = min(config.batch_size, group[0].budget * len(task.labels))
-    steps = config.steps(group[0].attack, group[0].budget * len(task.labels))
-    return len(group) * _rates(group[0], config) * (steps * images + evaluation)
+    trained = attack.steps(config, images) * min(config.batch_size, images)
+    return len(group) * len(attack.learning_rates(config)) * (trained + evaluation)
 
 
 def share(costs: Sequence[int], processes: int) -> list[int]:
@@ -77,7 +78,3 @@ def share(costs: Sequence[int], processes: int) -> list[int]:
         owner[piece] = min(range(processes), key=lambda process: load[process])
         load[owner[piece]] += costs[piece]
     return owner
-
-
-def _rates(unit: Unit, config: AttackConfig) -> int:
-    return len(config.learning_rates(unit.attack))

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hf_dtl.audit.attacks.attack import Unit
-from hf_dtl.audit.classifiers import LabelledImages, predict
+from hf_dtl.audit.attacks.networks import Trainable, new_head
+from hf_dtl.audit.attacks.stack import FineTuning, Schedule, Stack, prepare_for_vmap
+from hf_dtl.audit.classifiers import LabelledImages, check_finite, check_forward, predict
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.audit.networks import Trainable, new_head
-from hf_dtl.audit.stack import FineTuning, Schedule, Stack, prepare_for_vmap
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
-from hf_dtl.errors import DataError, ModelError
+from hf_dtl.errors import DataError
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import published_rows
 
@@ -29,41 +29,6 @@ def _undisturbed() -> Iterator[None]:
     """Build networks one at a time, and leave the global random state, which they draw from, as it was."""
     with _BUILDING, torch.random.fork_rng(devices=[]):
         yield
-
-
-def check_finite(model: PreTrainedModel, which: str) -> None:
-    """Refuse a model with weights that are not finite; `which` names it.
-
-    Raises:
-        ModelError: a weight is not finite.
-    """
-    for name, value in model.state_dict().items():
-        if not torch.isfinite(value).all():
-            raise ModelError(
-                f"Weight `{name}` of {which} is not finite, so it cannot be attacked. "
-                "Repeat the training that made it with a smaller learning rate."
-            )
-
-
-def check_forward(model: PreTrainedModel, pixel_values: Tensor, which: str) -> None:
-    """Refuse a model that cannot process the attacked images; `which` names it.
-
-    Raises:
-        ModelError: it fails on the first image, or gives logits of a wrong shape or that are not finite.
-    """
-    shape = tuple(pixel_values.shape[1:])
-    remedy = f"Images have the shape {shape}; prepare them with the model's own processor."
-    try:
-        logits = predict(model, pixel_values[:1])
-    except Exception as error:  # whatever a model's own code raises
-        raise ModelError(
-            f"{which} ({type(model).__name__}) cannot process the attacked images: {error}. {remedy}"
-        ) from error
-    if logits.dim() != 2 or not torch.isfinite(logits).all():
-        raise ModelError(
-            f"{which} ({type(model).__name__}) gives logits of shape {tuple(logits.shape)}, or values that are not "
-            f"finite; the audit needs finite ones of shape (images, classes). {remedy}"
-        )
 
 
 class Published:

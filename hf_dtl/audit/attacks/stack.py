@@ -11,7 +11,6 @@ from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-Forward = Callable[[dict[str, Tensor], Tensor], Tensor]
 Schedule = Callable[[int, int], float]
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TypeVar
 
-from hf_dtl.audit.stack import Stopped
+from hf_dtl.audit.attacks.stack import Stopped
 
 Piece = TypeVar("Piece")
 
@@ -24,11 +24,6 @@ def share_out(
     Raises:
         BaseException: the first error of a thread, after the others have stopped.
     """
-    if workers == 1:
-        do = start()
-        for piece in pieces:
-            do(piece)
-        return
     waiting, taking = iter(pieces), Lock()
 
     def loop() -> None:
@@ -46,6 +41,8 @@ def share_out(
             stop.set()
             raise
 
+    if workers == 1:
+        return loop()
     with ThreadPoolExecutor(workers, "attack") as threads:
         running = [threads.submit(loop) for _ in range(workers)]
         try:
