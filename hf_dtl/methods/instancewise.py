@@ -109,10 +109,8 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
             )
         self.check_tasks(model, args)
         model.to(args.device)
-        processes: dict[str, Any] = {
-            "process": (args.process_index, args.world_size),
-            "reduce": sum_over_processes if args.world_size > 1 else None,
-        }
+        reduce = sum_over_processes if args.world_size > 1 else None
+        processes: dict[str, Any] = {"process": (args.process_index, args.world_size), "reduce": reduce}
         classes = model.heads[self.retain_task].out_features
         _check_goal(args, classes, new_labels)
         images = items_of(forget_dataset, model, processing_class)
@@ -144,8 +142,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
             images = self.train_dataset.retain
             if isinstance(images, Collages):  # enough to know their span by
                 images = Subset(images, range(min(_SPAN, len(images))))
-            subspace = self.collect(images)
-            self.protect(subspace, self.args.criterion, self.args.threshold)
+            self.protect(self.collect(images), self.args.criterion, self.args.threshold)
 
     def _importance(self) -> list[Tensor]:
         """Omega of the trained parameters at the given weights, the same on every process."""

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -17,6 +16,7 @@ from hf_dtl.fingerprint import fingerprint
 from hf_dtl.functional import targeted_l2_pgd, wrong_labels
 from hf_dtl.functional.collision import Reduce
 from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.saving import write_whole
 from hf_dtl.trainers.subspaces import fingerprints
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,8 @@ def make_adversaries(
         path = Path(folder) / f"adversaries-{fingerprint([own, options, images.pixel_values, targets])}.safetensors"
         found = _read(path, (len(origin), *images.pixel_values.shape[1:]))
     known = torch.tensor([float(found is not None)], device=device)
-    known = bool((known if reduce is None else reduce(known)).item())
+    if reduce is not None:
+        known = reduce(known)
     made = torch.zeros(len(origin), *images.pixel_values.shape[1:]) if found is None else found
     mine = range(index, 0 if known else len(batches), processes)
     quiet = {"disable": True} if not progress or index else {}  # else the environment decides (TQDM_DISABLE)
@@ -133,20 +134,16 @@ def make_adversaries(
         for rows in batches:
             made[rows] = reduce(made[rows].to(device)).cpu()
     if path is not None and not known:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.partial")
-        save_file({"pixel_values": made}, new)
-        new.replace(path)
+        write_whole({"pixel_values": made}, path)
     return ImageTensors(made, targets)
 
 
 def _check_range(values: Tensor, mean: Tensor, std: Tensor, processing_class) -> None:
-    pixels = values * std.view(-1, 1, 1) + mean.view(-1, 1, 1)
-    low, high = pixels.min().item(), pixels.max().item()
+    low, high = (end.item() for end in (values * std.view(-1, 1, 1) + mean.view(-1, 1, 1)).aminmax())
     if not -1e-3 <= low <= high <= 1 + 1e-3:
-        remedy = "Give the image processor that made them: processing_class=..."
-        if processing_class is not None:
-            remedy = "They went through another image processor than the given one; give that."
+        remedy = "They went through another image processor than the given one; give that."
+        if processing_class is None:
+            remedy = "Give the image processor that made them: processing_class=..."
         raise ConfigError(
             f"The images' pixels run from {low:.3g} to {high:.3g}; adversaries are made of pixels in 0..1. {remedy}"
         )

@@ -107,9 +107,7 @@ class BatchStatisticsTrainer(UnlearningTrainer):
     def _follow(self, momentum: float | None = None) -> None:
         """Move the running statistics toward the mean over all kept ones of all processes; `momentum`: how far."""
         means = [torch.stack(kept).mean(0) for kept in self._statistics]  # (2, channels) each
-        flat = torch.cat([mean.flatten() for mean in means])
-        if self.reduce:
-            flat = self.reduce(flat) / self.args.world_size
+        flat = self.summed(torch.cat([mean.flatten() for mean in means])) / self.args.world_size
         for norm, part in zip(self._norms, flat.split([mean.numel() for mean in means]), strict=True):
             share = momentum or (0.1 if norm.momentum is None else norm.momentum)
             mean, variance = part.view(2, -1)

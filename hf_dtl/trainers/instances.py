@@ -13,6 +13,7 @@ from hf_dtl.errors import DataError
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.functional.collision import Reduce
 from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.loading import evaluating
 
 logger = logging.getLogger(__name__)
 
@@ -76,25 +77,21 @@ def read_instances(
 
 
 def _without_duplicates(found: Instances) -> Instances:
-    aims = found.images.labels if found.new_labels is None else found.new_labels
+    keys = [fingerprint([image]) for image in found.images.pixel_values]
+    if found.new_labels is not None:
+        renamed: dict[str, int] = {}
+        for key, row, aim in zip(keys, found.rows, found.new_labels.tolist(), strict=True):
+            if renamed.setdefault(key, aim) != aim:
+                raise DataError(
+                    f"Row {row} is the same image as another one, with another new label ({aim} and {renamed[key]}). "
+                    "Give it one."
+                )
     first: dict[tuple[str, int], int] = {}
-    renamed: dict[str, int] = {}
-    kept, dropped = torch.ones(len(found.rows), dtype=torch.bool), []
-    for position, (image, label, aim) in enumerate(
-        zip(found.images.pixel_values, found.images.labels.tolist(), aims.tolist(), strict=True)
-    ):
-        key = fingerprint([image])
-        if found.new_labels is not None and renamed.setdefault(key, aim) != aim:
-            raise DataError(
-                f"Row {found.rows[position]} is the same image as another one, with another new label ({aim} and "
-                f"{renamed[key]}). Give it one."
-            )
-        if first.setdefault((key, label), position) != position:
-            kept[position] = False
-            dropped.append(found.rows[position])
-    if dropped:
-        logger.warning("Counted once, because the same image comes before: %s.", shown(dropped))
-    return found.part(kept)
+    pairs = enumerate(zip(keys, found.images.labels.tolist(), strict=True))
+    again = torch.tensor([first.setdefault(pair, position) != position for position, pair in pairs])
+    if again.any():
+        logger.warning("Counted once, because the same image comes before: %s.", shown(found.part(again).rows))
+    return found.part(~again)
 
 
 def shown(rows) -> str:
@@ -127,12 +124,10 @@ def predict(
     Returns:
         (N,) int64 on the CPU.
     """
-    device, training = next(model.parameters()).device, model.training
-    index, processes = process
+    device, (index, processes) = next(model.parameters()).device, process
     named = torch.zeros(len(pixel_values), dtype=torch.int64, device=device)
-    model.eval()
-    for start in range(index * batch_size, len(named), processes * batch_size):
-        batch = slice(start, start + batch_size)
-        named[batch] = model(pixel_values[batch].to(device), task=task).argmax(-1)
-    model.train(training)
+    with evaluating(model):
+        for start in range(index * batch_size, len(named), processes * batch_size):
+            batch = slice(start, start + batch_size)
+            named[batch] = model(pixel_values[batch].to(device), task=task).argmax(-1)
     return (named if reduce is None else reduce(named)).cpu()

@@ -1,13 +1,14 @@
 """What trainers do with what they are given: decode the images, freeze what nothing uses, sum over processes."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from hf_dtl.data import load_images
@@ -54,6 +55,17 @@ def freeze_unused(model: MultiHeadClassifier, images: Dataset, outputs: Callable
         model.get_parameter(name).requires_grad_(False)
     if unused:
         logger.info("Frozen, because no trained task uses them: %s", ", ".join(unused))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; the mode is as it was afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:

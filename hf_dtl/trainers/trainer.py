@@ -56,6 +56,14 @@ class UnlearningTrainer(PublishingTrainer):
         ConfigError: options that contradict each other or the environment.
         ModelError: the model lacks a task.
         DivergedError: a loss or gradient became non-finite during `train()`.
+
+    Example:
+        trainer = GradientCollisionTrainer(
+            model=model, args=GradientCollisionConfig(output_dir="scrubbing"),
+            forget_dataset=source, retain_dataset=target, processing_class=processor,
+        )
+        trainer.train()
+        trainer.save_model("scrubbed")
     """
 
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
@@ -85,20 +93,14 @@ class UnlearningTrainer(PublishingTrainer):
         self.check_tasks(model, args)
         forget, retain = (items_of(d, model, processing_class) for d in (forget_dataset, retain_dataset))
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=args.streams(forget, retain),
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            **kwargs,
-        )
+        kwargs |= {"eval_dataset": eval_dataset, "processing_class": processing_class}
+        super().__init__(model=model, args=args, train_dataset=args.streams(forget, retain), **kwargs)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.prepare()
         if self.needs_double_backward:
             self.model.use_eager_attention()
         self._freeze()
-        self._pending: list[dict[str, Any]] = []
+        self._pending: list[Chunk] = []
         self._source_losses: dict[int, Tensor] = {}
         self._metrics: dict[str, list[Tensor]] = defaultdict(list)
 
@@ -220,6 +222,10 @@ class UnlearningTrainer(PublishingTrainer):
         """Sum of a tensor over all processes, None for one process."""
         return sum_over_processes if self.args.world_size > 1 else None
 
+    def summed(self, tensor: Tensor) -> Tensor:
+        """Sum of a tensor over all processes, in place."""
+        return tensor if self.reduce is None else self.reduce(tensor)
+
     @property
     def quiet(self) -> dict[str, bool]:
         """Arguments of a progress bar: none where the environment decides (TQDM_DISABLE)."""
@@ -257,9 +263,10 @@ class UnlearningTrainer(PublishingTrainer):
             self.accelerator.backward(loss)
             total = loss.detach()
             if not disposes:
-                self.stop_if_not_finite({"retention loss": self.reduce(total.clone()) if self.reduce else total})
+                self.stop_if_not_finite({"retention loss": self.summed(total.clone())})
         if disposes:
-            self._pending.append({"cell": inputs["cell"], **inputs["forget"]})
+            cells = [inputs["forget"][k] for k in ("pixel_values", "labels", "rows")] + [inputs["cell"].tolist()]
+            self._pending += map(self.chunk, *cells)
             if self.accelerator.sync_gradients:
                 total = total + self.args.forget_weight * self._dispose()
         return total
@@ -312,11 +319,9 @@ class UnlearningTrainer(PublishingTrainer):
     def augmented(self, images: Tensor, cells: Tensor) -> Tensor:
         """Retain images (cells, chunk, C, H, W) as one batch, each cell transformed by draws from its own seed."""
         args = self.args
-        transformed = []
-        for batch, cell in zip(images, cells.tolist(), strict=True):
-            generator = torch.Generator().manual_seed((args.seed * 1_000_003 + cell) ^ 0x5EED)
-            transformed.append(augment(batch, args.retain_augmentation, generator))
-        return torch.cat(transformed)
+        seeds = [(args.seed * 1_000_003 + cell) ^ 0x5EED for cell in cells.tolist()]
+        draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return torch.cat([augment(x, args.retain_augmentation, d) for x, d in zip(images, draws, strict=True)])
 
     def chunk(self, pixel_values: Tensor, labels: Tensor, rows: Tensor, cell: int) -> Chunk:
         """The forget images of a cell, with their seed."""
@@ -336,11 +341,7 @@ class UnlearningTrainer(PublishingTrainer):
     def _dispose(self) -> Tensor:
         """Add the bounded, weighted disposal gradient to the retention gradient."""
         self.before_disposal()
-        losses: list[Loss] = [
-            partial(self._seeded_loss, self.chunk(x, y, rows, int(cell)))
-            for batch in self._pending
-            for x, y, rows, cell in zip(*(batch[k] for k in ("pixel_values", "labels", "rows", "cell")), strict=True)
-        ]
+        losses: list[Loss] = [partial(self._seeded_loss, chunk) for chunk in self._pending]
         self._pending.clear()
         self._source_losses.clear()
         parameters = self.trained

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -26,30 +26,22 @@ def last_checkpoint(folder: Path) -> str | None:
     return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
-class StageProgress(TrainerCallback):
+class StageProgress(ProgressCallback):
     """One progress bar for a stage, with the last logged values, instead of a line for every log."""
 
     def __init__(self, name: str, show: Sequence[str] = ("loss",)):
+        super().__init__()
         self.name, self.show = name, show
-        self.bar: tqdm | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.current_step = state.global_step
         if state.is_world_process_zero:
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit="step")
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if self.bar is not None:
-            self.bar.update(1)
+            self.training_bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit="step")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.bar is not None and logs:
-            shown = {name: f"{logs[name]:.3g}" for name in self.show if name in logs}
-            if shown:
-                self.bar.set_postfix(shown)
-
-    def on_train_end(self, args, state, control, **kwargs):
-        if self.bar is not None:
-            self.bar.close()
+        shown = {name: f"{logs[name]:.3g}" for name in self.show if name in (logs or {})}
+        if shown and self.training_bar is not None:
+            self.training_bar.set_postfix(shown)
 
 
 def run_trainer(trainer: Trainer, work: Path, name: str, show: Sequence[str] = ("loss",)) -> None:
