@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from hf_dtl.methods.instancewise import AlreadyForgottenError
 from hf_dtl.trainers import UnlearningTrainer
 
 logger = logging.getLogger(__name__)
-
-_BATCH = 128
 
 
 class Served(NamedTuple):
@@ -86,10 +84,6 @@ def unlearn_in_sequence(
 
 @torch.no_grad()
 def _accuracy(model: PreTrainedModel, images: Dataset) -> float:
-    device, count, right = next(model.parameters()).device, len(images), 0  # type: ignore[arg-type]
-    for start in range(0, count, _BATCH):
-        items = [images[i] for i in range(start, min(start + _BATCH, count))]
-        pixels = torch.stack([item["pixel_values"] for item in items]).to(device)
-        labels = torch.tensor([int(item["labels"]) for item in items], device=device)
-        right += int((model(pixel_values=pixels).logits.argmax(-1) == labels).sum())
-    return right / count
+    device, batches = next(model.parameters()).device, DataLoader(images, batch_size=128)
+    named = [model(pixel_values=b["pixel_values"].to(device)).logits.argmax(-1).cpu() == b["labels"] for b in batches]
+    return int(torch.cat(named).sum()) / len(images)  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ class RetainedGradientsTrainer(PairTrainer):
             rows[place : place + each] = self.rows(parameters, gradients)
         self._retained.clear()
         self.train_mode(self.model)
-        return self.summed(rows)
+        return self.share.summed(rows)
 
     def _image_gradients(
         self, parameters: Sequence[Tensor], images: Tensor, labels: Tensor, taught: Outputs

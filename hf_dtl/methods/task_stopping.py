@@ -77,5 +77,5 @@ def task_scores(trainer: PairTrainer, pairs: PairSet, model: torch.nn.Module) ->
                 right = found.argmax(-1) == true if scale is None else 1 - ((found[:, 0] - true) / scale).square()
                 known = ~true.isnan()
                 sums[:, column] += torch.stack([right.double()[known].sum(), known.double().sum()])
-    sums = trainer.summed(sums)
+    sums = trainer.share.summed(sums)
     return {t: (total / n).item() for t, total, n in zip(trainer.tasks, *sums, strict=True) if n}

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 from hf_dtl.data import ImageTensors
 from hf_dtl.errors import DataError
 from hf_dtl.fingerprint import fingerprint
-from hf_dtl.functional.collision import Reduce
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.loading import evaluating
+from hf_dtl.trainers.shares import ALONE, Share
 
 logger = logging.getLogger(__name__)
 
@@ -103,13 +103,7 @@ def shown(rows) -> str:
 
 @torch.no_grad()
 def predict(
-    model: MultiHeadClassifier,
-    pixel_values: Tensor,
-    task: str,
-    *,
-    process: tuple[int, int] = (0, 1),
-    reduce: Reduce | None = None,
-    batch_size: int = 128,
+    model: MultiHeadClassifier, pixel_values: Tensor, task: str, *, share: Share = ALONE, batch_size: int = 128
 ) -> Tensor:
     """What a model names images, in evaluation mode; each process looks at a share, and all get the same answer.
 
@@ -117,17 +111,16 @@ def predict(
         model: on the device to use; its mode is left as it was.
         pixel_values: (N, channels, height, width), on any device.
         task: whose head names them.
-        process: index and number of processes.
-        reduce: sum over processes; None for one.
+        share: of this process.
         batch_size: at once.
 
     Returns:
         (N,) int64 on the CPU.
     """
-    device, (index, processes) = next(model.parameters()).device, process
+    device = next(model.parameters()).device
     named = torch.zeros(len(pixel_values), dtype=torch.int64, device=device)
     with evaluating(model):
-        for start in range(index * batch_size, len(named), processes * batch_size):
+        for start in range(share.index * batch_size, len(named), share.processes * batch_size):
             batch = slice(start, start + batch_size)
             named[batch] = model(pixel_values[batch].to(device), task=task).argmax(-1)
-    return (named if reduce is None else reduce(named)).cpu()
+    return share.summed(named).cpu()

@@ -67,14 +67,7 @@ class ProjectingTrainer(UnlearningTrainer):
             ConfigError: the inputs are not finite.
         """
         with refused():
-            return collect_subspace(
-                self.model,
-                images,
-                self.retain_task,
-                process=(self.args.process_index, self.args.world_size),
-                reduce=self.reduce,
-                progress=not self.args.disable_tqdm,
-            )
+            return collect_subspace(self.model, images, self.retain_task, share=self.share)
 
     def retained_moments(self, file: str | None) -> GradientSubspace:
         """Moments on the retained images: from a file on all training data, less those of the forget images; or new.

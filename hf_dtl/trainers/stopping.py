@@ -132,4 +132,4 @@ def accuracy(trainer: UnlearningTrainer, model: torch.nn.Module, images: Dataset
         for start in range(0, len(mine), batch_size):
             pixels, labels = trainer.loaded(images, mine[start : start + batch_size])
             right += (model(pixels, task=trainer.retain_task).argmax(-1) == labels).sum()
-    return trainer.summed(right).item() / len(images)  # type: ignore[arg-type]
+    return trainer.share.summed(right).item() / len(images)  # type: ignore[arg-type]

@@ -1,6 +1,5 @@
 """Gradient subspaces of a model on a data set: collected over all processes, and kept beside the model for later."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -11,8 +10,8 @@ from tqdm import tqdm
 from hf_dtl.errors import ConfigError
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.functional import GradientSubspace
-from hf_dtl.functional.collision import Reduce
 from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.shares import ALONE, Share
 
 LAYER_INPUTS = "layer_inputs.safetensors"
 """File name of moments beside a model."""
@@ -24,9 +23,7 @@ def collect_subspace(
     task: str,
     *,
     batch_size: int = 64,
-    process: tuple[int, int] = (0, 1),
-    reduce: Reduce | None = None,
-    progress: bool = True,
+    share: Share = ALONE,
 ) -> GradientSubspace:
     """Stream a data set once through a model, each process a share of it, and keep the moments of its layers' inputs.
 
@@ -35,23 +32,17 @@ def collect_subspace(
         images: items {"pixel_values"}, transformed as they will be for a later forget request.
         task: whose head takes part.
         batch_size: images at once.
-        process: index and number of processes.
-        reduce: sum over processes.
-        progress: show a bar.
+        share: of this process.
     """
     device = next(model.parameters()).device
-    index, processes = process
-    mine = range(index, len(images), processes)  # type: ignore[arg-type]
+    mine = range(share.index, len(images), share.processes)  # type: ignore[arg-type]
 
-    def batches() -> Iterator[Tensor]:
-        starts = range(0, len(mine), batch_size)
-        quiet = {"disable": True} if not progress or index else {}  # else the environment decides (TQDM_DISABLE)
-        for start in tqdm(starts, desc="layer inputs", unit="batch", **quiet):
-            yield torch.stack([images[i]["pixel_values"] for i in mine[start : start + batch_size]])
+    def forward(start: int) -> Tensor:
+        batch = torch.stack([images[i]["pixel_values"] for i in mine[start : start + batch_size]])
+        return model(batch.to(device), task=task)
 
-    return GradientSubspace.collect(
-        model, batches(), forward=lambda batch: model(batch.to(device), task=task), reduce=reduce
-    )
+    starts = tqdm(range(0, len(mine), batch_size), desc="layer inputs", unit="batch", **share.quiet)
+    return GradientSubspace.collect(model, starts, forward=forward, reduce=share.reduce)
 
 
 def fingerprints(model: MultiHeadClassifier, task: str, processing_class) -> dict[str, str]:

@@ -21,9 +21,10 @@ from hf_dtl.functional.collision import Loss
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.chunks import Chunk, Disposal
 from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.loading import freeze_unused, items_of, sum_over_processes
+from hf_dtl.trainers.loading import freeze_unused, items_of
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.saving import PublishingTrainer
+from hf_dtl.trainers.shares import Share
 from hf_dtl.trainers.streams import CellSampler, PairedStreams
 
 _BATCH = 64
@@ -218,18 +219,14 @@ class UnlearningTrainer(PublishingTrainer):
     # One step -------------------------------------------------------------------------------------------------
 
     @property
-    def reduce(self):
-        """Sum of a tensor over all processes, None for one process."""
-        return sum_over_processes if self.args.world_size > 1 else None
-
-    def summed(self, tensor: Tensor) -> Tensor:
-        """Sum of a tensor over all processes, in place."""
-        return tensor if self.reduce is None else self.reduce(tensor)
+    def share(self) -> Share:
+        """This process's of a pass over data besides the training."""
+        return Share(self.args.process_index, self.args.world_size, not self.args.disable_tqdm)
 
     @property
-    def quiet(self) -> dict[str, bool]:
-        """Arguments of a progress bar: none where the environment decides (TQDM_DISABLE)."""
-        return {"disable": True} if self.args.disable_tqdm or self.args.process_index else {}
+    def reduce(self):
+        """Sum of a tensor over all processes, None for one process."""
+        return self.share.reduce
 
     def loaded(self, images: Dataset, rows: Iterable[int]) -> tuple[Tensor, Tensor]:
         """Some images of a data set and their labels on the device, for a pass besides the training."""
@@ -249,7 +246,7 @@ class UnlearningTrainer(PublishingTrainer):
         """
         args, count = self.args, len(images)  # type: ignore[arg-type]
         mine = (range(count) if rows is None else rows)[args.process_index :: args.world_size]
-        for start in tqdm(range(0, len(mine), _BATCH), desc=what, unit="batch", **self.quiet):
+        for start in tqdm(range(0, len(mine), _BATCH), desc=what, unit="batch", **self.share.quiet):
             yield self.loaded(images, mine[start : start + _BATCH])
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
@@ -263,7 +260,7 @@ class UnlearningTrainer(PublishingTrainer):
             self.accelerator.backward(loss)
             total = loss.detach()
             if not disposes:
-                self.stop_if_not_finite({"retention loss": self.summed(total.clone())})
+                self.stop_if_not_finite({"retention loss": self.share.summed(total.clone())})
         if disposes:
             cells = [inputs["forget"][k] for k in ("pixel_values", "labels", "rows")] + [inputs["cell"].tolist()]
             self._pending += map(self.chunk, *cells)

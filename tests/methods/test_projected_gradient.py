@@ -94,7 +94,7 @@ def test_forgets_a_class_and_keeps_the_others_without_their_images(tmp_path):
     made.save_subspace(file)  # on all training images, of the model as it is
     t = ProjectedGradientTrainer(copy.deepcopy(model), config("b", subspace_file=file), forget, **common)
     assert t.subspace.images == len(keep.labels)
-    wanted = collect_subspace(t.model, keep, "target", progress=False)
+    wanted = collect_subspace(t.model, keep, "target")
     for name, moment in wanted.moments.items():
         error = (t.subspace.moments[name] - moment).norm() / moment.norm()
         assert error < 1e-5, name
