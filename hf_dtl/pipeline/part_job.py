@@ -22,9 +22,9 @@ from hf_dtl.scenarios.part import MEASURED_ON, Part, rows_of_the_head
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.learning_rates import TRAIN
+from hf_dtl.trainers.projection import collect_subspace, fingerprints, load_subspace
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.shares import Share
-from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
 
 LAYER_INPUTS = "layer_inputs.safetensors"
 

@@ -15,9 +15,9 @@ from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.functional import targeted_l2_pgd, wrong_labels
 from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.projection import fingerprints
 from hf_dtl.trainers.saving import write_whole
 from hf_dtl.trainers.shares import ALONE, Share
-from hf_dtl.trainers.subspaces import fingerprints
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def make_adversaries(
     except ValueError as error:
         raise ConfigError(f"{error} Use a model with more classes.") from None
     batches = list(torch.arange(len(origin)).split(_BATCH))
-    found, path = None, None
+    found = path = None
     if folder is not None and share.index == 0:
         options = {"examples": examples, "epsilon": epsilon, "step_size": step_size, "steps": steps, "seed": seed}
         own = fingerprints(model, task, processing_class)

@@ -19,7 +19,7 @@ def write_whole(tensors: dict[str, Tensor], path: Path, **metadata: str) -> None
     """Write a safetensors file, and its folder; an interruption leaves what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.partial")
-    save_file(tensors, new, metadata)
+    save_file(tensors, new, metadata or None)
     new.replace(path)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback
 
@@ -75,7 +76,11 @@ class StopWhenForgotten(TrainerCallback):
             control.should_training_stop = True
         elif self.best is None or (forget, -held_out) < (self.best[0], -self.best[1]):
             self.best = (forget, held_out)
-            self._keep(model, state.global_step)
+            if args.should_save:
+                weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+                about = {"forget": forget, "held_out": held_out, "step": state.global_step}
+                write_whole(weights, self._path, about=json.dumps(about))
+            trainer.accelerator.wait_for_everyone()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.rule == "validation_accuracy":
@@ -89,8 +94,7 @@ class StopWhenForgotten(TrainerCallback):
             )  # fmt: skip
             weights = dict(self.trainer.teacher.named_parameters())
         else:
-            with safe_open(self._path, "pt") as file:
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = load_file(self._path)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in weights and parameter.requires_grad:
@@ -99,14 +103,6 @@ class StopWhenForgotten(TrainerCallback):
     @property
     def _path(self) -> Path:
         return Path(self.trainer.args.output_dir) / _FILE
-
-    def _keep(self, model: torch.nn.Module, step: int) -> None:
-        trainer = self.trainer
-        if trainer.args.should_save:
-            weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
-            about = {"forget": self.best[0], "held_out": self.best[1], "step": step}
-            write_whole(weights, self._path, about=json.dumps(about))
-        trainer.accelerator.wait_for_everyone()
 
 
 def drawn(images: Dataset, most: int) -> Dataset:

@@ -25,7 +25,7 @@ from hf_dtl.trainers.loading import freeze_unused, items_of
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.saving import PublishingTrainer
 from hf_dtl.trainers.shares import Share
-from hf_dtl.trainers.streams import CellSampler, PairedStreams
+from hf_dtl.trainers.streams import CellSampler
 
 _BATCH = 64
 
@@ -201,18 +201,14 @@ class UnlearningTrainer(PublishingTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Cells in the order of `PairedStreams`, a process's share of each step."""
-        streams: PairedStreams = self.train_dataset
+        args, streams = self.args, self.train_dataset
+        given = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
         loader = DataLoader(
             streams,
-            batch_size=self.args.cells_per_batch,
+            batch_size=args.cells_per_batch,
             sampler=CellSampler(streams, lambda: self.state.global_step // streams.steps_per_epoch),
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            worker_init_fn=partial(
-                seed_worker, num_workers=self.args.dataloader_num_workers, rank=self.args.process_index
-            ),
+            **{name: getattr(args, f"dataloader_{name}") for name in given},
+            worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
         )
         return self.accelerator.prepare(loader)
 

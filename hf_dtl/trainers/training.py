@@ -9,9 +9,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -119,14 +119,6 @@ def fine_tune(
 
 
 @torch.no_grad()
-def _features(model: MultiHeadClassifier, images: Dataset, limit: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    chosen = np.random.default_rng(0).permutation(len(images))[:limit]  # type: ignore[arg-type]
-    loader = DataLoader(torch.utils.data.Subset(images, chosen.tolist()), batch_size=256)
-    model = model.eval().to(device)
-    batches = [(model.features(b["pixel_values"].to(device)).float().cpu(), b["labels"]) for b in loader]
-    return torch.cat([f for f, _ in batches]), torch.cat([y for _, y in batches])
-
-
 def fit_head(
     model: MultiHeadClassifier, task: str, images: Dataset, *, device: torch.device, limit: int = 20_000
 ) -> None:
@@ -142,14 +134,17 @@ def fit_head(
         device: where the features are computed.
         limit: at most so many images are used, drawn with a fixed seed.
     """
-    features, labels = _features(model, images, limit, device)
+    model.eval().to(device)
+    chosen = np.random.default_rng(0).permutation(len(images))[:limit]  # type: ignore[arg-type]
+    loader = DataLoader(Subset(images, chosen.tolist()), batch_size=256)
+    batches = [(model.features(b["pixel_values"].to(device)).float().cpu(), b["labels"]) for b in loader]
+    features, labels = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
     scaler, regression = StandardScaler(), LogisticRegression(max_iter=1000)
-    make_pipeline(scaler, regression).fit(features.double().numpy(), labels.numpy())
+    make_pipeline(scaler, regression).fit(features.astype(float), labels)
     weight, bias = regression.coef_ / scaler.scale_, regression.intercept_
     bias = bias - weight @ scaler.mean_
     if len(weight) == 1:  # two classes: scikit-learn gives the logit of the second
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     head = model.heads[task]
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
+    head.weight.copy_(torch.from_numpy(weight))
+    head.bias.copy_(torch.from_numpy(bias))

@@ -15,7 +15,7 @@ from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import bounded_forgetting
 from hf_dtl.methods import ProjectedGradientConfig, ProjectedGradientTrainer
-from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
+from hf_dtl.trainers.projection import collect_subspace, fingerprints, load_subspace
 
 PGU = (ProjectedGradientConfig, ProjectedGradientTrainer)
 
