@@ -70,11 +70,8 @@ def unlearn_in_sequence(
             present, device, steps = serving.export(), serving.args.device, serving.state.global_step
         accuracy = [_accuracy(present.to(device), earlier) for earlier in requests[: number + 1]]
         present = present.cpu()
-        back = sum(
-            round((now - then) * len(earlier))  # type: ignore[arg-type]
-            for now, then, earlier in zip(accuracy, before, requests, strict=False)
-            if now > then
-        )
+        risen = [max(0.0, now - then) for now, then in zip(accuracy, before, strict=False)]
+        back = sum(round(share * len(earlier)) for share, earlier in zip(risen, requests, strict=False))  # type: ignore[arg-type]
         if back:
             kept = "" if cumulative else " With cumulative=True they stay in each request."
             logger.warning("Request %d brought back %d image(s) of earlier ones.%s", number + 1, back, kept)

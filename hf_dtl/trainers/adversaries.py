@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -146,8 +146,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            found = file.get_tensor("pixel_values")
+        found = load_file(path)["pixel_values"]
         if found.shape == shape and found.dtype == torch.float32 and bool(torch.isfinite(found).all()):
             return found
         reason = f"it holds {found.dtype} {tuple(found.shape)}"
