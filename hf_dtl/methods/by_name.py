@@ -68,9 +68,7 @@ def parse_method(text: str) -> MethodChoice:
                 f"{', '.join(own_fields(config_class))}, or any of transformers.TrainingArguments."
             )
         if key == "output_dir":
-            raise ConfigError(
-                f"{name}:output_dir cannot be set: a method writes to its own folder of the run's output."
-            )
+            raise ConfigError(f"{name}:output_dir cannot be set: a method writes to its own folder of the output.")
         options[key] = _value(name, fields[key], value)
     return MethodChoice(name, text.strip(), options)
 
@@ -102,11 +100,9 @@ def _value(name: str, field: dataclasses.Field, text: str) -> Any:
 def parse_methods(text: str) -> list[MethodChoice]:
     """Read a comma-separated list of methods, as `parse_method` reads each; each may be named once."""
     choices = [parse_method(part) for part in text.split(",") if part.strip()]
-    texts = [choice.text for choice in choices]
-    if not choices or len(set(texts)) < len(texts):
-        raise ConfigError(
-            f"--methods {text!r} must name one or several different methods: {', '.join(method_names())}."
-        )
+    if not choices or len({choice.text for choice in choices}) < len(choices):
+        known = ", ".join(method_names())
+        raise ConfigError(f"--methods {text!r} must name one or several different methods: {known}.")
     return choices
 
 
@@ -121,8 +117,8 @@ def with_goal(text: str, goal: str) -> str:
         'instancewise:epsilon=2:goal=relabel,salun'
     """
     choices = parse_methods(text)
-    if not any("goal" in own_fields(choice.config_class) for choice in choices):
-        having = ", ".join(name for name in method_names() if "goal" in own_fields(find_method(name).config_class))
-        raise ConfigError(f"--goal {goal} is for methods that have goals: {having}. Leave it out for {text!r}.")
-    takes = [c for c in choices if "goal" in own_fields(c.config_class) and "goal" not in c.options]
-    return ",".join(f"{c.text}:goal={goal}" if c in takes else c.text for c in choices)
+    having = [choice for choice in choices if "goal" in own_fields(choice.config_class)]
+    if not having:
+        names = ", ".join(name for name in method_names() if "goal" in own_fields(find_method(name).config_class))
+        raise ConfigError(f"--goal {goal} is for methods that have goals: {names}. Leave it out for {text!r}.")
+    return ",".join(f"{c.text}:goal={goal}" if c in having and "goal" not in c.options else c.text for c in choices)

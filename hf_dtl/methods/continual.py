@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from hf_dtl.methods.instancewise import AlreadyForgottenError
 from hf_dtl.trainers import UnlearningTrainer
 
 logger = logging.getLogger(__name__)
-
-_BATCH = 128
 
 
 class Served(NamedTuple):
@@ -72,11 +70,8 @@ def unlearn_in_sequence(
             present, device, steps = serving.export(), serving.args.device, serving.state.global_step
         accuracy = [_accuracy(present.to(device), earlier) for earlier in requests[: number + 1]]
         present = present.cpu()
-        back = sum(
-            round((now - then) * len(earlier))  # type: ignore[arg-type]
-            for now, then, earlier in zip(accuracy, before, requests, strict=False)
-            if now > then
-        )
+        risen = [max(0.0, now - then) for now, then in zip(accuracy, before, strict=False)]
+        back = sum(round(share * len(earlier)) for share, earlier in zip(risen, requests, strict=False))  # type: ignore[arg-type]
         if back:
             kept = "" if cumulative else " With cumulative=True they stay in each request."
             logger.warning("Request %d brought back %d image(s) of earlier ones.%s", number + 1, back, kept)
@@ -86,10 +81,6 @@ def unlearn_in_sequence(
 
 @torch.no_grad()
 def _accuracy(model: PreTrainedModel, images: Dataset) -> float:
-    device, count, right = next(model.parameters()).device, len(images), 0  # type: ignore[arg-type]
-    for start in range(0, count, _BATCH):
-        items = [images[i] for i in range(start, min(start + _BATCH, count))]
-        pixels = torch.stack([item["pixel_values"] for item in items]).to(device)
-        labels = torch.tensor([int(item["labels"]) for item in items], device=device)
-        right += int((model(pixel_values=pixels).logits.argmax(-1) == labels).sum())
-    return right / count
+    device, batches = next(model.parameters()).device, DataLoader(images, batch_size=128)
+    named = [model(pixel_values=b["pixel_values"].to(device)).logits.argmax(-1).cpu() == b["labels"] for b in batches]
+    return int(torch.cat(named).sum()) / len(images)  # type: ignore[arg-type]

@@ -32,12 +32,6 @@ class FeatureEraserTrainer(ProbedTrainer):
     """Minimise L_retain + forget_weight * CE(probes, uniform), the mean over probes; logs the probes' accuracy.
 
     The value is at least log(C), reached when no probe tells any class from another.
-
-    Example:
-        trainer = FeatureEraserTrainer(
-            model=model, args=FeatureEraserConfig(output_dir="scrubbing"),
-            forget_dataset=source, retain_dataset=target, processing_class=processor,
-        )
     """
 
     config_class = FeatureEraserConfig

@@ -7,7 +7,7 @@ heads other than "frozen", `collide` and `noise` are this project's.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import compress
 from typing import Literal
 
 import torch
@@ -18,7 +18,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import calibrate_step, gradient_collision
 from hf_dtl.functional.collision import Loss
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers import Chunk, Disposal, ProbeConfig, ProbedTrainer, option
+from hf_dtl.trainers import Disposal, ProbeConfig, ProbedTrainer, option
 
 logger = logging.getLogger(__name__)
 
@@ -72,16 +72,7 @@ class GradientCollisionConfig(ProbeConfig):
 
 @register_method("gradient_collision")
 class GradientCollisionTrainer(ProbedTrainer):
-    """Minimise L_retain + forget_weight * L_GC; logs the collision's value, cosine and norms apart.
-
-    Example:
-        trainer = GradientCollisionTrainer(
-            model=model, args=GradientCollisionConfig(output_dir="scrubbing"),
-            forget_dataset=source, retain_dataset=target, processing_class=processor,
-        )
-        trainer.train()
-        trainer.save_model("scrubbed")
-    """
+    """Minimise L_retain + forget_weight * L_GC; logs the collision's value, cosine and norms apart."""
 
     config_class = GradientCollisionConfig
 
@@ -90,7 +81,7 @@ class GradientCollisionTrainer(ProbedTrainer):
         self.collided = self._collided(self.trained)
         self.step = self.args.finite_difference_step
         if self.args.create == "finite_difference" and self.step is None:
-            self.step = self._calibrate([p for p, c in zip(self.trained, self.collided, strict=True) if c])
+            self.step = self._calibrate(list(compress(self.trained, self.collided)))
 
     def _collided(self, parameters: Sequence[Tensor]) -> list[bool]:
         """Which parameters collide; the middle depth is found by its gradients, whatever the architecture."""
@@ -105,8 +96,13 @@ class GradientCollisionTrainer(ProbedTrainer):
         chunk = self.chunk(**self._prepare_inputs(self.train_dataset[0]["forget"]), cell=0)
         if self.probed:
             self.refresh_probes()
+
+        def loss() -> Tensor:
+            with self.accelerator.autocast():
+                return self.chunk_loss(chunk)[0]
+
         with torch.random.fork_rng(devices=[]):
-            step, error = calibrate_step(partial(self._calibration_loss, chunk), parameters)
+            step, error = calibrate_step(loss, parameters)
         logger.info("Finite difference: relative step %.1e, relative error about %.1e", step, error)
         if not error < 0.1:
             logger.warning(
@@ -115,10 +111,6 @@ class GradientCollisionTrainer(ProbedTrainer):
                 100 * error,
             )
         return step
-
-    def _calibration_loss(self, chunk: Chunk) -> Tensor:
-        with self.accelerator.autocast():
-            return self.chunk_loss(chunk)[0]
 
     @property
     def needs_double_backward(self) -> bool:
@@ -138,7 +130,7 @@ class GradientCollisionTrainer(ProbedTrainer):
         will_log = (self.state.global_step + 1) % max(1, self.state.logging_steps or 1) == 0
         result = gradient_collision(
             losses,
-            [p for p, c in zip(parameters, self.collided, strict=True) if c],
+            list(compress(parameters, self.collided)),
             normalize=self.args.normalize,
             reduce=self.reduce,
             create=self.args.create,
@@ -148,12 +140,9 @@ class GradientCollisionTrainer(ProbedTrainer):
         metrics = {"mean_cosine": result.mean_cosine, "mean_gradient_norm": result.mean_norm}
         if self.args.create == "finite_difference":
             metrics["finite_difference_error"] = result.error
-        gradients = iter(self._noisy(result.gradients))
-        return Disposal(
-            result.value,
-            [next(gradients) if c else torch.zeros_like(p) for p, c in zip(parameters, self.collided, strict=True)],
-            metrics,
-        )
+        found = iter(self._noisy(result.gradients))
+        gradients = [next(found) if c else torch.zeros_like(p) for p, c in zip(parameters, self.collided, strict=True)]
+        return Disposal(result.value, gradients, metrics)
 
     def _noisy(self, gradients: list[Tensor]) -> list[Tensor]:
         """Add noise of the expected norm `noise` * |gradients|, drawn by the seed and the step on every process."""

@@ -31,7 +31,8 @@ from hf_dtl.trainers import Chunk, ProjectingTrainer, Request, UnlearningConfig
 from hf_dtl.trainers.adversaries import make_adversaries
 from hf_dtl.trainers.collages import Collages
 from hf_dtl.trainers.instances import Instances, predict, read_instances, shown
-from hf_dtl.trainers.loading import items_of, sum_over_processes
+from hf_dtl.trainers.loading import items_of
+from hf_dtl.trainers.shares import Share
 
 logger = logging.getLogger(__name__)
 
@@ -109,15 +110,12 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
             )
         self.check_tasks(model, args)
         model.to(args.device)
-        processes: dict[str, Any] = {
-            "process": (args.process_index, args.world_size),
-            "reduce": sum_over_processes if args.world_size > 1 else None,
-        }
+        share = Share(args.process_index, args.world_size, not args.disable_tqdm)
         classes = model.heads[self.retain_task].out_features
         _check_goal(args, classes, new_labels)
         images = items_of(forget_dataset, model, processing_class)
         found = read_instances(images, classes, new_labels=new_labels, rows=rows)
-        named = predict(model, found.images.pixel_values, self.retain_task, **processes)
+        named = predict(model, found.images.pixel_values, self.retain_task, share=share)
         skip = _forgotten(found, named, keep=args.strategy == "collages")
         self.instances, self.skipped = found.part(~skip), found.part(skip)
         self.aims = _aims(self.instances, named[~skip], args, classes)
@@ -128,7 +126,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
             retain = make_adversaries(
                 model, self.instances.images, self.retain_task, processing_class=processing_class,
                 examples=args.examples, epsilon=args.epsilon, step_size=args.step_size, steps=args.attack_steps,
-                seed=args.seed, folder=args.adversaries_folder, progress=not args.disable_tqdm, **processes,
+                seed=args.seed, folder=args.adversaries_folder, share=share,
             )  # fmt: skip
         super().__init__(model, args, self.instances.images, retain, processing_class=processing_class, **kwargs)
         if args.importance:
@@ -144,8 +142,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
             images = self.train_dataset.retain
             if isinstance(images, Collages):  # enough to know their span by
                 images = Subset(images, range(min(_SPAN, len(images))))
-            subspace = self.collect(images)
-            self.protect(subspace, self.args.criterion, self.args.threshold)
+            self.protect(self.collect(images), self.args.criterion, self.args.threshold)
 
     def _importance(self) -> list[Tensor]:
         """Omega of the trained parameters at the given weights, the same on every process."""
@@ -197,8 +194,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
 
     def _named(self, instances: Instances) -> Tensor:
         model = self.accelerator.unwrap_model(self.model)
-        process = (self.args.process_index, self.args.world_size)
-        return predict(model, instances.images.pixel_values, self.retain_task, process=process, reduce=self.reduce)
+        return predict(model, instances.images.pixel_values, self.retain_task, share=self.share)
 
     def warn_of_the_remembered(self) -> None:
         """Name what training did not make the model forget, and what it brought back."""

@@ -188,33 +188,18 @@ class _SalUn(MultiTaskUnlearningTrainer, SalUnTrainer, PairTrainer):
         return wrong
 
 
-class _FineTune(MultiTaskUnlearningTrainer, FineTuneTrainer, PairTrainer):
-    pass
-
-
-class _NegGradPlus(MultiTaskUnlearningTrainer, NegGradPlusTrainer, PairTrainer):
-    pass
-
-
-class _Scrub(MultiTaskUnlearningTrainer, ScrubTrainer, PairTrainer):
-    pass
-
-
-class _PCGrad(MultiTaskUnlearningTrainer, NegGradPlusTrainer, GradientSurgeryTrainer):
-    pass
-
-
-class _OrthoGrad(MultiTaskUnlearningTrainer, NegGradPlusTrainer, RetainedGradientsTrainer):
-    pass
+def _of_pairs(method: type[UnlearningTrainer], pairs: type[PairTrainer] = PairTrainer) -> Any:
+    """A method of one task as it is, on pairs."""
+    return type(f"_{method.__name__}", (MultiTaskUnlearningTrainer, method, pairs), {})
 
 
 STRATEGIES: dict[Strategy, type[MultiTaskUnlearningTrainer]] = {
     "interference_aware": _InterferenceAware,
     "retrain": _Retrain,
-    "fine_tune": _FineTune,
-    "neg_grad_plus": _NegGradPlus,
-    "scrub": _Scrub,
+    "fine_tune": _of_pairs(FineTuneTrainer),
+    "neg_grad_plus": _of_pairs(NegGradPlusTrainer),
+    "scrub": _of_pairs(ScrubTrainer),
     "salun": _SalUn,
-    "pcgrad": _PCGrad,
-    "orthograd": _OrthoGrad,
+    "pcgrad": _of_pairs(NegGradPlusTrainer, GradientSurgeryTrainer),
+    "orthograd": _of_pairs(NegGradPlusTrainer, RetainedGradientsTrainer),
 }

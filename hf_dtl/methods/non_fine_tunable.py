@@ -6,6 +6,7 @@ ordinary training on the original task. A **reconstruction**: first-order gradie
 descent as the attacker, and the retention that all methods share.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -49,8 +50,7 @@ class NonFineTunableConfig(UnlearningConfig):
         if self.chunk_size < 2:
             raise ConfigError(
                 f"A simulated attack needs images to train and to test on: chunks of {self.chunk_size} image are too "
-                f"small. Raise per_device_train_batch_size ({self.per_device_train_batch_size}) or lower num_chunks "
-                f"({self.num_chunks})."
+                f"small. {self.larger_chunks}"
             )
         if self.activation_checkpointing:
             raise ConfigError(
@@ -74,12 +74,10 @@ class NonFineTunableTrainer(UnlearningTrainer):
         pixel_values, labels = chunk.pixel_values, chunk.labels
         with torch.no_grad():
             logged = self.model(pixel_values, task=self.forget_task)
-        names, weights = zip(
-            *((n, p) for n, p in self.model.backbone.named_parameters() if p.requires_grad), strict=True
-        )
+        backbone = {n: p for n, p in self.model.backbone.named_parameters() if p.requires_grad}
         head = nn.init.xavier_uniform_(torch.empty(logged.shape[-1], self.model.num_features))
-        start = [*weights, head.to(logged.device), torch.zeros(len(head), device=logged.device)]
-        logits = partial(self._logits, names)
+        start = [*backbone.values(), head.to(logged.device), torch.zeros(len(head), device=logged.device)]
+        logits = partial(self._logits, backbone)
         order = labels.argsort(stable=True)
         support, query = order[::2], order[1::2]
         adapted = simulate_fine_tuning(
@@ -94,7 +92,7 @@ class NonFineTunableTrainer(UnlearningTrainer):
             return uniform_fooling(reached), logged
         return inverse_cross_entropy(reached, labels[query]), logged
 
-    def _logits(self, names: tuple[str, ...], weights: list[Tensor], images: Tensor) -> Tensor:
+    def _logits(self, names: Iterable[str], weights: list[Tensor], images: Tensor) -> Tensor:
         """The attacker's logits: the backbone with other weights, then the last two of them as a linear head."""
         *backbone, head, bias = weights
         with self.accelerator.autocast():

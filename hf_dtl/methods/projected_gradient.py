@@ -30,7 +30,7 @@ from hf_dtl.trainers import (
     UnlearningConfig,
     option,
 )
-from hf_dtl.trainers.subspaces import LAYER_INPUTS, fingerprints
+from hf_dtl.trainers.projection import LAYER_INPUTS, fingerprints
 
 
 @dataclass
@@ -122,13 +122,11 @@ class ProjectedGradientTrainer(ProjectingTrainer):
         shown = forget_dataset if retain_dataset is None else retain_dataset
         super().__init__(model, args, forget_dataset, shown, **kwargs)
         if args.stop != "steps":
-            self.add_callback(
-                StopWhenForgotten(self, args.stop, args.retain_margin, args.check_every, args.check_images)
-            )
+            rule = (args.stop, args.retain_margin, args.check_every, args.check_images)
+            self.add_callback(StopWhenForgotten(self, *rule))
 
     def prepare(self) -> None:
-        args = self.args
-        given = self._subspace
+        args, given = self.args, self._subspace
         self.subspace = self.retained_moments(args.subspace_file) if given is None else given
         self.protect(self.subspace, args.criterion, args.threshold)
 

@@ -10,7 +10,7 @@ import difflib
 import importlib
 from collections.abc import Callable, Iterator
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -86,10 +86,9 @@ def find_method(name: str) -> "type[UnlearningTrainer]":
     if name in _own_methods():
         module, trainer = _own_methods()[name]
         return getattr(importlib.import_module(module), trainer)
-    return _registered.get(name) or _load(name, [point for point in entry_points(group=GROUP) if point.name == name])
-
-
-def _load(name: str, points: list[EntryPoint]) -> "type[UnlearningTrainer]":
+    if name in _registered:
+        return _registered[name]
+    points = [point for point in entry_points(group=GROUP) if point.name == name]
     if not points:
         near = difflib.get_close_matches(name, method_names(), n=1)
         meant = f" Did you mean {near[0]!r}?" if near else ""

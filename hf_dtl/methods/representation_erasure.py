@@ -41,9 +41,8 @@ class RepresentationErasureConfig(StartOptions, BatchStatisticsConfig):
         super().__post_init__()
         if self.chunk_size < 8:
             raise ConfigError(
-                f"A chunk of {self.chunk_size} images is too small to fit a probe to; it needs at least 8. Raise "
-                f"per_device_train_batch_size ({self.per_device_train_batch_size}) or lower num_chunks "
-                f"({self.num_chunks})."
+                f"A chunk of {self.chunk_size} images is too small to fit a probe to; it needs at least 8. "
+                f"{self.larger_chunks}"
             )
 
 

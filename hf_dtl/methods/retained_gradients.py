@@ -42,7 +42,7 @@ class RetainedGradientsTrainer(PairTrainer):
         if self.args.turns is None:
             self._retained.clear()
             return Disposal(value, gradients, {})
-        retain, forget = self._retain_rows(parameters), self.flat(parameters, [g[None] for g in gradients])[0]
+        retain, forget = self._retain_rows(parameters), self.row(parameters, gradients)
         self.stop_if_not_finite({"retained gradients": retain.abs().sum(), "forget gradient": forget.abs().sum()})
         turned = orthogonalise(forget, retain, self.args.turns)
         left = turned.norm() / forget.norm().clamp_min(torch.finfo(forget.dtype).tiny)
@@ -50,22 +50,21 @@ class RetainedGradientsTrainer(PairTrainer):
 
     def _retain_rows(self, parameters: Sequence[Tensor]) -> Tensor:
         """Retained gradients of a step over all processes, (retain images or chunks, weights), without dropout."""
-        streams, each = self.train_dataset, 1
-        if self.args.retain_gradients == "per_sample":
-            each = streams.retain_chunk_size
+        streams, per_sample = self.train_dataset, self.args.retain_gradients == "per_sample"
+        each = streams.retain_chunk_size if per_sample else 1
         rows = parameters[0].new_zeros(streams.num_chunks * each, sum(p.numel() for p in parameters))
         self.model.eval()
         for cell, images, labels, taught in self._retained:
-            if self.args.retain_gradients == "per_sample":
+            if per_sample:
                 gradients = self._image_gradients(parameters, images, labels, taught)
             else:
                 loss = self.retention_loss(self.model(images), labels, taught)
                 gradients = [g[None] for g in torch.autograd.grad(loss, parameters, materialize_grads=True)]
             place = cell % streams.num_chunks * each
-            rows[place : place + each] = self.flat(parameters, gradients)
+            rows[place : place + each] = self.rows(parameters, gradients)
         self._retained.clear()
         self.train_mode(self.model)
-        return self.reduce(rows) if self.reduce else rows
+        return self.share.summed(rows)
 
     def _image_gradients(
         self, parameters: Sequence[Tensor], images: Tensor, labels: Tensor, taught: Outputs
@@ -94,13 +93,16 @@ class RetainedGradientsTrainer(PairTrainer):
         """Gradients (n, *shape) of a parameter as the step will have them: as they are, unless it is projected."""
         return gradients
 
-    def flat(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    def rows(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
         """Gradients (n, *shape) of every parameter as rows (n, weights), projected where updates are."""
-        rows = [self.projected(p, g).flatten(1) for p, g in zip(parameters, gradients, strict=True)]
-        return torch.cat(rows, 1)
+        return torch.cat([self.projected(p, g).flatten(1) for p, g in zip(parameters, gradients, strict=True)], 1)
+
+    def row(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+        """The same of gradients (*shape), (weights,)."""
+        return self.rows(parameters, [g[None] for g in gradients])[0]
 
     def parts(self, parameters: Sequence[Tensor], row: Tensor) -> list[Tensor]:
-        """The opposite of `flat`, of one row."""
+        """The opposite of `row`."""
         parts = row.split([p.numel() for p in parameters])
         return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
 
@@ -113,7 +115,7 @@ class GradientSurgeryTrainer(RetainedGradientsTrainer):
         for task in self.tasks:
             retained = [partial(self._task_retention, *kept[1:], task) for kept in self._retained]
             _, gradients = average_loss(retained, parameters, reduce=self.reduce)
-            rows.append(self.flat(parameters, [g[None] for g in gradients])[0])
+            rows.append(self.row(parameters, gradients))
         self._retained.clear()
         retention = torch.stack(rows).sum(0)
         pursued = self.pursued
@@ -121,7 +123,7 @@ class GradientSurgeryTrainer(RetainedGradientsTrainer):
             self.pursued = (task,)
             value, gradients = average_loss(losses, parameters, reduce=self.reduce)
             values.append(value)
-            rows.append(self.args.forget_weight * self.flat(parameters, [g[None] for g in gradients])[0])
+            rows.append(self.args.forget_weight * self.row(parameters, gradients))
         self.pursued = pursued
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
         # the step adds the retention's gradient, and this one times forget_weight

@@ -70,7 +70,7 @@ class SelectiveSynapticDampeningTrainer(UnlearningTrainer):
         forget, total = self.information("forget"), self.information("all")
         factors = dampening_factors(forget, total, alpha=self.args.alpha, dampening=self.args.dampening)
         with torch.no_grad():
-            for weight, factor in zip(self._weights().values(), factors, strict=True):
+            for weight, factor in zip(self.trained, factors, strict=True):
                 weight.mul_(factor)
         dampened = sum((factor < 1).sum().item() for factor in factors)
         if not dampened:
@@ -91,34 +91,27 @@ class SelectiveSynapticDampeningTrainer(UnlearningTrainer):
             which: "forget" for the forget images, "all" for these and the retain images.
         """
         args, forget, retain = self.args, self.train_dataset.forget, self.train_dataset.retain
-        weights = self._weights()
-        total = [torch.zeros_like(weight) for weight in weights.values()]
+        names = [name for name, weight in self.model.named_parameters() if weight.requires_grad]
+        total = [torch.zeros_like(weight) for weight in self.trained]
         size = len(forget) + (len(retain) if which == "all" else 0)
         drawn = torch.randperm(size, generator=torch.Generator().manual_seed(args.seed))[: args.fisher_images]
         mine = drawn[args.process_index :: args.world_size]
         at_once = max(1, min(32, _AT_ONCE // sum(weight.numel() for weight in total)))
         self.model.eval()
-        with tqdm(total=len(mine), desc=f"Fisher information, {which}", unit="image", **self.quiet) as bar:
+        with tqdm(total=len(mine), desc=f"Fisher information, {which}", unit="image", **self.share.quiet) as bar:
             for images, rows, task in (
                 (forget, mine[mine < len(forget)], self.forget_task),
                 (retain, mine[mine >= len(forget)] - len(forget), self.retain_task),
             ):
-                loss = partial(self._image_loss, tuple(weights), task)
-                for start in range(0, len(rows), at_once):
-                    pixels, labels = self.loaded(images, rows[start : start + at_once].tolist())
-                    for t, squares in zip(
-                        total, squared_gradients(loss, list(weights.values()), pixels, labels), strict=True
-                    ):
+                loss = partial(self._image_loss, names, task)
+                for some in rows.split(at_once) if len(rows) else ():
+                    found = squared_gradients(loss, self.trained, *self.loaded(images, some.tolist()))
+                    for t, squares in zip(total, found, strict=True):
                         t += squares
-                    bar.update(len(labels))
+                    bar.update(len(some))
         return [t / len(drawn) for t in reduce_together(total, self.reduce)]
 
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
-
-    def _image_loss(
-        self, names: tuple[str, ...], task: str, weights: list[Tensor], image: Tensor, label: Tensor
-    ) -> Tensor:
+    def _image_loss(self, names: list[str], task: str, weights: list[Tensor], image: Tensor, label: Tensor) -> Tensor:
         state = dict(zip(names, weights, strict=True))
         logits = functional_call(self.model, state, (image.unsqueeze(0),), {"task": task})
         return F.cross_entropy(logits.float(), label.unsqueeze(0))

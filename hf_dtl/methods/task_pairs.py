@@ -153,7 +153,8 @@ def read_labels(images: Dataset, model: MultiHeadClassifier) -> tuple[Tensor, di
     found = getattr(images, "labels", None)
     if not isinstance(found, Mapping):
         items = [images[i]["labels"] for i in range(count)]
-        found = {task: torch.stack([torch.as_tensor(i[task]) for i in items]) for task in _shared(items)}
+        shared = [task for task in items[0] if all(task in item for item in items)]
+        found = {task: torch.stack([torch.as_tensor(item[task]) for item in items]) for task in shared}
     columns, scales = [], {}
     for task, head in model.heads.items():
         if task not in found:
@@ -186,8 +187,3 @@ def read_labels(images: Dataset, model: MultiHeadClassifier) -> tuple[Tensor, di
             )
         columns.append(values.float().cpu())
     return torch.stack(columns, 1), scales
-
-
-def _shared(items: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Tasks that every image has a label for."""
-    return [task for task in items[0] if all(task in item for item in items)]

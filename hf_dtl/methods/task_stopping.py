@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
@@ -11,6 +10,7 @@ from transformers.trainer_callback import ExportableState
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods.pair_trainer import PairTrainer
 from hf_dtl.methods.task_pairs import PairSet, read_labels
+from hf_dtl.trainers.loading import evaluating
 
 
 class PursueUntilUnseen(TrainerCallback, ExportableState):
@@ -68,20 +68,14 @@ def task_scores(trainer: PairTrainer, pairs: PairSet, model: torch.nn.Module) ->
         By task that has pairs: accuracy, or for a regression 1 - (mean squared error) / (variance of the training
         labels), which is 0 for one who always says their mean and below 0 for one who does worse.
     """
-    training, sums = (
-        model.training,
-        torch.zeros(2, len(trainer.tasks), dtype=torch.float64, device=trainer.args.device),
-    )
-    model.eval()
-    for images, labels in trainer.batches(pairs, "scores"):
-        outputs = model(images)
-        for column, task in enumerate(trainer.tasks):
-            scale, true = trainer.scales[task], labels[:, column]
-            found: Tensor = outputs[task].float()
-            right = found.argmax(-1) == true if scale is None else 1 - ((found[:, 0] - true) / scale).square()
-            known = ~true.isnan()
-            sums[:, column] += torch.stack([right.double()[known].sum(), known.double().sum()])
-    model.train(training)
-    if trainer.reduce is not None:
-        sums = trainer.reduce(sums)
+    sums = torch.zeros(2, len(trainer.tasks), dtype=torch.float64, device=trainer.args.device)
+    with evaluating(model):
+        for images, labels in trainer.batches(pairs, "scores"):
+            outputs = model(images)
+            for column, task in enumerate(trainer.tasks):
+                scale, true, found = trainer.scales[task], labels[:, column], outputs[task].float()
+                right = found.argmax(-1) == true if scale is None else 1 - ((found[:, 0] - true) / scale).square()
+                known = ~true.isnan()
+                sums[:, column] += torch.stack([right.double()[known].sum(), known.double().sum()])
+    sums = trainer.share.summed(sums)
     return {t: (total / n).item() for t, total, n in zip(trainer.tasks, *sums, strict=True) if n}

@@ -143,7 +143,7 @@ class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
             if number % args.world_size == args.process_index:
                 for whole, part in zip(found, own, strict=True):
                     whole[rows.start : rows.stop] = part
-        return found if self.reduce is None else [self.reduce(whole) for whole in found]
+        return [self.share.summed(whole) for whole in found]
 
     @torch.no_grad()
     def direct(self) -> None:

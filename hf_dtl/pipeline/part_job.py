@@ -21,9 +21,9 @@ from hf_dtl.scenarios.part import MEASURED_ON, Part, rows_of_the_head
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.learning_rates import TRAIN
+from hf_dtl.trainers.projection import collect_subspace, fingerprints, load_subspace
 from hf_dtl.trainers.request import Request
-from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
-from hf_dtl.trainers.trainer import sum_over_processes
+from hf_dtl.trainers.shares import Share
 
 LAYER_INPUTS = "layer_inputs.safetensors"
 
@@ -138,9 +138,8 @@ class PartJob(Job):
     def _collect(self, undisposed: PreTrainedModel, folder: Path) -> None:
         task = UnlearningConfig.retain_task
         model = MultiHeadClassifier(copy.deepcopy(undisposed), task=task).to(self.state.device).eval()
-        processes = self.state.process_index, self.state.num_processes
-        reduce = sum_over_processes if processes[1] > 1 else None
-        moments = collect_subspace(model, self.scenario.together(), task, process=processes, reduce=reduce)
+        share = Share(self.state.process_index, self.state.num_processes)
+        moments = collect_subspace(model, self.scenario.together(), task, share=share)
         if self.state.is_main_process:
             moments.save(folder / LAYER_INPUTS, **fingerprints(model, task, self.processor))
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -15,9 +14,10 @@ from hf_dtl.data import ImageTensors
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.functional import targeted_l2_pgd, wrong_labels
-from hf_dtl.functional.collision import Reduce
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.subspaces import fingerprints
+from hf_dtl.trainers.projection import fingerprints
+from hf_dtl.trainers.saving import write_whole
+from hf_dtl.trainers.shares import ALONE, Share
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +67,7 @@ def make_adversaries(
     steps: int = 100,
     seed: int = 0,
     folder: str | Path | None = None,
-    process: tuple[int, int] = (0, 1),
-    reduce: Reduce | None = None,
-    progress: bool = True,
+    share: Share = ALONE,
 ) -> ImageTensors:
     """Make adversarial examples of each image toward labels drawn among those other than its own.
 
@@ -83,9 +81,7 @@ def make_adversaries(
         seed: of the draws.
         folder: where the examples are kept, under a name that depends on all of the above; found there, they are
             read.
-        process: index and number of processes; each makes a share. The first one reads and writes the folder.
-        reduce: sum over processes; None for one.
-        progress: show a bar.
+        share: that this process makes. The first one reads and writes the folder.
 
     Returns:
         examples x images images, normalised, on the CPU, labelled with what each was moved toward.
@@ -108,45 +104,38 @@ def make_adversaries(
         targets = wrong_labels(images.labels[origin], model.heads[task].out_features, generator)
     except ValueError as error:
         raise ConfigError(f"{error} Use a model with more classes.") from None
-    index, processes = process
     batches = list(torch.arange(len(origin)).split(_BATCH))
-    found, path = None, None
-    if folder is not None and index == 0:
+    found = path = None
+    if folder is not None and share.index == 0:
         options = {"examples": examples, "epsilon": epsilon, "step_size": step_size, "steps": steps, "seed": seed}
         own = fingerprints(model, task, processing_class)
         path = Path(folder) / f"adversaries-{fingerprint([own, options, images.pixel_values, targets])}.safetensors"
         found = _read(path, (len(origin), *images.pixel_values.shape[1:]))
-    known = torch.tensor([float(found is not None)], device=device)
-    known = bool((known if reduce is None else reduce(known)).item())
+    known = share.summed(torch.tensor([float(found is not None)], device=device))
     made = torch.zeros(len(origin), *images.pixel_values.shape[1:]) if found is None else found
-    mine = range(index, 0 if known else len(batches), processes)
-    quiet = {"disable": True} if not progress or index else {}  # else the environment decides (TQDM_DISABLE)
+    mine = range(share.index, 0 if known else len(batches), share.processes)
     model.eval()
-    for number in tqdm(mine, desc="adversaries", unit="batch", **quiet):
+    for number in tqdm(mine, desc="adversaries", unit="batch", **share.quiet):
         rows = batches[number]
         made[rows] = targeted_l2_pgd(
             lambda x: model(x, task=task), images.pixel_values[origin[rows]].to(device), targets[rows].to(device),
             mean=mean, std=std, epsilon=epsilon, step_size=step_size, steps=steps,
             generator=torch.Generator().manual_seed(seed * 1_000_003 + number),
         ).cpu()  # fmt: skip
-    if reduce is not None:  # all but one process hold zeros
+    if share.processes > 1:  # all but one process hold zeros
         for rows in batches:
-            made[rows] = reduce(made[rows].to(device)).cpu()
+            made[rows] = share.summed(made[rows].to(device)).cpu()
     if path is not None and not known:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.partial")
-        save_file({"pixel_values": made}, new)
-        new.replace(path)
+        write_whole({"pixel_values": made}, path)
     return ImageTensors(made, targets)
 
 
 def _check_range(values: Tensor, mean: Tensor, std: Tensor, processing_class) -> None:
-    pixels = values * std.view(-1, 1, 1) + mean.view(-1, 1, 1)
-    low, high = pixels.min().item(), pixels.max().item()
+    low, high = (end.item() for end in (values * std.view(-1, 1, 1) + mean.view(-1, 1, 1)).aminmax())
     if not -1e-3 <= low <= high <= 1 + 1e-3:
-        remedy = "Give the image processor that made them: processing_class=..."
-        if processing_class is not None:
-            remedy = "They went through another image processor than the given one; give that."
+        remedy = "They went through another image processor than the given one; give that."
+        if processing_class is None:
+            remedy = "Give the image processor that made them: processing_class=..."
         raise ConfigError(
             f"The images' pixels run from {low:.3g} to {high:.3g}; adversaries are made of pixels in 0..1. {remedy}"
         )
@@ -157,8 +146,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            found = file.get_tensor("pixel_values")
+        found = load_file(path)["pixel_values"]
         if found.shape == shape and found.dtype == torch.float32 and bool(torch.isfinite(found).all()):
             return found
         reason = f"it holds {found.dtype} {tuple(found.shape)}"

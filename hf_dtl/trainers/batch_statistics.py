@@ -44,9 +44,7 @@ class BatchStatisticsTrainer(UnlearningTrainer):
         if min(args.chunk_size, args.retain_chunk_size) < 2:
             raise ConfigError(
                 f"This model has batch normalisation, which needs at least 2 images a chunk (16 are better): got "
-                f"{args.chunk_size} forget and {args.retain_chunk_size} retain images. Raise "
-                f"per_device_train_batch_size ({args.per_device_train_batch_size}) or lower num_chunks "
-                f"({args.num_chunks})."
+                f"{args.chunk_size} forget and {args.retain_chunk_size} retain images. {args.larger_chunks}"
             )
         if args.activation_checkpointing:
             raise ConfigError(
@@ -60,12 +58,10 @@ class BatchStatisticsTrainer(UnlearningTrainer):
         losses = []
         with self._batch_statistics():
             for i in range(len(inputs["cell"])):
-                cell = {
-                    "cell": inputs["cell"][i : i + 1],
-                    "forget": {name: value[i : i + 1] for name, value in inputs["forget"].items()},
-                    "retain": {name: value[i : i + 1] for name, value in inputs["retain"].items()},
-                }
-                losses.append(super().retention(model, cell))
+                one: dict[str, Any] = {"cell": inputs["cell"][i : i + 1]}
+                for kind in ("forget", "retain"):
+                    one[kind] = {name: value[i : i + 1] for name, value in inputs[kind].items()}
+                losses.append(super().retention(model, one))
         if self.accelerator.sync_gradients:
             self._follow()
         return torch.stack(losses).mean()
@@ -84,8 +80,7 @@ class BatchStatisticsTrainer(UnlearningTrainer):
         self.model.eval()
         with self._batch_statistics():
             for part in chosen.tensor_split(-(-len(chosen) // 128)):
-                images = torch.stack([retain[i]["pixel_values"] for i in part.tolist()])
-                self.model(images.to(self.args.device), task=self.retain_task)
+                self.model(self.loaded(retain, part.tolist())[0], task=self.retain_task)
         self._follow(momentum=1.0)
 
     @contextmanager
@@ -107,9 +102,7 @@ class BatchStatisticsTrainer(UnlearningTrainer):
     def _follow(self, momentum: float | None = None) -> None:
         """Move the running statistics toward the mean over all kept ones of all processes; `momentum`: how far."""
         means = [torch.stack(kept).mean(0) for kept in self._statistics]  # (2, channels) each
-        flat = torch.cat([mean.flatten() for mean in means])
-        if self.reduce:
-            flat = self.reduce(flat) / self.args.world_size
+        flat = self.share.summed(torch.cat([mean.flatten() for mean in means])) / self.args.world_size
         for norm, part in zip(self._norms, flat.split([mean.numel() for mean in means]), strict=True):
             share = momentum or (0.1 if norm.momentum is None else norm.momentum)
             mean, variance = part.view(2, -1)

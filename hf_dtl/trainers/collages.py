@@ -37,7 +37,9 @@ class Collages(Dataset[Item]):
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """Several at once, as each alone would be."""
         firsts = [index % len(self.images) for index in indices]
-        draws = torch.stack([self._draws(index) for index in indices])
+        seeds = [self.seed * 1_000_003 + index for index in indices]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        draws = torch.stack([torch.rand(DRAWS + 2, generator=g, dtype=torch.float64) for g in generators])
         seconds = [self._other(i, *two) for i, two in zip(firsts, draws[:, :2].tolist(), strict=True)]
         pixels = self.images.pixel_values
         made = collages(pixels[firsts], pixels[seconds], draws[:, 2:])
@@ -51,10 +53,6 @@ class Collages(Dataset[Item]):
             own = int(torch.searchsorted(alike, first))
             return int(alike[_without(own, len(alike), place)])
         return _without(first, len(self.images), place) if len(self.images) > 1 else first
-
-    def _draws(self, index: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        return torch.rand(DRAWS + 2, generator=generator, dtype=torch.float64)
 
 
 def _without(left_out: int, count: int, place: float) -> int:

@@ -111,8 +111,8 @@ class UnlearningConfig(TrainingArguments):
         self._check_together()
         if self.activation_checkpointing:
             # The reentrant kind cannot be differentiated through `torch.autograd.grad`.
-            self.activation_checkpointing_kwargs = dict(self.activation_checkpointing_kwargs or {})
-            self.activation_checkpointing_kwargs["use_reentrant"] = False
+            given = self.activation_checkpointing_kwargs or {}
+            self.activation_checkpointing_kwargs = {**given, "use_reentrant": False}
         self.remove_unused_columns = False
         self.label_names = ["labels"]
 
@@ -135,28 +135,23 @@ class UnlearningConfig(TrainingArguments):
 
         # `accelerate launch` hands its configuration over in the environment.
         for variable, allowed, remedy in (
-            ("ACCELERATE_MIXED_PRECISION", ("no", "bf16"), "use --mixed_precision bf16 or no"),
-            (
-                "ACCELERATE_DYNAMO_BACKEND",
-                ("no",),
-                "use --dynamo_backend no: compiled code cannot be differentiated twice",
-            ),
-            ("ACCELERATE_USE_DEEPSPEED", ("false",), "use plain DDP (--multi_gpu)"),
-            ("ACCELERATE_USE_FSDP", ("false",), "use plain DDP (--multi_gpu)"),
+            ("ACCELERATE_MIXED_PRECISION", ("no", "bf16"), "--mixed_precision bf16 or no"),
+            ("ACCELERATE_DYNAMO_BACKEND", ("no",), "--dynamo_backend no: compiled code has no second derivative"),
+            ("ACCELERATE_USE_DEEPSPEED", ("false",), "plain DDP (--multi_gpu)"),
+            ("ACCELERATE_USE_FSDP", ("false",), "plain DDP (--multi_gpu)"),
         ):
             value = os.environ.get(variable, allowed[0]).lower()
             if value not in allowed:
-                raise ConfigError(
-                    f"The launcher asks for {variable}={value}, which is not supported. Instead: {remedy}."
-                )
+                asked = f"{variable}={value}, which is not supported"
+                raise ConfigError(f"The launcher asks for {asked}. Instead: use {remedy}.")
 
     def _check_together(self) -> None:
         if self.retains and not self.distillation_weight and not self.target_ce_weight:
             raise ConfigError(
                 "distillation_weight=0 and target_ce_weight=0 leave nothing that retains; raise one of them."
             )
-        forget_images = self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
         parts = self.world_size * self.gradient_accumulation_steps
+        forget_images = self.per_device_train_batch_size * parts
         if self.num_chunks % parts or forget_images % self.num_chunks:
             raise ConfigError(
                 f"num_chunks={self.num_chunks} must be a multiple of processes x accumulation steps ({parts}) and "
@@ -226,15 +221,14 @@ class UnlearningConfig(TrainingArguments):
                 f"{type(self).__name__}: the method works through heads that tell the forgotten classes apart, so it "
                 f"needs at least {self.least_classes}; these images are of one. Use projected_gradient, for example."
             )
-        return PairedStreams(
-            forget,
-            retain,
-            num_chunks=self.num_chunks,
-            chunk_size=self.chunk_size,
-            retain_chunk_size=self.retain_chunk_size,
-            chunking=self.chunking,
-            seed=self.seed,
-        )
+        names = ("num_chunks", "chunk_size", "retain_chunk_size", "chunking", "seed")
+        return PairedStreams(forget, retain, **{name: getattr(self, name) for name in names})
+
+    @property
+    def larger_chunks(self) -> str:
+        """What to do where chunks are too small, for messages."""
+        batch = f"per_device_train_batch_size ({self.per_device_train_batch_size})"
+        return f"Raise {batch} or lower num_chunks ({self.num_chunks})."
 
     @property
     def cells_per_batch(self) -> int:

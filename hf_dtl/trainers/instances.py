@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 from hf_dtl.data import ImageTensors
 from hf_dtl.errors import DataError
 from hf_dtl.fingerprint import fingerprint
-from hf_dtl.functional.collision import Reduce
 from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.loading import evaluating
+from hf_dtl.trainers.shares import ALONE, Share
 
 logger = logging.getLogger(__name__)
 
@@ -76,25 +77,21 @@ def read_instances(
 
 
 def _without_duplicates(found: Instances) -> Instances:
-    aims = found.images.labels if found.new_labels is None else found.new_labels
+    keys = [fingerprint([image]) for image in found.images.pixel_values]
+    if found.new_labels is not None:
+        renamed: dict[str, int] = {}
+        for key, row, aim in zip(keys, found.rows, found.new_labels.tolist(), strict=True):
+            if renamed.setdefault(key, aim) != aim:
+                raise DataError(
+                    f"Row {row} is the same image as another one, with another new label ({aim} and {renamed[key]}). "
+                    "Give it one."
+                )
     first: dict[tuple[str, int], int] = {}
-    renamed: dict[str, int] = {}
-    kept, dropped = torch.ones(len(found.rows), dtype=torch.bool), []
-    for position, (image, label, aim) in enumerate(
-        zip(found.images.pixel_values, found.images.labels.tolist(), aims.tolist(), strict=True)
-    ):
-        key = fingerprint([image])
-        if found.new_labels is not None and renamed.setdefault(key, aim) != aim:
-            raise DataError(
-                f"Row {found.rows[position]} is the same image as another one, with another new label ({aim} and "
-                f"{renamed[key]}). Give it one."
-            )
-        if first.setdefault((key, label), position) != position:
-            kept[position] = False
-            dropped.append(found.rows[position])
-    if dropped:
-        logger.warning("Counted once, because the same image comes before: %s.", shown(dropped))
-    return found.part(kept)
+    pairs = enumerate(zip(keys, found.images.labels.tolist(), strict=True))
+    again = torch.tensor([first.setdefault(pair, position) != position for position, pair in pairs])
+    if again.any():
+        logger.warning("Counted once, because the same image comes before: %s.", shown(found.part(again).rows))
+    return found.part(~again)
 
 
 def shown(rows) -> str:
@@ -106,13 +103,7 @@ def shown(rows) -> str:
 
 @torch.no_grad()
 def predict(
-    model: MultiHeadClassifier,
-    pixel_values: Tensor,
-    task: str,
-    *,
-    process: tuple[int, int] = (0, 1),
-    reduce: Reduce | None = None,
-    batch_size: int = 128,
+    model: MultiHeadClassifier, pixel_values: Tensor, task: str, *, share: Share = ALONE, batch_size: int = 128
 ) -> Tensor:
     """What a model names images, in evaluation mode; each process looks at a share, and all get the same answer.
 
@@ -120,19 +111,16 @@ def predict(
         model: on the device to use; its mode is left as it was.
         pixel_values: (N, channels, height, width), on any device.
         task: whose head names them.
-        process: index and number of processes.
-        reduce: sum over processes; None for one.
+        share: of this process.
         batch_size: at once.
 
     Returns:
         (N,) int64 on the CPU.
     """
-    device, training = next(model.parameters()).device, model.training
-    index, processes = process
+    device = next(model.parameters()).device
     named = torch.zeros(len(pixel_values), dtype=torch.int64, device=device)
-    model.eval()
-    for start in range(index * batch_size, len(named), processes * batch_size):
-        batch = slice(start, start + batch_size)
-        named[batch] = model(pixel_values[batch].to(device), task=task).argmax(-1)
-    model.train(training)
-    return (named if reduce is None else reduce(named)).cpu()
+    with evaluating(model):
+        for start in range(share.index * batch_size, len(named), share.processes * batch_size):
+            batch = slice(start, start + batch_size)
+            named[batch] = model(pixel_values[batch].to(device), task=task).argmax(-1)
+    return share.summed(named).cpu()

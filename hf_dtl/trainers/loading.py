@@ -1,13 +1,13 @@
-"""What trainers do with what they are given: decode the images, freeze what nothing uses, sum over processes."""
+"""What trainers do with what they are given: decode the images, freeze what nothing uses, look without training."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
 import torch
-import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from hf_dtl.data import load_images
@@ -44,19 +44,24 @@ def freeze_unused(model: MultiHeadClassifier, images: Dataset, outputs: Callable
         outputs: of a batch of one image, those that training uses.
     """
     image = images[0]["pixel_values"].unsqueeze(0).to(next(model.parameters()).device)
-    free = [(n, p) for n, p in model.named_parameters() if p.requires_grad and not n.startswith("heads.")]
+    free = {n: p for n, p in model.named_parameters() if p.requires_grad and not n.startswith("heads.")}
     if not free:
         return
     model.eval()
-    gradients = torch.autograd.grad(outputs(image).float().sum(), [p for _, p in free], allow_unused=True)
-    unused = [name for (name, _), gradient in zip(free, gradients, strict=True) if gradient is None]
+    gradients = torch.autograd.grad(outputs(image).float().sum(), list(free.values()), allow_unused=True)
+    unused = [name for name, gradient in zip(free, gradients, strict=True) if gradient is None]
     for name in unused:
-        model.get_parameter(name).requires_grad_(False)
+        free[name].requires_grad_(False)
     if unused:
         logger.info("Frozen, because no trained task uses them: %s", ", ".join(unused))
 
 
-def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Sum a tensor over all processes, in place."""
-    torch.distributed.all_reduce(tensor)
-    return tensor
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; the mode is as it was afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -17,7 +17,7 @@ from hf_dtl.data import MultiTaskImages, load_multitask_images
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.functional import Augmentation, augment
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.loading import freeze_unused, items_of
+from hf_dtl.trainers.loading import evaluating, freeze_unused, items_of
 from hf_dtl.trainers.option_fields import check_options, option
 from hf_dtl.trainers.saving import SavingTrainer
 
@@ -116,15 +116,9 @@ class MultiTaskTrainer(SavingTrainer):
         self.weights = _weights(args, train)
         """Trained task → weight, > 0."""
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
-        kwargs = {"data_collator": default_collate, "compute_metrics": _metrics, **kwargs}
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train,
-            eval_dataset=evaluation,
-            processing_class=processing_class,
-            **kwargs,
-        )
+        kwargs |= {"train_dataset": train, "eval_dataset": evaluation, "processing_class": processing_class}
+        defaults = {"data_collator": default_collate, "compute_metrics": _metrics}
+        super().__init__(model=model, args=args, **defaults | kwargs)
         self._micro_batch = 0
         for task, head in self.model.heads.items():
             if task not in self.weights:
@@ -227,16 +221,11 @@ def predict_tasks(model: MultiHeadClassifier, images: MultiTaskImages, batch_siz
     Returns:
         Task → (N, outputs) float32 on the CPU, for every head of the model.
     """
-    like, training = next(model.parameters()), model.training
-    model.eval()
-    try:
-        found = [
-            {task: outputs.float().cpu() for task, outputs in model(pixels.to(like.device, like.dtype)).items()}
-            for pixels in DataLoader(images, batch_size=batch_size, collate_fn=_pixels)
-        ]
-    finally:
-        model.train(training)
-    return {task: torch.cat([batch[task] for batch in found]) for task in model.heads}
+    like = next(model.parameters())
+    with evaluating(model):
+        batches = DataLoader(images, batch_size=batch_size)
+        found = [model(batch["pixel_values"].to(like.device, like.dtype)) for batch in batches]
+    return {task: torch.cat([batch[task].float().cpu() for batch in found]) for task in model.heads}
 
 
 def measure_tasks(model: MultiHeadClassifier, images: MultiTaskImages, batch_size: int = 256) -> dict[str, float]:
@@ -267,11 +256,6 @@ def measure_tasks(model: MultiHeadClassifier, images: MultiTaskImages, batch_siz
     return {task: task_score(outputs[task], labels) for task, labels in images.labels.items()}
 
 
-def _pixels(items: list[dict[str, Any]]) -> Tensor:
-    """A batch of images without their labels."""
-    return torch.stack([item["pixel_values"] for item in items])
-
-
 def _check_labels(model: MultiHeadClassifier, images: MultiTaskImages) -> None:
     for task, labels in images.labels.items():
         if task not in model.heads:
@@ -286,13 +270,10 @@ def _check_labels(model: MultiHeadClassifier, images: MultiTaskImages) -> None:
                 f"The labels of '{task}' are those of {kinds[regression]}, its head is for {kinds[not regression]}."
             )
         classes = len(model.labels[task])
-        if not torch.isfinite(labels).all() or (not regression and len(labels) and not _within(labels, classes)):
+        fine = labels.isfinite() if regression else (labels >= 0) & (labels < classes)
+        if not fine.all():
             allowed = "finite numbers" if regression else f"0..{classes - 1}"
             raise DataError(f"The task '{task}' has labels that are not {allowed}: every image needs one.")
-
-
-def _within(labels: Tensor, classes: int) -> bool:
-    return 0 <= int(labels.min()) and int(labels.max()) < classes
 
 
 def _weights(args: MultiTaskTrainingConfig, images: MultiTaskImages) -> dict[str, float]:
@@ -310,11 +291,10 @@ def _weights(args: MultiTaskTrainingConfig, images: MultiTaskImages) -> dict[str
 
 def _metrics(found: EvalPrediction) -> dict[str, float]:
     """Scores by task, from what all processes found."""
-    labels = found.label_ids
     outputs = found.predictions if isinstance(found.predictions, tuple) else (found.predictions,)
     scores = {}
-    for (task, true), output in zip(labels.items(), outputs, strict=True):
-        true = torch.as_tensor(true)
+    for (task, labels), output in zip(found.label_ids.items(), outputs, strict=True):
+        true = torch.as_tensor(labels)
         kind = "mean_absolute_error" if true.is_floating_point() else "accuracy"
         scores[f"{task}_{kind}"] = task_score(torch.as_tensor(output), true)
     return scores

@@ -184,17 +184,12 @@ class ProbedTrainer(UnlearningTrainer):
         if not self.probed:
             return
         args = self.args
-        image = self.train_dataset.retain[0]["pixel_values"].unsqueeze(0).to(args.device)
+        image, _ = self.loaded(self.train_dataset.retain, [0])
         self.model.eval()
         with torch.no_grad():
             widths = [reading.shape[1] for reading in self.read(image)]
-        probes = Probes(
-            widths,
-            self.model.heads[self.forget_task].out_features,
-            hidden=args.probe_hidden,
-            learning_rate=args.probe_learning_rate,
-        )
-        self.model.probes = probes.to(args.device)
+        classes, rate = self.model.heads[self.forget_task].out_features, args.probe_learning_rate
+        self.model.probes = Probes(widths, classes, hidden=args.probe_hidden, learning_rate=rate).to(args.device)
 
     def read(self, pixel_values: Tensor) -> list[Tensor]:
         """What the probes read of images (batch, channels, height, width); the features come last."""
@@ -226,14 +221,14 @@ class ProbedTrainer(UnlearningTrainer):
         with torch.random.fork_rng(devices=[args.device] if args.device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(seed)
             for part in chosen.split(64):
-                items = [forget[i] for i in part.tolist()]
-                readings.append(self.read(torch.stack([i["pixel_values"] for i in items]).to(args.device)))
-                labels += [int(i["labels"]) for i in items]
+                pixels, found = self.loaded(forget, part.tolist())
+                readings.append(self.read(pixels))
+                labels.append(found)
         stored = [torch.cat(column) for column in zip(*readings, strict=True)]
-        probes.fit(stored, torch.tensor(labels, device=args.device), steps=args.probe_steps, seed=seed)
+        probes.fit(stored, torch.cat(labels), steps=args.probe_steps, seed=seed)
         if self.reduce:  # kernels that are not deterministic must not let the processes drift apart
             for state in (probes.weights, probes.moment, probes.square):
-                state.copy_(self.reduce(state.clone()) / args.world_size)
+                state.copy_(self.share.summed(state.clone()) / args.world_size)
 
     def before_disposal(self) -> None:
         self._seen.clear()

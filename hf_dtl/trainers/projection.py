@@ -1,20 +1,31 @@
-"""Updates outside a span of layer inputs: what methods share that protect a model's behaviour on some images."""
+"""Updates outside a span of layer inputs: what methods share that protect a model's behaviour on some images.
+
+The moments that give the span are collected over all processes, and kept beside the model for later.
+"""
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
+from hf_dtl.errors import ConfigError
+from hf_dtl.fingerprint import fingerprint
 from hf_dtl.functional import Basis, GradientSubspace
 from hf_dtl.functional.layer_inputs import projectable
 from hf_dtl.functional.subspace import Criterion
+from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.option_fields import option, refused
-from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
+from hf_dtl.trainers.shares import ALONE, Share
 from hf_dtl.trainers.trainer import UnlearningTrainer
 
 logger = logging.getLogger(__name__)
+
+LAYER_INPUTS = "layer_inputs.safetensors"
+"""File name of moments beside a model."""
 
 
 @dataclass
@@ -67,14 +78,7 @@ class ProjectingTrainer(UnlearningTrainer):
             ConfigError: the inputs are not finite.
         """
         with refused():
-            return collect_subspace(
-                self.model,
-                images,
-                self.retain_task,
-                process=(self.args.process_index, self.args.world_size),
-                reduce=self.reduce,
-                progress=not self.args.disable_tqdm,
-            )
+            return collect_subspace(self.model, images, self.retain_task, share=self.share)
 
     def retained_moments(self, file: str | None) -> GradientSubspace:
         """Moments on the retained images: from a file on all training data, less those of the forget images; or new.
@@ -102,3 +106,59 @@ class ProjectingTrainer(UnlearningTrainer):
             weight, origin = layer.weight, self._given_layers[name].weight
             if weight.requires_grad:
                 weight.copy_(origin + self.basis.project(name, weight - origin))
+
+
+def collect_subspace(
+    model: MultiHeadClassifier, images: Dataset, task: str, *, batch_size: int = 64, share: Share = ALONE
+) -> GradientSubspace:
+    """Stream a data set once through a model, each process a share of it, and keep the moments of its layers' inputs.
+
+    Args:
+        model: on the device to use.
+        images: items {"pixel_values"}, transformed as they will be for a later forget request.
+        task: whose head takes part.
+        batch_size: images at once.
+        share: of this process.
+    """
+    device = next(model.parameters()).device
+    mine = range(share.index, len(images), share.processes)  # type: ignore[arg-type]
+
+    def forward(start: int) -> Tensor:
+        batch = torch.stack([images[i]["pixel_values"] for i in mine[start : start + batch_size]])
+        return model(batch.to(device), task=task)
+
+    starts = tqdm(range(0, len(mine), batch_size), desc="layer inputs", unit="batch", **share.quiet)
+    return GradientSubspace.collect(model, starts, forward=forward, reduce=share.reduce)
+
+
+def fingerprints(model: MultiHeadClassifier, task: str, processing_class) -> dict[str, str]:
+    """What moments belong to: the weights that the task uses, and how images are processed."""
+    used = ("backbone.", f"heads.{task}.")
+    weights = [part for item in sorted(model.state_dict().items()) if item[0].startswith(used) for part in item]
+    processing = {} if processing_class is None else processing_class.to_dict()
+    processing = {k: v for k, v in processing.items() if not k.startswith("_")}
+    return {"weights": fingerprint(weights), "processing": fingerprint([processing])}
+
+
+def load_subspace(path: str | Path, wanted: dict[str, str], device: torch.device) -> GradientSubspace:
+    """Read moments that belong to a model.
+
+    Args:
+        path: what `GradientSubspace.save` wrote.
+        wanted: `fingerprints` of the model.
+        device: where to.
+
+    Raises:
+        ConfigError: no such file, not moments, or those of other weights or other image processing.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"subspace_file={str(path)!r} does not exist. Make it with `trainer.save_subspace(path)`.")
+    with refused("subspace_file cannot be used: "):
+        subspace, found = GradientSubspace.load(path, device)
+    for part, remedy in (
+        ("weights", "it belongs to another model; collect it anew from the data that this model retains"),
+        ("processing", "its images were processed otherwise; use the image processor that it was made with"),
+    ):
+        if found.get(part) != wanted[part]:
+            raise ConfigError(f"subspace_file={str(path)!r} does not fit ({part} differ): {remedy}.")
+    return subspace

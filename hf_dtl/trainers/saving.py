@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 
 from hf_dtl.errors import ConfigError
@@ -11,6 +13,14 @@ from hf_dtl.processes import together
 
 if TYPE_CHECKING:
     from hf_dtl.audit import LeakageReport
+
+
+def write_whole(tensors: dict[str, Tensor], path: Path, **metadata: str) -> None:
+    """Write a safetensors file, and its folder; an interruption leaves what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.partial")
+    save_file(tensors, new, metadata or None)
+    new.replace(path)
 
 
 class SavingTrainer(Trainer):

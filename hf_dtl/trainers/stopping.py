@@ -8,11 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file
 from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback
 
 from hf_dtl.errors import ConfigError
+from hf_dtl.trainers.loading import evaluating
+from hf_dtl.trainers.saving import write_whole
 from hf_dtl.trainers.trainer import UnlearningTrainer
 
 logger = logging.getLogger(__name__)
@@ -51,9 +53,8 @@ class StopWhenForgotten(TrainerCallback):
         self.best: tuple[float, float] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        trainer = self.trainer
         if self.rule == "retain_drop":
-            self.start = accuracy(trainer, trainer.teacher, self.held_out)
+            self.start = accuracy(self.trainer, self.trainer.teacher, self.held_out)
         self.best = None
         if state.global_step and self._path.exists():
             with safe_open(self._path, "pt") as file:
@@ -65,8 +66,7 @@ class StopWhenForgotten(TrainerCallback):
         if state.global_step % self.every and state.global_step < state.max_steps:
             return
         trainer, model = self.trainer, self.trainer.accelerator.unwrap_model(self.trainer.model)
-        forget = accuracy(trainer, model, self.forget)
-        held_out = accuracy(trainer, model, self.held_out)
+        forget, held_out = (accuracy(trainer, model, images) for images in (self.forget, self.held_out))
         trainer.measured("forget_accuracy", forget)
         trainer.measured("held_out_accuracy", held_out)
         if self.rule == "validation_accuracy":
@@ -76,7 +76,11 @@ class StopWhenForgotten(TrainerCallback):
             control.should_training_stop = True
         elif self.best is None or (forget, -held_out) < (self.best[0], -self.best[1]):
             self.best = (forget, held_out)
-            self._keep(model, state.global_step)
+            if args.should_save:
+                weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+                about = {"forget": forget, "held_out": held_out, "step": state.global_step}
+                write_whole(weights, self._path, about=json.dumps(about))
+            trainer.accelerator.wait_for_everyone()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.rule == "validation_accuracy":
@@ -90,8 +94,7 @@ class StopWhenForgotten(TrainerCallback):
             )  # fmt: skip
             weights = dict(self.trainer.teacher.named_parameters())
         else:
-            with safe_open(self._path, "pt") as file:
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = load_file(self._path)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in weights and parameter.requires_grad:
@@ -100,17 +103,6 @@ class StopWhenForgotten(TrainerCallback):
     @property
     def _path(self) -> Path:
         return Path(self.trainer.args.output_dir) / _FILE
-
-    def _keep(self, model: torch.nn.Module, step: int) -> None:
-        trainer = self.trainer
-        if trainer.args.should_save:
-            weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
-            about = {"forget": self.best[0], "held_out": self.best[1], "step": step}
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            new = self._path.with_name(f".{_FILE}.partial")
-            save_file(weights, new, metadata={"about": json.dumps(about)})
-            new.replace(self._path)
-        trainer.accelerator.wait_for_everyone()
 
 
 def drawn(images: Dataset, most: int) -> Dataset:
@@ -129,14 +121,11 @@ def accuracy(trainer: UnlearningTrainer, model: torch.nn.Module, images: Dataset
         images: items {"pixel_values", "labels"}.
         batch_size: at once.
     """
-    args, training = trainer.args, model.training
-    model.eval()
+    args = trainer.args
     mine = range(args.process_index, len(images), args.world_size)  # type: ignore[arg-type]
     right = torch.zeros((), dtype=torch.float64, device=args.device)
-    for start in range(0, len(mine), batch_size):
-        pixels, labels = trainer.loaded(images, mine[start : start + batch_size])
-        right += (model(pixels, task=trainer.retain_task).argmax(-1) == labels).sum()
-    model.train(training)
-    if trainer.reduce is not None:
-        right = trainer.reduce(right)
-    return right.item() / len(images)  # type: ignore[arg-type]
+    with evaluating(model):
+        for start in range(0, len(mine), batch_size):
+            pixels, labels = trainer.loaded(images, mine[start : start + batch_size])
+            right += (model(pixels, task=trainer.retain_task).argmax(-1) == labels).sum()
+    return trainer.share.summed(right).item() / len(images)  # type: ignore[arg-type]

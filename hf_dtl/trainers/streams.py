@@ -25,13 +25,6 @@ def _permutation(size: int, *key: int) -> np.ndarray:
     return np.random.default_rng(key).permutation(size)
 
 
-def _cycle(size: int, start: int, count: int, *key: int) -> np.ndarray:
-    """Positions start .. start+count of an endless stream that passes over `size` items, reshuffled on every pass."""
-    positions = np.arange(start, start + count)
-    passes = range(start // size, (start + count - 1) // size + 1)
-    return np.concatenate([_permutation(size, *key, p)[positions[positions // size == p] % size] for p in passes])
-
-
 def labels_of(dataset: Dataset) -> np.ndarray:
     """Labels of a data set of {"pixel_values", "labels"} items, without decoding images where it offers `labels`."""
     labels = getattr(dataset, "labels", None)
@@ -93,11 +86,8 @@ class PairedStreams(Dataset):
 
     def forget_indices(self, step: int) -> np.ndarray:
         """Forget images of a step, (num_chunks, chunk_size)."""
-        shape = (self.num_chunks, self.chunk_size)
         if self.members is None:
-            images = self.num_chunks * self.chunk_size
-            flat = _cycle(len(self.forget), step * images, images, self.seed, _FORGET)  # type: ignore[arg-type]
-            return flat.reshape(shape)
+            return self._rows(self.forget, step, self.chunk_size, _FORGET)
         random = np.random.default_rng((self.seed, _CLASSES, step))
         chunks = []
         for classes in np.array_split(random.permutation(len(self.members)), self.num_chunks):
@@ -107,9 +97,15 @@ class PairedStreams(Dataset):
 
     def retain_indices(self, step: int) -> np.ndarray:
         """Retain images of a step, (num_chunks, retain_chunk_size)."""
-        images = self.num_chunks * self.retain_chunk_size
-        flat = _cycle(len(self.retain), step * images, images, self.seed, _RETAIN)  # type: ignore[arg-type]
-        return flat.reshape(self.num_chunks, self.retain_chunk_size)
+        return self._rows(self.retain, step, self.retain_chunk_size, _RETAIN)
+
+    def _rows(self, images: Dataset, step: int, size: int, stream: int) -> np.ndarray:
+        """A step's part of an endless stream that passes over all images, reshuffled on every pass."""
+        count, total = self.num_chunks * size, len(images)  # type: ignore[arg-type]
+        passes, places = np.divmod(np.arange(step * count, (step + 1) * count), total)
+        numbers = np.unique(passes).tolist()
+        rows = [_permutation(total, self.seed, stream, number)[places[passes == number]] for number in numbers]
+        return np.concatenate(rows).reshape(self.num_chunks, size)
 
     def __getitem__(self, cell: int) -> dict[str, Any]:
         step, chunk = divmod(cell, self.num_chunks)

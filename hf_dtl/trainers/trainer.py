@@ -21,10 +21,11 @@ from hf_dtl.functional.collision import Loss
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.chunks import Chunk, Disposal
 from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.loading import freeze_unused, items_of, sum_over_processes
+from hf_dtl.trainers.loading import freeze_unused, items_of
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.saving import PublishingTrainer
-from hf_dtl.trainers.streams import CellSampler, PairedStreams
+from hf_dtl.trainers.shares import Share
+from hf_dtl.trainers.streams import CellSampler
 
 _BATCH = 64
 
@@ -56,6 +57,14 @@ class UnlearningTrainer(PublishingTrainer):
         ConfigError: options that contradict each other or the environment.
         ModelError: the model lacks a task.
         DivergedError: a loss or gradient became non-finite during `train()`.
+
+    Example:
+        trainer = GradientCollisionTrainer(
+            model=model, args=GradientCollisionConfig(output_dir="scrubbing"),
+            forget_dataset=source, retain_dataset=target, processing_class=processor,
+        )
+        trainer.train()
+        trainer.save_model("scrubbed")
     """
 
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
@@ -85,20 +94,14 @@ class UnlearningTrainer(PublishingTrainer):
         self.check_tasks(model, args)
         forget, retain = (items_of(d, model, processing_class) for d in (forget_dataset, retain_dataset))
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=args.streams(forget, retain),
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            **kwargs,
-        )
+        kwargs |= {"eval_dataset": eval_dataset, "processing_class": processing_class}
+        super().__init__(model=model, args=args, train_dataset=args.streams(forget, retain), **kwargs)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.prepare()
         if self.needs_double_backward:
             self.model.use_eager_attention()
         self._freeze()
-        self._pending: list[dict[str, Any]] = []
+        self._pending: list[Chunk] = []
         self._source_losses: dict[int, Tensor] = {}
         self._metrics: dict[str, list[Tensor]] = defaultdict(list)
 
@@ -198,32 +201,28 @@ class UnlearningTrainer(PublishingTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Cells in the order of `PairedStreams`, a process's share of each step."""
-        streams: PairedStreams = self.train_dataset
+        args, streams = self.args, self.train_dataset
+        given = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
         loader = DataLoader(
             streams,
-            batch_size=self.args.cells_per_batch,
+            batch_size=args.cells_per_batch,
             sampler=CellSampler(streams, lambda: self.state.global_step // streams.steps_per_epoch),
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            worker_init_fn=partial(
-                seed_worker, num_workers=self.args.dataloader_num_workers, rank=self.args.process_index
-            ),
+            **{name: getattr(args, f"dataloader_{name}") for name in given},
+            worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
         )
         return self.accelerator.prepare(loader)
 
     # One step -------------------------------------------------------------------------------------------------
 
     @property
-    def reduce(self):
-        """Sum of a tensor over all processes, None for one process."""
-        return sum_over_processes if self.args.world_size > 1 else None
+    def share(self) -> Share:
+        """This process's of a pass over data besides the training."""
+        return Share(self.args.process_index, self.args.world_size, not self.args.disable_tqdm)
 
     @property
-    def quiet(self) -> dict[str, bool]:
-        """Arguments of a progress bar: none where the environment decides (TQDM_DISABLE)."""
-        return {"disable": True} if self.args.disable_tqdm or self.args.process_index else {}
+    def reduce(self):
+        """Sum of a tensor over all processes, None for one process."""
+        return self.share.reduce
 
     def loaded(self, images: Dataset, rows: Iterable[int]) -> tuple[Tensor, Tensor]:
         """Some images of a data set and their labels on the device, for a pass besides the training."""
@@ -243,7 +242,7 @@ class UnlearningTrainer(PublishingTrainer):
         """
         args, count = self.args, len(images)  # type: ignore[arg-type]
         mine = (range(count) if rows is None else rows)[args.process_index :: args.world_size]
-        for start in tqdm(range(0, len(mine), _BATCH), desc=what, unit="batch", **self.quiet):
+        for start in tqdm(range(0, len(mine), _BATCH), desc=what, unit="batch", **self.share.quiet):
             yield self.loaded(images, mine[start : start + _BATCH])
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
@@ -257,9 +256,10 @@ class UnlearningTrainer(PublishingTrainer):
             self.accelerator.backward(loss)
             total = loss.detach()
             if not disposes:
-                self.stop_if_not_finite({"retention loss": self.reduce(total.clone()) if self.reduce else total})
+                self.stop_if_not_finite({"retention loss": self.share.summed(total.clone())})
         if disposes:
-            self._pending.append({"cell": inputs["cell"], **inputs["forget"]})
+            cells = [inputs["forget"][k] for k in ("pixel_values", "labels", "rows")] + [inputs["cell"].tolist()]
+            self._pending += map(self.chunk, *cells)
             if self.accelerator.sync_gradients:
                 total = total + self.args.forget_weight * self._dispose()
         return total
@@ -312,11 +312,9 @@ class UnlearningTrainer(PublishingTrainer):
     def augmented(self, images: Tensor, cells: Tensor) -> Tensor:
         """Retain images (cells, chunk, C, H, W) as one batch, each cell transformed by draws from its own seed."""
         args = self.args
-        transformed = []
-        for batch, cell in zip(images, cells.tolist(), strict=True):
-            generator = torch.Generator().manual_seed((args.seed * 1_000_003 + cell) ^ 0x5EED)
-            transformed.append(augment(batch, args.retain_augmentation, generator))
-        return torch.cat(transformed)
+        seeds = [(args.seed * 1_000_003 + cell) ^ 0x5EED for cell in cells.tolist()]
+        draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return torch.cat([augment(x, args.retain_augmentation, d) for x, d in zip(images, draws, strict=True)])
 
     def chunk(self, pixel_values: Tensor, labels: Tensor, rows: Tensor, cell: int) -> Chunk:
         """The forget images of a cell, with their seed."""
@@ -336,11 +334,7 @@ class UnlearningTrainer(PublishingTrainer):
     def _dispose(self) -> Tensor:
         """Add the bounded, weighted disposal gradient to the retention gradient."""
         self.before_disposal()
-        losses: list[Loss] = [
-            partial(self._seeded_loss, self.chunk(x, y, rows, int(cell)))
-            for batch in self._pending
-            for x, y, rows, cell in zip(*(batch[k] for k in ("pixel_values", "labels", "rows", "cell")), strict=True)
-        ]
+        losses: list[Loss] = [partial(self._seeded_loss, chunk) for chunk in self._pending]
         self._pending.clear()
         self._source_losses.clear()
         parameters = self.trained

@@ -9,11 +9,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -26,30 +26,22 @@ def last_checkpoint(folder: Path) -> str | None:
     return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
-class StageProgress(TrainerCallback):
+class StageProgress(ProgressCallback):
     """One progress bar for a stage, with the last logged values, instead of a line for every log."""
 
     def __init__(self, name: str, show: Sequence[str] = ("loss",)):
+        super().__init__()
         self.name, self.show = name, show
-        self.bar: tqdm | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.current_step = state.global_step
         if state.is_world_process_zero:
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit="step")
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if self.bar is not None:
-            self.bar.update(1)
+            self.training_bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit="step")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.bar is not None and logs:
-            shown = {name: f"{logs[name]:.3g}" for name in self.show if name in logs}
-            if shown:
-                self.bar.set_postfix(shown)
-
-    def on_train_end(self, args, state, control, **kwargs):
-        if self.bar is not None:
-            self.bar.close()
+        shown = {name: f"{logs[name]:.3g}" for name in self.show if name in (logs or {})}
+        if shown and self.training_bar is not None:
+            self.training_bar.set_postfix(shown)
 
 
 def run_trainer(trainer: Trainer, work: Path, name: str, show: Sequence[str] = ("loss",)) -> None:
@@ -127,14 +119,6 @@ def fine_tune(
 
 
 @torch.no_grad()
-def _features(model: MultiHeadClassifier, images: Dataset, limit: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    chosen = np.random.default_rng(0).permutation(len(images))[:limit]  # type: ignore[arg-type]
-    loader = DataLoader(torch.utils.data.Subset(images, chosen.tolist()), batch_size=256)
-    model = model.eval().to(device)
-    batches = [(model.features(b["pixel_values"].to(device)).float().cpu(), b["labels"]) for b in loader]
-    return torch.cat([f for f, _ in batches]), torch.cat([y for _, y in batches])
-
-
 def fit_head(
     model: MultiHeadClassifier, task: str, images: Dataset, *, device: torch.device, limit: int = 20_000
 ) -> None:
@@ -150,14 +134,17 @@ def fit_head(
         device: where the features are computed.
         limit: at most so many images are used, drawn with a fixed seed.
     """
-    features, labels = _features(model, images, limit, device)
+    model.eval().to(device)
+    chosen = np.random.default_rng(0).permutation(len(images))[:limit]  # type: ignore[arg-type]
+    loader = DataLoader(Subset(images, chosen.tolist()), batch_size=256)
+    batches = [(model.features(b["pixel_values"].to(device)).float().cpu(), b["labels"]) for b in loader]
+    features, labels = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
     scaler, regression = StandardScaler(), LogisticRegression(max_iter=1000)
-    make_pipeline(scaler, regression).fit(features.double().numpy(), labels.numpy())
+    make_pipeline(scaler, regression).fit(features.astype(float), labels)
     weight, bias = regression.coef_ / scaler.scale_, regression.intercept_
     bias = bias - weight @ scaler.mean_
     if len(weight) == 1:  # two classes: scikit-learn gives the logit of the second
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     head = model.heads[task]
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
+    head.weight.copy_(torch.from_numpy(weight))
+    head.bias.copy_(torch.from_numpy(bias))

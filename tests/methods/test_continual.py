@@ -16,7 +16,7 @@ from hf_dtl.methods import (
     NegGradPlusTrainer,
     unlearn_in_sequence,
 )
-from hf_dtl.trainers.subspaces import fingerprints
+from hf_dtl.trainers.projection import fingerprints
 
 QUICK = {k: v for k, v in OPTIONS.items() if k not in ("optim", "target_ce_weight")}
 QUICK |= {"examples": 2, "attack_steps": 2, "epsilon": 1.0, "learning_rate": 5e-3, "forget_weight": 0.5}

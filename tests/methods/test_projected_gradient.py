@@ -15,7 +15,7 @@ from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import bounded_forgetting
 from hf_dtl.methods import ProjectedGradientConfig, ProjectedGradientTrainer
-from hf_dtl.trainers.subspaces import collect_subspace, fingerprints, load_subspace
+from hf_dtl.trainers.projection import collect_subspace, fingerprints, load_subspace
 
 PGU = (ProjectedGradientConfig, ProjectedGradientTrainer)
 
@@ -94,7 +94,7 @@ def test_forgets_a_class_and_keeps_the_others_without_their_images(tmp_path):
     made.save_subspace(file)  # on all training images, of the model as it is
     t = ProjectedGradientTrainer(copy.deepcopy(model), config("b", subspace_file=file), forget, **common)
     assert t.subspace.images == len(keep.labels)
-    wanted = collect_subspace(t.model, keep, "target", progress=False)
+    wanted = collect_subspace(t.model, keep, "target")
     for name, moment in wanted.moments.items():
         error = (t.subspace.moments[name] - moment).norm() / moment.norm()
         assert error < 1e-5, name
