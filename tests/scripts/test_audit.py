@@ -136,7 +136,7 @@ def test_ends_with_report_tables_and_plots(undisturbed):
     for name in ("piggyback", "attacks", "comparison"):
         assert all((undisturbed / "plots" / f"{name}.{kind}").stat().st_size > 5000 for kind in ("png", "svg"))
     text = (undisturbed / "leakage_report.json").read_text()
-    assert str(undisturbed.parent) not in text and "hf-dtl audit --scrubbed vit-copy" in text
+    assert str(undisturbed.parent) not in text and "hf-dtl audit --forget" in text and "--scrubbed vit-copy" in text
 
 
 def test_killed_it_is_continued_by_two_processes_and_repeats_nothing(models, undisturbed, tmp_path):
@@ -307,7 +307,7 @@ def test_one_processor_for_all_models_and_other_sizes(models, tmp_path):
     assert not report.membership and set(report.axes) == {"source_subset", "novel_downstream"}
     resized = {"undisposed": str(models / "resnet"), "scrubbed": str(models / "resnet-copy"), "image_size": 20}
     job = Audit(AuditOptions(**QUICK | quick | resized | {"output_dir": str(tmp_path / "two")}))
-    assert job.images["source"]["train"].pixel_values.shape[1:] == (3, 20, 20)
+    assert job.scenario.images["source"]["train"].pixel_values.shape[1:] == (3, 20, 20)
     assert job.processor.image_mean == embedded_processor(14).image_mean
 
 

@@ -197,7 +197,7 @@ def test_another_run_in_the_folder_and_a_repeated_one(undisturbed):
 
 WRONG = {
     "method": ({"method": "gradient_colision"}, "ConfigError: Unknown method 'gradient_colision'"),
-    "one task": ({"method": "instancewise"}, "instancewise forgets a part of one task"),
+    "one task": ({"method": "instancewise"}, "--method instancewise cannot be used: it forgets a part of one task"),
     "data": ({"forget": "mnits[0,1]"}, "DataError"),
     "class": ({"retain": "mnist[6,seven]"}, "seven"),
     "overlap": ({"retain": "mnist[5,6,7]"}, "share the classes 5"),
@@ -221,7 +221,7 @@ def test_wrong_input_is_refused_before_anything_is_written(case, tmp_path, capsy
     from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
     options, message = WRONG[case]
-    if options.get("model_name_or_path") == "FIXED":
+    if options.get("model") == "FIXED":
         options = options | {"model": str(tmp_path / "model")}
         two_headed().export("target").save_pretrained(tmp_path / "model")
     with pytest.raises(DTLError) as error:
@@ -244,7 +244,7 @@ def test_probes_get_all_images_of_a_process(tmp_path):
     from hf_dtl.pipeline.forget_options import ForgetOptions
     from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
-    job = WholeTaskJob(ForgetOptions(**QUICK | {"output_dir": str(tmp_path), "method": ForgetOptions().methods}))
+    job = WholeTaskJob(ForgetOptions(**QUICK | {"output_dir": str(tmp_path), "method": None}))
     assert [choice.name for choice in job.choices] == ["representation_erasure", "gradient_collision"]
     assert [job.disposal_config(choice, tmp_path).num_chunks for choice in job.choices] == [1, 4]
 

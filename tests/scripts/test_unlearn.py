@@ -200,5 +200,5 @@ def test_the_reported_command_repeats_the_run(done):
     output, _ = done
     settings = json.loads((output / "leakage_report.json").read_text())["settings"]
     assert settings["command"].startswith("hf-dtl forget --")
-    assert "--forget class=2" in settings["command"] and "--seed" not in settings["command"]
+    assert "--forget class=2" in settings["command"] and "--seed " not in settings["command"]
     assert "--reference retrain" in settings["command"] and "--method projected_gradient" in settings["command"]
