@@ -6,12 +6,13 @@ from importlib import import_module
 from typing import Any
 
 from hf_dtl.cli.parsing import refuse
-from hf_dtl.cli.terminal import show_names
+from hf_dtl.cli.terminal import piped, show_names
 from hf_dtl.options import nearest
 
 COMMANDS = ("forget", "audit", "verify", "publish", "metrics")
 
 
+@piped()
 def main(words: Sequence[str] | None = None) -> None:
     """Run a command.
 

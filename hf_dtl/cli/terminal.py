@@ -3,7 +3,8 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 AGAIN = "Start the same command again"
 
 
+@contextmanager
+def piped() -> Iterator[None]:
+    """Let the reader of a pipe leave when it has seen enough, as `head` does."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@piped()
 def run_command(
     command: Command, work: Callable[[Any], None], words: Sequence[str], again: str = AGAIN, failed: int = 1
 ) -> None:
@@ -41,9 +54,6 @@ def run_command(
         sys.exit(failed)
     except KeyboardInterrupt:
         sys.exit(f"Interrupted. {again} to continue.")
-    except BrokenPipeError:  # the reader of a pipe has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 def run_script(options: type, main: Callable[[Any], None], again: str = AGAIN) -> None:
@@ -76,6 +86,7 @@ def say(*sentences: str) -> None:
         console().print(sentence, highlight=False, markup=False)
 
 
+@piped()
 def show_names(about: Mapping[str, str]) -> None:
     """Print names, each with one line about it."""
     width = max(map(len, about))

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass, fields
 from importlib import import_module
@@ -224,3 +225,10 @@ def test_options_reach_a_program_of_its_own_and_errors_are_one_line(monkeypatch)
 
     with pytest.raises(SystemExit, match="ConfigError: no"):
         run(monkeypatch, main=refuse)
+
+
+@pytest.mark.parametrize("words", ["--help", "forget --help", "forget --list"])
+def test_a_reader_that_leaves_ends_it_quietly(words):
+    program = f"{shlex.quote(sys.executable)} -u -m hf_dtl.cli {words} | head -1"
+    done = subprocess.run(["sh", "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.count("\n") == 1 and not done.stderr
