@@ -150,7 +150,7 @@ class WholeTask(Scenario):
             "target_accuracy": both(found.accuracy["target"]),
             "source_accuracy": both(found.accuracy["source"]),
             "membership": found.membership,
-            "chance": {self.tasks[name].name: 1 / len(self.tasks[name].labels) for name in AXES.keys() & self.tasks},
+            "chance": {self.tasks[name].name: 1 / len(self.tasks[name].labels) for name in AXES if name in self.tasks},
         }
 
     def infer_membership(self, models: Mapping[str, PreTrainedModel], notes: list[str]) -> list[dict[str, Any]]:
