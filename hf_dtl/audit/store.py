@@ -115,7 +115,7 @@ class AttackStore:
         for part in sorted(path.parent.glob(f"{path.name}.process*")) if path.parent.is_dir() else ():
             known = set(self._records)
             self._read(part)
-            for key in self._records.keys() - known:
+            for key in [key for key in self._records if key not in known]:
                 self._write(key, self._records[key])
             part.unlink()
 

@@ -98,7 +98,7 @@ class Audit:
         self.processor = self._processor()
         self.scenario.load(self.processor, self.models["undisposed"])
         if isinstance(self.scenario, Part):
-            for role in self.models.keys() & {"scrubbed", "retrained"}:
+            for role in sorted(self.models.keys() & {"scrubbed", "retrained"}):
                 if rows_of_the_head(self.models[role], self.scenario.task) != self.scenario.rows:
                     raise ModelError(f"The heads of the undisposed and the {role} model number the classes otherwise.")
         for role, model in self.models.items():

@@ -170,7 +170,7 @@ class ForgetOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self._method_names - set(method_names()):
+        for name in sorted(self._method_names - set(method_names())):
             find_method(name)  # names the nearest right one
         kind = self.kind
         for name, kinds in self._ONLY.items():

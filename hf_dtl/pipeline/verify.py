@@ -244,9 +244,8 @@ def _rebuilt(
 def _check_counts(settings: Mapping[str, Any], images: Mapping[str, Any]) -> None:
     """Refuse data that are not as many as the report's: other images give other numbers."""
     told, here = _counts(settings.get("images") or {}), _counts(images)
-    other = [
-        f"{name} {told[name]} there, {here[name]} here" for name in told.keys() & here if told[name] != here[name]
-    ]
+    both = sorted(told.keys() & here)
+    other = [f"{name} {told[name]} there, {here[name]} here" for name in both if told[name] != here[name]]
     if other:
         raise DataError(
             f"The report's attacks had other numbers of images: {'; '.join(other)}. Give the same data, with "

@@ -143,7 +143,7 @@ class WholeTaskJob(Job):
         plain = {role: model.to(device) for role, model in models.items() if isinstance(model, PreTrainedModel)}
         heads = self.heads.eval().to(device)
         source = {}
-        for role in plain.keys() & {"undisposed", "scrubbed"}:
+        for role in [role for role in plain if role in ("undisposed", "scrubbed")]:
             own = heads.export("source") if role == "undisposed" else with_head(plain[role], heads, "source")
             source[role] = own.to(device)
         return self.scenario.measure(plain, source)

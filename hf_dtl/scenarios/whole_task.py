@@ -40,8 +40,9 @@ class WholeTask(Scenario):
         self.tasks = {name: self._task(name) for name in _SPEC if getattr(self.spec, _SPEC[name]) is not None}
         if "target" in self.tasks:
             check_disjoint(self.tasks["source"], self.tasks["target"])
-        for name in AXES.keys() & self.tasks.keys():
-            self._check_budget(name)
+        for name in AXES:
+            if name in self.tasks:
+                self._check_budget(name)
 
     def _task(self, name: str) -> TaskData:
         s, what = self.spec, _SPEC[name]
