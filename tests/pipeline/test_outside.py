@@ -7,6 +7,8 @@ import sys
 import pytest
 
 import hf_dtl
+from hf_dtl.audit.attacks import registry as attacks
+from hf_dtl.methods import registry as methods
 
 METHOD = '''
 """Forget by labels of tomorrow."""
@@ -60,6 +62,8 @@ def outside(tmp_path, monkeypatch):
         "[hf_dtl.methods]\ntomorrow = tomorrow:TomorrowTrainer\n[hf_dtl.attacks]\ntwice_as_long = twice:TwiceAsLong\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    for registry in (methods, attacks):  # what registers itself is gone after the test
+        monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     importlib.invalidate_caches()
     return tmp_path
 
