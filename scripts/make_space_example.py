@@ -19,6 +19,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel, ViTCo
 from hf_dtl.cli.terminal import end_processes, run_script, show_reports
 from hf_dtl.data import embedded_processor
 from hf_dtl.hub.staging import REPORT
+from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.loading import quiet
 from hf_dtl.options import option
 from hf_dtl.pipeline.forget import scrubbed_by
@@ -54,13 +55,16 @@ class ExampleJob(WholeTaskJob):
         transformers.set_seed(self.options.seed)
         return AutoModelForImageClassification.from_config(config)
 
+    def command(self, choice: MethodChoice) -> str:
+        return COMMAND
+
 
 def main(options: ExampleOptions) -> None:
     quiet()
     with tempfile.TemporaryDirectory() as temporary:
         options.output_dir = options.output_dir or temporary
         result = scrubbed_by(ExampleJob(options))
-        (report,) = result.audit_all(command=COMMAND)
+        (report,) = result.audit_all()
         show_reports([report], EXAMPLE)
         _publish(result.folder)
         end_processes(result.job.state)

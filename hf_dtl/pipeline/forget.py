@@ -11,7 +11,6 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.hub.staging import REPORT
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.loading import quiet
-from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.job import Job
 from hf_dtl.pipeline.options import Options, as_given
@@ -155,7 +154,7 @@ def audit_one(
     findings = scenario.findings(found, cost)
     settings = o.recorded() | {f"{name}_dataset": text for name, text in scenario.names.items()}
     settings |= {
-        "command": command("forget", asdict(o) | {"method": choice.text}, o.plain()),
+        "command": job.command(choice),
         "audit": asdict(job.attacks),
         "disposal": job.settings_of(choice),
         "images": scenario.counts(),

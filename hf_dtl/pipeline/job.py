@@ -5,6 +5,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -27,6 +28,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
 from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with_goal
 from hf_dtl.models.loading import load_classifier
+from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.stages import Run, made_from
@@ -289,6 +291,10 @@ class Job(ABC):
         """Name of a method's stage: other options of the disposal make another one."""
         text = json.dumps([self.options.disposal(), choice.options], sort_keys=True)
         return f"dispose/{choice.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+    def command(self, choice: MethodChoice) -> str:
+        """The command that repeats the run with this method, for the report."""
+        return command("forget", asdict(self.options) | {"method": choice.text}, self.options.plain())
 
     def cost(self, stage: str) -> dict[str, float] | None:
         """Seconds and memory of a finished stage, see `Cost.save`; None when it was done in several parts."""
