@@ -42,12 +42,20 @@ def numbers(text: str, name: str, kind: type) -> tuple:
         raise ConfigError(f"--{name} {text!r} must be {what} separated by commas, for example {example}.") from None
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A question that names the nearest right word, with a blank before it; nothing where none is near.
+def nearest(word: str, known: Iterable[str], quoted: bool = False, cutoff: float = 0.6) -> str:
+    """A question that names the nearest right word, whatever its case, with a blank before it; else nothing.
+
+    Args:
+        word: the wrong one.
+        known: the right ones.
+        quoted: put the right word into quotes.
+        cutoff: lowest likeness, 0 to 1.
 
     Example:
         >>> nearest("bugdet", ["budget", "seed"])
         ' Did you mean budget?'
     """
-    near = get_close_matches(word, list(known), n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    folded = {name.casefold(): name for name in known}
+    near = get_close_matches(word.casefold(), folded, n=1, cutoff=cutoff)
+    mark = "'" if quoted else ""
+    return f" Did you mean {mark}{folded[near[0]]}{mark}?" if near else ""

@@ -10,9 +10,10 @@ import numpy as np
 
 from hf_dtl.data.columns import labels_of
 from hf_dtl.data.loading import TaskData
-from hf_dtl.data.selection import did_you_mean, positions
+from hf_dtl.data.selection import positions
 from hf_dtl.data.splits import draw
 from hf_dtl.errors import DataError, listed
+from hf_dtl.options import nearest
 
 REQUEST_GRAMMAR = """What to forget is written as one of
   class=3            a class by position or name, also several: class=cat,dog or class=0-2
@@ -172,7 +173,7 @@ class ForgetRequest:
             there = sorted(set(texts.tolist()) - {""})
             raise DataError(
                 f"--forget {self}: no training image of '{task.name}' has that value."
-                f"{did_you_mean(self.value, there)} Values there: {listed(there, _SHOWN)}."
+                f"{nearest(self.value, there, quoted=True)} Values there: {listed(there, _SHOWN)}."
             )
         return mask
 

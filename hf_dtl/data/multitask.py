@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 
 from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label_column, images_beside, stored
 from hf_dtl.data.glyphs import render_glyphs
-from hf_dtl.data.selection import DatasetSpec, did_you_mean
+from hf_dtl.data.selection import DatasetSpec
 from hf_dtl.data.sources import open_splits
 from hf_dtl.data.splits import Named, Part, draw, hold_out, loaded, require_columns
 from hf_dtl.errors import DataError, listed
+from hf_dtl.options import nearest
 
 GLYPHS, FASHION_GROUPS = "glyphs", "fashion_groups"
 GLYPH_IMAGES = {"train": 5000, "validation": 1000, "test": 2000}
@@ -185,7 +186,8 @@ def _columns(
     for task, column in pairs:
         if column not in there:
             raise DataError(
-                f"{where} has no label column '{column}'.{did_you_mean(column, there)} Label columns: {listed(there)}."
+                f"{where} has no label column '{column}'.{nearest(column, there, quoted=True)} "
+                f"Label columns: {listed(there)}."
             )
         if columns.count(column) > 1:
             raise DataError(f"{where}: the column '{column}' is named twice; each column is one task.")

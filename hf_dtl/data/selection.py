@@ -1,12 +1,12 @@
 """What a user writes to name data: `NAME[@REVISION][:SPLIT][[CLASS,CLASS,...]]`."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from hf_dtl.errors import DataError, listed
+from hf_dtl.options import nearest
 
 GRAMMAR = """A data set is written NAME[@REVISION][:SPLIT][[CLASS,CLASS,...]], for example
   mnist[0,1,2]                     three classes of the embedded MNIST
@@ -164,14 +164,9 @@ def positions(entry: str, names: Sequence[str], where: str) -> list[int]:
             return [present[number] for number in range(first, last + 1) if number in present]
     elif entry.isdecimal() and not numeric and int(entry) < len(names):
         return [int(entry)]
-    raise DataError(f"{where} has no class '{entry}'.{did_you_mean(entry, names)} Classes there: {_listing(names)}.")
-
-
-def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """A question that names the nearest right word, whatever its case, with a blank before it; else nothing."""
-    folded = {name.casefold(): name for name in known}
-    close = get_close_matches(word.casefold(), folded, n=1, cutoff=cutoff)
-    return f" Did you mean '{folded[close[0]]}'?" if close else ""
+    raise DataError(
+        f"{where} has no class '{entry}'.{nearest(entry, names, quoted=True)} Classes there: {_listing(names)}."
+    )
 
 
 def _listing(names: Sequence[str]) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 
-from hf_dtl.data.selection import DatasetSpec, did_you_mean
+from hf_dtl.data.selection import DatasetSpec
 from hf_dtl.errors import DataError
+from hf_dtl.options import nearest
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 EMBEDDED_NAMES = ("mnist", "fashion_mnist")
@@ -94,7 +95,7 @@ def _unreadable(spec: DatasetSpec, path: Path, error: Exception) -> DataError:
             f"'{spec.name}' cannot be read as a data set: {reason}. It must be a parquet file, a folder of parquet "
             "files or of images in one subfolder a class, or a folder written by save_to_disk."
         )
-    hint = did_you_mean(spec.name, EMBEDDED_NAMES, cutoff=0.5)
+    hint = nearest(spec.name, EMBEDDED_NAMES, quoted=True, cutoff=0.5)
     offline = " HF_HUB_OFFLINE is set: unset it to use the Hub." if datasets.config.HF_HUB_OFFLINE else ""
     return DataError(
         f"'{spec.name}' was not found.{hint} It is not embedded ({', '.join(EMBEDDED_NAMES)}), no file or folder has "

@@ -6,7 +6,6 @@ package its decorator line makes it known. In another package an entry point of 
 """
 
 import ast
-import difflib
 import importlib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hf_dtl.errors import ConfigError
+from hf_dtl.options import nearest
 
 if TYPE_CHECKING:
     from hf_dtl.trainers.trainer import UnlearningTrainer
@@ -90,9 +90,10 @@ def find_method(name: str) -> "type[UnlearningTrainer]":
         return _registered[name]
     points = [point for point in entry_points(group=GROUP) if point.name == name]
     if not points:
-        near = difflib.get_close_matches(name, method_names(), n=1)
-        meant = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"Unknown method {name!r}; the methods are: {', '.join(method_names())}.{meant}")
+        known = method_names()
+        raise ConfigError(
+            f"Unknown method {name!r}; the methods are: {', '.join(known)}.{nearest(name, known, quoted=True)}"
+        )
     try:
         trainer = points[0].load()
         _ = trainer.config_class

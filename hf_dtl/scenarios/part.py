@@ -13,6 +13,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hf_dtl.audit import AttackedTask, membership_inference
 from hf_dtl.audit.unlearning import ROLES, Unlearning
 from hf_dtl.data import Division, ForgetRequest, ImageTensors, TaskData, load_task
+from hf_dtl.data.columns import labels_of
 from hf_dtl.errors import DataError, ModelError
 from hf_dtl.models.labels import published_rows
 from hf_dtl.scenarios.scenario import (
@@ -67,7 +68,7 @@ class Part(Scenario):
         for split in ("validation", "test"):
             whole: datasets.Dataset = getattr(task, split)
             whole = whole.select(np.flatnonzero(~self.request.has_value(whole)))
-            forgotten = np.isin(_labels(whole), classes)
+            forgotten = np.isin(labels_of(whole), classes)
             if classes and not forgotten.any():
                 raise DataError(f"'{task.name}': the {split} split has no image of the classes to forget.")
             if forgotten.all():
@@ -215,10 +216,6 @@ def rows_of_the_head(model: PreTrainedModel, task: TaskData) -> list[int]:
 def together(*parts: ImageTensors) -> ImageTensors:
     """Images one after another."""
     return ImageTensors(torch.cat([p.pixel_values for p in parts]), torch.cat([p.labels for p in parts]))
-
-
-def _labels(dataset: datasets.Dataset) -> np.ndarray:
-    return np.asarray(dataset.select_columns(["label"]).with_format("numpy")[:]["label"])
 
 
 def _half_and_half(forgotten: ImageTensors, others: ImageTensors) -> ImageTensors:

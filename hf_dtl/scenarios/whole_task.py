@@ -13,6 +13,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hf_dtl.audit import AttackConfig, AttackedTask, accuracy, membership_inference
 from hf_dtl.audit.task import draw_up_to
 from hf_dtl.data import TaskData, check_disjoint, load_task
+from hf_dtl.data.columns import labels_of
 from hf_dtl.errors import DataError
 from hf_dtl.models.published_heads import PublishedHeads, numbered
 from hf_dtl.scenarios.scenario import Images, Measured, Scenario, both, channels_of, check_budget, in_memory
@@ -56,7 +57,7 @@ class WholeTask(Scenario):
 
     def _check_budget(self, name: str) -> None:
         task = self.tasks[name]
-        counts = np.bincount(_labels(task.train), minlength=len(task.labels)).tolist()
+        counts = np.bincount(labels_of(task.train), minlength=len(task.labels)).tolist()
         if self.spec.pool is not None:
             counts = [min(count, self.spec.pool) for count in counts]
         check_budget(counts, task.labels, self.most_budget, task.name)
@@ -85,7 +86,7 @@ class WholeTask(Scenario):
         task, pool = self.tasks[name], self.spec.retain_pool if name == "target" else self.spec.pool
         dataset: Dataset = getattr(task, split)
         if split == "train" and pool is not None:
-            rows = draw_up_to(torch.as_tensor(_labels(dataset)), pool, seed=0).sort().values
+            rows = draw_up_to(torch.tensor(labels_of(dataset)), pool, seed=0).sort().values
             dataset = dataset.select(rows.tolist())
         return self._read(
             dataset, f"{task.name} {split}", channels, held_out=split != "train", whole=self.spec.pool is None
@@ -187,7 +188,3 @@ class WholeTask(Scenario):
                 notes.append(f"Membership inference: left out. {error}")
                 return []
         return [asdict(result) for result in results]
-
-
-def _labels(dataset: Dataset) -> np.ndarray:
-    return np.asarray(dataset.select_columns(["label"]).with_format("numpy")[:]["label"])
