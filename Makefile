@@ -12,7 +12,7 @@ OUTPUT ?= outputs/demo
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.installed
-	$(OFFLINE) $(RUN)/python scripts/dtl_finetune.py --output_dir $(OUTPUT) $(ARGS)
+	$(OFFLINE) $(RUN)/python scripts/dtl_finetune.py --novel none --output_dir $(OUTPUT) $(ARGS)
 
 test: $(VENV)/.installed-test lint
 	$(OFFLINE) OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadfile -q $(ARGS)

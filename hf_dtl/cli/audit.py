@@ -1,14 +1,15 @@
 """`hf-dtl audit`: attack a scrubbed classifier beside the one before disposal."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_dtl.audit.attacks.registry import attack_summaries
 from hf_dtl.cli.parsing import Command
-from hf_dtl.cli.terminal import end_processes, run_command, show_names, show_reports
+from hf_dtl.cli.terminal import end_processes, run_command, say, show_names, show_reports, spelled
+from hf_dtl.options import option
 from hf_dtl.pipeline.audit_options import AuditOptions
+from hf_dtl.pipeline.options import RUN
 
 COMMAND = Command(
     "hf-dtl audit",
@@ -17,7 +18,7 @@ COMMAND = Command(
 Audit a scrubbed classifier: how well can it be taught again what it was to forget?
 The models are Hub ids or folders with safetensors weights; they need not be made by this library.
 A finished attack is stored at once: the same command with --resume continues an interrupted audit.
---list names the attacks.
+--list names the attacks. --example audits two small models that come with the package, in a minute.
 """,
     examples="""\
 hf-dtl audit user/scrubbed --undisposed user/original --forget "cifar10[cat]" --retain "cifar10[car]"
@@ -26,6 +27,22 @@ hf-dtl audit ./scrubbed --undisposed ./original --forget class=3 --retain fashio
 accelerate launch -m hf_dtl.cli audit ./scrubbed --undisposed ./original --forget "mnist[0-5]"
 """,
     places=("scrubbed",),
+)
+
+
+@dataclass(kw_only=True)
+class ExampleOptions:
+    """Options of the audit of the example."""
+
+    output_dir: str = option(
+        "hf_dtl_example", "Folder of reports, pictures and finished attacks; continued.", group=RUN
+    )
+
+
+EXAMPLE_COMMAND = Command(
+    "hf-dtl audit --example",
+    ExampleOptions,
+    description="Audit two small scrubbed models that come with the package: one leaks, one holds less.",
 )
 
 
@@ -38,6 +55,8 @@ def start(words: Sequence[str], **changed: Any) -> None:
     """
     if "--list" in words:
         show_names(attack_summaries())
+    elif "--example" in words:
+        run_command(EXAMPLE_COMMAND, work_example, [word for word in words if word != "--example"])
     else:
         run_command(replace(COMMAND, **changed), work, words, again="Start the same command with --resume")
 
@@ -50,5 +69,31 @@ def work(options: AuditOptions) -> None:
 
     report, state = run(options), PartialState()
     if state.is_main_process:
-        show_reports([report], Path(options.output_dir), "Report, tables, plots and finished attacks")
+        harder = spelled(COMMAND.prog, options, attacks="all", resume=False, output_dir=f"{options.output_dir}_all")
+        show_reports(
+            [report],
+            f"Report, tables, plots and finished attacks: {options.output_dir}",
+            {
+                "attack in every way that there is": harder,
+                "scrub a model yourself": "hf-dtl forget --help",
+                "every option": "hf-dtl audit --help",
+            },
+        )
     end_processes(state)
+
+
+def work_example(options: ExampleOptions) -> None:
+    """Audit the models that come with the package, and print."""
+    from hf_dtl.pipeline.example import audit_example
+
+    say("Two scrubbed models were to forget the digits 0-5 and keep 6-9. They are attacked: about a minute.")
+    leaking, holding = audit_example(options.output_dir)
+    show_reports(
+        [holding, leaking],
+        f"Picture of both: {options.output_dir}/comparison.png; reports, tables and more pictures beside it",
+        {
+            "your own two models": 'hf-dtl audit SCRUBBED --undisposed ORIGINAL --forget "DATA[CLASS,CLASS]"',
+            "make a model forget, attack it, and write its card": "hf-dtl forget",
+            "what else a command can do": "hf-dtl audit --help",
+        },
+    )

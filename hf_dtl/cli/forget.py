@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from hf_dtl.cli.parsing import Command
-from hf_dtl.cli.terminal import end_processes, run_command, show_names, show_reports
+from hf_dtl.cli.terminal import end_processes, run_command, say, show_names, show_reports
 from hf_dtl.methods.registry import method_summaries
 from hf_dtl.pipeline.forget_options import ForgetOptions
 
@@ -43,16 +45,36 @@ def start(words: Sequence[str], **changed: Any) -> None:
 
 
 def work(options: ForgetOptions) -> None:
-    """Forget, audit and print."""
-    from hf_dtl.pipeline.forget import run
+    """Say what will be done, forget, audit and print."""
+    from hf_dtl.pipeline.forget import open_job, scrubbed_by
+    from hf_dtl.pipeline.outlook import outlook
+
+    job = open_job(options)
+    if job.state.is_main_process:
+        say(outlook(job))
+    result = scrubbed_by(job)
+    reports = result.audit_all()
+    if job.state.is_main_process:
+        show_reports(
+            reports, f"Scrubbed model, card, report and plots: {result.folder}", _next(options, result.folder)
+        )
+    end_processes(job.state)
+
+
+def _next(options: ForgetOptions, folder: Path) -> dict[str, str]:
+    """Commands to try on what a run left, by what each is for."""
     from hf_dtl.pipeline.part_job import LAYER_INPUTS
 
-    result = run(options)
-    reports = result.audit_all()
-    if result.job.state.is_main_process:
-        show_reports(reports, result.folder)
-        kept = result.folder / LAYER_INPUTS
-        if kept.exists():  # printed as it is, to be copied
-            print("For a later request on the scrubbed model, without retain images:")
-            print(f"--method projected_gradient:subspace_file={kept}")
-    end_processes(result.job.state)
+    found, place = {}, quote(str(folder))
+    if options.kind != "tasks":
+        words = [f"hf-dtl audit {place}/scrubbed --undisposed {place}/undisposed"]
+        words += [f"--retrained {place}/retrained"] * (folder / "retrained").is_dir()
+        words += [f"--forget {quote(options.forget)}", f"--retain {quote(str(options.retain))}"]
+        found["attack in every way that there is"] = f"{' '.join(words)} --attacks all"
+    found["run the report's attacks again and compare"] = f"hf-dtl verify {place}/scrubbed"
+    found["see what would be published"] = f"hf-dtl publish {place} USER/NAME --dry_run"
+    if (folder / LAYER_INPUTS).exists():
+        found["a later request on the scrubbed model, without retain images"] = (
+            f"hf-dtl forget {place}/scrubbed --method projected_gradient:subspace_file={place}/{LAYER_INPUTS}"
+        )
+    return found

@@ -53,7 +53,8 @@ class Command:
         given = {**self.defaults, **self._values(words)}
         missing = [f"--{f.name}" for f in fields(self.options) if f.name not in given and self.default(f) is MISSING]
         if missing:
-            refuse(f"These options are missing: {', '.join(missing)}. --help says what they mean.")
+            form = " ".join([self.prog, *(place.upper() for place in self.places), "[OPTIONS]"])
+            refuse(f"These options are missing: {', '.join(missing)}. Usage: {form}. --help says what they mean.")
         return self.options(**given)
 
     def _values(self, words: Sequence[str]) -> dict[str, Any]:
@@ -91,8 +92,13 @@ class Command:
         if word.startswith("--") and name in names:
             return names[name]
         what = "option" if word.startswith("-") else "argument"
-        near = nearest(f"--{name}", (f"--{known}" for known in names)) if what == "option" else ""
+        near = nearest(f"--{name}", (f"--{known}" for known in names)) if what == "option" else self._placed()
         refuse(f"There is no {what} {word!r}.{near} --help lists all options.")
+
+    def _placed(self) -> str:
+        """What words without a name stand for."""
+        places = " and ".join(place.upper() for place in self.places) or "nothing"
+        return f" Without --NAME before it stands {places} alone, at the beginning."
 
     def default(self, f: Field) -> Any:
         """What an option is when nobody gives it; MISSING where somebody must."""

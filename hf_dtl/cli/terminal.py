@@ -5,7 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hf_dtl.cli.parsing import Command
@@ -94,26 +96,37 @@ def show_names(about: Mapping[str, str]) -> None:
         print(f"{name:<{width}}  {line}".rstrip())
 
 
-def show_reports(
-    reports: Sequence["LeakageReport"], folder: Path, holds: str = "Scrubbed model, card, report and plots"
-) -> None:
-    """Print verdict, tables and notes of every report, several of them side by side as well, and where it all lies.
+def show_reports(reports: Sequence["LeakageReport"], holds: str, commands: Mapping[str, str]) -> None:
+    """Print the table, the verdict, where everything lies and what to try next, so that the verdict is read last.
 
     Args:
-        reports: one a method.
-        folder: where everything lies.
-        holds: what that is.
+        reports: one a method or model; of several the table compares them, and the first one's verdict is given.
+        holds: what lies where.
+        commands: to try next, by what each is for.
     """
     from hf_dtl.audit import comparison_table, table
 
-    shown = console()
-    for report in reports:
-        say(report.verdict)
-        shown.print(*table(report))
-        say(*report.settings.get("notes", ()))
-    if len(reports) > 1:
-        shown.print(comparison_table(reports))
-    print(f"{holds}: {folder}")
+    terminal = console()
+    terminal.print(*([comparison_table(reports)] if len(reports) > 1 else table(reports[0])))
+    say(*dict.fromkeys(note for report in reports for note in report.settings.get("notes", ())))
+    say("", f"Verdict on {reports[0].method}:", reports[0].verdict, "", holds, "", "Next:")
+    for purpose, command in commands.items():
+        say(f"  {purpose}:")
+        print(f"    {command}")  # unwrapped, to be copied
+
+
+def spelled(prog: str, options: Any, **changed: Any) -> str:
+    """A command line that says every option which differs from its default.
+
+    Args:
+        prog: the words that start it.
+        options: dataclass of options.
+        **changed: values in place of those of `options`.
+    """
+    chosen = {f.name: changed.get(f.name, getattr(options, f.name)) for f in fields(options)}
+    return " ".join(
+        [prog, *(f"--{f.name} {quote(str(chosen[f.name]))}" for f in fields(options) if chosen[f.name] != f.default)]
+    )
 
 
 def end_processes(state: "PartialState") -> None:

@@ -27,7 +27,11 @@ def find_image_column(features: datasets.Features, wanted: str | None, where: st
     candidates = images or [name for name, feature in features.items() if _kind(feature) == "binary"]
     if len(candidates) != 1:
         found = f"several columns of images: {', '.join(candidates)}" if candidates else "no column of images"
-        raise DataError(f"{where} has {found}. Say which with image_column. Columns there: {', '.join(features)}.")
+        read = "; its files were read as text. A folder of images has a folder for each class"
+        read *= list(features) == ["text"]
+        raise DataError(
+            f"{where} has {found}{read}. Say which with image_column. Columns there: {', '.join(features)}."
+        )
     return candidates[0]
 
 

@@ -13,6 +13,8 @@ from hf_dtl.errors import DataError
 from hf_dtl.options import nearest
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+EXAMPLE_FOLDER = EMBEDDED_FOLDER / "example"
+"""Small models of one run, laid out as its output folder."""
 EMBEDDED_NAMES = ("mnist", "fashion_mnist")
 EMBEDDED_SPLITS = ("train", "validation", "test")
 

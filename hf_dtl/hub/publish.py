@@ -67,15 +67,15 @@ def publish(
             f"{repo_id!r} is not the id of a model: write user/name, in letters, digits, '-', '_' and '.', without an "
             "address or a type (datasets/, spaces/) before it."
         ) from error
-    if not dry_run and not (token or get_token()):
-        raise PublishError(
-            "There is no token of the Hub. Log in with `hf auth login`, or set HF_TOKEN to a token with write "
-            "permission (https://huggingface.co/settings/tokens)."
-        )
     with TemporaryDirectory(prefix="hf_dtl_publish_") as new:
         files = stage(folder, new)
         if dry_run:
             return Published(files)
+        if not (token or get_token()):
+            raise PublishError(
+                "There is no token of the Hub. Log in with `hf auth login`, or set HF_TOKEN to a token with write "
+                "permission (https://huggingface.co/settings/tokens)."
+            )
         api = HfApi(token=token, library_name="hf_dtl")
         try:
             if "/" not in repo_id:

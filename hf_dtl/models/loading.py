@@ -40,12 +40,16 @@ def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head:
     Raises:
         ModelError: it cannot be loaded, or its file lacks weights, which would silently be random.
     """
+    name = str(name_or_path)
+    if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+        raise ModelError(f"There is no folder {name!r}. Give one with an image classifier, or a Hub id, user/model.")
     try:
         model, found = open_classifier(name_or_path, revision=revision, dtype=torch.float32)
     except Exception as error:  # whatever a foreign configuration or file raises
+        reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"The model {str(name_or_path)!r} cannot be loaded: {error}\nGive a Hub id or a folder of an image "
-            "classifier with safetensors weights; the Hub needs a network and HF_HUB_OFFLINE unset."
+            f"The model {name!r} cannot be loaded: {reason} Give a folder of an image classifier with safetensors "
+            "weights, or a Hub id, which needs a network and HF_HUB_OFFLINE unset."
         ) from error
     wrong = {name for name, *_ in found["mismatched_keys"]} | set(found["missing_keys"])
     if new_head and wrong:

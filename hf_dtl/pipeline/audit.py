@@ -202,13 +202,13 @@ class Audit:
 
     # Attacks and report ---------------------------------------------------------------------------------------
 
-    def attack(self) -> list[PiggybackRecord]:
+    def attack(self, store: Path) -> list[PiggybackRecord]:
         """Run every attack that is not finished yet, shared among the processes; each of them gets all records."""
         models = {**self.models}
         if self.options.scratch is None:  # a draw of the random weights for each attack seed
             draws = scratch_models(self.models["undisposed"], len(self.attacks.seeds), self.options.seed)
             models["scratch"] = [draw.to(self.state.device) for draw in draws]
-        return run_audit(models, self.attacked, self.attacks, store=self.run.folder / STORE)
+        return run_audit(models, self.attacked, self.attacks, store=store)
 
     def report(self, records: Sequence[PiggybackRecord]) -> LeakageReport:
         """Put everything that was measured together; what could not be measured is said in the notes."""
@@ -308,11 +308,17 @@ def audit(scrubbed: str, **options: Any) -> LeakageReport:
     return run(AuditOptions(**as_given({"scrubbed": scrubbed, "resume": True, **options}, AuditOptions)))
 
 
-def run(options: AuditOptions) -> LeakageReport:
-    """The same from options."""
+def run(options: AuditOptions, store: Path | None = None) -> LeakageReport:
+    """The same from options.
+
+    Args:
+        options: see `AuditOptions`.
+        store: file of finished attacks that audits of several models share, so that references are attacked once;
+            default: one in the output folder.
+    """
     quiet()
     job = Audit(options)
-    records = job.attack()
+    records = job.attack(store or job.run.folder / STORE)
 
     def finish() -> None:
         if job.state.is_main_process:

@@ -122,9 +122,14 @@ def forget(model: str | None = None, **options: Any) -> ForgetResult:
 
 
 def run(options: ForgetOptions) -> ForgetResult:
-    """The same from options: prepare the model and scrub it by every method."""
+    """The same from options."""
+    return scrubbed_by(open_job(options))
+
+
+def open_job(options: ForgetOptions) -> Job:
+    """Load and check everything that a run needs, before anything is done."""
     quiet()
-    return scrubbed_by(JOBS[options.kind](options))
+    return JOBS[options.kind](options)
 
 
 def scrubbed_by(job: Job) -> ForgetResult:

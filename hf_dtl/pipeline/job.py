@@ -39,6 +39,8 @@ from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import fine_tune, last_checkpoint, run_trainer, stage_arguments
 
 STORE = "attacks.jsonl"
+PASSES = 16
+"""Over the data in training, by default."""
 SHOWN = ("disposal_value", "mean_cosine", "source_loss", "retain_loss")
 
 
@@ -156,7 +158,17 @@ class Job(ABC):
     def epochs(self) -> float:
         """Passes of the training before anything else."""
         given = self.options.train_epochs
-        return given if given is not None else (16 if self.options.model is None else 0)
+        return given if given is not None else (PASSES if self.options.model is None else 0)
+
+    @property
+    def retrain_epochs(self) -> float:
+        """Passes of the retrained reference."""
+        given = self.options.retrain_epochs
+        return given if given is not None else (self.options.train_epochs or PASSES)
+
+    @abstractmethod
+    def trained_images(self) -> dict[str, float]:
+        """About how many images each stage of ordinary training takes, in order."""
 
     def learning_rate(self, small: float, given: float | None) -> float:
         """A peak learning rate: the given one, or what suits the model where `small` suits one of 0.3 M parameters."""

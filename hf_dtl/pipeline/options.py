@@ -36,7 +36,7 @@ class Options:
     )
     novel: str | None = option(
         None,
-        "Task that nobody trained, for the second axis of the audit of a whole task.",
+        "Task that nobody trained, for the second axis of the audit of a whole task; none for no such task.",
         group=WHAT,
         aliases=("novel_dataset",),
     )

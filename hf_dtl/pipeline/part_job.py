@@ -96,6 +96,13 @@ class PartJob(Job):
 
     # Stages ---------------------------------------------------------------------------------------------------
 
+    def trained_images(self) -> dict[str, float]:
+        retain = len(self.images["retain"])
+        return {
+            "train": self.epochs * (retain + len(self.images["forget"])),
+            "retrained": self.retrain_epochs * retain,
+        }
+
     def train(self) -> PreTrainedModel:
         """The model that knows everything: the given one, or one trained on all the data."""
         if self.epochs == 0:
@@ -110,9 +117,7 @@ class PartJob(Job):
 
     def retrain(self, scratch: PreTrainedModel) -> PreTrainedModel:
         """Trained on the retained images alone, from random weights."""
-        o = self.options
-        epochs = o.retrain_epochs if o.retrain_epochs is not None else (o.train_epochs or 16)
-        training = self.training_options(num_train_epochs=epochs, learning_rate=self.retrain_rate)
+        training = self.training_options(num_train_epochs=self.retrain_epochs, learning_rate=self.retrain_rate)
         return self.trained("retrained", scratch, self.images["retain"], training)
 
     def unlearn(self, choice: MethodChoice, undisposed: PreTrainedModel | None = None) -> PreTrainedModel:

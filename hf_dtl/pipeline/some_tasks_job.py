@@ -18,7 +18,7 @@ from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.methods.by_name import MethodChoice, parse_method
 from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, partial_task, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.pipeline.job import Job
+from hf_dtl.pipeline.job import PASSES, Job
 from hf_dtl.pipeline.stages import fresh_folder, made_from, replace_folder
 from hf_dtl.scenarios.scenario import Measured
 from hf_dtl.scenarios.some_tasks import SomeTasks
@@ -29,7 +29,6 @@ from hf_dtl.trainers.training import stage_arguments
 
 TASKS_FILE = "tasks.json"
 """Marks a folder that `MultiHeadClassifier.save` wrote."""
-_EPOCHS = 16
 _SCHEDULE = {"lr_scheduler_type": "cosine", "warmup_steps": 0.1}
 
 
@@ -78,7 +77,7 @@ class SomeTasksJob(Job):
     @property
     def epochs(self) -> float:
         given = self.options.train_epochs
-        return given if given is not None else (0 if self._has_heads else _EPOCHS)
+        return given if given is not None else (0 if self._has_heads else PASSES)
 
     def _check(self) -> None:
         scenario = self.scenario
@@ -123,6 +122,10 @@ class SomeTasksJob(Job):
 
     # Stages ---------------------------------------------------------------------------------------------------
 
+    def trained_images(self) -> dict[str, float]:
+        images = len(self.scenario.data.train)
+        return {"train": self.epochs * images, "retrained": self.retrain_epochs * images}
+
     def train(self) -> MultiHeadClassifier:
         """The model that knows everything: the given one, or one trained on all tasks of all the data.
 
@@ -155,13 +158,12 @@ class SomeTasksJob(Job):
     def retrain(self, scratch: Any = None) -> MultiHeadClassifier:
         """The same architecture, trained from random weights, which the method draws, on the pairs that are kept."""
         o, scenario = self.options, self.scenario
-        epochs = o.retrain_epochs if o.retrain_epochs is not None else (o.train_epochs or _EPOCHS)
         everywhere = set(scenario.forgotten) == set(scenario.tasks)
         kept = len(scenario.data.train) - (len(scenario.rows) if everywhere else 0)
         choice = parse_method("multitask:strategy=retrain")
         own = {
             "per_device_retain_batch_size": o.batch_size // self.state.num_processes,
-            "max_steps": max(1, math.ceil(epochs * kept / o.batch_size)),
+            "max_steps": max(1, math.ceil(self.retrain_epochs * kept / o.batch_size)),
             "learning_rate": self.retrain_rate,
             **_SCHEDULE,
         }

@@ -69,6 +69,24 @@ class WholeTaskJob(Job):
 
     # Stages ---------------------------------------------------------------------------------------------------
 
+    def trained_images(self) -> dict[str, float]:
+        source, target = (len(self.images[name]["train"]) for name in ("source", "target"))
+        return {
+            "pretrain": self.epochs * source,
+            "adapt": 0 if self.adapted else target * self.adapt_epochs,
+            "retrained": target * self.retrain_epochs,
+        }
+
+    @property
+    def adapt_epochs(self) -> float:
+        """Passes over the target data in adaptation."""
+        return self.passes(200, len(self.images["target"]["train"]), self.options.adapt_epochs)
+
+    @property
+    def retrain_epochs(self) -> float:
+        """Passes over the target data of the retrained reference."""
+        return self.passes(400, len(self.images["target"]["train"]), self.options.retrain_epochs)
+
     def pretrain(self) -> PreTrainedModel:
         """A model that knows the source task: the given one, or one trained on the source data."""
         if self.epochs == 0:
@@ -89,7 +107,7 @@ class WholeTaskJob(Job):
         else:
             start = with_new_head(pretrained, target, o.seed)
             training = self.training_options(
-                num_train_epochs=self.passes(200, len(images), o.adapt_epochs),
+                num_train_epochs=self.adapt_epochs,
                 learning_rate=self.learning_rate(ADAPT, o.adapt_learning_rate),
             )
             undisposed = self.trained("adapt", start, images, training)
@@ -120,9 +138,7 @@ class WholeTaskJob(Job):
         that comes with the source task leaves nothing but random weights to start from.
         """
         o, images = self.options, self.images["target"]["train"]
-        training = self.training_options(
-            num_train_epochs=self.passes(400, len(images), o.retrain_epochs), learning_rate=self.retrain_rate
-        )
+        training = self.training_options(num_train_epochs=self.retrain_epochs, learning_rate=self.retrain_rate)
         if o.model is not None and self.epochs:
             scratch = with_new_head(self.given_model(new_head=True), self.scenario.tasks["target"].labels, o.seed)
         return self.trained("retrained", scratch, images, training)

@@ -65,6 +65,8 @@ class ScenarioSpec:
     test: Literal["test", "validation"] = "test"
 
     def __post_init__(self) -> None:
+        if self.novel == "none":  # in place of a default
+            object.__setattr__(self, "novel", None)
         if self.kind != "task" and self.retain is None:
             raise ConfigError(f"--forget {self.forget} is a part of a data set: name that with --retain.")
         if self.test not in ("test", "validation"):

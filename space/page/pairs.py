@@ -12,6 +12,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.classifiers import check_finite
+from hf_dtl.data.sources import EXAMPLE_FOLDER
 from hf_dtl.errors import ConfigError, DTLError, ModelError
 from hf_dtl.hub import weights_sha256
 from hf_dtl.hub.staging import REPORT
@@ -54,10 +55,10 @@ class Pair:
 
 
 def local_pairs(space: Path) -> dict[str, Path]:
-    """Pairs on this machine by name: the example that comes with the Space, and what `make demo` left beside it."""
-    run = space.parent / "outputs" / "demo"
-    found = {EXAMPLE: space / "example", DEMO: run}
-    found |= {f"{DEMO}: {method.name}": method for method in sorted(run.glob("methods/*"))}
+    """Pairs on this machine by name: the example that comes with the library, and what `make demo` left here."""
+    found = {}
+    for name, run in {EXAMPLE: EXAMPLE_FOLDER, DEMO: space.parent / "outputs" / "demo"}.items():
+        found |= {name: run} | {f"{name}: {method.name}": method for method in sorted(run.glob("methods/*"))}
     return {name: folder for name, folder in found.items() if (folder / "scrubbed" / REPORT).is_file()}
 
 

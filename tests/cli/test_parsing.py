@@ -19,6 +19,7 @@ class Options:
     use_cpu: bool = option(False, "Where.", group="run")
 
 
+PLACED = " Without --NAME before it stands MODEL and DATA alone, at the beginning."
 COMMAND = Command("try", Options, "It tries.", "try x --use_cpu", places=("model", "data"))
 
 
@@ -58,15 +59,18 @@ def test_forms(words, changed):
         ("a --use-cpus", "There is no option '--use-cpus'. Did you mean --use_cpu? --help lists all options."),
         ("a --zzzz=1", "There is no option '--zzzz'. --help lists all options."),
         ("a -x", "There is no option '-x'. --help lists all options."),
-        ("a b c", "There is no argument 'c'. --help lists all options."),
-        ("a --use_cpu maybe", "There is no argument 'maybe'. --help lists all options."),
+        ("a b c", f"There is no argument 'c'.{PLACED} --help lists all options."),
+        ("a --use_cpu maybe", f"There is no argument 'maybe'.{PLACED} --help lists all options."),
         ("a --use_cpu=maybe", "--use_cpu 'maybe' must be True or False."),
         ("a --max_images few", "--max_images 'few' must be a whole number."),
         ("a --max_images 1.5", "--max_images '1.5' must be a whole number."),
         ("a --rate fast", "--rate 'fast' must be a number."),
         ("a --data --use_cpu", "--data needs a value: --data VALUE. --help lists all options."),
         ("a --data", "--data needs a value: --data VALUE. --help lists all options."),
-        ("--use_cpu", "These options are missing: --model. --help says what they mean."),
+        (
+            "--use_cpu",
+            "These options are missing: --model. Usage: try MODEL DATA [OPTIONS]. --help says what they mean.",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(words, said, capsys):

@@ -263,7 +263,7 @@ WRONG = {
     "pickle": (pickled, "ModelError", "no file named model.safetensors"),
     "processors": (other_processor, "ModelError", "image_mean [0.5, 0.5, 0.5] (undisposed), [0.1, 0.1, 0.1]"),
     "size": (wrong_size, "ModelError", "The scrubbed model: ViTForImageClassification cannot use images"),
-    "model": ({"scrubbed": "./nowhere"}, "ModelError", "'./nowhere' cannot be loaded"),
+    "model": ({"scrubbed": "./nowhere"}, "ModelError", "There is no folder './nowhere'"),
     "no data": (lambda _, folder: dataset(folder, []), "DataError", ""),
     "one class": (lambda _, folder: dataset(folder, ["a"] * 12), "DataError", "at least two classes"),
     "few images": ({"budgets": "5,50", "max_train_images_per_class": 20}, "DataError", "the class '0' has 20"),

@@ -54,7 +54,7 @@ def test_it_is_private_and_on_main_unless_told_otherwise(run, command, capsys):
     [
         (("nowhere", "ann/x", "--dry_run"), "PublishError: There is no folder nowhere"),
         (("nowhere", "https://huggingface.co/ann/x"), "is not the id of a model"),
-        (("nowhere", "ann/x"), "There is no token of the Hub"),
+        (("nowhere", "ann/x"), "PublishError: There is no folder nowhere"),
     ],
 )
 def test_errors_are_one_message(command, words, said, monkeypatch):

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hub.hub_server import HubServer, Repository
 
+from hf_dtl.data.sources import EXAMPLE_FOLDER
+
 SPACE = Path(__file__).parents[2] / "space"
 sys.path.insert(0, str(SPACE))  # as `python space/app.py` has it
 
@@ -30,7 +32,7 @@ class Served:
     log: Path
     temporary: Path
     hub: HubServer
-    example: Path = SPACE / "example"
+    example: Path = EXAMPLE_FOLDER
 
     def publish(self, repo, which, **changes):
         """Put a model of the example on the Hub, with other contents of files by stem, None for no such file."""

@@ -18,6 +18,7 @@ from hf_dtl.audit import AttackConfig, LeakageReport
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.audit.tables import report_cells
 from hf_dtl.data import embedded_processor
+from hf_dtl.data.sources import EXAMPLE_FOLDER
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
 from hf_dtl.hub.weights import weights_sha256
 from page import hub, views
@@ -46,13 +47,13 @@ def pair(pairs):
 
 
 def test_the_example_is_small_and_its_report_is_of_these_weights(pair):
-    files = [path for path in (SPACE / "example").rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 1_000_000
+    files = [path for path in EXAMPLE_FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 1_500_000
     assert {path.suffix for path in files} == {".safetensors", ".json", ".md", ".png"}
     assert pair.proven is True
-    own = LeakageReport.load(SPACE / "example" / "leakage_report.json")
-    assert own == pair.report and own.weights == weights_sha256(SPACE / "example" / "scrubbed")
-    assert own.settings["command"] == "python scripts/make_space_example.py"
+    own = LeakageReport.load(EXAMPLE_FOLDER / "scrubbed" / "leakage_report.json")
+    assert own == pair.report and own.weights == weights_sha256(EXAMPLE_FOLDER / "scrubbed")
+    assert own.settings["command"] == "python scripts/make_example.py"
     assert own.target_destroyed is False
 
 
@@ -69,22 +70,19 @@ def test_a_model_of_several_tasks_is_refused(tmp_path):
 
 
 def test_local_pairs(tmp_path):
-    for folder in (
-        "space/example",
-        "outputs/demo",
-        "outputs/demo/methods/negative_ce",
-        "outputs/demo/methods/cut_off",
-    ):
+    for folder in ("outputs/demo", "outputs/demo/methods/negative_ce", "outputs/demo/methods/cut_off"):
         (tmp_path / folder / "scrubbed").mkdir(parents=True)
         if not folder.endswith("cut_off"):
             (tmp_path / folder / "scrubbed" / "leakage_report.json").touch()
-    assert list(local_pairs(tmp_path / "space")) == ["example", "demo", "demo: negative_ce"]
+    assert list(local_pairs(tmp_path / "space")) == [
+        "example", "example: gradient_collision", "demo", "demo: negative_ce",
+    ]  # fmt: skip
 
 
 def test_pairs_are_kept_and_let_go(monkeypatch, pair):
     loaded = []
     monkeypatch.setattr("page.pairs._load", lambda name, *folders: loaded.append(name) or pair)
-    names = {f"pair {i}": SPACE / "example" for i in range(KEPT + 1)}
+    names = {f"pair {i}": EXAMPLE_FOLDER for i in range(KEPT + 1)}
     many = Pairs(names)
     for name in ("pair 0", "pair 1", "pair 0", "pair 2", "pair 0", "pair 1"):
         many.get(name)

@@ -1,10 +1,11 @@
-"""Make the small example pair of the Space by running the main job on embedded data with a very small model.
+"""Make the example that comes with the package by running the main job on embedded data with a very small model.
 
-    python scripts/make_space_example.py
+    python scripts/make_example.py
 
-It takes a few minutes on one CPU core and rewrites `space/example/`: `scrubbed/` with card, plots and leakage report
-as it would be published, `undisposed/`, and the report once more beside them. With the versions of `constraints.txt`
-on the same kind of machine the numbers repeat.
+It takes a few minutes on one CPU core and rewrites `hf_dtl/data/embedded/example/`, laid out as a run's output
+folder: `scrubbed/` as it would be published with card, plots and report, `undisposed/`, `retrained/`, and under
+`methods/` what gradient collision leaves. With the versions of `constraints.txt` on the same kind of machine the
+numbers repeat.
 """
 
 import shutil
@@ -16,26 +17,27 @@ from pathlib import Path
 import transformers
 from transformers import AutoModelForImageClassification, PreTrainedModel, ViTConfig
 
-from hf_dtl.cli.terminal import end_processes, run_script, show_reports
+from hf_dtl.cli.terminal import end_processes, run_script
 from hf_dtl.data import embedded_processor
-from hf_dtl.hub.staging import REPORT
+from hf_dtl.data.sources import EXAMPLE_FOLDER
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.loading import quiet
 from hf_dtl.options import option
-from hf_dtl.pipeline.forget import scrubbed_by
+from hf_dtl.pipeline.forget import ForgetResult, scrubbed_by
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.stages import fresh_folder, replace_folder
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
-EXAMPLE = Path(__file__).parent.parent / "space" / "example"
-COMMAND = "python scripts/make_space_example.py"
+COMMAND = "python scripts/make_example.py"
 
 
 @dataclass(kw_only=True)
 class ExampleOptions(ForgetOptions):
     """The main job's options, with defaults for a very small model."""
 
-    method: str | None = option("representation_erasure", "The disposal method.")
+    method: str | None = option(
+        "representation_erasure,gradient_collision:max_steps=100", "One method that holds less, one that leaks."
+    )
     retain_images_per_class: int | None = option(20, "Target training images a class.")
     adapt_epochs: float | None = option(100, "Passes over the target data in adaptation.")
     retrain_epochs: float | None = option(200, "Passes over the target data of the retrained reference.")
@@ -64,19 +66,24 @@ def main(options: ExampleOptions) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         options.output_dir = options.output_dir or temporary
         result = scrubbed_by(ExampleJob(options))
-        (report,) = result.audit_all()
-        show_reports([report], EXAMPLE)
-        _publish(result.folder)
+        result.audit_all()
+        _keep(result)
         end_processes(result.job.state)
 
 
-def _publish(run: Path) -> None:
-    """Keep what the Space shows: both models, the report, and of the pictures those that the card shows."""
-    new = fresh_folder(EXAMPLE)
-    for name in ("scrubbed", "undisposed"):
-        shutil.copytree(run / name, new / name, ignore=shutil.ignore_patterns("*.svg"))
-    shutil.copy(run / REPORT, new / REPORT)
-    replace_folder(new, EXAMPLE)
+def _keep(result: ForgetResult) -> None:
+    """Keep the models with their reports and, of the first method, the pictures that its card shows."""
+    new = fresh_folder(EXAMPLE_FOLDER)
+    for name in ("scrubbed", "undisposed", "retrained"):
+        shutil.copytree(result.folder / name, new / name, ignore=shutil.ignore_patterns("*.svg"))
+    for choice in result.job.choices[1:]:
+        published = Path("methods", choice.folder, "scrubbed")
+        shutil.copytree(
+            result.folder / published,
+            new / "methods" / choice.name / "scrubbed",
+            ignore=shutil.ignore_patterns("plots"),
+        )
+    replace_folder(new, EXAMPLE_FOLDER)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""The example that comes with the package: published models of one run, small enough to be audited in a minute."""
+
+from pathlib import Path
+
+from hf_dtl.audit import LeakageReport, plot_comparison
+from hf_dtl.data.sources import EXAMPLE_FOLDER as EXAMPLE
+from hf_dtl.pipeline.audit import run
+from hf_dtl.pipeline.audit_options import AuditOptions
+from hf_dtl.pipeline.job import STORE
+
+PUBLISHED = {
+    "gradient_collision": EXAMPLE / "methods" / "gradient_collision" / "scrubbed",
+    "representation_erasure": EXAMPLE / "scrubbed",
+}
+
+
+def audit_example(output_dir: str | Path) -> list[LeakageReport]:
+    """Audit two scrubbed models that were to forget MNIST 0-5 and keep 6-9: one leaks, one holds less.
+
+    Args:
+        output_dir: a folder for each model, and pictures of both; an interrupted audit is continued there.
+
+    Returns:
+        One report a model.
+
+    Raises:
+        OutputError: the folder holds something else.
+    """
+    folder = Path(output_dir)
+    reports = [
+        run(
+            AuditOptions(
+                scrubbed=str(published),
+                undisposed=str(EXAMPLE / "undisposed"),
+                retrained=str(EXAMPLE / "retrained"),
+                forget="mnist[0-5]",
+                retain="mnist[6-9]",
+                attacks="linear_probe,full",
+                budgets="5,20",
+                method=method,
+                max_eval_images=400,
+                membership=False,
+                output_dir=str(folder / method),
+                resume=True,
+            ),  # fmt: skip
+            folder / STORE,  # shared, so that the references are attacked once
+        )
+        for method, published in PUBLISHED.items()
+    ]
+    plot_comparison(reports, folder / "comparison")
+    return reports

@@ -1,0 +1,80 @@
+"""What a run will do and about how long that takes, said before it begins."""
+
+import copy
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hf_dtl.audit.attacks import plan
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.pipeline.job import Job
+
+TIMED_IMAGES = 16
+DISPOSAL_PASSES = 3
+"""Training steps, on as many images to forget, that a step of disposal is about worth."""
+
+
+def outlook(job: Job) -> str:
+    """One sentence: what is left to do, and about how long it takes here.
+
+    The time is that of a few steps of the model, times the images that all stages train on: within a factor of two.
+    """
+    o, finished = job.options, job.run.folder / "stages"
+    stages = job.trained_images()
+    if o.reference != "retrain":
+        del stages["retrained"]
+    for choice in job.choices:
+        steps = max(0, job.disposal_config(choice, Path()).max_steps)
+        stages[job.disposal_stage(choice)] = DISPOSAL_PASSES * steps * o.forget_batch_size
+    left = {name: images for name, images in stages.items() if images and not (finished / name).is_dir()}
+    models = 2 + len(job.choices) + ("retrained" in stages or job.given_retrained is not None)
+    if left or not (job.run.folder / "leakage_report.json").is_file():
+        left[f"attacks on {models} models"] = models * _attacked_images(job) / job.workers
+    if not left:
+        return "Everything is done: what lies in the folder is read again."
+    seconds = sum(left.values()) * _seconds_an_image(*_model_and_images(job))
+    names = ", ".join(name.removeprefix("dispose/").rpartition("-")[0] or name for name in left)
+    return f"To do: {names}; {about(seconds)}. Ctrl-C stops it, and the same command goes on."
+
+
+def about(seconds: float) -> str:
+    """A time in words.
+
+    Example:
+        >>> about(20), about(100), about(7000)
+        ('less than a minute', 'about 2 minutes', 'about 2 hours')
+    """
+    if seconds < 60:
+        return "less than a minute"
+    minutes = round(seconds / 60)
+    return f"about {minutes} minute{'s' * (minutes > 1)}" if minutes < 90 else f"about {seconds / 3600:.0f} hours"
+
+
+def _attacked_images(job: Job) -> float:
+    """About how many images all attacks on one model train on."""
+    model, _ = _model_and_images(job)
+    return sum(
+        plan.cost(group, task, job.attacks)
+        for task in job.scenario.attacked.values()
+        for group in plan.groups(
+            plan.units(model, task, job.attacks), model, task, job.attacks, torch.device(job.state.device)
+        )
+    )
+
+
+def _model_and_images(job: Job) -> tuple[nn.Module, Tensor]:
+    task, attacked = next(iter(job.scenario.attacked.items()))
+    several = isinstance(job.model, MultiHeadClassifier)
+    return job.model.export(task) if several else job.model, attacked.train.pixel_values[:TIMED_IMAGES]
+
+
+def _seconds_an_image(model: nn.Module, images: Tensor) -> float:
+    """Time that one image of a training step takes; the model stays as it is."""
+    rehearsal, taken = copy.deepcopy(model).eval(), []
+    for _ in range(3):  # the first one warms up
+        begin = time.perf_counter()
+        rehearsal(pixel_values=images).logits.logsumexp(1).sum().backward()
+        taken.append(time.perf_counter() - begin)
+    return min(taken[1:]) / len(images)
