@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from safetensors import safe_open
 
-from hf_dtl.errors import PublishError, listed
+from hf_dtl.errors import PublishError, listing
 from hf_dtl.models.loading import open_classifier
 
 INDEX = "model.safetensors.index.json"
@@ -212,7 +212,7 @@ def check_weights(folder: Path) -> None:
         ) from error
     name = type(model).__name__
     if found["unexpected_keys"]:
-        extra = listed(sorted(found["unexpected_keys"]), 3)
+        extra = listing(sorted(found["unexpected_keys"]), 3)
         raise PublishError(
             f"The safetensors hold weights that {name} has no place for: {extra}. They may be a head of the "
             "forgotten task. Export one task (`MultiHeadClassifier.export`, `trainer.save_model`), save and audit it."
@@ -223,7 +223,7 @@ def check_weights(folder: Path) -> None:
             f"asks for {tuple(expected)}. Head and id2label must name the same classes, none of the forgotten task."
         )
     if found["missing_keys"]:
-        missing = listed(sorted(found["missing_keys"]), 3)
+        missing = listing(sorted(found["missing_keys"]), 3)
         raise PublishError(f"The safetensors lack {missing} of {name}: they would be random. Save the whole model.")
     stored = 0
     for file in files:

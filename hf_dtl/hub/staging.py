@@ -64,19 +64,19 @@ def stage(output: str | Path, new: str | Path) -> tuple[StagedFile, ...]:
     new.mkdir(parents=True, exist_ok=True)
     if any(new.iterdir()):
         raise OutputError(f"The folder {new} is not empty. Choose another one.")
-    for name, path in _chosen(output).items():
+    for name, path in _publishable_files(output).items():
         (new / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(path, new / name)
     files = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
     models = model_folders(new)
     _check_complete(files, models)
     for name in files:
-        with _named(Path(name).parent.name):
+        with _error_context(Path(name).parent.name):
             if name.endswith(".json"):
                 check_json(new / name)
             check_text(name, texts_of(new / name))
     for model in models:
-        with _named(model):
+        with _error_context(model):
             check_weights(new / model)
             check_labels(check_json(new / model / CONFIG))
     report = _report(new)
@@ -97,12 +97,12 @@ def add_evidence(folder: str | Path, report: LeakageReport, *, base_model: str |
     labels = {model: check_json(folder / model / CONFIG)["id2label"] for model in model_folders(folder)}
     plots = folder / "plots"
     plots.mkdir(exist_ok=True)
-    shown = [f"plots/{picture.name}" for picture in report.plot(plots) if picture.suffix == ".png"]
-    leakage_card(report, base_model=base_model, model_labels=labels.get(ONE, labels), plots=shown).save(folder / CARD)
+    names = [f"plots/{picture.name}" for picture in report.plot(plots) if picture.suffix == ".png"]
+    leakage_card(report, base_model=base_model, model_labels=labels.get(ONE, labels), plots=names).save(folder / CARD)
     report.save(folder / REPORT)
 
 
-def _chosen(output: Path) -> dict[str, Path]:
+def _publishable_files(output: Path) -> dict[str, Path]:
     model = output / "scrubbed" if (output / "scrubbed").is_dir() else output
     if not model.is_dir():
         raise PublishError(f"There is no folder {output}. Give the output folder of a run, or a model's folder.")
@@ -145,7 +145,7 @@ def _check_inside(path: Path, output: Path) -> Path:
 
 
 @contextmanager
-def _named(model: str) -> Iterator[None]:
+def _error_context(model: str) -> Iterator[None]:
     """Say of which task's folder an error speaks."""
     try:
         yield

@@ -93,7 +93,7 @@ class GradientCollisionTrainer(ProbedTrainer):
 
     def _calibrate(self, parameters: Sequence[Tensor]) -> float:
         """The best step on the untouched model and the first chunk: the same on every process and after a resume."""
-        chunk = self.chunk(**self._prepare_inputs(self.train_dataset[0]["forget"]), cell=0)
+        chunk = self.chunk(**self._prepare_inputs(self.train_dataset[0]["forget"]), number=0)
         if self.probed:
             self.refresh_probes()
 

@@ -8,7 +8,8 @@ from torch.utils.data import Dataset
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.augmentation import Augmentation
-from hf_dtl.trainers import Kind, PairedStreams, ProtectionOptions, Request, WholeBatchConfig, check_options, option
+from hf_dtl.trainers import PairedStreams, ProtectionOptions, WholeBatchConfig, check_options, option
+from hf_dtl.trainers.request import Request, ScenarioKind
 
 Goal = Literal["misclassify", "relabel"]
 Strategy = Literal["collages", "l2ul"]
@@ -60,7 +61,7 @@ class InstanceUnlearningConfig(ProtectionOptions, WholeBatchConfig):
 
     retains: ClassVar[bool] = False  # each kind of retention can be switched off
     unused: ClassVar[frozenset[str]] = frozenset({"retain_augmentation", "retain_inputs"})  # an example is as it is
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"part"})
+    kinds: ClassVar[frozenset[ScenarioKind]] = frozenset({"part"})
 
     strategy: Strategy = option(
         "collages",
@@ -148,10 +149,10 @@ class InstanceUnlearningConfig(ProtectionOptions, WholeBatchConfig):
             raise ConfigError("Nothing uses the collages: raise distillation_weight, or set project=True.")
 
     @classmethod
-    def for_request(cls, request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
+    def for_request(cls, request: Request, user_options: Mapping[str, Any]) -> dict[str, Any]:
         """As in `UnlearningConfig`, but as many steps as the strategy takes, and l2ul has a rate of its own."""
-        own = {"max_steps"} | ({"learning_rate"} if given.get("strategy") == "l2ul" else set())
-        return {name: value for name, value in super().for_request(request, given).items() if name not in own}
+        own = {"max_steps"} | ({"learning_rate"} if user_options.get("strategy") == "l2ul" else set())
+        return {name: value for name, value in super().for_request(request, user_options).items() if name not in own}
 
     @property
     def gives_new_labels(self) -> bool:

@@ -16,7 +16,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import GradientSubspace, wrong_labels
 from hf_dtl.functional.layer_inputs import projectable
 from hf_dtl.functional.pair_losses import pair_forgetting
-from hf_dtl.functional.task_subspace import TaskSubspace, output_subspaces, task_subspace
+from hf_dtl.functional.task_subspace import TaskSubspace, output_moments, task_subspace
 from hf_dtl.methods.fine_tuning import FineTuneTrainer, NegGradPlusTrainer, RetrainTrainer
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig, Strategy
 from hf_dtl.methods.pair_trainer import Outputs, PairTrainer
@@ -80,8 +80,8 @@ class MultiTaskUnlearningTrainer(UnlearningTrainer):
         if self.args.forget_until == "unseen":
             self.add_callback(PursueUntilUnseen(self, self.args.check_every))
 
-    def shown(self) -> tuple[bool, bool]:
-        retains, forgets = super().shown()
+    def active_streams(self) -> tuple[bool, bool]:
+        retains, forgets = super().active_streams()
         return retains or not self.pursued, forgets and bool(self.pursued)
 
 
@@ -100,8 +100,8 @@ class _InterferenceAware(MultiTaskUnlearningTrainer, RetainedGradientsTrainer):
         args, streams = self.args, self.train_dataset
         untouched = [task for task in self.tasks if task not in self.forgotten]
         with refused():
-            found = self._output_subspaces(streams.forget, self.forgotten)
-            kept = self._output_subspaces(streams.retain, untouched) if untouched else {}
+            found = self._output_moments(streams.forget, self.forgotten)
+            kept = self._output_moments(streams.retain, untouched) if untouched else {}
             subspace = task_subspace(
                 list(found.values()), list(kept.values()), criterion=args.criterion,
                 forgotten_share=args.forgotten_share, untouched_share=args.untouched_share,
@@ -115,7 +115,7 @@ class _InterferenceAware(MultiTaskUnlearningTrainer, RetainedGradientsTrainer):
         logger.info("Output directions left to the update, by layer: %s", backbone)
         return subspace
 
-    def _output_subspaces(self, pairs: PairSet, tasks: Sequence[str]) -> dict[str, GradientSubspace]:
+    def _output_moments(self, pairs: PairSet, tasks: Sequence[str]) -> dict[str, GradientSubspace]:
         args = self.args
         drawn = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(args.seed))[: args.subspace_images]
 
@@ -125,7 +125,7 @@ class _InterferenceAware(MultiTaskUnlearningTrainer, RetainedGradientsTrainer):
 
         self.model.eval()
         batches = self.batches(pairs, f"gradients of {', '.join(tasks)}", drawn.tolist())
-        return output_subspaces(self.model, batches, losses, tasks, reduce=self.reduce)
+        return output_moments(self.model, batches, losses, tasks, reduce=self.reduce)
 
     def trains(self, name: str, parameter: nn.Parameter) -> bool:
         return super().trains(name, parameter) and (self.subspace is None or id(parameter) in self._projected)
@@ -147,7 +147,7 @@ class _InterferenceAware(MultiTaskUnlearningTrainer, RetainedGradientsTrainer):
     def constrain(self) -> None:
         """Bring the whole change since the given weights back into what it may be."""
         if self.subspace is not None:
-            for mine, given in zip(self.trained, self.given, strict=True):
+            for mine, given in zip(self.trained, self.initial_weights, strict=True):
                 mine.copy_(given + self.subspace.project(self._projected[id(mine)], mine - given))
 
 

@@ -87,7 +87,7 @@ class NonFineTunableTrainer(UnlearningTrainer):
             learning_rate=self.args.inner_learning_rate,
         )
         reached = logits(adapted, pixel_values[query])
-        self.measured("attack_cross_entropy", F.cross_entropy(reached.detach(), labels[query]))
+        self.record("attack_cross_entropy", F.cross_entropy(reached.detach(), labels[query]))
         if self.args.suppression == "uniform":
             return uniform_fooling(reached), logged
         return inverse_cross_entropy(reached, labels[query]), logged

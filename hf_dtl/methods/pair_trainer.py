@@ -111,7 +111,7 @@ class PairTrainer(UnlearningTrainer):
                 total = total + self.args.distillation_weight * self.task_distance(task, outputs, taught, labels)
         return total / (len(labels) * len(self.tasks))
 
-    def taught(self, images: Tensor) -> Outputs:
+    def teacher_outputs(self, images: Tensor) -> Outputs:
         """The original model's outputs, where retention distils them."""
         if not self.args.distillation_weight:
             return {}
@@ -119,15 +119,15 @@ class PairTrainer(UnlearningTrainer):
             return self.teacher(images)
 
     def retention(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        images = self.augmented(inputs["retain"]["pixel_values"], inputs["cell"])
-        labels, taught = inputs["retain"]["labels"].flatten(0, 1), self.taught(images)
-        self.seen(inputs["cell"], images, labels, taught)
+        images = self.augment_retained(inputs["retain"]["pixel_values"], inputs["chunk"])
+        labels, taught = inputs["retain"]["labels"].flatten(0, 1), self.teacher_outputs(images)
+        self.observe_retained(inputs["chunk"], images, labels, taught)
         loss = self.retention_loss(model(images), labels, taught)
-        self.measured("retain_loss", loss)
+        self.record("retain_loss", loss)
         return loss
 
-    def seen(self, cells: Tensor, images: Tensor, labels: Tensor, taught: Outputs) -> None:
-        """Told of the retain images of a micro-batch, cell after cell, before their loss."""
+    def observe_retained(self, chunks: Tensor, images: Tensor, labels: Tensor, taught: Outputs) -> None:
+        """Told of the retain images of a micro-batch, chunk after chunk, before their loss."""
 
     # What Trainer calls ---------------------------------------------------------------------------------------
 

@@ -105,5 +105,5 @@ class SalUnTrainer(RandomLabelTrainer):
     @torch.no_grad()
     def constrain(self) -> None:
         """Set the weights outside the mask back to the given ones."""
-        for mine, given, mask in zip(self.trained, self.given, self.mask, strict=True):
+        for mine, given, mask in zip(self.trained, self.initial_weights, self.mask, strict=True):
             mine.copy_(torch.where(mask, mine, given))

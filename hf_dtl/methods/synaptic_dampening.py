@@ -105,7 +105,7 @@ class SelectiveSynapticDampeningTrainer(UnlearningTrainer):
             ):
                 loss = partial(self._image_loss, names, task)
                 for some in rows.split(at_once) if len(rows) else ():
-                    found = squared_gradients(loss, self.trained, *self.loaded(images, some.tolist()))
+                    found = squared_gradients(loss, self.trained, *self.load_rows(images, some.tolist()))
                     for t, squares in zip(total, found, strict=True):
                         t += squares
                     bar.update(len(some))

@@ -90,5 +90,5 @@ class WeightDistanceRegularisationTrainer(WeightDistortionTrainer):
         with torch.no_grad():
             for loss in losses:  # for the logged source loss
                 loss()
-        value, gradients, distance = push_away(parameters, self.given, limit=self.args.max_distance)
+        value, gradients, distance = push_away(parameters, self.initial_weights, limit=self.args.max_distance)
         return Disposal(value, gradients, {"weight_distance": distance})

@@ -105,25 +105,27 @@ def _draw(labels: Tensor, share: Callable[[int], int]) -> Tensor:
     return mask
 
 
-def _check_kinds(given: Mapping[str, Images], **options: object) -> None:
+def _check_kinds(arguments: Mapping[str, Images], **options: object) -> None:
     """Refuse arguments that contradict each other, before anything is read."""
-    train = given["train"]
+    train = arguments["train"]
     if isinstance(train, str):
-        if len(given) > 1:
+        if len(arguments) > 1:
             raise ConfigError(
                 f"train_dataset {train!r} names a whole task, which has validation and test images of its own. Leave "
                 "out test_dataset and validation_dataset, or give data sets for all of them."
             )
-    elif "test" not in given:
+    elif "test" not in arguments:
         raise ConfigError("test_dataset is missing: PL accuracy is measured on images that the attacker never sees.")
-    kinds = {next((kind for kind in (str, datasets.Dataset) if isinstance(one, kind)), None) for one in given.values()}
+    kinds = {
+        next((kind for kind in (str, datasets.Dataset) if isinstance(one, kind)), None) for one in arguments.values()
+    }
     if len(kinds) > 1:
         raise ConfigError(
             "train_dataset, validation_dataset and test_dataset must be of one kind, got "
-            f"{', '.join(type(images).__name__ for images in given.values())}."
+            f"{', '.join(type(images).__name__ for images in arguments.values())}."
         )
-    for one, other in combinations(given, 2):
-        if given[one] is given[other]:
+    for one, other in combinations(arguments, 2):
+        if arguments[one] is arguments[other]:
             raise ConfigError(f"{one}_dataset and {other}_dataset are the same images. They must share none.")
     tensors = kinds == {None}
     for name in ("image_column", "label_column") if tensors else ("labels",):
@@ -133,21 +135,21 @@ def _check_kinds(given: Mapping[str, Images], **options: object) -> None:
 
 
 def _from_datasets(
-    given: Mapping[str, datasets.Dataset], image_column: str | None, label_column: str | None
+    splits: Mapping[str, datasets.Dataset], image_column: str | None, label_column: str | None
 ) -> tuple[dict[str, datasets.Dataset], tuple[str, ...]]:
-    features = given["train"].features
+    features = splits["train"].features
     image_column = columns.find_image_column(features, image_column, "train_dataset")
     label_column = columns.find_label_column(features, label_column, "train_dataset")
-    for split, part in given.items():
+    for split, part in splits.items():
         for column in (image_column, label_column):
             columns.require_column(part.features, column, f"{split}_dataset")
-    names, ids = columns.class_ids(given, label_column, "train_dataset")
+    names, ids = columns.class_ids(splits, label_column, "train_dataset")
     for split, labels in ids.items():
         if (labels < 0).any():
             raise DataError(f"{split}_dataset has {int((labels < 0).sum())} images without a label. Remove them.")
     feature = columns.class_feature(names)
     return {
-        s: columns.images_beside(part, image_column, {"label": ids[s]}, feature) for s, part in given.items()
+        s: columns.images_beside(part, image_column, {"label": ids[s]}, feature) for s, part in splits.items()
     }, names
 
 

@@ -16,7 +16,7 @@ _PUBLIC = {
     "option_fields": ["check_options", "option", "refused"],
     "probes": ["ProbeConfig", "ProbedTrainer"],
     "projection": ["ProjectingTrainer", "ProtectionOptions"],
-    "request": ["Kind", "Request"],
+    "request": ["ScenarioKind", "Request"],
     "saving": ["SavingTrainer"],
     "stopping": ["StopRule", "StopWhenForgotten"],
     "streams": ["Chunking", "PairedStreams", "labels_of"],

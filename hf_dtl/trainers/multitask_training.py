@@ -289,11 +289,11 @@ def _weights(args: MultiTaskTrainingConfig, images: MultiTaskImages) -> dict[str
     return {task: weight for task, weight in weights.items() if weight}
 
 
-def _metrics(found: EvalPrediction) -> dict[str, float]:
+def _metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Scores by task, from what all processes found."""
-    outputs = found.predictions if isinstance(found.predictions, tuple) else (found.predictions,)
+    outputs = prediction.predictions if isinstance(prediction.predictions, tuple) else (prediction.predictions,)
     scores = {}
-    for (task, labels), output in zip(found.label_ids.items(), outputs, strict=True):
+    for (task, labels), output in zip(prediction.label_ids.items(), outputs, strict=True):
         true = torch.as_tensor(labels)
         kind = "mean_absolute_error" if true.is_floating_point() else "accuracy"
         scores[f"{task}_{kind}"] = task_score(torch.as_tensor(output), true)

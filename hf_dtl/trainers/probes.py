@@ -184,7 +184,7 @@ class ProbedTrainer(UnlearningTrainer):
         if not self.probed:
             return
         args = self.args
-        image, _ = self.loaded(self.train_dataset.retain, [0])
+        image, _ = self.load_rows(self.train_dataset.retain, [0])
         self.model.eval()
         with torch.no_grad():
             widths = [reading.shape[1] for reading in self.read(image)]
@@ -221,7 +221,7 @@ class ProbedTrainer(UnlearningTrainer):
         with torch.random.fork_rng(devices=[args.device] if args.device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(seed)
             for part in chosen.split(64):
-                pixels, found = self.loaded(forget, part.tolist())
+                pixels, found = self.load_rows(forget, part.tolist())
                 readings.append(self.read(pixels))
                 labels.append(found)
         stored = [torch.cat(column) for column in zip(*readings, strict=True)]
@@ -241,6 +241,6 @@ class ProbedTrainer(UnlearningTrainer):
         readings, labels = zip(*self._seen, strict=True)
         seen, named = [torch.cat(column) for column in zip(*readings, strict=True)], torch.cat(labels)
         with torch.no_grad():
-            self.measured("probe_accuracy", (self.model.probes(seen).argmax(-1) == named).float().mean())
+            self.record("probe_accuracy", (self.model.probes(seen).argmax(-1) == named).float().mean())
         for _ in range(self.args.probe_updates):
             self.model.probes.update(seen, named, self.reduce)

@@ -140,12 +140,12 @@ def fingerprints(model: MultiHeadClassifier, task: str, processing_class) -> dic
     return {"weights": fingerprint(weights), "processing": fingerprint([processing])}
 
 
-def load_subspace(path: str | Path, wanted: dict[str, str], device: torch.device) -> GradientSubspace:
+def load_subspace(path: str | Path, model_prints: dict[str, str], device: torch.device) -> GradientSubspace:
     """Read moments that belong to a model.
 
     Args:
         path: what `GradientSubspace.save` wrote.
-        wanted: `fingerprints` of the model.
+        model_prints: `fingerprints` of the model.
         device: where to.
 
     Raises:
@@ -154,11 +154,11 @@ def load_subspace(path: str | Path, wanted: dict[str, str], device: torch.device
     if not Path(path).is_file():
         raise ConfigError(f"subspace_file={str(path)!r} does not exist. Make it with `trainer.save_subspace(path)`.")
     with refused("subspace_file cannot be used: "):
-        subspace, found = GradientSubspace.load(path, device)
+        subspace, prints = GradientSubspace.load(path, device)
     for part, remedy in (
         ("weights", "it belongs to another model; collect it anew from the data that this model retains"),
         ("processing", "its images were processed otherwise; use the image processor that it was made with"),
     ):
-        if found.get(part) != wanted[part]:
+        if prints.get(part) != model_prints[part]:
             raise ConfigError(f"subspace_file={str(path)!r} does not fit ({part} differ): {remedy}.")
     return subspace

@@ -47,8 +47,8 @@ class StopWhenForgotten(TrainerCallback):
         if trainer.eval_dataset is None or not len(trainer.eval_dataset):  # type: ignore[arg-type]
             raise ConfigError(f"stop={rule!r} needs held-out images of what is retained: give eval_dataset.")
         self.trainer, self.rule, self.margin, self.every = trainer, rule, margin, every
-        self.forget = drawn(trainer.train_dataset.forget, images)
-        self.held_out = drawn(trainer.eval_dataset, images)
+        self.forget = fixed_sample(trainer.train_dataset.forget, images)
+        self.held_out = fixed_sample(trainer.eval_dataset, images)
         self.start = 0.0
         self.best: tuple[float, float] | None = None
 
@@ -67,8 +67,8 @@ class StopWhenForgotten(TrainerCallback):
             return
         trainer, model = self.trainer, self.trainer.accelerator.unwrap_model(self.trainer.model)
         forget, held_out = (accuracy(trainer, model, images) for images in (self.forget, self.held_out))
-        trainer.measured("forget_accuracy", forget)
-        trainer.measured("held_out_accuracy", held_out)
+        trainer.record("forget_accuracy", forget)
+        trainer.record("held_out_accuracy", held_out)
         if self.rule == "validation_accuracy":
             control.should_training_stop |= forget <= held_out
             return
@@ -105,7 +105,7 @@ class StopWhenForgotten(TrainerCallback):
         return Path(self.trainer.args.output_dir) / _FILE
 
 
-def drawn(images: Dataset, most: int) -> Dataset:
+def fixed_sample(images: Dataset, most: int) -> Dataset:
     """The images, or a fixed draw of them."""
     count = len(images)  # type: ignore[arg-type]
     return images if count <= most else Subset(images, np.random.default_rng(0).permutation(count)[:most].tolist())
@@ -126,6 +126,6 @@ def accuracy(trainer: UnlearningTrainer, model: torch.nn.Module, images: Dataset
     right = torch.zeros((), dtype=torch.float64, device=args.device)
     with evaluating(model):
         for start in range(0, len(mine), batch_size):
-            pixels, labels = trainer.loaded(images, mine[start : start + batch_size])
+            pixels, labels = trainer.load_rows(images, mine[start : start + batch_size])
             right += (model(pixels, task=trainer.retain_task).argmax(-1) == labels).sum()
     return trainer.share.summed(right).item() / len(images)  # type: ignore[arg-type]

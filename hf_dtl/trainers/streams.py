@@ -1,7 +1,7 @@
 """The forget and retain streams: what every optimizer step sees, whatever the number of processes.
 
-A *cell* is one chunk of forget images with its share of retain images. Step s consists of the cells
-s*num_chunks .. (s+1)*num_chunks - 1; a process receives a consecutive part of them. Every cell is a function of the
+A *chunk* is a part of a step's forget images with its share of retain images. Step s consists of the chunks
+s*num_chunks .. (s+1)*num_chunks - 1; a process receives a consecutive part of them. Every chunk is a function of the
 seed and its own number alone, so one process with four chunks and two processes with two chunks see the same step,
 and a resumed run sees the steps that it would have seen.
 """
@@ -34,7 +34,7 @@ def labels_of(dataset: Dataset) -> np.ndarray:
 
 
 class PairedStreams(Dataset):
-    """Map-style data set of cells over a forget and a retain data set of unequal length.
+    """Map-style data set of chunks over a forget and a retain data set of unequal length.
 
     The forget data define the epoch; the shorter stream starts over, reshuffled.
 
@@ -107,12 +107,12 @@ class PairedStreams(Dataset):
         rows = [_permutation(total, self.seed, stream, number)[places[passes == number]] for number in numbers]
         return np.concatenate(rows).reshape(self.num_chunks, size)
 
-    def __getitem__(self, cell: int) -> dict[str, Any]:
-        step, chunk = divmod(cell, self.num_chunks)
+    def __getitem__(self, chunk: int) -> dict[str, Any]:
+        step, place = divmod(chunk, self.num_chunks)
         return {
-            "cell": cell,
-            "forget": _batch(self.forget, rows := self.forget_indices(step)[chunk]) | {"rows": torch.as_tensor(rows)},
-            "retain": _batch(self.retain, self.retain_indices(step)[chunk]),
+            "chunk": chunk,
+            "forget": _batch(self.forget, rows := self.forget_indices(step)[place]) | {"rows": torch.as_tensor(rows)},
+            "retain": _batch(self.retain, self.retain_indices(step)[place]),
         }
 
 
@@ -122,8 +122,8 @@ def _batch(dataset: Dataset, indices: np.ndarray) -> dict[str, torch.Tensor]:
     return default_collate([{"pixel_values": item["pixel_values"], "labels": item["labels"]} for item in items])
 
 
-class CellSampler(Sampler[int]):
-    """Cells of one epoch in order; `epoch` is asked at the start of every pass, so a resumed run goes on."""
+class ChunkSampler(Sampler[int]):
+    """Chunks of one epoch in order; `epoch` is asked at the start of every pass, so a resumed run goes on."""
 
     def __init__(self, streams: PairedStreams, epoch: Callable[[], int]):
         self.streams, self.epoch = streams, epoch

@@ -9,10 +9,10 @@ from html import escape
 from matplotlib.figure import Figure
 
 from hf_dtl.audit import LeakageReport
-from hf_dtl.audit.cells import Cells, interval
 from hf_dtl.audit.plots.attacks import draw_attacks
 from hf_dtl.audit.plots.piggyback import draw_piggyback
-from hf_dtl.audit.tables import report_cells
+from hf_dtl.audit.tables import report_tables
+from hf_dtl.audit.text_table import TextTable, interval
 from hf_dtl.hub.card import ALTERNATIVE_TEXTS
 from page.pairs import KEPT, Pair
 from page.probe import Probed, Rows
@@ -177,7 +177,7 @@ def card(pair: Pair) -> str:
             continue
         words = escape(ALTERNATIVE_TEXTS[name])
         parts.append(f'<figure tabindex="0" class="wide"><img src="{picture}" alt="{words}"></figure>')
-    parts += [_table(cells) for cells in report_cells(report)]
+    parts += [_table(table) for table in report_tables(report)]
     if report.settings.get("command"):
         command = escape(str(report.settings["command"])[:500])
         parts.append(f'<p class="small">To repeat it: <code>{command}</code></p>')
@@ -190,14 +190,14 @@ def _data(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _table(cells: Cells) -> str:
+def _table(table: TextTable) -> str:
     def row(values: Sequence[str], tag: str) -> str:
         first = f'<th scope="{"col" if tag == "th" else "row"}">{escape(values[0])}</th>'
         return f"<tr>{first}{''.join(f'<{tag}>{escape(value)}</{tag}>' for value in values[1:])}</tr>"
 
-    title, body = escape(cells.title), "".join(row(values, "td") for values in cells.rows)
-    notes = "".join(f"<p class='small'>{escape(note)}</p>" for note in cells.notes)
+    title, body = escape(table.title), "".join(row(values, "td") for values in table.rows)
+    notes = "".join(f"<p class='small'>{escape(note)}</p>" for note in table.notes)
     return (
         f'<h3>{title}</h3><div class="wide" tabindex="0" role="region" aria-label="{title}">'
-        f"<table><thead>{row(cells.columns, 'th')}</thead><tbody>{body}</tbody></table></div>{notes}"
+        f"<table><thead>{row(table.columns, 'th')}</thead><tbody>{body}</tbody></table></div>{notes}"
     )

@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "attack": ["Attack", "Attacked", "Unit", "each_own", "train"],
+        "attack": ["Attack", "TrainedAttack", "Unit", "each_own", "train"],
         "fine_tuning": ["FineTuning", "schedule"],
         "linear_probe": ["LinearProbe"],
         "lora": ["LoRA"],
