@@ -59,9 +59,8 @@ class ForgetRequest:
             raise DataError(f"--forget {text!r}: there is no such file.\n{REQUEST_GRAMMAR}")
         if not name or not value:
             raise DataError(f"--forget {text!r} lacks {'a value' if name else 'a name'}.\n{REQUEST_GRAMMAR}")
-        if name in ("class", "random"):
-            return cls(name, "", value)
-        return cls("column", name, value)
+        nameless: dict[str, RequestKind] = {"class": "class", "random": "random"}
+        return cls(nameless[name], "", value) if name in nameless else cls("column", name, value)
 
     def __str__(self) -> str:
         """The request without the folders above a file."""

@@ -105,7 +105,7 @@ def leakage_card(
         plots=[(plain(ALTERNATIVE_TEXTS.get(p.stem, p.stem)), quote(p.as_posix())) for p in pictures],
         settings=_flat(settings),
         command=command,
-        **{name: metadata.unlearning[name] for name in ("attacks", "budgets", "attack_seeds")},
+        **{name: metadata["unlearning"][name] for name in ("attacks", "budgets", "attack_seeds")},
         halving=halving_note([report]),
         notes=[notes] if isinstance(notes, str) else notes,
         reconstructions=[said for name, said in RECONSTRUCTIONS.items() if name in report.method],

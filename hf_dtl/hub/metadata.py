@@ -95,7 +95,7 @@ def _result(
     kind: str, name: str, split: str, metric: str, value: float, arguments: dict[str, Any], **more: Any
 ) -> EvalResult:
     """One entry of the model index; kind, configuration and split keep entries apart, or the Hub would merge them."""
-    entry = {"dataset_type": kind, "dataset_name": name, "dataset_config": kind, "dataset_split": split}
+    entry = dict[str, Any](dataset_type=kind, dataset_name=name, dataset_config=kind, dataset_split=split)
     entry |= {"metric_type": "accuracy", "metric_name": metric, "metric_value": round(value, 6)}
     return EvalResult(task_type=TASK_TYPE, **{**entry, "metric_args": arguments or None, **more})
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DataError, OutputError, PublishError
@@ -217,6 +217,7 @@ def _check_card(new: Path, report: LeakageReport, files: list[str]) -> None:
     except Exception as error:  # whatever broken YAML raises
         raise PublishError(f"The metadata of {CARD} cannot be read: {error}") from error
     expected = ModelCard(f"---\n{card_metadata(report)}\n---\n").data  # as YAML gives it back
+    assert isinstance(card, ModelCardData) and isinstance(expected, ModelCardData)
     said = {(r.unique_identifier, r.metric_type, r.metric_name): r.metric_value for r in card.eval_results or []}
     for result in expected.eval_results or []:
         value = said.get((result.unique_identifier, result.metric_type, result.metric_name))

@@ -17,6 +17,9 @@ RULE = (
     "published one; the noise of n images is 2·√(p(1 − p)/n), at least one image."
 )
 
+Place = tuple[str, str, str, str, int]
+"""Model, data set, axis, attack and budget."""
+
 
 @dataclass(frozen=True)
 class Number:
@@ -168,8 +171,8 @@ def compare_numbers(
     return found
 
 
-def _by_attack(records: Iterable[PiggybackRecord]) -> defaultdict[tuple, list[PiggybackRecord]]:
-    groups = defaultdict(list)
+def _by_attack(records: Iterable[PiggybackRecord]) -> defaultdict[Place, list[PiggybackRecord]]:
+    groups = defaultdict[Place, list[PiggybackRecord]](list)
     for r in records:
         groups[r.model, r.dataset, r.axis, r.attack, r.budget].append(r)
     return groups

@@ -75,6 +75,7 @@ class GradientCollisionTrainer(ProbedTrainer):
     """Minimise L_retain + forget_weight * L_GC; logs the collision's value, cosine and norms apart."""
 
     config_class = GradientCollisionConfig
+    args: GradientCollisionConfig
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -112,7 +113,6 @@ class GradientCollisionTrainer(ProbedTrainer):
             )
         return step
 
-    @property
     def needs_double_backward(self) -> bool:
         """Finite differences keep the fused attention kernels."""
         return self.args.create == "exact"

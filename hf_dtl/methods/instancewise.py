@@ -77,6 +77,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
     """
 
     config_class = InstanceUnlearningConfig
+    args: InstanceUnlearningConfig
 
     instances: Instances
     """What the loss looks at."""
@@ -163,7 +164,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         return made and bool(args.target_ce_weight or args.distillation_weight)
 
     def active_streams(self) -> tuple[bool, bool]:
-        return self._shows_examples or self.args.importance, super().active_streams()[1]
+        return self._shows_examples or bool(self.args.importance), super().active_streams()[1]
 
     def retention(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Cross-entropy and distillation on adversaries or collages, and the anchors, as far as switched on."""

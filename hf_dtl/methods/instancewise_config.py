@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from torch.utils.data import Dataset
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.augmentation import Augmentation
 from hf_dtl.trainers import PairedStreams, ProtectionOptions, WholeBatchConfig, check_options, option
@@ -161,5 +162,5 @@ class InstanceUnlearningConfig(ProtectionOptions, WholeBatchConfig):
     def streams(self, forget: Dataset, retain: Dataset) -> PairedStreams:
         """As in `UnlearningConfig`, but a step does not show few images several times over."""
         streams = super().streams(forget, retain)
-        streams.chunk_size = min(streams.chunk_size, -(-len(forget) // self.num_chunks))  # type: ignore[arg-type]
+        streams.chunk_size = min(streams.chunk_size, -(-size_of(forget) // self.num_chunks))
         return streams

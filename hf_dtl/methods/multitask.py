@@ -7,7 +7,7 @@ orthogonalisation against retained gradients.
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from hf_dtl.methods.retained_gradients import GradientSurgeryTrainer, RetainedGr
 from hf_dtl.methods.scrub import ScrubTrainer
 from hf_dtl.methods.task_pairs import PairSet
 from hf_dtl.methods.task_stopping import PursueUntilUnseen
-from hf_dtl.trainers import Chunk, UnlearningTrainer, refused
+from hf_dtl.trainers import Chunk, UnlearningConfig, UnlearningTrainer, refused
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _OFFSET = 7_368_787
 
 
 @register_method("multitask")
-class MultiTaskUnlearningTrainer(UnlearningTrainer):
+class MultiTaskUnlearningTrainer(PairTrainer):
     """Forget (image, task) pairs of a model with one head a task, and keep all others.
 
     In partial mode an image to forget stays among what is retained for its other tasks. How is `args.strategy`, which
@@ -69,8 +69,7 @@ class MultiTaskUnlearningTrainer(UnlearningTrainer):
         DivergedError: a loss or gradient became non-finite during `train()`.
     """
 
-    config_class = MultiTaskUnlearningConfig
-    args: MultiTaskUnlearningConfig
+    config_class: ClassVar[type[UnlearningConfig]] = MultiTaskUnlearningConfig
 
     def __new__(cls, model: Any, args: MultiTaskUnlearningConfig, *rest: Any, **kwargs: Any):
         return super().__new__(STRATEGIES[args.strategy])

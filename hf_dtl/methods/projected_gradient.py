@@ -98,6 +98,7 @@ class ProjectedGradientTrainer(ProjectingTrainer):
     """
 
     config_class = ProjectedGradientConfig
+    args: ProjectedGradientConfig
 
     subspace: GradientSubspace
 

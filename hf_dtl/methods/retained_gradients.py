@@ -118,16 +118,17 @@ class GradientSurgeryTrainer(RetainedGradientsTrainer):
             rows.append(self.row(parameters, gradients))
         self._retained.clear()
         retention = torch.stack(rows).sum(0)
-        pursued = self.pursued
+        pursued, weight = self.pursued, self.args.forget_weight
+        assert weight is not None
         for task in pursued:
             self.pursued = (task,)
             value, gradients = average_loss(losses, parameters, reduce=self.reduce)
             values.append(value)
-            rows.append(self.args.forget_weight * self.row(parameters, gradients))
+            rows.append(weight * self.row(parameters, gradients))
         self.pursued = pursued
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
         # the step adds the retention's gradient, and this one times forget_weight
-        rest = (pcgrad(torch.stack(rows), generator).sum(0) - retention) / self.args.forget_weight
+        rest = (pcgrad(torch.stack(rows), generator).sum(0) - retention) / weight
         return Disposal(torch.stack(values).sum(), self.parts(parameters, rest), {})
 
     def _task_retention(self, images: Tensor, labels: Tensor, taught: Outputs, task: str) -> Tensor:

@@ -58,6 +58,7 @@ class ScrubTrainer(UnlearningTrainer):
     """
 
     config_class = ScrubConfig
+    args: ScrubConfig
 
     def active_streams(self) -> tuple[bool, bool]:
         args, state = self.args, self.state

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import held_out_answers, preconditioner, unseen_labels
 from hf_dtl.methods.random_label import RandomLabelConfig, RandomLabelTrainer
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers import ProjectingTrainer, ScenarioKind, labels_of, option, refused
+from hf_dtl.trainers import ScenarioKind, labels_of, option, refused
 from hf_dtl.trainers.probes import read
+from hf_dtl.trainers.projection import ProjectingTrainer
 from hf_dtl.trainers.stopping import accuracy, fixed_sample
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,7 @@ class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
     """
 
     config_class = UnseenLabelConfig
+    args: UnseenLabelConfig
 
     def prepare(self) -> None:
         args, streams = self.args, self.train_dataset
@@ -124,22 +127,22 @@ class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
         args, held_out = self.args, self.eval_dataset
         if args.wrong_share is not None:
             return args.wrong_share
-        if held_out is None or not len(held_out):
+        if held_out is None or not size_of(held_out):
             raise ConfigError("Give held-out images of what is retained (eval_dataset), or wrong_share.")
         return 1 - accuracy(self, self.model, fixed_sample(held_out, args.check_images))
 
     @torch.no_grad()
     def _readings(self, images: Dataset) -> list[Tensor]:
         """What every depth gives of images, (images, width) each; each process looks at a share, all get the same."""
-        args, found = self.args, []
-        starts = range(0, len(images), _BATCH)  # type: ignore[arg-type]
+        args, found = self.args, list[Tensor]()
+        starts = range(0, size_of(images), _BATCH)
         self.model.eval()
         for number, start in enumerate(starts):
-            rows = range(start, min(start + _BATCH, len(images)))  # type: ignore[arg-type]
+            rows = range(start, min(start + _BATCH, size_of(images)))
             if number % args.world_size == args.process_index or not found:
                 pixels, _ = self.load_rows(images, rows)
                 own = read(*self.model.hidden_states(pixels))
-                found = found or [torch.zeros(len(images), r.shape[1], device=args.device) for r in own]  # type: ignore[arg-type]
+                found = found or [torch.zeros(size_of(images), r.shape[1], device=args.device) for r in own]
             if number % args.world_size == args.process_index:
                 for whole, part in zip(found, own, strict=True):
                     whole[rows.start : rows.stop] = part
@@ -149,9 +152,11 @@ class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
     def adjust_gradients(self) -> None:
         """Damp every gradient where retained inputs are."""
         weights = {name: layer.weight for name, layer in self._projected.items() if layer.weight.grad is not None}
+        assert self.basis is not None
         for name, weight in weights.items():
+            assert weight.grad is not None
             weight.grad = self.basis.project(name, weight.grad)
-        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights.values()])
+        norm = torch.nn.utils.get_total_norm([w.grad for w in weights.values() if w.grad is not None])
         self.record("damped_grad_norm", norm)
         if self.args.max_damped_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(weights.values(), self.args.max_damped_grad_norm, norm)

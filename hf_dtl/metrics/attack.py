@@ -10,6 +10,7 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import AttackConfig, AxisLeakage, leakage, run_audit, scratch_models
+from hf_dtl.audit.store import Axis
 from hf_dtl.data import load_processor
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.metrics.attacked import Images, attacked_task
@@ -32,7 +33,7 @@ def attack_model(
     labels: Sequence[str] | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    axis: str = "source_subset",
+    axis: Axis = "source_subset",
     store: str | Path | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -86,7 +87,7 @@ def attack_model(
     config = _config(loaded, attack)
     optional = {"undisposed": undisposed, "scratch": scratch, "retrained": retrained}
     references = {role: one for role, one in optional.items() if one is not None and not isinstance(one, bool)}
-    models = {"scrubbed": loaded, **{role: _classifier(one) for role, one in references.items()}}
+    models: dict[str, Any] = {"scrubbed": loaded, **{role: _classifier(one) for role, one in references.items()}}
     if scratch is True or (scratch is None and undisposed is not None):
         models["scratch"] = scratch_models(loaded, len(config.seeds))
     channels = getattr(loaded.config, "num_channels", 3)
@@ -109,6 +110,7 @@ def attack_model(
     device = device or loaded.device
     records = run_audit(models, {"attacked": task}, config, store=store, progress=progress, device=device)
     found = leakage(records, axis)
+    assert found is not None
     accuracies = {name: _accuracy(found, name) | {"chance": 1 / len(task.labels)} for name in models}
     result = accuracies.pop("scrubbed") | {"attacks": [asdict(record) for record in records], "references": accuracies}
     if {"undisposed", "scratch"} <= accuracies.keys():

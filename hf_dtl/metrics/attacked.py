@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from typing import Any, TypeAlias
 
 import datasets
 import torch
 from torch import Tensor
 from transformers import BaseImageProcessor
 
-from hf_dtl.audit import AttackedTask, LabelledImages
+from hf_dtl.audit import AttackedTask
+from hf_dtl.audit.classifiers import LabelledImages
+from hf_dtl.audit.store import Axis
 from hf_dtl.data import ImageTensors, columns, load_images, load_task
 from hf_dtl.errors import ConfigError, DataError
 
-Images = str | datasets.Dataset | LabelledImages
+Images: TypeAlias = str | datasets.Dataset | LabelledImages
 
 VALIDATION_FRACTION, MOST_VALIDATION = 0.2, 100
 POOL = 20
@@ -31,7 +34,7 @@ def attacked_task(
     num_classes: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    axis: str = "source_subset",
+    axis: Axis = "source_subset",
 ) -> AttackedTask:
     """Prepare the images of an attack; every split of the task is in memory then.
 
@@ -42,7 +45,7 @@ def attacked_task(
 
     The other arguments and the errors are those of `hf_dtl.metrics.attack.attack_model`.
     """
-    given = {"train": train_dataset, "validation": validation_dataset, "test": test_dataset}
+    given: dict[str, Any] = {"train": train_dataset, "validation": validation_dataset, "test": test_dataset}
     given = {split: images for split, images in given.items() if images is not None}
     _check_kinds(given, labels=labels, image_column=image_column, label_column=label_column)
     name = "attacked task"
@@ -63,7 +66,7 @@ def attacked_task(
         parts["train"] = _select(parts["train"], ~held_out)
     if isinstance(parts["train"], datasets.Dataset):
         parts["train"] = _select(parts["train"], _draw(_labels(parts["train"]), lambda count: POOL * most_budget))
-        prepare, options = processor(), {"num_channels": num_channels, "memory_limit_gib": float("inf")}
+        prepare, options = processor(), dict[str, Any](num_channels=num_channels, memory_limit_gib=float("inf"))
         parts = {s: load_images(part, prepare, desc=f"{name} {s}", **options) for s, part in parts.items()}
     return AttackedTask(name=name, axis=axis, labels=names, **parts)
 

@@ -81,6 +81,7 @@ class Audit:
                 f"--retrain_batch_size {o.retrain_batch_size} must be a multiple of the "
                 f"{self.state.num_processes} processes."
             )
+        assert o.attacks is not None
         attacks, values = parse_attacks(o.attacks), o.attack_values()
         AttackConfig.for_model(0, attacks=attacks, **values)
         self.scenario = (Part if o.kind == "part" else WholeTask)(o.spec(), max(values["budgets"]))

@@ -115,6 +115,7 @@ class AuditOptions(Options):
         taken = {f.name: getattr(self, f.name) for f in fields(ScenarioSpec) if hasattr(self, f.name)}
         if self.kind == "part":
             return ScenarioSpec(**{name: value for name, value in taken.items() if not name.startswith("novel")})
+        assert self.budgets is not None
         most = max(numbers(self.budgets, "budgets", int))
         pool = self.max_train_images_per_class
         taken["pool"] = min(max(400, 4 * most), 20 * most) if pool is None else pool

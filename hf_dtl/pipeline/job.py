@@ -131,8 +131,9 @@ class Job(ABC):
         size = self.options.image_size or 28
         config = ViTConfig(
             hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192,
-            image_size=size, patch_size=7, num_labels=len(labels),
+            image_size=size, patch_size=7,
         )  # fmt: skip
+        config.num_labels = len(labels)
         if size % 7:
             raise ConfigError(f"--image_size {size} must be a multiple of the built-in model's patch size, 7.")
         self.processor = embedded_processor(size)

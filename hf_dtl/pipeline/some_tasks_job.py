@@ -194,7 +194,8 @@ class SomeTasksJob(Job):
         pairs: TaskRequest | None = None,
     ) -> Any:
         """The trainer of a method, on all training images unless others are given."""
-        return choice.trainer_class(
+        trainer_class: Any = choice.trainer_class
+        return trainer_class(
             model=copy.deepcopy(model),
             args=config,
             dataset=images or self.images["train"],

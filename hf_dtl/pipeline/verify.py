@@ -145,21 +145,22 @@ def _config(report: LeakageReport, options: VerifyOptions) -> tuple[AttackConfig
     if not isinstance(own, dict):
         raise DataError("The report's settings have no `audit`, so it is not known how the attacks were run.")
     try:
-        config = AttackConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
+        config = AttackConfig(**values)
         # What has a result was run, also where the settings were cut.
         attacks = dict.fromkeys((*config.attacks, *(record.attack for record in report.piggyback)))
         budgets = dict.fromkeys((*config.budgets, *(record.budget for record in report.piggyback)))
         config = replace(config, attacks=tuple(attacks), budgets=tuple(budgets))
     except (TypeError, ConfigError) as error:
         raise DataError(f"The attacker's settings in the report cannot be used: {error}") from error
-    attacks, budgets = config.attacks, config.budgets
+    every = config.attacks, config.budgets
     if options.attacks is not None:
-        chosen = _among("attacks", parse_attacks(options.attacks), attacks, sets=options.attacks)
+        chosen = _among("attacks", parse_attacks(options.attacks), config.attacks, sets=options.attacks)
         config = replace(config, attacks=chosen)
     if options.budgets is not None:
-        chosen = _among("budgets", numbers(options.budgets, "budgets", int), budgets)
+        chosen = _among("budgets", numbers(options.budgets, "budgets", int), config.budgets)
         config = replace(config, budgets=chosen)
-    return config, (config.attacks, config.budgets) != (attacks, budgets)
+    return config, (config.attacks, config.budgets) != every
 
 
 def _among(name: str, requested: Sequence[Any], available: Sequence[Any], sets: str = "") -> tuple[Any, ...]:

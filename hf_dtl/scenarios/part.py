@@ -94,12 +94,12 @@ class Part(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
         self.processor, self.rows = processor, rows_of_the_head(model, self.task)
-        self.images: dict[str, Images] = {}
+        self.images = loaded = dict[str, Images]()
         for name, part in self.parts.items():
             held_out = name not in ("forget", "retain")
             images = self._read(part, f"{self.task.name} {name}", channels_of(model), held_out=held_out)
             images.labels = torch.tensor(self.rows)[images.labels]
-            self.images[name] = images
+            loaded[name] = images
         _ = self.attacked
 
     def together(self) -> torch.utils.data.Dataset:
@@ -183,7 +183,7 @@ class Part(Scenario):
     def _membership(self, model: PreTrainedModel, role: str, notes: list[str]) -> list[dict[str, Any]]:
         """Tell forgotten images from held-out images of the same classes."""
         forget, retain = (in_memory(self.images[name], POOL) for name in ("forget", "retain"))
-        test, own = in_memory(self._split("test"), POOL), {}
+        test, own = in_memory(self._split("test"), POOL), dict[str, Any]()
         if "forgotten_test" in self.images:
             test, own = in_memory(self._split("forgotten_test"), POOL), {"retain_held_out": test}
         try:

@@ -8,12 +8,11 @@ from typing import Any, ClassVar, Self
 
 import torch
 from datasets import Dataset
-from torch.utils.data import Dataset as TorchDataset
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import AttackedTask, accuracy
 from hf_dtl.audit.task import draw_up_to
-from hf_dtl.data import ImageTensors, LazyImages, load_images
+from hf_dtl.data.images import ImageTensors, LazyImages, load_images
 from hf_dtl.errors import DataError
 from hf_dtl.scenarios.spec import ScenarioKind, ScenarioSpec
 
@@ -150,7 +149,7 @@ def channels_of(model: Any) -> int:
     return getattr(getattr(model, "backbone", model).config, "num_channels", 3)
 
 
-def in_memory(images: TorchDataset, per_class: int) -> ImageTensors:
+def in_memory(images: Images, per_class: int) -> ImageTensors:
     """The images themselves, or a fixed draw of a data set that is too large to keep decoded."""
     if isinstance(images, ImageTensors):
         return images

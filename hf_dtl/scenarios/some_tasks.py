@@ -126,9 +126,7 @@ class SomeTasks(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: MultiHeadClassifier) -> None:
         self.processor = processor
-        self.images: dict[str, MultiTaskImages] = {
-            split: self._images(split, channels_of(model)) for split in ("train", "validation", "test")
-        }
+        self.images = {split: self._images(split, channels_of(model)) for split in ("train", "validation", "test")}
         _ = self.attacked
 
     def _images(self, split: str, channels: int) -> MultiTaskImages:
@@ -163,7 +161,7 @@ class SomeTasks(Scenario):
             images = images.subset(draw_up_to(images.labels[task], per_class, seed=0))
         pixels = images.pixel_values
         if not isinstance(pixels, torch.Tensor):
-            pixels = torch.stack([item["pixel_values"] for item in pixels])
+            pixels = torch.stack([pixels[i]["pixel_values"] for i in range(len(pixels))])
         return ImageTensors(pixels, images.labels[task])
 
     @cached_property
@@ -265,7 +263,7 @@ class SomeTasks(Scenario):
             notes: gets a sentence for every task that it is not defined for.
         """
         before, after = (
-            {task: tuple(max(own[split][one], 0.0) for split in ("test", "forget")) for task, own in scores.items()}
+            {task: (max(own["test"][one], 0.0), max(own["forget"][one], 0.0)) for task, own in scores.items()}
             for one in ("undisposed", role)
         )
         for task, shares in list(before.items()):

@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import AttackConfig, AttackedTask, accuracy, membership_inference
+from hf_dtl.audit.store import Axis
 from hf_dtl.audit.task import draw_up_to
 from hf_dtl.data import TaskData, check_disjoint, load_task
 from hf_dtl.data.columns import labels_of
@@ -20,7 +21,7 @@ from hf_dtl.scenarios.scenario import Images, Measurements, Scenario, channels_o
 from hf_dtl.scenarios.spec import ScenarioKind
 
 SPLITS = ("train", "validation", "test")
-AXES = {"source": "source_subset", "novel": "novel_downstream"}
+AXES: dict[str, Axis] = {"source": "source_subset", "novel": "novel_downstream"}
 _SPEC = {"source": "forget", "target": "retain", "novel": "novel"}
 
 
@@ -78,9 +79,7 @@ class WholeTask(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
         self.processor, channels = processor, channels_of(model)
-        self.images: dict[str, dict[str, Images]] = {
-            name: {split: self._split(name, split, channels) for split in SPLITS} for name in self.tasks
-        }
+        self.images = {name: {split: self._split(name, split, channels) for split in SPLITS} for name in self.tasks}
 
     def _split(self, name: str, split: str, channels: int) -> Images:
         task, pool = self.tasks[name], self.spec.retain_pool if name == "target" else self.spec.pool
@@ -173,7 +172,7 @@ class WholeTask(Scenario):
             if own is None:
                 continue
             source = {split: with_head_labels(images, own) for split, images in self.images["source"].items()}
-            retain = {}
+            retain: dict[str, Any] = {}
             if target is not None:
                 images = self.images["target"]
                 retain = {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
 from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.trainer import UnlearningTrainer
@@ -68,7 +69,7 @@ class BatchStatisticsTrainer(UnlearningTrainer):
 
     def train(self, *args: Any, **kwargs: Any):
         result = super().train(*args, **kwargs)
-        if self._norms and len(self.train_dataset.retain) > 1:
+        if self._norms and size_of(self.train_dataset.retain) > 1:
             self.settle()
         return result
 
@@ -76,7 +77,7 @@ class BatchStatisticsTrainer(UnlearningTrainer):
     def settle(self) -> None:
         """Set the running statistics to those of at most 1,024 retain images, the same on every process."""
         retain = self.train_dataset.retain
-        chosen = torch.randperm(len(retain), generator=torch.Generator().manual_seed(self.args.seed))[:1024]
+        chosen = torch.randperm(size_of(retain), generator=torch.Generator().manual_seed(self.args.seed))[:1024]
         self.model.eval()
         with self._batch_statistics():
             for part in chosen.tensor_split(-(-len(chosen) // 128)):
@@ -106,6 +107,7 @@ class BatchStatisticsTrainer(UnlearningTrainer):
         for norm, part in zip(self._norms, flat.split([mean.numel() for mean in means]), strict=True):
             share = momentum or (0.1 if norm.momentum is None else norm.momentum)
             mean, variance = part.view(2, -1)
+            assert norm.running_mean is not None and norm.running_var is not None
             norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
             norm.running_var.lerp_(variance.to(norm.running_var.dtype), share)
         for kept in self._statistics:

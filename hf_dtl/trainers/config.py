@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
 from hf_dtl.trainers.learning_rates import DISPOSE, UNLEARN, VIT_B, rate
@@ -216,7 +217,7 @@ class UnlearningConfig(TrainingArguments):
         Raises:
             ConfigError: the forget images have fewer classes than the method needs; see also `PairedStreams`.
         """
-        if self.least_classes > 1 and len(forget) and len(np.unique(labels_of(forget))) < self.least_classes:  # type: ignore[arg-type]
+        if self.least_classes > 1 and size_of(forget) and len(np.unique(labels_of(forget))) < self.least_classes:
             raise ConfigError(
                 f"{type(self).__name__}: the method works through heads that tell the forgotten classes apart, so it "
                 f"needs at least {self.least_classes}; these images are of one. Use projected_gradient, for example."

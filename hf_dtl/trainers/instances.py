@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hf_dtl.data import ImageTensors
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import DataError
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -52,7 +53,7 @@ def read_instances(
         DataError: no image, a label that the head does not have, a new label that is the old one, or two new labels
             for one image.
     """
-    count = len(images)  # type: ignore[arg-type]
+    count = size_of(images)
     if not count:
         raise DataError("There is no image to forget; give at least one.")
     items = [images[i] for i in range(count)]
@@ -65,7 +66,7 @@ def read_instances(
             raise DataError(f"{what} has {len(found)} entries for {count} images; give one for each.")
     for what, found in (("label", labels), ("new label", new)):
         wrong = [] if found is None else [i for i, y in enumerate(found.tolist()) if not 0 <= y < classes]
-        if wrong:
+        if found is not None and wrong:
             raise DataError(
                 f"The {what} {found[wrong[0]]} of {row_list(names[i] for i in wrong)} is not one of the head's "
                 f"{classes} classes, 0..{classes - 1}. Number labels as the model's id2label does."
@@ -120,7 +121,7 @@ def predict(
     device = next(model.parameters()).device
     named = torch.zeros(len(pixel_values), dtype=torch.int64, device=device)
     with evaluating(model):
-        for start in range(share.index * batch_size, len(named), share.processes * batch_size):
+        for start in range(share.process * batch_size, len(named), share.processes * batch_size):
             batch = slice(start, start + batch_size)
             named[batch] = model(pixel_values[batch].to(device), task=task).argmax(-1)
     return share.summed(named).cpu()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.functional import Basis, GradientSubspace
@@ -121,7 +122,7 @@ def collect_subspace(
         share: of this process.
     """
     device = next(model.parameters()).device
-    mine = range(share.index, len(images), share.processes)  # type: ignore[arg-type]
+    mine = range(share.process, size_of(images), share.processes)
 
     def forward(start: int) -> Tensor:
         batch = torch.stack([images[i]["pixel_values"] for i in mine[start : start + batch_size]])

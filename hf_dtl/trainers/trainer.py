@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.trainer_utils import seed_worker
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError, DivergedError, ModelError
 from hf_dtl.functional import augment, average_loss, distillation
 from hf_dtl.functional.collision import Loss
@@ -25,7 +26,7 @@ from hf_dtl.trainers.loading import freeze_unused, items_of
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.saving import PublishingTrainer
 from hf_dtl.trainers.shares import Share
-from hf_dtl.trainers.streams import ChunkSampler
+from hf_dtl.trainers.streams import ChunkSampler, PairedStreams
 
 _BATCH = 64
 
@@ -69,8 +70,11 @@ class UnlearningTrainer(PublishingTrainer):
 
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
     loss_is_scaled_for_ga = False
-    needs_double_backward = False
 
+    args: UnlearningConfig
+    model: MultiHeadClassifier
+    train_dataset: PairedStreams[Dataset]
+    eval_dataset: Dataset | None
     trained: list[nn.Parameter]
     """Parameters that are trained."""
     initial_weights: list[Tensor]
@@ -98,7 +102,7 @@ class UnlearningTrainer(PublishingTrainer):
         super().__init__(model=model, args=args, train_dataset=args.streams(forget, retain), **kwargs)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.prepare()
-        if self.needs_double_backward:
+        if self.needs_double_backward():
             self.model.use_eager_attention()
         self._freeze()
         self._pending: list[Chunk] = []
@@ -121,6 +125,10 @@ class UnlearningTrainer(PublishingTrainer):
     def known_loss(self, outputs: Any, chunk: Chunk) -> Tensor:
         """How well the task is still known, for the log."""
         return self.label_loss(outputs, chunk.labels)
+
+    def needs_double_backward(self) -> bool:
+        """Whether the disposal differentiates gradients."""
+        return False
 
     def trains(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether a parameter of the model is trained, if the task uses it; the default is all but other heads."""
@@ -240,7 +248,7 @@ class UnlearningTrainer(PublishingTrainer):
             what: the pass is called in its progress bar.
             rows: which of them; None for all.
         """
-        args, count = self.args, len(images)  # type: ignore[arg-type]
+        args, count = self.args, size_of(images)
         mine = (range(count) if rows is None else rows)[args.process_index :: args.world_size]
         for start in tqdm(range(0, len(mine), _BATCH), desc=what, unit="batch", **self.share.quiet):
             yield self.load_rows(images, mine[start : start + _BATCH])
@@ -267,7 +275,7 @@ class UnlearningTrainer(PublishingTrainer):
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The optimizer of `transformers.Trainer`, or the given one, between `adjust_gradients` and `constrain`."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        stepped = getattr(optimizer, "optimizer", optimizer)  # a second train() finds it wrapped by accelerate
+        stepped: Any = getattr(optimizer, "optimizer", optimizer)  # a second train() finds it wrapped by accelerate
         if not getattr(stepped, "_is_constrained", False):
             stepped.register_step_pre_hook(lambda *_: self.adjust_gradients())
             stepped.register_step_post_hook(lambda *_: self.constrain())
@@ -340,14 +348,14 @@ class UnlearningTrainer(PublishingTrainer):
         parameters = self.trained
         value, gradients, metrics = self.disposal(losses, parameters)
         norm = torch.nn.utils.get_total_norm(gradients)
-        scale = self.args.forget_weight
+        scale: float | Tensor = self.args.forget_weight
         if self.args.max_forget_grad_norm > 0:
             scale = scale * (self.args.max_forget_grad_norm / norm.clamp_min(1e-12)).clamp_max(1.0)
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 update = gradient * scale
                 parameter.grad = update if parameter.grad is None else parameter.grad.add_(update)
-        total = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        total = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         self.stop_if_not_finite({"disposal value": value, "disposal gradient": norm, "gradient": total})
         metrics = {"disposal_value": value, "disposal_grad_norm": norm, **metrics}
         metrics["source_loss"] = torch.stack(list(self._source_losses.values())).mean()
