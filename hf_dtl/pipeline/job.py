@@ -98,21 +98,17 @@ class Job(ABC):
     def _check_kind(self, choice: MethodChoice) -> None:
         kinds = choice.config_class.kinds
         if self.options.kind not in kinds:
-            raise ConfigError(
-                f"--method {choice.text} cannot be used: {_CANNOT[self.options.kind]}. Use another method."
-            )
+            raise ConfigError(f"--method {choice.text} cannot be used: {_CANNOT[self.options.kind]}. Use another one.")
 
     def _attacker(self, parameters: int) -> AttackConfig:
-        assert self.options.attacks is not None
-        return AttackConfig.for_model(
-            parameters, attacks=parse_attacks(self.options.attacks), **self.options.attack_values()
-        )
+        o = self.options
+        assert o.attacks is not None
+        return AttackConfig.for_model(parameters, attacks=parse_attacks(o.attacks), **o.attack_values())
 
     @cached_property
     def attacks(self) -> AttackConfig:
         """What the attacker may do, its learning rates by the size of the model."""
-        found = self._attacker(self.parameters)
-        return AttackConfig(**vars(found) | {"workers": self.workers})
+        return AttackConfig(**vars(self._attacker(self.parameters)) | {"workers": self.workers})
 
     @abstractmethod
     def _open(self) -> Scenario:
@@ -297,8 +293,7 @@ class Job(ABC):
             "max_steps",
             "optim",
         )
-        found = self.disposal_config(choice, Path()).to_dict()
-        return {name: value for name, value in found.items() if name in names}
+        return {name: value for name, value in self.disposal_config(choice, Path()).to_dict().items() if name in names}
 
     def disposal_stage(self, choice: MethodChoice) -> str:
         """Name of a method's stage: other options of the disposal make another one."""
@@ -344,9 +339,8 @@ class Job(ABC):
     @property
     def retrain_rate(self) -> float:
         """Its peak learning rate."""
-        o = self.options
-        given = o.train_learning_rate if o.retrain_learning_rate is None else o.retrain_learning_rate
-        return self.learning_rate(TRAIN, given)
+        own = self.options.retrain_learning_rate
+        return self.learning_rate(TRAIN, self.options.train_learning_rate if own is None else own)
 
     given_retrained: PreTrainedModel | None = None
 

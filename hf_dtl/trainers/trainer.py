@@ -319,10 +319,9 @@ class UnlearningTrainer(PublishingTrainer):
 
     def augment_retained(self, images: Tensor, chunks: Tensor) -> Tensor:
         """Retain images (chunks, size, C, H, W) as one batch, each chunk transformed by draws from its own seed."""
-        args = self.args
-        seeds = [(args.seed * 1_000_003 + number) ^ 0x5EED for number in chunks.tolist()]
+        seeds = [(self.args.seed * 1_000_003 + number) ^ 0x5EED for number in chunks.tolist()]
         draws = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return torch.cat([augment(x, args.retain_augmentation, d) for x, d in zip(images, draws, strict=True)])
+        return torch.cat([augment(x, self.args.retain_augmentation, d) for x, d in zip(images, draws, strict=True)])
 
     def chunk(self, pixel_values: Tensor, labels: Tensor, rows: Tensor, number: int) -> Chunk:
         """The forget images of a chunk, with their seed."""
