@@ -7,7 +7,7 @@ from rich.table import Table
 from hf_dtl.audit.axis_leakage import AxisLeakage
 from hf_dtl.audit.cells import Cells, average, both_accuracies, mark, number, with_deviation, with_interval
 from hf_dtl.audit.report import LeakageReport
-from hf_dtl.audit.tables import halving_note, interval_note
+from hf_dtl.audit.tables import floors, halving_note, interval_note
 from hf_dtl.audit.task_tables import task_cells
 from hf_dtl.audit.unlearning import GAP_SPLITS
 from hf_dtl.errors import DataError
@@ -19,7 +19,7 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
     Args:
         reports: one report a method.
         narrow: leave room for four budgets and the methods' names on 100 columns: without SLC-AUC, deviations of
-            PL accuracy, and the interval of the leakage over retrained.
+            PL accuracy, and the interval of the leakage over the other floor than the headline's.
 
     Returns:
         The table.
@@ -47,10 +47,11 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
     rows = []
     for report in reports:
         target, source = both_accuracies(report, "scrubbed")
-        first, over = (report.method + mark(report), target + mark(report), source), report.leakage_over_retrained
-        last = with_deviation(over.mean, None) if narrow else with_interval(over, deviation=False)
+        first = (report.method + mark(report), target + mark(report), source)
+        headline, other = (report.over(floor) for floor in floors(reports))
+        last = with_deviation(other.mean, None) if narrow else with_interval(other, deviation=False)
         scrubbed = learned(report.axes["source_subset"], "scrubbed")
-        rows.append((*first, *scrubbed, with_interval(report.leakage, deviation=False), last))
+        rows.append((*first, *scrubbed, with_interval(headline, deviation=False), last))
     for model in ("undisposed", "scratch", "retrained"):
         measured = both_accuracies(reports[0], model) if model == "undisposed" else ("", "")
         rows.append((f"({model})", *measured, *learned(axes[0], model), "", ""))
@@ -59,8 +60,9 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
     several = len(axes[0].datasets) > 1
     headings = [f"PL at {budget}" + (f", {dataset}" if several else "") for dataset, budget in places[0]]
     headings += [] if narrow else ["SLC-AUC"]
-    last = "over retrained" if narrow else "leakage over retrained"
-    columns = ("method", "target after", "source after", *headings, "leakage", last)
+    headline, other = floors(reports)
+    last = f"over {other}" if narrow else f"leakage over {other}"
+    columns = ("method", "target after", "source after", *headings, f"leakage over {headline}", last)
     return Cells("Methods compared", columns, tuple(rows), _notes(reports, narrow))
 
 
@@ -75,6 +77,7 @@ def unlearning_comparison_cells(reports: Sequence[LeakageReport]) -> Cells:
         "MIA: AUC of telling forgotten from unseen images by their loss; 0.5 is guessing, retrained is the goal.",
         "PL: mean accuracy after relearning, strongest attack; leakage over retrained: 1 leaks all, 0 leaks nothing.",
     ]
+    notes += dict.fromkeys(report.attacked_by for report in reports)
     if any(report.target_destroyed for report in reports):
         notes.append("† The retained task is destroyed: its accuracy fell by more than the margin.")
     columns = ("method", "forget", "retain", "test", "gap", "MIA", "PL", "leakage", "CPU s")
@@ -100,6 +103,7 @@ def _notes(reports: Sequence[LeakageReport], narrow: bool) -> tuple[str, ...]:
         "PL at k: source task relearned from k images a class. Leakage: 1 leaks all, 0 leaks nothing.",
         None if narrow else "SLC-AUC: the mean height of PL accuracy over log(images/class).",
         interval_note(reports),
+        *dict.fromkeys(report.attacked_by for report in reports),
     ]
     if any(report.target_destroyed for report in reports):
         margins = sorted({f"{report.target_margin:.3f}" for report in reports})

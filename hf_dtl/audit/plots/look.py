@@ -63,12 +63,12 @@ def wrapped(text: str, width: int, lines: int = 3) -> str:
 
 
 def target_line(report: LeakageReport) -> str:
-    """What became of the target task, to stand under the title: relearning is never shown alone."""
+    """What became of the target task, and who attacked, to stand under the title: relearning is never shown alone."""
     before, after = report.target_accuracy["undisposed"], report.target_accuracy["scrubbed"]
     if before is None or after is None:
-        return "target accuracy not measured"
+        return f"target accuracy not measured\n{report.attacked_by}"
     destroyed = " † destroyed" if report.target_destroyed else ""
-    return f"target accuracy {before:.3f} → {after:.3f}{destroyed}"
+    return f"target accuracy {before:.3f} → {after:.3f}{destroyed}\n{report.attacked_by}"
 
 
 def note(text: str) -> Line2D:
