@@ -136,7 +136,7 @@ class AxisLeakage:
 
 
 def strongest_floor(records: Iterable[PiggybackRecord]) -> Floor:
-    """The strongest floor on the source subset: retrained where it was attacked wherever scrubbed was, else scratch."""
+    """The strongest floor that there is: retrained where it was attacked wherever scrubbed was, else scratch."""
     places: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for record in records:
         if record.axis == "source_subset":

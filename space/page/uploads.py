@@ -45,16 +45,21 @@ def read_image(path: str | Path) -> Image.Image:
         raise DataError(f"The file is no image that can be read ({', '.join(FORMATS)}), or it is broken.") from error
 
 
-def received(payload: ImageData | None) -> Image.Image | None:
-    """What an image component gives to an event: an image as `read_image` gives it, or a message for the visitor.
+class VisitorsImage(gr.Image):
+    """An image that an event receives as `read_image` gives it, or what is wrong with it: gradio's own decodes first.
 
-    A component takes it as its own `preprocess`, because gradio's decodes first and fails without a message.
+    A class, because gradio makes a component anew for a visitor when it is updated.
     """
-    if payload is None:
-        return None
-    if not payload.path:
-        raise gr.Error("Upload an image file.", print_exception=False)
-    try:
-        return read_image(payload.path)
-    except DataError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+
+    is_template = True  # on the page it is a gr.Image
+
+    def preprocess(self, payload: ImageData | None) -> Image.Image | DataError | None:
+        """What a visitor sent."""
+        if payload is None:
+            return None
+        if not payload.path:
+            return DataError("Upload an image file.")
+        try:
+            return read_image(payload.path)
+        except DataError as error:
+            return error

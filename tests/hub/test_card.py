@@ -247,7 +247,7 @@ def test_the_verdict_gives_numbers_that_a_layman_understands():
         "With 5 images a class, an attacker who relearns the source task reaches an accuracy of 60 ± 2 % from this "
         "model, 40 ± 2 % from random weights, 80 ± 2 % from the model before disposal and 50 ± 2 % from a model "
         "trained on the target task alone; guessing gives 17 %. This method removed a part of the source task: "
-        "leakage over retrained 0.364 ± 0.073 [0.364, 0.364], where 1 leaks all and 0 no more than a model trained on the "
+        "leakage over retrained 0.364 ± 0.073 [0.364, 0.364], where 1 leaks all and 0 no more than a model trained "
     )
 
 

@@ -1,0 +1,71 @@
+"""A visitor's image: its size is read before its pixels are."""
+
+import warnings
+from pathlib import Path
+
+import gradio as gr
+from gradio.data_classes import ImageData
+from PIL import Image, ImageOps
+
+from hf_dtl.data.decoding import to_channels
+from hf_dtl.errors import DataError
+
+MOST_BYTES, MOST_PIXELS, MOST_ASPECT, SIDE = 5_000_000, 16_000_000, 8, 512
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Decode an uploaded file to 8-bit RGB of at most 512 pixels a side.
+
+    Raises:
+        DataError: it is too large in bytes or pixels, too narrow, broken, or no image.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise DataError(f"The file is larger than {MOST_BYTES // 1_000_000} MB. Upload a smaller image.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
+            image = Image.open(path, formats=FORMATS)
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise DataError(
+                f"The image has {width}×{height} pixels; up to {MOST_PIXELS // 1_000_000} million are taken. "
+                "Upload a smaller one."
+            )
+        if max(width, height) > MOST_ASPECT * min(width, height):
+            raise DataError(f"The image has {width}×{height} pixels: too narrow. Cut out the part that matters.")
+        image.thumbnail((2 * SIDE, 2 * SIDE)) if image.mode in ("RGB", "L") else None
+        image = to_channels(ImageOps.exif_transpose(image), 3)
+        image.thumbnail((SIDE, SIDE))
+        return image
+    except DataError:
+        raise
+    except Exception as error:  # PIL's decoders raise many types for a broken file
+        raise DataError(f"The file is no image that can be read ({', '.join(FORMATS)}), or it is broken.") from error
+
+from gradio.events import Dependency
+
+class VisitorsImage(gr.Image):
+    """An image that an event receives as `read_image` gives it, or what is wrong with it: gradio's own decodes first.
+
+    A class, because gradio makes a component anew for a visitor when it is updated.
+    """
+
+    is_template = True  # on the page it is a gr.Image
+
+    def preprocess(self, payload: ImageData | None) -> Image.Image | DataError | None:
+        """What a visitor sent."""
+        if payload is None:
+            return None
+        if not payload.path:
+            return DataError("Upload an image file.")
+        try:
+            return read_image(payload.path)
+        except DataError as error:
+            return error
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
