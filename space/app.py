@@ -15,7 +15,7 @@ from page import views
 from page.events import Events
 from page.pairs import Pairs, local_pairs
 from page.relearn import ATTACKS, BUDGETS, MOST_SEED
-from page.uploads import MOST_BYTES, VisitorsImage
+from page.uploads import MOST_BYTES, received
 
 HERE = Path(__file__).resolve().parent
 SHOW_CURVE = (
@@ -24,6 +24,7 @@ SHOW_CURVE = (
 WAITING = 32
 """Visitors that may wait; further ones are told so."""
 
+gr.Image.preprocess = received
 torch.set_num_threads(1)  # the networks are small, and the other core serves the page
 pairs = Pairs(local_pairs(HERE))
 events = Events(pairs)
@@ -56,7 +57,7 @@ with gr.Blocks(title="Has this model really forgotten?", delete_cache=(600, 1800
         with gr.Tab("Probe"):
             with gr.Row():
                 with gr.Column(scale=2, min_width=260):
-                    image = VisitorsImage(
+                    image = gr.Image(
                         label="Your image", sources=["upload", "clipboard"], height=230, alt_text="The probed image"
                     )  # fmt: skip
                     wrong_image = field_error()

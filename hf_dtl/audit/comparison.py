@@ -48,10 +48,10 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
     for report in reports:
         target, source = both_accuracies(report, "scrubbed")
         first = (report.method + mark(report), target + mark(report), source)
-        headline, other = (report.over(floor) for floor in floors(reports))
-        last = with_deviation(other.mean, None) if narrow else with_interval(other, deviation=False)
+        over, less = (report.over(floor) for floor in floors(reports))
+        last = with_deviation(less.mean, None) if narrow else with_interval(less, deviation=False)
         scrubbed = learned(report.axes["source_subset"], "scrubbed")
-        rows.append((*first, *scrubbed, with_interval(headline, deviation=False), last))
+        rows.append((*first, *scrubbed, with_interval(over, deviation=False), last))
     for model in ("undisposed", "scratch", "retrained"):
         measured = both_accuracies(reports[0], model) if model == "undisposed" else ("", "")
         rows.append((f"({model})", *measured, *learned(axes[0], model), "", ""))
@@ -75,7 +75,7 @@ def unlearning_comparison_cells(reports: Sequence[LeakageReport]) -> Cells:
     notes = [
         "Accuracy on forget and retain (training images) and test images; gap: their mean distance to retrained.",
         "MIA: AUC of telling forgotten from unseen images by their loss; 0.5 is guessing, retrained is the goal.",
-        "PL: mean accuracy after relearning, strongest attack; leakage over retrained: 1 leaks all, 0 leaks nothing.",
+        "PL: mean accuracy after relearning, strongest attack; leakage over retrained: 1 leaks all, 0 as retrained.",
     ]
     notes += dict.fromkeys(report.attacked_by for report in reports)
     if any(report.target_destroyed for report in reports):
@@ -100,7 +100,7 @@ def _unlearning_row(report: LeakageReport, model: str, title: str) -> tuple[str,
 def _notes(reports: Sequence[LeakageReport], narrow: bool) -> tuple[str, ...]:
     notes: list[str | None] = [
         "Accuracy of target and source task after disposal; before it in the row (undisposed).",
-        "PL at k: source task relearned from k images a class. Leakage: 1 leaks all, 0 leaks nothing.",
+        "PL at k: source task relearned from k images a class. Leakage: 1 leaks all, 0 no more than what it is over.",
         None if narrow else "SLC-AUC: the mean height of PL accuracy over log(images/class).",
         interval_note(reports),
         *dict.fromkeys(report.attacked_by for report in reports),

@@ -114,7 +114,7 @@ def add_evidence(
 
 def _name_license(path: Path, license: str) -> None:
     card = _card(path)
-    old, card.data.license = licence_line(card.data.license), license
+    old, card.data["license"] = licence_line(card.data.get("license")), license
     card.text = card.text.replace(old, licence_line(license))
     card.save(path)
 

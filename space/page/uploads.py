@@ -45,21 +45,18 @@ def read_image(path: str | Path) -> Image.Image:
         raise DataError(f"The file is no image that can be read ({', '.join(FORMATS)}), or it is broken.") from error
 
 
-class VisitorsImage(gr.Image):
-    """An image that an event receives as `read_image` gives it, or what is wrong with it: gradio's own decodes first.
+def received(component: gr.Image, payload: ImageData | None) -> Image.Image | DataError | None:
+    """What an image component gives to an event: an image as `read_image` gives it, or what is wrong with it.
 
-    A class, because gradio makes a component anew for a visitor when it is updated.
+    It takes the place of `gr.Image.preprocess`, which decodes first and fails without a message. Of the class, since
+    gradio makes a component anew for a visitor when it is updated, and not by a subclass, of which gradio would write
+    a stub beside this file.
     """
-
-    is_template = True  # on the page it is a gr.Image
-
-    def preprocess(self, payload: ImageData | None) -> Image.Image | DataError | None:
-        """What a visitor sent."""
-        if payload is None:
-            return None
-        if not payload.path:
-            return DataError("Upload an image file.")
-        try:
-            return read_image(payload.path)
-        except DataError as error:
-            return error
+    if payload is None:
+        return None
+    if not payload.path:
+        return DataError("Upload an image file.")
+    try:
+        return read_image(payload.path)
+    except DataError as error:
+        return error

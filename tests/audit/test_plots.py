@@ -97,7 +97,7 @@ def test_scores_of_several_tasks_stand_apart_and_no_text_touches_another():
     ("plot", "given", "labels"),
     [
         (plot_piggyback, DESTROYED, ["target accuracy 0.893 → 0.400 † destroyed", "training images per class", "100"]),
-        (plot_attacks, large_report(), [*ATTACKS[:-3], "full_large_lr ‡", "leaks nothing", "leakage over retrained"]),
+        (plot_attacks, large_report(), [*ATTACKS[:-3], "full_large_lr ‡", "as retrained", "leakage over retrained"]),
         (plot_comparison, EIGHT, ["noise_then_distil:alpha=0.9 †", "target accuracy on the test split", "leaks all"]),
     ],
 )

@@ -81,7 +81,7 @@ def _draw_panel(panel: Axes, found: AxisLeakage, names: list[str], floor: Floor)
     rows: list[tuple[Ratio | None, tuple[str, str, float, str]]] = [(found.over(floor), HEADLINE)]
     rows += [(found.by_attack.get(n), STRONGEST if n == found.strongest_by_attack else ATTACK) for n in names]
     arrows = False
-    draw_guides(panel, named=True)
+    draw_guides(panel, floor)
     panel.axhline(0.5, color="0.8", linewidth=0.8, zorder=0)
     for y, (ratio, (colour, marker, size, _)) in enumerate(rows):
         if ratio is not None and ratio.mean is not None:

@@ -112,11 +112,11 @@ def draw_ratio(panel: Axes, ratio: Ratio, y: float, *, colour: str, marker: str,
     return any(arrows)
 
 
-def draw_guides(panel: Axes, named: bool) -> None:
-    """Draw the lines at leakage 0 and 1, and say at the bottom what they mean."""
-    for leakage, words, align in ((0, "leaks nothing", "left"), (1, "leaks all", "right")):
+def draw_guides(panel: Axes, floor: str | None) -> None:
+    """Draw the lines at leakage 0 and 1, and say at the bottom what they mean where the floor is given."""
+    for leakage, words, align in ((0, f"as {floor}", "left"), (1, "leaks all", "right")):
         panel.axvline(leakage, color=GUIDE, linewidth=1, linestyle=":", zorder=1)
-        if named:
+        if floor:
             panel.annotate(words, (leakage, 0), xycoords=("data", "axes fraction"), ha=align, fontsize=8,
                            xytext=(3 - 6 * leakage, 4), textcoords="offset points", color=GUIDE,
                            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, zorder=4)  # fmt: skip

@@ -67,7 +67,7 @@ def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
         panels[-1].set_yticks([])
         panels[-1].set_ylabel("target accuracy\nnot measured", rotation=0, ha="right", va="center", fontsize=9)
     for panel in panels:
-        look.draw_guides(panel, named=panel is panels[0])
+        look.draw_guides(panel, floor if panel is panels[0] else None)
         panel.grid(axis="x", color="0.93", linewidth=0.8)
         look.plain(panel)
     request = reports[0].unlearning
