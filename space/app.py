@@ -99,11 +99,11 @@ with gr.Blocks(title="Has this model really forgotten?", delete_cache=(600, 1800
           show_progress="minimal", show_progress_on=seen)  # fmt: skip
     gr.on([attack.input, budget.input], events.idle, [*pair, attack, budget], [wrong_attack, picture, status],
           api_name="references", show_progress="hidden")  # fmt: skip
-    running = start.click(
+    start.click(events.ask, queue=False, api_visibility="private").then(
         events.relearn, [*pair, which, attack, budget, seed], [wrong_attack, picture, status], api_name="relearn",
         concurrency_limit=1, show_progress="minimal", show_progress_on=status, js=SHOW_CURVE,
     )  # fmt: skip
-    stop.click(events.stopped, None, [picture, status], cancels=running, api_name="stop", show_progress="hidden")
+    stop.click(events.stopped, None, status, api_name="stop", show_progress="hidden")
 
 demo.queue(max_size=WAITING, default_concurrency_limit=1)
 

@@ -3,7 +3,7 @@
 import traceback
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -16,12 +16,12 @@ from page.curve import curve
 from page.pairs import Pair, Pairs
 from page.probe import probe
 from page.references import Lines, lines, reported, same_attacker
-from page.relearn import MOST_SEED, LiveAttack, Progress, offered
+from page.relearn import MOST_SEED, LiveAttack, offered
 from page.tasks import Tasks
 
 REFERENCES = ("undisposed", "retrained", "scratch")
-OPENED, MOST_KEPT = 15, 100
-"""Outputs of a pair that was opened, and visitors whose attack is known to have begun."""
+OPENED, MOST_WAITING = 15, 100
+"""Outputs of a pair that was opened, and visitors whose attack may wait."""
 
 
 def explained(error: Exception) -> str:
@@ -36,12 +36,13 @@ class Events:
     """The events of the page over one collection of pairs.
 
     What is wrong is said at its field, the first output or outputs of every event; all others stay as they were, and
-    so does the pair that was opened last. Of a visitor nothing is kept but how far a running attack is.
+    so does the pair that was opened last. Of a visitor nothing is kept but what stops a running attack.
     """
 
     def __init__(self, pairs: Pairs):
         self.pairs = pairs
-        self._running: OrderedDict[str | None, tuple[Progress, Lines, str, Pair]] = OrderedDict()
+        self._waiting: OrderedDict[str | None, Event] = OrderedDict()
+        self._running: dict[str | None, Event] = {}
 
     def open(self, published: str, undisposed: str) -> tuple[Any, ...]:
         """Open a published pair and give its headline, examples, choices of attacks, and leakage card."""
@@ -117,6 +118,7 @@ class Events:
     ) -> Iterator[tuple[str, Any, Any]]:
         """Run a piggyback attack, and give the curve and how far it is, until its end."""
         visitor = request.session_hash
+        stop = self._running[visitor] = self._waiting.pop(visitor, None) or Event()
         try:
             pair = self.pairs.get(published, undisposed)
             if not isinstance(seed, (int, float)) or isinstance(seed, bool) or seed != seed // 1:
@@ -126,25 +128,26 @@ class Events:
             says = reported(pair.report, which, attack, budget, int(seed))
             same = same_attacker(pair.report, live.config, attack)
             note = "" if same else "The report's attacker had other learning rates or lengths, so its numbers differ."
+            live.stop = stop
             for progress in live.run():
-                self._keep(visitor, (progress, references, title, pair))
                 yield "", curve(progress, references, title), views.status(pair, progress, references, says, note)
         except Exception as error:
             yield views.wrong(explained(error)), gr.skip(), gr.skip()
-        self._running.pop(visitor, None)
+        finally:
+            self._running.pop(visitor, None)
 
-    def _keep(self, visitor: str | None, seen: tuple[Progress, Lines, str, Pair]) -> None:
-        self._running[visitor] = seen
-        while len(self._running) > MOST_KEPT:
-            self._running.popitem(last=False)
+    def ask(self, request: gr.Request) -> None:
+        """Know that a visitor's attack waits for its turn, so that it can be stopped before."""
+        self._waiting[request.session_hash] = Event()
+        while len(self._waiting) > MOST_WAITING:
+            self._waiting.popitem(last=False)
 
-    def stopped(self, request: gr.Request) -> tuple[Any, Any]:
-        """Show how far the attack came that was stopped; the queue has ended it."""
-        progress, references, title, pair = self._running.pop(request.session_hash, (None, {}, "", None))
-        if progress is None or pair is None:
-            return gr.skip(), gr.skip()
-        stopped = replace(progress, stopped=True)
-        return curve(stopped, references, title), views.status(pair, stopped, references, None)
+    def stopped(self, request: gr.Request) -> Any:
+        """End a visitor's attack, which then shows how far it came; one that waits ends when its turn comes."""
+        waiting, running = (found.get(request.session_hash) for found in (self._waiting, self._running))
+        for stop in filter(None, (waiting, running)):
+            stop.set()
+        return views.message("Stopped before it began.") if waiting else gr.skip()
 
 
 def _lines(pair: Pair, attack: str, budget: int) -> Lines:

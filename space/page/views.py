@@ -150,9 +150,10 @@ def status(pair: Pair, progress: Progress | None, references: Lines, report_says
     bar = f'<progress max="{progress.steps}" value="{done}" aria-label="steps of the attack"></progress>'
     if progress.stopped:
         words = (
-            f"Stopped after {progress.seconds:.0f} of at most {LIMIT:.0f} seconds, at step {done} of {progress.steps}."
+            f"Stopped after {progress.seconds:.0f} of at most {LIMIT:.0f} seconds, at step {done} of "
+            f"{progress.steps}. {report.attacked_by}"
         )
-        return f'<div class="status" role="status">{bar}<p>{words}</p></div>'
+        return f'<div class="status" role="status">{bar}<p>{escape(words)}</p></div>'
     if progress.accuracy is None:
         words = (
             f"Step {done} of {progress.steps}, {progress.seconds:.0f} s. The curve is of a part of the test images."

@@ -94,7 +94,17 @@ def test_relearn(client):
     told, says = (float(value) for value in re.findall(r"(?:it to|says) (\d\.\d{3})", status))
     assert told == pytest.approx(says, abs=0.02)  # another kind of processor may round otherwise
     assert len(job.outputs()) >= 8 and "The attack" not in picture and "weaker than a practitioner" in status
-    assert all(map(unchanged, client.predict(api_name="/stop"))), "what has ended stays as it is"
+    assert unchanged(client.predict(api_name="/stop")), "what has ended stays as it is"
+
+
+def test_a_stopped_attack_shows_how_far_it_came(client):
+    client.predict("example", "", api_name="/open")
+    job = client.submit("example", "", "scrubbed", "head_then_full", 20, 0, api_name="/relearn")
+    while not job.outputs():
+        time.sleep(0.01)
+    client.predict(api_name="/stop")
+    _, picture, status = job.result(timeout=60)
+    assert "Stopped after" in status and "weaker than a practitioner" in status and 'class="live now"' in picture
 
 
 def bomb():
@@ -240,7 +250,7 @@ def test_models_of_the_hub_that_are_refused(client, space):
     assert "cannot be" in message("broken", model="no safetensors")
     assert "no JSON object" in message("list", config="[" * 20_000)
     assert "up to 512" in message("resized", preprocessor_config=json.dumps({"size": {"height": 9000, "width": 9000}}))
-    report = json.loads((space.example / "leakage_report.json").read_text())
+    report = json.loads((space.example / "scrubbed" / "leakage_report.json").read_text())
     assert "schema_version" in message("schema", leakage_report=json.dumps(report | {"schema_version": 99}))
     report["leakage"]["mean"] = 0.0
     assert "changed by hand" in message("forged", leakage_report=json.dumps(report))

@@ -66,7 +66,7 @@ def test_a_visit(browser, space, tmp_path):
     # Relearn: an attack is stopped, the next one goes to its end
     tab(page, "Relearn it")
     assert "Nothing is running" in page.locator(".remark:visible").inner_text()
-    page.get_by_label("full", exact=True).check()
+    page.get_by_label("head_then_full", exact=True).check()
     page.get_by_label("20", exact=True).check()
     page.get_by_role("button", name="Start attack").click()
     page.wait_for_selector("svg.curve polyline.live")
