@@ -29,12 +29,7 @@ _NAMES = {
     "pipeline.forget": ("forget",),
     "pipeline.verify": ("verify",),
     "trainers.config": ("UnlearningConfig",),
-    "trainers.multitask_training": (
-        "MultiTaskTrainer",
-        "MultiTaskTrainingConfig",
-        "measure_tasks",
-        "with_task_heads",
-    ),
+    "trainers.multitask_training": ("MultiTaskTrainer", "MultiTaskTrainingConfig", "measure_tasks", "with_task_heads"),
     "trainers.trainer": ("UnlearningTrainer",),
 }
 """Public names by the module that has them; those of the methods are found in their files."""

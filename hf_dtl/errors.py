@@ -31,11 +31,11 @@ class PublishError(DTLError):
     """A model cannot be published: its folder would leak something, or the Hub refuses it."""
 
 
-def listed(entries: Sequence[object], limit: int = 30) -> str:
+def listing(entries: Sequence[object], limit: int = 30) -> str:
     """Name entries in a message, the first few of many.
 
     Example:
-        >>> listed(["a", "b", "c"], 2)
+        >>> listing(["a", "b", "c"], 2)
         'a, b and 1 more'
     """
     rest = f" and {len(entries) - limit} more" if len(entries) > limit else ""

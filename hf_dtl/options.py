@@ -42,12 +42,12 @@ def numbers(text: str, name: str, kind: type) -> tuple:
         raise ConfigError(f"--{name} {text!r} must be {what} separated by commas, for example {example}.") from None
 
 
-def nearest(word: str, known: Iterable[str], quoted: bool = False, cutoff: float = 0.6) -> str:
+def nearest(word: str, choices: Iterable[str], quoted: bool = False, cutoff: float = 0.6) -> str:
     """A question that names the nearest right word, whatever its case, with a blank before it; else nothing.
 
     Args:
         word: the wrong one.
-        known: the right ones.
+        choices: the right ones.
         quoted: put the right word into quotes.
         cutoff: lowest likeness, 0 to 1.
 
@@ -55,7 +55,7 @@ def nearest(word: str, known: Iterable[str], quoted: bool = False, cutoff: float
         >>> nearest("bugdet", ["budget", "seed"])
         ' Did you mean budget?'
     """
-    folded = {name.casefold(): name for name in known}
+    folded = {name.casefold(): name for name in choices}
     near = get_close_matches(word.casefold(), folded, n=1, cutoff=cutoff)
     mark = "'" if quoted else ""
     return f" Did you mean {mark}{folded[near[0]]}{mark}?" if near else ""

@@ -39,10 +39,10 @@ def learned(role, values):
     return [asdict(record) for record in records]
 
 
-def write(cell, result):
-    """Write the result of a cell, as if it had been done."""
-    cell.path.parent.mkdir(parents=True, exist_ok=True)
-    cell.path.write_text(json.dumps(result))
+def write(trial, result):
+    """Write the result of a trial, as if it had been done."""
+    trial.path.parent.mkdir(parents=True, exist_ok=True)
+    trial.path.write_text(json.dumps(result))
 
 
 def attacked(attack, accuracy, validation):

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from hf_dtl.audit.axis_leakage import AxisLeakage
-from hf_dtl.audit.cells import Cells, average, both_accuracies, mark, number, with_deviation, with_interval
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.tables import floors, halving_note, interval_note
-from hf_dtl.audit.task_tables import task_cells
+from hf_dtl.audit.task_tables import task_table
+from hf_dtl.audit.text_table import TextTable, accuracy_pair, average, mark, number, with_deviation, with_interval
 from hf_dtl.audit.unlearning import GAP_SPLITS
 from hf_dtl.errors import DataError
 
 
-def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) -> Cells:
+def methods_table(reports: Sequence[LeakageReport], *, narrow: bool = False) -> TextTable:
     """Several methods side by side, and the references of the first report as rows below them.
 
     Args:
@@ -28,9 +28,9 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
         DataError: there is no report, or the reports attacked different data sets or budgets.
     """
     if reports and all(report.tasks is not None for report in reports):
-        return task_cells(reports)
+        return task_table(reports)
     if reports and all(report.unlearning is not None for report in reports):
-        return unlearning_comparison_cells(reports)
+        return unlearning_methods_table(reports)
     axes = [report.axes.get("source_subset") for report in reports]
     places = [found.places if found else () for found in axes]
     if not axes or axes[0] is None or len(set(places)) > 1:
@@ -38,22 +38,22 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
             f"Only reports with the same attacked source data and budgets compare side by side, got {places}."
         )
 
-    def learned(found: AxisLeakage, model: str) -> list[str]:
+    def learned(axis: AxisLeakage, model: str) -> list[str]:
         """PL accuracy of one model at every place, and its SLC-AUC unless the table is narrow."""
-        points = found.points(model)
+        points = axis.points(model)
         cells = [average(points.get(place), deviation=not narrow) for place in places[0]]
-        return cells if narrow else [*cells, average(found.slc_auc.get(model))]
+        return cells if narrow else [*cells, average(axis.slc_auc.get(model))]
 
     rows = []
     for report in reports:
-        target, source = both_accuracies(report, "scrubbed")
+        target, source = accuracy_pair(report, "scrubbed")
         first = (report.method + mark(report), target + mark(report), source)
         over, less = (report.over(floor) for floor in floors(reports))
         last = with_deviation(less.mean, None) if narrow else with_interval(less, deviation=False)
         scrubbed = learned(report.axes["source_subset"], "scrubbed")
         rows.append((*first, *scrubbed, with_interval(over, deviation=False), last))
     for model in ("undisposed", "scratch", "retrained"):
-        measured = both_accuracies(reports[0], model) if model == "undisposed" else ("", "")
+        measured = accuracy_pair(reports[0], model) if model == "undisposed" else ("", "")
         rows.append((f"({model})", *measured, *learned(axes[0], model), "", ""))
     if narrow:
         rows = [tuple(cell.replace(" [", "\n[").replace("not measured", "not\nmeasured") for cell in r) for r in rows]
@@ -63,10 +63,10 @@ def comparison_cells(reports: Sequence[LeakageReport], *, narrow: bool = False) 
     headline, other = floors(reports)
     last = f"over {other}" if narrow else f"leakage over {other}"
     columns = ("method", "target after", "source after", *headings, f"leakage over {headline}", last)
-    return Cells("Methods compared", columns, tuple(rows), _notes(reports, narrow))
+    return TextTable("Methods compared", columns, tuple(rows), _notes(reports, narrow))
 
 
-def unlearning_comparison_cells(reports: Sequence[LeakageReport]) -> Cells:
+def unlearning_methods_table(reports: Sequence[LeakageReport]) -> TextTable:
     """Several methods that unlearned the same images side by side, and the references below them."""
     if len({report.unlearning.request for report in reports if report.unlearning}) != 1:
         raise DataError("Only reports on the same request compare side by side.")
@@ -82,7 +82,7 @@ def unlearning_comparison_cells(reports: Sequence[LeakageReport]) -> Cells:
         notes.append("† The retained task is destroyed: its accuracy fell by more than the margin.")
     columns = ("method", "forget", "retain", "test", "gap", "MIA", "PL", "leakage", "CPU s")
     rows = [row for row in rows if any(cell != "–" for cell in row[1:])]
-    return Cells("Methods compared", columns, tuple(rows), tuple(notes))
+    return TextTable("Methods compared", columns, tuple(rows), tuple(notes))
 
 
 def _unlearning_row(report: LeakageReport, model: str, title: str) -> tuple[str, ...]:
@@ -119,9 +119,9 @@ def _notes(reports: Sequence[LeakageReport], narrow: bool) -> tuple[str, ...]:
 
 def comparison_table(reports: Sequence[LeakageReport]) -> Table:
     """Give several methods side by side for a terminal of 100 columns."""
-    return comparison_cells(reports, narrow=True).rich()
+    return methods_table(reports, narrow=True).rich()
 
 
 def comparison_markdown(reports: Sequence[LeakageReport]) -> str:
     """Give several methods side by side as Markdown."""
-    return comparison_cells(reports).markdown() + "\n"
+    return methods_table(reports).markdown() + "\n"

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.attacks.attack import train as train_attacks
 from hf_dtl.audit.attacks.choice import share_right
-from hf_dtl.audit.attacks.published import Published
+from hf_dtl.audit.attacks.context import AttackContext
 from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
@@ -31,8 +31,8 @@ class AttackResult:
     effort: int | None = None
 
 
-class Attacker(Published):
-    """An attacker with one model and one task; keeps what several of its attacks share. Made as `Published` is."""
+class Attacker(AttackContext):
+    """An attacker with one model and one task; keeps what several of its attacks share. Made as `AttackContext` is."""
 
     def run(self, attack: str, budget: int, seed: int) -> AttackResult:
         """Run one attack with every learning rate, choose on validation, and measure the choice on test.

@@ -135,10 +135,10 @@ class LeakageReport:
     tasks: dict[str, TaskScores] | None = None
 
     def __post_init__(self) -> None:
-        before_and_after = kinds.each(kinds.optional(kinds.SHARE), keys=("undisposed", "scrubbed"))
+        model_pair = kinds.each(kinds.optional(kinds.SHARE), keys=("undisposed", "scrubbed"))
         kinds.check_fields(
             self, kinds.REPORT, method=kinds.TEXT, library_version=kinds.TEXT, seed=kinds.integer(),
-            target_accuracy=before_and_after, source_accuracy=before_and_after, target_margin=kinds.SHARE,
+            target_accuracy=model_pair, source_accuracy=model_pair, target_margin=kinds.SHARE,
             chance=kinds.each(kinds.SHARE), settings=kinds.OBJECT, machine=kinds.OBJECT,
         )  # fmt: skip
         if self.tasks is not None:
@@ -216,8 +216,8 @@ class LeakageReport:
         """The verdict and every table, as plain text of 100 columns."""
         console = Console(width=100, file=StringIO(), color_system=None)
         console.print(Text(self.verdict))
-        for cells in table(self):
-            console.print("", cells)
+        for one in table(self):
+            console.print("", one)
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
 
     def plot(self, folder: str | Path) -> list[Path]:

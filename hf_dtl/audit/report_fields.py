@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, get_args
 
 from hf_dtl.errors import DataError
+from hf_dtl.trainers.request import ScenarioKind
 
 MEMBERSHIP_SHARES = (
     "auc", "balanced_accuracy", "tpr_at_1_percent_fpr", "forget_member_rate", "held_out_member_rate",
 )  # fmt: skip
-KINDS = ("task", "part", "tasks")
+SCENARIO_KINDS = get_args(ScenarioKind)
 _SPEC_KEYS = ("kind", "forget", "retain", "seed")
 _WEIGHTS_FILE, _SHA256 = re.compile(r"[^/\\]+\.safetensors"), re.compile(r"[0-9a-f]{64}")
 REPORT = "of a leakage report"
@@ -29,12 +30,12 @@ def check_fields(instance: object, of: str, /, **checks: Check) -> None:
         check(getattr(instance, name), name, of)
 
 
-def must_be(wanted: str, right: Callable[[Any], bool]) -> Check:
-    """The check that a value is `right`; `wanted` says in words what it must be."""
+def must_be(description: str, right: Callable[[Any], bool]) -> Check:
+    """The check that a value is `right`; `description` says in words what it must be."""
 
     def check(value: object, name: str, of: str) -> None:
         if not right(value):
-            raise DataError(f"`{name}` {of} must be {wanted}, got {value!r}.")
+            raise DataError(f"`{name}` {of} must be {description}, got {value!r}.")
 
     return check
 
@@ -78,11 +79,11 @@ def optional(check: Check) -> Check:
 def each(check: Check, *, keys: Sequence[str] = ()) -> Check:
     """An object of values that `check` lets pass, under the given keys or any."""
 
-    def check_values(found: Any, name: str, of: str) -> None:
-        OBJECT(found, name, of)
-        if keys and set(found) != set(keys):
-            raise DataError(f"`{name}` {of} needs {' and '.join(keys)}, got {', '.join(found) or 'none'}.")
-        for key, value in found.items():
+    def check_values(values: Any, name: str, of: str) -> None:
+        OBJECT(values, name, of)
+        if keys and set(values) != set(keys):
+            raise DataError(f"`{name}` {of} needs {' and '.join(keys)}, got {', '.join(values) or 'none'}.")
+        for key, value in values.items():
             check(value, f"{name}.{key}", of)
 
     return check_values
@@ -120,9 +121,9 @@ def scenario_spec(spec: Any, name: str, of: str) -> None:
     if not spec:
         return
     missing = [key for key in _SPEC_KEYS if key not in spec]
-    if missing or spec["kind"] not in KINDS:
+    if missing or spec["kind"] not in SCENARIO_KINDS:
         raise DataError(
-            f"`{name}` {of} needs {', '.join(_SPEC_KEYS)}, the kind being one of {', '.join(KINDS)}; "
+            f"`{name}` {of} needs {', '.join(_SPEC_KEYS)}, the kind being one of {', '.join(SCENARIO_KINDS)}; "
             f"it has the kind {spec.get('kind')!r} and lacks {', '.join(missing) or 'nothing'}."
         )
     integer()(spec["seed"], f"{name}.seed", of)

@@ -9,26 +9,26 @@ from rich.table import Table
 
 from hf_dtl.audit.axis_leakage import Floor
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.cells import AXIS_TITLES, MODELS, Cells, average, both_accuracies, mark, number, with_interval
 from hf_dtl.audit.report_fields import MEMBERSHIP_SHARES
-from hf_dtl.audit.task_tables import task_cells
+from hf_dtl.audit.task_tables import task_table
+from hf_dtl.audit.text_table import AXIS_TITLES, MODELS, TextTable, accuracy_pair, average, mark, number, with_interval
 from hf_dtl.audit.unlearning import ROLES
 
 if TYPE_CHECKING:
     from hf_dtl.audit.report import LeakageReport
 
 
-def accuracy_cells(report: LeakageReport) -> Cells:
+def accuracy_table(report: LeakageReport) -> TextTable:
     """Accuracy of both tasks before and after disposal, and the leakage."""
     roles = ("undisposed", "scrubbed")
-    target, source = zip(*(both_accuracies(report, role) for role in roles), strict=True)
+    target, source = zip(*(accuracy_pair(report, role) for role in roles), strict=True)
     rows = (
         ("target accuracy", target[0], target[1] + mark(report)),
         ("source accuracy", *source),
         *((f"leakage over {floor}", "1.000", with_interval(report.over(floor))) for floor in floors([report])),
     )
     title = f"{report.method}{mark(report)}, seed {report.seed}"
-    return Cells(title, ("", *roles), rows, _notes(report))
+    return TextTable(title, ("", *roles), rows, _notes(report))
 
 
 def floors(reports: Sequence[LeakageReport]) -> tuple[Floor, ...]:
@@ -72,7 +72,7 @@ def _notes(report: LeakageReport) -> tuple[str, ...]:
     return tuple(note for note in (*notes, halving_note([report]), report.attacked_by) if note)
 
 
-def piggyback_cells(report: LeakageReport) -> Cells:
+def piggyback_table(report: LeakageReport) -> TextTable:
     """PL accuracy of the four models at every budget under the strongest attack, and the area under it."""
     rows = []
     for axis, found in report.axes.items():
@@ -88,10 +88,10 @@ def piggyback_cells(report: LeakageReport) -> Cells:
         + f"; strongest attack and learning rate chosen on validation images. {report.attacked_by}",
         "SLC-AUC: area under PL accuracy over log(images/class), divided by its width: the mean height.",
     )
-    return Cells("Piggyback learning", columns, tuple(rows), notes)
+    return TextTable("Piggyback learning", columns, tuple(rows), notes)
 
 
-def attack_cells(report: LeakageReport, axis: str) -> Cells:
+def attack_table(report: LeakageReport, axis: str) -> TextTable:
     """Each attack on one axis: PL accuracy of the four models averaged over budgets, and its leakage."""
     found = report.axes[axis]
     rows, runs = [], []
@@ -117,10 +117,10 @@ def attack_cells(report: LeakageReport, axis: str) -> Cells:
     if runs:
         notes.append(f"‡ Diverged with every learning rate, counted as guessing: {', '.join(runs)}.")
     columns = (f"attack ({AXIS_TITLES[axis]})", *MODELS, "leakage")
-    return Cells(f"Attacks on the {AXIS_TITLES[axis]}", columns, tuple(rows), tuple(notes))
+    return TextTable(f"Attacks on the {AXIS_TITLES[axis]}", columns, tuple(rows), tuple(notes))
 
 
-def membership_cells(report: LeakageReport) -> Cells:
+def membership_table(report: LeakageReport) -> TextTable:
     """Membership inference against the forget data, one row an attack on a model."""
     rows = []
     for row in report.membership:
@@ -139,10 +139,10 @@ def membership_cells(report: LeakageReport) -> Cells:
         f"Guessing gives AUC 0.5{f' ± {max(noise):.3f}' if noise else ''}, balanced accuracy 0.5, TPR 0.01.",
         "An honest removal equals a model that never saw the forget images; a difference in either direction shows.",
     )
-    return Cells("Membership inference on the forget data", columns, tuple(rows), notes)
+    return TextTable("Membership inference on the forget data", columns, tuple(rows), notes)
 
 
-def unlearning_cells(report: LeakageReport) -> Cells:
+def unlearning_table(report: LeakageReport) -> TextTable:
     """Accuracy on what was forgotten and kept, of the models before, after, and trained again without it."""
     found = report.unlearning
     assert found is not None
@@ -163,24 +163,24 @@ def unlearning_cells(report: LeakageReport) -> Cells:
         ]
     if found.relative_cost is not None:
         notes.append(f"Unlearning took {100 * found.relative_cost:.1f} % of retraining's CPU time.")
-    return Cells(f"Unlearning {found.request}", ("accuracy", *ROLES), tuple(rows), tuple(notes))
+    return TextTable(f"Unlearning {found.request}", ("accuracy", *ROLES), tuple(rows), tuple(notes))
 
 
-def report_cells(report: LeakageReport) -> list[Cells]:
+def report_tables(report: LeakageReport) -> list[TextTable]:
     """Every table of one report, in the order they are shown."""
-    cells = [] if report.tasks is None else [task_cells([report])]
-    cells += [] if report.unlearning is None else [unlearning_cells(report)]
-    cells.append(accuracy_cells(report))
+    tables = [] if report.tasks is None else [task_table([report])]
+    tables += [] if report.unlearning is None else [unlearning_table(report)]
+    tables.append(accuracy_table(report))
     if report.axes:
-        cells += [piggyback_cells(report), *(attack_cells(report, axis) for axis in report.axes)]
-    return [*cells, membership_cells(report)] if report.membership else cells
+        tables += [piggyback_table(report), *(attack_table(report, axis) for axis in report.axes)]
+    return [*tables, membership_table(report)] if report.membership else tables
 
 
 def table(report: LeakageReport) -> list[Table]:
     """Give the report as tables for the terminal, readable at 100 columns."""
-    return [cells.rich() for cells in report_cells(report)]
+    return [one.rich() for one in report_tables(report)]
 
 
 def markdown_table(report: LeakageReport) -> str:
     """Give the report as Markdown tables."""
-    return "\n\n".join(cells.markdown() for cells in report_cells(report)) + "\n"
+    return "\n\n".join(one.markdown() for one in report_tables(report)) + "\n"

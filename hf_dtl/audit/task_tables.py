@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hf_dtl.audit.axis_leakage import Average
-from hf_dtl.audit.cells import NOT_MEASURED, Cells, average, mark, number
 from hf_dtl.audit.tasks import SPLITS, TaskScores, mean_uis, roles
+from hf_dtl.audit.text_table import NOT_MEASURED, TextTable, average, mark, number
 from hf_dtl.errors import DataError
 
 if TYPE_CHECKING:
     from hf_dtl.audit.report import LeakageReport
 
 
-def task_cells(reports: Sequence[LeakageReport]) -> Cells:
+def task_table(reports: Sequence[LeakageReport]) -> TextTable:
     """Every task of every model: the undisposed one, each method's, the retrained one, and random weights.
 
     Args:
@@ -28,7 +28,7 @@ def task_cells(reports: Sequence[LeakageReport]) -> Cells:
     for report in reports:
         if {name: (task.kind, task.forgotten) for name, task in _tasks(report).items()} != told:
             raise DataError("Only reports on the same tasks and request compare side by side.")
-    models = shown_models(reports)
+    models = table_models(reports)
     rows = []
     for name, task in tasks.items():
         title = f"{name}{' (number)' if task.kind == 'regression' else ''}{' *' if task.forgotten else ''}"
@@ -57,10 +57,10 @@ def task_cells(reports: Sequence[LeakageReport]) -> Cells:
     columns = ("task", "model", *SPLITS, "UIS", "membership AUC", "relearned")
     forgotten = ", ".join(name for name, task in tasks.items() if task.forgotten)
     request = f"{reports[0].spec['forget']} for " if reports[0].spec else ""
-    return Cells(f"Unlearning {request}{forgotten}", columns, tuple(rows), notes)
+    return TextTable(f"Unlearning {request}{forgotten}", columns, tuple(rows), notes)
 
 
-def shown_models(reports: Sequence[LeakageReport]) -> list[tuple[LeakageReport, str, str]]:
+def table_models(reports: Sequence[LeakageReport]) -> list[tuple[LeakageReport, str, str]]:
     """The report, the role and the name of every model that is shown, each reference once."""
     first, known = reports[0], roles(next(iter(_tasks(reports[0]).values())))
     methods = [(report, "scrubbed", report.method + mark(report)) for report in reports]

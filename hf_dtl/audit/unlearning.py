@@ -110,8 +110,8 @@ class Unlearning:
         return result
 
 
-def agree(own: float | None, claimed: object) -> bool:
+def agree(computed: float | None, claimed: object) -> bool:
     """Whether a number written in a file is the one that follows from the rest of it, but for rounding."""
-    if isinstance(own, float) and isinstance(claimed, (int, float)):
-        return math.isclose(own, claimed, abs_tol=1e-6)
-    return own is None and claimed is None
+    if isinstance(computed, float) and isinstance(claimed, (int, float)):
+        return math.isclose(computed, claimed, abs_tol=1e-6)
+    return computed is None and claimed is None

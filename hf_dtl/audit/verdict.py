@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hf_dtl.audit.axis_leakage import PLAccuracy
-from hf_dtl.audit.cells import MODELS, with_interval
+from hf_dtl.audit.text_table import MODELS, with_interval
 
 if TYPE_CHECKING:
     from hf_dtl.audit.report import LeakageReport

@@ -39,7 +39,7 @@ def _grouped(command: Command) -> type:
     hints = get_type_hints(command.options)
     by_group: dict[str, list[Any]] = {heading: [] for heading in ("", *GROUPS)}
     for f in fields(command.options):
-        by_group[f.metadata.get("group", "")].append((f.name, *_shown(f, hints[f.name], command.default(f))))
+        by_group[f.metadata.get("group", "")].append((f.name, *_help_field(f, hints[f.name], command.default(f))))
     parts = [
         (
             heading.replace(" ", "_"),
@@ -51,8 +51,8 @@ def _grouped(command: Command) -> type:
     return make_dataclass("Options", [*by_group[""], *parts])
 
 
-def _shown(f: Field, hint: Any, default: Any) -> tuple[Any, Any]:
+def _help_field(f: Field, hint: Any, default: Any) -> tuple[Any, Any]:
     """Type and default of an option as the help shows it; what None stands for, its own text tells."""
-    told = "(required)" if default is MISSING else f"(default: {default})"
-    about = tyro.conf.arg(help=f.metadata.get("help", ""), help_behavior_hint="" if default is None else told)
+    default_text = "(required)" if default is MISSING else f"(default: {default})"
+    about = tyro.conf.arg(help=f.metadata.get("help", ""), help_behavior_hint="" if default is None else default_text)
     return Annotated[hint, about], field(default=default, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, get_args, get_type_hints
 
 from hf_dtl.options import nearest
 
-KINDS = {int: "a whole number", float: "a number", bool: "True or False"}
+TYPE_WORDS = {int: "a whole number", float: "a number", bool: "True or False"}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -61,7 +61,7 @@ class Command:
         """Value by name of option, of the right type; of an option that is given twice the last one."""
         kinds = {name: kind_of(hint) for name, hint in get_type_hints(self.options).items()}
         found: dict[str, Any] = {}
-        rest = self._named(words)
+        rest = self._with_names(words)
         while rest:
             word, equals, text = rest.pop(0).partition("=")
             name = self._own_name(word)
@@ -75,10 +75,10 @@ class Command:
             try:
                 found[name] = TRUTH[text.lower()] if kinds[name] is bool else kinds[name](text)
             except (KeyError, ValueError):
-                refuse(f"{word} {text!r} must be {KINDS[kinds[name]]}.")
+                refuse(f"{word} {text!r} must be {TYPE_WORDS[kinds[name]]}.")
         return found
 
-    def _named(self, words: Sequence[str]) -> list[str]:
+    def _with_names(self, words: Sequence[str]) -> list[str]:
         """Words with the names of their options before those at the beginning."""
         first = list(takewhile(lambda word: not word.startswith("-"), words))[: len(self.places)]
         pairs = zip(self.places, first, strict=False)

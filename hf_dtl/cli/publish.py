@@ -9,7 +9,7 @@ from hf_dtl.cli.terminal import console, run_command, say
 from hf_dtl.options import option
 
 if TYPE_CHECKING:
-    from hf_dtl.hub.publish import Published
+    from hf_dtl.hub.publish import Publication
 
 
 @dataclass
@@ -55,7 +55,7 @@ def start(words: Sequence[str], **changed: Any) -> None:
 
 
 def work(options: PublishOptions) -> None:
-    """Publish and print what was published."""
+    """Publish and print what was publication."""
     from hf_dtl.hub.publish import publish
     from hf_dtl.models.loading import quiet
 
@@ -63,16 +63,16 @@ def work(options: PublishOptions) -> None:
     show(publish(**asdict(options)), options)
 
 
-def show(published: "Published", options: PublishOptions) -> None:
+def show(publication: "Publication", options: PublishOptions) -> None:
     """Print the files with sizes and hashes, and where they are."""
     from rich.table import Table
 
     where = f"{options.repo_id}, {'private' if options.private else 'public'}, branch {options.revision or 'main'}"
-    table = Table(title=f"{'Would be published' if published.url is None else 'Published'}: {where}")
+    table = Table(title=f"{'Would be published' if publication.url is None else 'Published'}: {where}")
     table.add_column("file")
     table.add_column("bytes", justify="right")
     table.add_column("SHA-256", no_wrap=True)
-    for file in published.files:
+    for file in publication.files:
         table.add_row(file.name, f"{file.size:,}", file.sha256)
     console().print(table)
-    say("Nothing was sent." if published.url is None else published.url)
+    say("Nothing was sent." if publication.url is None else publication.url)

@@ -89,10 +89,10 @@ def say(*sentences: str) -> None:
 
 
 @piped()
-def show_names(about: Mapping[str, str]) -> None:
+def show_names(descriptions: Mapping[str, str]) -> None:
     """Print names, each with one line about it."""
-    width = max(map(len, about))
-    for name, line in about.items():
+    width = max(map(len, descriptions))
+    for name, line in descriptions.items():
         print(f"{name:<{width}}  {line}".rstrip())
 
 

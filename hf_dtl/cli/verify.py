@@ -45,7 +45,7 @@ def work(options: VerifyOptions) -> None:
     quiet()
     found, state = run(options), PartialState()
     if state.is_main_process:
-        console().print(found.cells().rich())
+        console().print(found.table().rich())
         say(*found.sentences())
     end_processes(state)
     sys.exit(0 if found.holds else 1)

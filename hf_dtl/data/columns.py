@@ -12,17 +12,17 @@ from hf_dtl.errors import DataError
 Splits = Mapping[str, datasets.Dataset]
 
 
-def find_image_column(features: datasets.Features, wanted: str | None, where: str) -> str:
-    """Return the column that holds the images: the one wanted, or the only Image, or the only column of bytes.
+def find_image_column(features: datasets.Features, requested: str | None, where: str) -> str:
+    """Return the column that holds the images: the one requested, or the only Image, or the only column of bytes.
 
     Raises:
         DataError: the column does not exist or holds no images, or there is none or more than one to choose from.
     """
-    if wanted is not None:
-        require_column(features, wanted, where, "image column")
-        if _kind(features[wanted]) not in ("Image", "binary", "string"):
-            raise DataError(f"{where}: the column '{wanted}' holds no images but {features[wanted]}.")
-        return wanted
+    if requested is not None:
+        require_column(features, requested, where, "image column")
+        if _kind(features[requested]) not in ("Image", "binary", "string"):
+            raise DataError(f"{where}: the column '{requested}' holds no images but {features[requested]}.")
+        return requested
     images = [name for name, feature in features.items() if _kind(feature) == "Image"]
     candidates = images or [name for name, feature in features.items() if _kind(feature) == "binary"]
     if len(candidates) != 1:
@@ -35,15 +35,15 @@ def find_image_column(features: datasets.Features, wanted: str | None, where: st
     return candidates[0]
 
 
-def find_label_column(features: datasets.Features, wanted: str | None, where: str) -> str:
-    """Return the column that holds the class: the one wanted, or `label` or `labels`, or the only ClassLabel.
+def find_label_column(features: datasets.Features, requested: str | None, where: str) -> str:
+    """Return the column that holds the class: the one requested, or `label` or `labels`, or the only ClassLabel.
 
     Raises:
         DataError: the column does not exist or holds no classes, or none can be told.
     """
-    if wanted is not None:
-        require_column(features, wanted, where, "label column")
-        column = wanted
+    if requested is not None:
+        require_column(features, requested, where, "label column")
+        column = requested
     else:
         class_labels = [name for name, feature in features.items() if _kind(feature) == "ClassLabel"]
         column = next((name for name in ("label", "labels") if name in features), None) or (
@@ -76,7 +76,7 @@ def class_ids(splits: Splits, column: str, where: str) -> tuple[tuple[str, ...],
     Returns:
         Names, and split name → (N,) int64 in -1..len(names)-1.
     """
-    found = {name: stored(split, column) for name, split in splits.items()}
+    found = {name: raw_column(split, column) for name, split in splits.items()}
     feature = next(iter(splits.values())).features[column]
     if any(split.features[column] != feature for split in splits.values()):
         raise DataError(
@@ -125,14 +125,14 @@ def class_feature(names: Iterable[str]) -> dict[str, datasets.ClassLabel]:
     return {"label": datasets.ClassLabel(names=list(names))}
 
 
-def stored(split: datasets.Dataset, column: str) -> pa.ChunkedArray:
+def raw_column(split: datasets.Dataset, column: str) -> pa.ChunkedArray:
     """One column as it is stored, without decoding an image."""
     return split.select_columns([column]).with_format("arrow")[:][column]
 
 
 def labels_of(split: datasets.Dataset) -> np.ndarray:
     """The column `label`, (N,) int64."""
-    return stored(split, "label").to_numpy()
+    return raw_column(split, "label").to_numpy()
 
 
 def require_column(features: datasets.Features, column: str, where: str, kind: str = "column") -> None:

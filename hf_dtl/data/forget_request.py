@@ -12,7 +12,7 @@ from hf_dtl.data.columns import labels_of
 from hf_dtl.data.loading import TaskData
 from hf_dtl.data.selection import positions
 from hf_dtl.data.splits import draw
-from hf_dtl.errors import DataError, listed
+from hf_dtl.errors import DataError, listing
 from hf_dtl.options import nearest
 
 REQUEST_GRAMMAR = """What to forget is written as one of
@@ -22,7 +22,7 @@ REQUEST_GRAMMAR = """What to forget is written as one of
   column=value       all training images whose column has that value, such as person=ann
   random=10%         that share of the training images, or so many: random=500, drawn with the seed"""
 
-Kind = Literal["class", "indices", "column", "random"]
+RequestKind = Literal["class", "indices", "column", "random"]
 _SHOWN = 20
 
 
@@ -40,7 +40,7 @@ class ForgetRequest:
         ForgetRequest(kind='class', name='', value='cat,dog')
     """
 
-    kind: Kind
+    kind: RequestKind
     name: str
     value: str
 
@@ -59,9 +59,8 @@ class ForgetRequest:
             raise DataError(f"--forget {text!r}: there is no such file.\n{REQUEST_GRAMMAR}")
         if not name or not value:
             raise DataError(f"--forget {text!r} lacks {'a value' if name else 'a name'}.\n{REQUEST_GRAMMAR}")
-        if name in ("class", "random"):
-            return cls(name, "", value)
-        return cls("column", name, value)
+        nameless: dict[str, RequestKind] = {"class": "class", "random": "random"}
+        return cls(nameless[name], "", value) if name in nameless else cls("column", name, value)
 
     def __str__(self) -> str:
         """The request without the folders above a file."""
@@ -90,11 +89,11 @@ class ForgetRequest:
             classes = tuple(dict.fromkeys(found))
             mask = np.isin(labels, classes)
         elif self.kind == "indices":
-            mask, new = self._listed(task)
+            mask, new = self._listed_rows(task)
         elif self.kind == "column":
-            mask = self._valued(task)
+            mask = self._rows_with_value(task)
         else:
-            mask = self._drawn(len(labels), seed)
+            mask = self._random_rows(len(labels), seed)
         if not mask.any():
             raise DataError(f"--forget {self}: no training image of '{task.name}' belongs to it. Nothing to forget.")
         if mask.all() or len(task.labels) - len(classes) < 2:
@@ -107,37 +106,37 @@ class ForgetRequest:
         rows = task.train_rows[mask].tolist()
         return Division(forget, retain, classes, rows, [new[row] for row in rows] if new else None)
 
-    def _listed(self, task: TaskData) -> tuple[np.ndarray, dict[int, int]]:
+    def _listed_rows(self, task: TaskData) -> tuple[np.ndarray, dict[int, int]]:
         """Which training images are listed, and the new label by row where there are new labels."""
-        given: dict[int, str] = {}
+        labels: dict[int, str] = {}
         for number, line in enumerate(Path(self.name).read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             entry = line.partition("#")[0].strip()
             row, _, label = (part.strip() for part in entry.partition(","))
             if entry and not row.isdecimal():
                 raise DataError(f"--forget {self}, line {number}: {entry[:40]!r} is not a row number from 0 on.")
-            if entry and given.setdefault(int(row), label) != label:
+            if entry and labels.setdefault(int(row), label) != label:
                 raise DataError(
-                    f"--forget {self}, line {number}: row {row} is listed before as {given[int(row)]!r}, and here as "
+                    f"--forget {self}, line {number}: row {row} is listed before as {labels[int(row)]!r}, and here as "
                     f"{label!r}. List it once."
                 )
-        missing = sorted(given.keys() - set(task.train_rows.tolist()))
+        missing = sorted(labels.keys() - set(task.train_rows.tolist()))
         if missing:
             raise DataError(
-                f"--forget {self}: {len(missing)} of its {len(given)} rows are not training images of '{task.name}' "
-                f"({listed(missing, _SHOWN)}). They are past the end, of a class or split that was not named, exact "
+                f"--forget {self}: {len(missing)} of its {len(labels)} rows are not training images of '{task.name}' "
+                f"({listing(missing, _SHOWN)}). They are past the end, of a class or split that was not named, exact "
                 "duplicates of another image, or held out for validation or test. Take them off the list."
             )
-        return np.isin(task.train_rows, list(given)), self._new_labels(given, task)
+        return np.isin(task.train_rows, list(labels)), self._new_labels(labels, task)
 
-    def _new_labels(self, given: dict[int, str], task: TaskData) -> dict[int, int]:
-        without = [row for row, label in given.items() if not label]
-        if len(without) == len(given):
+    def _new_labels(self, labels: dict[int, str], task: TaskData) -> dict[int, int]:
+        without = [row for row, label in labels.items() if not label]
+        if len(without) == len(labels):
             return {}
         if without:
             raise DataError(f"--forget {self}: row {without[0]} has no new label, others have. Give all one, or none.")
         own = dict(zip(task.train_rows.tolist(), labels_of(task.train).tolist(), strict=True))
         new = {}
-        for row, label in given.items():
+        for row, label in labels.items():
             found = positions(label, task.labels, f"'{task.name}'")
             if len(found) != 1 or found[0] == own[row]:
                 problem = "the label that it has" if len(found) == 1 else "several classes"
@@ -166,18 +165,18 @@ class ForgetRequest:
             column = [None if value is None else feature.int2str(value) for value in column]
         return np.array(["" if value is None else str(value) for value in column])
 
-    def _valued(self, task: TaskData) -> np.ndarray:
+    def _rows_with_value(self, task: TaskData) -> np.ndarray:
         texts = self._texts(task.train)
         mask = texts == self.value
         if not mask.any():
             there = sorted(set(texts.tolist()) - {""})
             raise DataError(
                 f"--forget {self}: no training image of '{task.name}' has that value."
-                f"{nearest(self.value, there, quoted=True)} Values there: {listed(there, _SHOWN)}."
+                f"{nearest(self.value, there, quoted=True)} Values there: {listing(there, _SHOWN)}."
             )
         return mask
 
-    def _drawn(self, images: int, seed: int) -> np.ndarray:
+    def _random_rows(self, images: int, seed: int) -> np.ndarray:
         try:
             share = self.value.endswith("%")
             count = round(images * float(self.value[:-1]) / 100) if share else int(self.value)

@@ -71,11 +71,11 @@ def render_glyph(split: str, row: int, seed: int = 0) -> tuple[Image.Image, Labe
         ((28, 28), 'R', 'serif')
     """
     draw = np.random.default_rng([seed, SPLITS.index(split), row])
-    labels: Labels = {task: int(draw.integers(classes)) for task, classes in _CLASSES.items()}
-    labels["rotation"] = float(np.float32(draw.uniform(-1, 1)))
+    labels = {task: int(draw.integers(classes)) for task, classes in _CLASSES.items()}
+    rotation = float(np.float32(draw.uniform(-1, 1)))
     letter = LETTERS[labels["letter"]]
     face = FACES[FAMILIES[labels["family"]]][2 * labels["weight"] + labels["slant"]]
-    ink = _placed(_glyph(face, letter if labels["case"] == 0 else letter.lower()), labels["rotation"], draw)
+    ink = _placed(_glyph(face, letter if labels["case"] == 0 else letter.lower()), rotation, draw)
 
     contrast = draw.uniform(80, 200)
     darker = draw.uniform(0, 255 - contrast)
@@ -84,7 +84,7 @@ def render_glyph(split: str, row: int, seed: int = 0) -> tuple[Image.Image, Labe
     gradient = slope * (math.cos(direction) * _ACROSS[None, :] + math.sin(direction) * _ACROSS[:, None])
     noise = draw.normal(0, draw.uniform(2, 12), (SIZE, SIZE))
     levels = background + (glyph - background) * ink + gradient + noise
-    return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8)), labels
+    return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8)), {**labels, "rotation": rotation}
 
 
 def render_glyphs(split: str, images: int, seed: int = 0) -> datasets.Dataset:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import datasets
 import torch
@@ -17,7 +18,17 @@ from hf_dtl.fingerprint import fingerprint
 BATCH = 256
 PROGRESS_FROM = 2000
 
-Item = dict[str, torch.Tensor | int]
+
+def size_of(images: Dataset) -> int:
+    """Length of a data set; `Dataset` itself does not promise one, its map-style subclasses have it."""
+    return len(images)  # type: ignore[arg-type]
+
+
+class Item(TypedDict):
+    """What a data set gives for one image."""
+
+    pixel_values: torch.Tensor
+    labels: int
 
 
 class ImageTensors(Dataset[Item]):

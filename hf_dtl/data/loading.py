@@ -9,7 +9,7 @@ import numpy as np
 from hf_dtl.data.columns import class_feature, class_ids, find_image_column, find_label_column, images_beside
 from hf_dtl.data.selection import DatasetSpec, select_classes
 from hf_dtl.data.sources import open_splits
-from hf_dtl.data.splits import Named, Part, draw_by_class, hold_out, loaded, require_columns
+from hf_dtl.data.splits import Named, Part, dataset_fields, draw_by_class, hold_out, require_columns
 from hf_dtl.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def load_task(
     if images_per_class is not None:
         drawn = draw_by_class(parts["train"].labels, labels, count=images_per_class, seed=seed)
         parts["train"] = parts["train"].keep(drawn)
-    return TaskData(labels=labels, **loaded(spec, parts, removed))
+    return TaskData(labels=labels, **dataset_fields(spec, parts, removed))
 
 
 def check_disjoint(source: TaskData, target: TaskData) -> None:

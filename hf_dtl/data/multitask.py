@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label_column, images_beside, stored
+from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label_column, images_beside, raw_column
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.data.selection import DatasetSpec
 from hf_dtl.data.sources import open_splits
-from hf_dtl.data.splits import Named, Part, draw, hold_out, loaded, require_columns
-from hf_dtl.errors import DataError, listed
+from hf_dtl.data.splits import Named, Part, dataset_fields, draw, hold_out, require_columns
+from hf_dtl.errors import DataError, listing
 from hf_dtl.options import nearest
 
 GLYPHS, FASHION_GROUPS = "glyphs", "fashion_groups"
@@ -138,7 +138,7 @@ def load_multitask(
     for role, part in parts.items():
         if not len(part.rows):
             raise DataError(f"{where}: the {role} split is empty. Use more images.")
-    data = MultiTaskData(tasks=tasks, **loaded(spec, parts, removed))
+    data = MultiTaskData(tasks=tasks, **dataset_fields(spec, parts, removed))
     _refuse_single_values(data.train, tasks, columns, where)
     return data
 
@@ -169,25 +169,25 @@ def _with_groups(fashion: datasets.Dataset) -> datasets.Dataset:
 
 
 def _columns(
-    spec: DatasetSpec, wanted: Sequence[str] | Mapping[str, str] | None, features: datasets.Features, image_column: str
+    spec: DatasetSpec, chosen: Sequence[str] | Mapping[str, str] | None, features: datasets.Features, image_column: str
 ) -> dict[str, str]:
     where = f"'{spec.name}'"
-    there = [name for name in features if name != image_column]
-    if isinstance(wanted, str):
-        raise DataError(f"task_columns is the text {wanted!r}; give a list of columns, such as [{wanted!r}].")
-    if wanted is None:
+    rest = [name for name in features if name != image_column]
+    if isinstance(chosen, str):
+        raise DataError(f"task_columns is the text {chosen!r}; give a list of columns, such as [{chosen!r}].")
+    if chosen is None:
         if spec.name not in (GLYPHS, FASHION_GROUPS):
-            raise DataError(f"{where}: say which columns are tasks with task_columns. Columns there: {listed(there)}.")
-        wanted = there
-    pairs = list(wanted.items()) if isinstance(wanted, Mapping) else [(column, column) for column in wanted]
+            raise DataError(f"{where}: say which columns are tasks with task_columns. Columns there: {listing(rest)}.")
+        chosen = rest
+    pairs = list(chosen.items()) if isinstance(chosen, Mapping) else [(column, column) for column in chosen]
     if not pairs:
-        raise DataError(f"{where}: task_columns names no task. Columns there: {listed(there)}.")
+        raise DataError(f"{where}: task_columns names no task. Columns there: {listing(rest)}.")
     columns = [column for _, column in pairs]
     for task, column in pairs:
-        if column not in there:
+        if column not in rest:
             raise DataError(
-                f"{where} has no label column '{column}'.{nearest(column, there, quoted=True)} "
-                f"Label columns: {listed(there)}."
+                f"{where} has no label column '{column}'.{nearest(column, rest, quoted=True)} "
+                f"Label columns: {listing(rest)}."
             )
         if columns.count(column) > 1:
             raise DataError(f"{where}: the column '{column}' is named twice; each column is one task.")
@@ -211,7 +211,8 @@ def _labels(named: Named, columns: Mapping[str, str], where: str) -> tuple[Tasks
             for name, split in named.splits.items():
                 if split.features[column] != feature:
                     raise DataError(f"{where}: the column '{column}' has another type in the split '{name}'.")
-                labels[name][task] = pc.cast(stored(split, column), pa.float32()).fill_null(float("nan")).to_numpy()
+                values = pc.cast(raw_column(split, column), pa.float32()).fill_null(float("nan"))
+                labels[name][task] = values.to_numpy()
             continue
         if dtype != "bool":
             find_label_column(named.features, column, where)
@@ -228,19 +229,19 @@ def _labels(named: Named, columns: Mapping[str, str], where: str) -> tuple[Tasks
 
 def _refuse_missing(part: Part, tasks: Tasks, columns: Mapping[str, str], where: str) -> None:
     for task, names in tasks.items():
-        values = stored(part.dataset, task).to_numpy()[part.rows]
+        values = raw_column(part.dataset, task).to_numpy()[part.rows]
         missing = part.rows[values < 0 if names else ~np.isfinite(values)]
         if len(missing):
             raise DataError(
                 f"{where}: {len(missing)} of {len(values)} images have no label for the task '{task}' (column "
-                f"'{columns[task]}'): row {listed(missing, 5)}. Every image needs one for every task: remove these "
+                f"'{columns[task]}'): row {listing(missing, 5)}. Every image needs one for every task: remove these "
                 "rows, or leave the task out."
             )
 
 
 def _refuse_single_values(train: datasets.Dataset, tasks: Tasks, columns: Mapping[str, str], where: str) -> None:
     for task, names in tasks.items():
-        values = np.unique(stored(train, task).to_numpy())
+        values = np.unique(raw_column(train, task).to_numpy())
         if len(values) < 2:
             only = f"class only, '{names[values[0]]}'" if names else f"value only, {values[0]:g}"
             raise DataError(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import BaseImageProcessor
 
-from hf_dtl.data.columns import stored
+from hf_dtl.data.columns import raw_column
 from hf_dtl.data.images import ImageTensors, LazyImages, load_images
 from hf_dtl.errors import DataError
 
@@ -83,7 +83,7 @@ def load_multitask_images(
         DataError: see `load_images`.
     """
     tasks = [name for name in split.features if name != "image"]
-    labels = {task: torch.from_numpy(np.array(stored(split, task).to_numpy())) for task in tasks}
+    labels = {task: torch.from_numpy(np.array(raw_column(split, task).to_numpy())) for task in tasks}
     images = load_images(
         _one_label(split), processor, num_channels=num_channels, memory_limit_gib=memory_limit_gib, desc=desc
     )

@@ -94,7 +94,7 @@ def check_forward(model: PreTrainedModel, images: Dataset) -> None:
 
 def _vit_processor(size: tuple[int, int], mean: list[float], deviation: list[float]) -> ViTProcessor:
     # do_convert_rgb is saved with the processor, so that grey images work in anybody's pipeline too.
-    options = {"size": {"height": size[0], "width": size[1]}, "do_convert_rgb": len(mean) == 3}
+    options: dict[str, Any] = {"size": {"height": size[0], "width": size[1]}, "do_convert_rgb": len(mean) == 3}
     return ViTProcessor(image_mean=mean, image_std=deviation, **options)
 
 

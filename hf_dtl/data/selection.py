@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hf_dtl.errors import DataError, listed
+from hf_dtl.errors import DataError, listing
 from hf_dtl.options import nearest
 
 GRAMMAR = """A data set is written NAME[@REVISION][:SPLIT][[CLASS,CLASS,...]], for example
@@ -22,14 +22,14 @@ _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set with the split and the classes wanted from it.
+    """A data set with the split and the classes requested from it.
 
     Args:
         name: an embedded name (`mnist`, `fashion_mnist`), a Hub id, or the path of a parquet file, of a folder of
             parquet files or images, or of a folder written by `save_to_disk`.
         split: a `datasets` split expression such as `"train"` or `"train[:10%]"`; None means the train split.
         revision: branch, tag or commit of a Hub data set.
-        classes: wanted classes by name, position (`"3"`) or range of positions (`"0-5"`, both ends included), in
+        classes: requested classes by name, position (`"3"`) or range of positions (`"0-5"`, both ends included), in
             the order that their new labels take; None means all.
 
     Example:
@@ -106,18 +106,18 @@ class DatasetSpec:
         return replace(self, name=path.absolute().resolve().name if path.name in ("", "..") else path.name)
 
 
-def select_classes(wanted: Sequence[str] | None, names: Sequence[str], where: str) -> tuple[int, ...]:
+def select_classes(requested: Sequence[str] | None, names: Sequence[str], where: str) -> tuple[int, ...]:
     """Find classes by exact name first, else by position, else by a range of positions `first-last`.
 
     Where all class names are numbers, a number means the name.
 
     Args:
-        wanted: entries as the user wrote them; None means all classes.
+        requested: entries as the user wrote them; None means all classes.
         names: class names of the data set, by position.
         where: the data set, for messages.
 
     Returns:
-        Positions in `names`, in the order wanted.
+        Positions in `names`, in the order requested.
 
     Raises:
         DataError: a class is unknown or listed twice, or fewer than two are selected.
@@ -126,17 +126,17 @@ def select_classes(wanted: Sequence[str] | None, names: Sequence[str], where: st
         >>> select_classes(("dog", "0-1"), ("bird", "cat", "dog"), "pets")
         (2, 0, 1)
     """
-    if wanted is None:
+    if requested is None:
         chosen = list(range(len(names)))
     else:
-        chosen = [position for entry in wanted for position in positions(entry, names, where)]
+        chosen = [position for entry in requested for position in positions(entry, names, where)]
     for position in chosen:
         if chosen.count(position) > 1:
             raise DataError(f"{where}: the class '{names[position]}' is listed twice; list each class once.")
     if len(chosen) < 2:
         raise DataError(
             f"{where}: a task needs at least two classes, but this one has {len(chosen)}"
-            f"{''.join(f' ({names[position]})' for position in chosen)}. Classes there: {_listing(names)}."
+            f"{''.join(f' ({names[position]})' for position in chosen)}. Classes there: {_class_listing(names)}."
         )
     return tuple(chosen)
 
@@ -165,13 +165,13 @@ def positions(entry: str, names: Sequence[str], where: str) -> list[int]:
     elif entry.isdecimal() and not numeric and int(entry) < len(names):
         return [int(entry)]
     raise DataError(
-        f"{where} has no class '{entry}'.{nearest(entry, names, quoted=True)} Classes there: {_listing(names)}."
+        f"{where} has no class '{entry}'.{nearest(entry, names, quoted=True)} Classes there: {_class_listing(names)}."
     )
 
 
-def _listing(names: Sequence[str]) -> str:
+def _class_listing(names: Sequence[str]) -> str:
     numeric = all(name.isdecimal() for name in names)
-    return listed([name if numeric else f"{position}: {name}" for position, name in enumerate(names)])
+    return listing([name if numeric else f"{position}: {name}" for position, name in enumerate(names)])
 
 
 def _looks_like_path(name: str) -> bool:

@@ -63,23 +63,23 @@ class Named:
     def features(self) -> datasets.Features:
         return next(iter(self.splits.values())).features
 
-    def parts(self, whole: Splits, labels: Mapping[str, np.ndarray]) -> dict[str, Part]:
+    def parts(self, splits: Splits, labels: Mapping[str, np.ndarray]) -> dict[str, Part]:
         """Rows that have a label, 0 or above, by role; without a test split the validation split is that."""
-        parts = {"train": _gather(whole, labels, self.train)}
+        parts = {"train": _gather(splits, labels, self.train)}
         for role, name in self.held_out.items():
-            parts[role] = _gather(whole, labels, {name: np.arange(len(whole[name]))})
+            parts[role] = _gather(splits, labels, {name: np.arange(len(splits[name]))})
         if "test" not in parts and "validation" in parts:
             parts["test"] = parts.pop("validation")
         return parts
 
 
-def _gather(whole: Splits, labels: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> Part:
-    pieces = [whole[name] for name in rows]
+def _gather(splits: Splits, labels: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> Part:
+    pieces = [splits[name] for name in rows]
     offsets = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
     dataset = pieces[0] if len(pieces) == 1 else datasets.concatenate_datasets(pieces)
     index = np.concatenate([kept + offset for kept, offset in zip(rows.values(), offsets, strict=True)])
-    own = np.concatenate([labels[name] for name in rows])[index]
-    return Part(dataset, index, own).keep(own >= 0)
+    ids = np.concatenate([labels[name] for name in rows])[index]
+    return Part(dataset, index, ids).keep(ids >= 0)
 
 
 def hold_out(parts: dict[str, Part], labels: tuple[str, ...], where: str) -> int:
@@ -94,7 +94,7 @@ def hold_out(parts: dict[str, Part], labels: tuple[str, ...], where: str) -> int
     return removed
 
 
-def loaded(spec: DatasetSpec, parts: Mapping[str, Part], removed: int) -> dict[str, Any]:
+def dataset_fields(spec: DatasetSpec, parts: Mapping[str, Part], removed: int) -> dict[str, Any]:
     """What `TaskData` and `MultiTaskData` say of any data set."""
     return {
         "name": str(spec.public()),
@@ -180,6 +180,6 @@ def draw_by_class(
     return mask
 
 
-def draw(there: int, count: int, seed: int, what: str) -> np.ndarray:
+def draw(total: int, count: int, seed: int, what: str) -> np.ndarray:
     """Mask of a random `count` of so many rows; `what` keeps the draws of one seed apart."""
-    return draw_by_class(np.zeros(there, dtype=np.int64), (what,), seed=seed, count=count)
+    return draw_by_class(np.zeros(total, dtype=np.int64), (what,), seed=seed, count=count)

@@ -11,8 +11,6 @@ from hf_dtl.functional.collision import (
     default_step,
     gradient_collision,
 )
-from hf_dtl.functional.dampening import dampening_factors, squared_gradients
-from hf_dtl.functional.damping import damped_basis
 from hf_dtl.functional.erasure import probe_generalisation
 from hf_dtl.functional.held_out import held_out_answers, unseen_labels
 from hf_dtl.functional.importance import importance_penalty, weight_importance
@@ -36,10 +34,12 @@ from hf_dtl.functional.metrics import (
 )
 from hf_dtl.functional.orthogonal import orthogonalise, pcgrad
 from hf_dtl.functional.per_sample import per_sample_gradients
+from hf_dtl.functional.preconditioning import preconditioner
 from hf_dtl.functional.relabelling import wrong_labels
 from hf_dtl.functional.saliency import saliency_mask
 from hf_dtl.functional.subspace import Basis, GradientSubspace
-from hf_dtl.functional.task_subspace import TaskSubspace, output_subspaces, task_subspace
+from hf_dtl.functional.synaptic_dampening import dampening_factors, squared_gradients
+from hf_dtl.functional.task_subspace import TaskSubspace, output_moments, task_subspace
 
 __all__ = [
     "Augmentation",
@@ -54,7 +54,7 @@ __all__ = [
     "bounded_forgetting",
     "calibrate_step",
     "collages",
-    "damped_basis",
+    "preconditioner",
     "dampening_factors",
     "default_step",
     "distillation",
@@ -65,7 +65,7 @@ __all__ = [
     "margin_loss",
     "negative_cross_entropy",
     "orthogonalise",
-    "output_subspaces",
+    "output_moments",
     "pcgrad",
     "per_sample_gradients",
     "probe_generalisation",

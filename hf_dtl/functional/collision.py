@@ -234,7 +234,7 @@ class Average(NamedTuple):
     gradients: list[Tensor]
 
 
-def average_loss(losses: Sequence[Loss], parameters: Sequence[Tensor], *, reduce: Reduce | None = None) -> Average:
+def average_loss(losses: Iterable[Loss], parameters: Sequence[Tensor], *, reduce: Reduce | None = None) -> Average:
     """Compute the mean of the chunks' losses over every process and its gradients, one chunk's graph at a time.
 
     Args:

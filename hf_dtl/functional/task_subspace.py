@@ -38,7 +38,7 @@ def output_rows(layer: Layer, gradient: Tensor) -> Tensor:
     return gradient.unflatten(1, (layer.groups, -1)).permute(1, 0, 3, 4, 2).flatten(1, 3)
 
 
-def output_subspaces(
+def output_moments(
     model: nn.Module,
     batches: Iterable[Any],
     losses: Callable[[Any], Mapping[str, Tensor]],

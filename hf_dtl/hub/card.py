@@ -8,9 +8,9 @@ from urllib.parse import quote
 from huggingface_hub import ModelCard
 
 from hf_dtl.audit.report import LeakageReport
-from hf_dtl.audit.tables import halving_note, report_cells
+from hf_dtl.audit.tables import halving_note, report_tables
 from hf_dtl.errors import DataError
-from hf_dtl.hub.markdown import code, plain, plain_cells
+from hf_dtl.hub.markdown import code, plain, plain_table
 from hf_dtl.hub.metadata import card_metadata, request
 
 TEMPLATE = Path(__file__).parent / "templates" / "leakage_card.md.jinja"
@@ -95,7 +95,7 @@ def leakage_card(
     pictures = [Path(plot.name if plot.is_absolute() else plot) for plot in map(Path, plots)]
     settings = dict(report.settings)
     command, notes = settings.pop("command", None), settings.pop("notes", [])
-    first, *others = map(plain_cells, report_cells(report))
+    first, *others = map(plain_table, report_tables(report))
     metadata = card_metadata(report, base_model, license)
     return ModelCard.from_template(
         metadata,
@@ -113,7 +113,7 @@ def leakage_card(
         plots=[(plain(ALTERNATIVE_TEXTS.get(p.stem, p.stem)), quote(p.as_posix())) for p in pictures],
         settings=_flat(settings),
         command=command,
-        **{name: metadata.unlearning[name] for name in ("attacks", "budgets", "attack_seeds")},
+        **{name: metadata["unlearning"][name] for name in ("attacks", "budgets", "attack_seeds")},
         halving=halving_note([report]),
         notes=[notes] if isinstance(notes, str) else notes,
         reconstructions=[said for name, said in RECONSTRUCTIONS.items() if name in report.method],

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from safetensors import safe_open
 
-from hf_dtl.errors import PublishError, listed
+from hf_dtl.errors import PublishError, listing
 from hf_dtl.models.loading import open_classifier
 
 INDEX = "model.safetensors.index.json"
@@ -205,26 +205,26 @@ def check_weights(folder: Path) -> None:
             "file may be a source head. Save the model to an empty folder with `save_pretrained`."
         )
     try:
-        model, found = open_classifier(folder, dtype="auto", local_files_only=True)
+        model, loading = open_classifier(folder, dtype="auto", local_files_only=True)
     except Exception as error:  # whatever a foreign configuration or file raises
         raise PublishError(
             f"The model does not load with AutoModelForImageClassification, without code of its own: {error}"
         ) from error
     name = type(model).__name__
-    if found["unexpected_keys"]:
-        extra = listed(sorted(found["unexpected_keys"]), 3)
+    if loading["unexpected_keys"]:
+        surplus = listing(sorted(loading["unexpected_keys"]), 3)
         raise PublishError(
-            f"The safetensors hold weights that {name} has no place for: {extra}. They may be a head of the "
+            f"The safetensors hold weights that {name} has no place for: {surplus}. They may be a head of the "
             "forgotten task. Export one task (`MultiHeadClassifier.export`, `trainer.save_model`), save and audit it."
         )
-    for key, shape, expected in sorted(found["mismatched_keys"]):
+    for key, shape, expected in sorted(loading["mismatched_keys"]):
         raise PublishError(
             f"`{key}` has the shape {tuple(shape)}, but config.json, which names {model.config.num_labels} labels, "
             f"asks for {tuple(expected)}. Head and id2label must name the same classes, none of the forgotten task."
         )
-    if found["missing_keys"]:
-        missing = listed(sorted(found["missing_keys"]), 3)
-        raise PublishError(f"The safetensors lack {missing} of {name}: they would be random. Save the whole model.")
+    if loading["missing_keys"]:
+        lacking = listing(sorted(loading["missing_keys"]), 3)
+        raise PublishError(f"The safetensors lack {lacking} of {name}: they would be random. Save the whole model.")
     stored = 0
     for file in files:
         with safe_open(folder / file, "pt") as opened:

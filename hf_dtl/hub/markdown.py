@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from hf_dtl.audit.cells import Cells
+from hf_dtl.audit.text_table import TextTable
 
 
 def plain(text: object) -> str:
@@ -11,13 +11,13 @@ def plain(text: object) -> str:
     return re.sub(r"([\\`*<&]|(?<!\w)_|_(?!\w)|(?<=\])[(\[])", r"\\\1", " ".join(str(text).split()))
 
 
-def plain_cells(cells: Cells) -> Cells:
+def plain_table(table: TextTable) -> TextTable:
     """A table whose every text Markdown shows as it is."""
 
     def each(texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(map(plain, texts))
 
-    return Cells(plain(cells.title), each(cells.columns), tuple(map(each, cells.rows)), each(cells.notes))
+    return TextTable(plain(table.title), each(table.columns), tuple(map(each, table.rows)), each(table.notes))
 
 
 def code(text: object, *, cell: bool = False) -> str:

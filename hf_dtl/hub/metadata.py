@@ -11,9 +11,9 @@ from huggingface_hub.utils import validate_repo_id
 
 from hf_dtl.audit.axis_leakage import PLAccuracy, Ratio
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.cells import AXIS_TITLES
 from hf_dtl.audit.report import CUSTOM, LeakageReport, without_folders
 from hf_dtl.audit.tasks import mean_uis
+from hf_dtl.audit.text_table import AXIS_TITLES
 
 TASK_TYPE = "image-classification"
 ORIGINS = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_mnist"}
@@ -115,19 +115,19 @@ def _ratio(ratio: Ratio) -> dict[str, Any]:
     if ratio.mean is None:
         return {"mean": None, "undefined": ratio.undefined}
     told: dict[str, Any] = dict.fromkeys(("mean", "deviation", "low", "high"))
-    told |= _known(**{name: getattr(ratio, name) for name in told})
+    told |= _rounded(**{name: getattr(ratio, name) for name in told})
     if ratio.low is None or ratio.high is None:
         told["unbounded"] = "the draws give no bound where low or high is null"
     return told
 
 
 def _result(
-    kind: str, name: str, split: str, metric: str, value: float, told: dict[str, Any], **more: Any
+    kind: str, name: str, split: str, metric: str, value: float, arguments: dict[str, Any], **more: Any
 ) -> EvalResult:
     """One entry of the model index; kind, configuration and split keep entries apart, or the Hub would merge them."""
-    entry = {"dataset_type": kind, "dataset_name": name, "dataset_config": kind, "dataset_split": split}
+    entry = dict[str, Any](dataset_type=kind, dataset_name=name, dataset_config=kind, dataset_split=split)
     entry |= {"metric_type": "accuracy", "metric_name": metric, "metric_value": round(value, 6)}
-    return EvalResult(task_type=TASK_TYPE, **{**entry, "metric_args": told or None, **more})
+    return EvalResult(task_type=TASK_TYPE, **{**entry, "metric_args": arguments or None, **more})
 
 
 def _accuracies(report: LeakageReport) -> Iterator[EvalResult]:
@@ -141,7 +141,7 @@ def _accuracies(report: LeakageReport) -> Iterator[EvalResult]:
     for role, found, split, metric in rows:
         name = str(report.settings.get(f"{role}_dataset", f"{role} task"))
         if found["scrubbed"] is not None:
-            yield _result(role, name, split, metric, found["scrubbed"], _known(before_disposal=found["undisposed"]))
+            yield _result(role, name, split, metric, found["scrubbed"], _rounded(before_disposal=found["undisposed"]))
 
 
 def _scores(report: LeakageReport) -> Iterator[EvalResult]:
@@ -150,7 +150,7 @@ def _scores(report: LeakageReport) -> Iterator[EvalResult]:
         for split in ("test", "forget"):
             metric = f"{split} score" + (_NO_PROOF if split == "forget" and task.forgotten else "")
             found = task.scores[split]
-            before = _known(before_disposal=found["undisposed"])
+            before = _rounded(before_disposal=found["undisposed"])
             yield _result(f"task-{name}", name, split, metric, found["scrubbed"], before, metric_type=kind)
 
 
@@ -164,7 +164,7 @@ def _relearned(report: LeakageReport) -> Iterator[EvalResult]:
             name = f"{point.dataset} ({AXIS_TITLES[axis]}), {point.budget} images a class"
             yield _result(
                 axis, name, "piggyback-test", metric, point.mean,
-                _attack(report, axis, point) | _known(**others),
+                _attack(report, axis, point) | _rounded(**others),
                 dataset_config=f"{axis}-{point.dataset}-{point.budget}-per-class",
                 dataset_args={"images_per_class": point.budget},
             )  # fmt: skip
@@ -179,9 +179,9 @@ def _attack(report: LeakageReport, axis: str, point: PLAccuracy) -> dict[str, An
         "attack": point.attack,
         "seeds": [run.seed for run in runs],
         "learning_rates": [run.learning_rate for run in runs],
-        **_known(deviation=point.deviation),
+        **_rounded(deviation=point.deviation),
     }
 
 
-def _known(**numbers: float | None) -> dict[str, float]:
+def _rounded(**numbers: float | None) -> dict[str, float]:
     return {name: round(value, 6) for name, value in numbers.items() if value is not None}

@@ -22,7 +22,7 @@ MESSAGE = "Publish the scrubbed model with its leakage report"
 _REPLACED = ["*.safetensors", PLOTS, *(n for name in (CONFIG, INDEX, *PROCESSORS) for n in (name, f"*/{name}"))]
 
 
-class Published(NamedTuple):
+class Publication(NamedTuple):
     """What was published: the files, and where they are; without an address after a dry run."""
 
     files: tuple[StagedFile, ...]
@@ -40,7 +40,7 @@ def publish(
     dry_run: bool = False,
     token: str | None = None,
     license: str | None = None,
-) -> Published:
+) -> Publication:
     """Stage a run's scrubbed model and upload it in one commit; nothing is made on the Hub before all is checked.
 
     An interrupted upload is continued by the same call: what the Hub has received is not sent again, and until the
@@ -72,7 +72,7 @@ def publish(
     with TemporaryDirectory(prefix="hf_dtl_publish_") as new:
         files = stage(folder, new, license)
         if dry_run:
-            return Published(files)
+            return Publication(files)
         if not (token or get_token()):
             raise PublishError(
                 "There is no token of the Hub. Log in with `hf auth login`, or set HF_TOKEN to a token with write "
@@ -100,7 +100,7 @@ def publish(
         raise PublishError(
             f"The Hub left out {', '.join(missing)}. Look into the .gitignore of {repo_id}, and publish again."
         )
-    return Published(files, f"{api.endpoint}/{repo_id}", commit.commit_url)
+    return Publication(files, f"{api.endpoint}/{repo_id}", commit.commit_url)
 
 
 def publish_model(
@@ -111,7 +111,7 @@ def publish_model(
     *,
     base_model: str | None = None,
     **options: Any,
-) -> Published:
+) -> Publication:
     """Publish a model in memory with the report of its audit, from which card and plots are made.
 
     Args:
@@ -135,7 +135,7 @@ def publish_model(
 
 def _prepare(api: HfApi, repo_id: str, private: bool, revision: str | None) -> None:
     """Find or make the repository and the branch; whatever speaks against them is found before anything is made."""
-    found = _found(api, repo_id, None)
+    found = _model_info(api, repo_id, None)
     if found is None:
         api.create_repo(repo_id, private=private, exist_ok=True)  # it may have been made meanwhile
         found = api.model_info(repo_id)
@@ -145,7 +145,7 @@ def _prepare(api: HfApi, repo_id: str, private: bool, revision: str | None) -> N
             f"The repository {repo_id} is {now}, but was to be {wanted}. Change that in its settings on the Hub, say "
             f"that it is {now} (--private {str(bool(found.private)).lower()}), or choose another repository."
         )
-    branch = found if revision in (None, MAIN) else _found(api, repo_id, revision)
+    branch = found if revision in (None, MAIN) else _model_info(api, repo_id, revision)
     leaks = [file.rfilename for file in (branch or found).siblings or () if leak_of(file.rfilename)]
     if leaks:
         raise PublishError(
@@ -156,7 +156,7 @@ def _prepare(api: HfApi, repo_id: str, private: bool, revision: str | None) -> N
         api.create_branch(repo_id, branch=str(revision), exist_ok=True)
 
 
-def _found(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
+def _model_info(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | None:
     try:
         return api.model_info(repo_id, revision=revision)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DataError, OutputError, PublishError
@@ -65,19 +65,19 @@ def stage(output: str | Path, new: str | Path, license: str | None = None) -> tu
     new.mkdir(parents=True, exist_ok=True)
     if any(new.iterdir()):
         raise OutputError(f"The folder {new} is not empty. Choose another one.")
-    for name, path in _chosen(output).items():
+    for name, path in _publishable_files(output).items():
         (new / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(path, new / name)
     files = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
     models = model_folders(new)
     _check_complete(files, models)
     for name in files:
-        with _named(Path(name).parent.name):
+        with _error_context(Path(name).parent.name):
             if name.endswith(".json"):
                 check_json(new / name)
             check_text(name, texts_of(new / name))
     for model in models:
-        with _named(model):
+        with _error_context(model):
             check_weights(new / model)
             check_labels(check_json(new / model / CONFIG))
     report = _report(new)
@@ -119,7 +119,7 @@ def _name_license(path: Path, license: str) -> None:
     card.save(path)
 
 
-def _chosen(output: Path) -> dict[str, Path]:
+def _publishable_files(output: Path) -> dict[str, Path]:
     model = output / "scrubbed" if (output / "scrubbed").is_dir() else output
     if not model.is_dir():
         raise PublishError(f"There is no folder {output}. Give the output folder of a run, or a model's folder.")
@@ -162,7 +162,7 @@ def _check_inside(path: Path, output: Path) -> Path:
 
 
 @contextmanager
-def _named(model: str) -> Iterator[None]:
+def _error_context(model: str) -> Iterator[None]:
     """Say of which task's folder an error speaks."""
     try:
         yield
@@ -237,6 +237,7 @@ def _check_card(new: Path, report: LeakageReport, files: list[str]) -> None:
     """Refuse a card whose metadata say otherwise than the report; more metadata, and other words, are the user's."""
     card = _card(new / CARD).data
     expected = ModelCard(f"---\n{card_metadata(report)}\n---\n").data  # as YAML gives it back
+    assert isinstance(card, ModelCardData) and isinstance(expected, ModelCardData)
     said = {(r.unique_identifier, r.metric_type, r.metric_name): r.metric_value for r in card.eval_results or []}
     for result in expected.eval_results or []:
         value = said.get((result.unique_identifier, result.metric_type, result.metric_name))

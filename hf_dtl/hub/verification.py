@@ -9,13 +9,16 @@ from statistics import fmean, stdev
 
 from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, leakage
 from hf_dtl.audit.axis_leakage import Ratio
-from hf_dtl.audit.cells import AXIS_TITLES, Cells, number, with_deviation, with_interval
+from hf_dtl.audit.text_table import AXIS_TITLES, TextTable, number, with_deviation, with_interval
 from hf_dtl.errors import DataError
 
 RULE = (
     "A number holds when it is at most max(2 deviations over the seeds of this run, noise of the images) from the "
     "published one; the noise of n images is 2·√(p(1 − p)/n), at least one image."
 )
+
+Place = tuple[str, str, str, str, int]
+"""Model, data set, axis, attack and budget."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Verification:
         """Whether weights and numbers are those of the report."""
         return not self.weights and all(n.holds for n in self.numbers)
 
-    def cells(self) -> Cells:
+    def table(self) -> TextTable:
         """PL and target accuracies as a table; validation accuracies only where they do not hold."""
         rows, notes = [], [RULE]
         several = len({n.dataset for n in self.numbers}) > len({n.axis for n in self.numbers})
@@ -89,12 +92,12 @@ class Verification:
                 what = f"{AXIS_TITLES[n.axis]}{f', {n.dataset}' if several else ''}: {n.attack}"
                 what += " (validation)" if validation else ""
             here = number(None) if n.found is None else with_deviation(n.found, n.deviation)
-            told = (number(n.published), here, number(n.allowed), "yes" if n.holds else "NO")
-            rows.append((what, n.model, str(n.budget or ""), *told))
+            reported = (number(n.published), here, number(n.allowed), "yes" if n.holds else "NO")
+            rows.append((what, n.model, str(n.budget or ""), *reported))
         columns = ("number", "model", "images/class", "published", "here", "allowed", "holds")
         if any(n.published is None or n.found is None for n in self.numbers):
             notes.append("–: not in the report for every seed, or not to be had from this model.")
-        return Cells(f"Verification of {self.method}", columns, tuple(rows), tuple(notes))
+        return TextTable(f"Verification of {self.method}", columns, tuple(rows), tuple(notes))
 
     def sentences(self) -> list[str]:
         """What was found, in words; the verdict last."""
@@ -116,26 +119,26 @@ class Verification:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def differing_weights(told: dict[str, str], there: dict[str, str]) -> Iterable[str]:
+def differing_weights(reported: dict[str, str], actual: dict[str, str]) -> Iterable[str]:
     """Name every file of weights that is not the one of the report.
 
     Args:
-        told: SHA-256 by file name, from the report; empty where it names none.
-        there: the same of the published folder.
+        reported: SHA-256 by file name, from the report; empty where it names none.
+        actual: the same of the published folder.
 
     Returns:
         One sentence a file.
     """
-    for name in sorted(told.keys() | there.keys() if told else ()):
-        if name not in there:
-            yield f"{name} is missing: the report speaks of a file with the hash {told[name][:12]}…."
-        elif name not in told:
-            yield f"{name} is not in the report; its hash is {there[name][:12]}…."
-        elif told[name] != there[name]:
-            yield f"{name} was changed: its hash is {there[name][:12]}…, in the report {told[name][:12]}…."
+    for name in sorted(reported.keys() | actual.keys() if reported else ()):
+        if name not in actual:
+            yield f"{name} is missing: the report speaks of a file with the hash {reported[name][:12]}…."
+        elif name not in reported:
+            yield f"{name} is not in the report; its hash is {actual[name][:12]}…."
+        elif reported[name] != actual[name]:
+            yield f"{name} was changed: its hash is {actual[name][:12]}…, in the report {reported[name][:12]}…."
 
 
-def compared(
+def compare_numbers(
     report: LeakageReport,
     records: Sequence[PiggybackRecord],
     attacked: Mapping[str, AttackedTask],
@@ -152,17 +155,17 @@ def compared(
         models: roles that were attacked.
     """
     chosen = [r for r in report.piggyback if r.attack in config.attacks and r.budget in config.budgets]
-    told = _by_attack(r for r in chosen if r.model in models and r.dataset in attacked)
+    reported = _by_attack(r for r in chosen if r.model in models and r.dataset in attacked)
     here = _by_attack(records)
     found = []
-    for place in here | told:
-        complete = sorted(r.seed for r in told[place]) == sorted(config.seeds)
+    for place in here | reported:
+        complete = sorted(r.seed for r in reported[place]) == sorted(config.seeds)
         task = attacked[place[1]]
         for what, name, split in (
             ("PL accuracy", "accuracy", task.test),
             ("validation accuracy", "validation_accuracy", task.validation),
         ):
-            before, now = ([getattr(r, name) for r in runs[place]] for runs in (told, here))
+            before, now = ([getattr(r, name) for r in runs[place]] for runs in (reported, here))
             deviation = stdev(now) if len(now) > 1 else None
             allowed = max(2 * (deviation or 0.0), noise(fmean(now), len(split.labels))) if now else 0.0
             published, reached = fmean(before) if complete else None, fmean(now) if now else None
@@ -170,8 +173,8 @@ def compared(
     return found
 
 
-def _by_attack(records: Iterable[PiggybackRecord]) -> defaultdict[tuple, list[PiggybackRecord]]:
-    groups = defaultdict(list)
+def _by_attack(records: Iterable[PiggybackRecord]) -> defaultdict[Place, list[PiggybackRecord]]:
+    groups = defaultdict[Place, list[PiggybackRecord]](list)
     for r in records:
         groups[r.model, r.dataset, r.axis, r.attack, r.budget].append(r)
     return groups
@@ -187,11 +190,11 @@ def noise(share: float, images: int) -> float:
     return max(2 * math.sqrt(share * (1 - share) / images), 1 / images)
 
 
-def target_number(published: float | None, found: float | None, images: int) -> list[Number]:
+def target_number(published: float | None, measured: float | None, images: int) -> list[Number]:
     """Target accuracy of the report and of this run, where both are known."""
-    if published is None or found is None:
+    if published is None or measured is None:
         return []
-    return [Number("target accuracy", "scrubbed", "", "", "", 0, published, found, None, noise(found, images))]
+    return [Number("target accuracy", "scrubbed", "", "", "", 0, published, measured, None, noise(measured, images))]
 
 
 def leakage_again(report: LeakageReport, records: Sequence[PiggybackRecord]) -> Ratio | None:
@@ -210,8 +213,8 @@ def not_verified(report: LeakageReport, models: set[str], datasets: Iterable[str
     notes = []
     if not report.weights:
         notes.append("The report does not name the weights that it speaks of, so their hashes say nothing.")
-    told = {record.model for record in report.piggyback} - models
-    taken = [role for role in ("undisposed", "scratch", "retrained") if role in told]
+    reported = {record.model for record in report.piggyback} - models
+    taken = [role for role in ("undisposed", "scratch", "retrained") if role in reported]
     if taken:
         notes.append(f"Not published, so taken from the report and not verified: {', '.join(taken)}.")
     known = set(datasets)

@@ -21,6 +21,7 @@ class NegativeCrossEntropyTrainer(UnlearningTrainer):
     """Gradient ascent on the source loss: -CE(f(x), y), capped."""
 
     config_class = NegativeCrossEntropyConfig
+    args: NegativeCrossEntropyConfig
 
     def forget_loss(self, outputs: Tensor, chunk: Chunk) -> Tensor:
         return negative_cross_entropy(outputs, chunk.labels, self.args.cap)

@@ -57,8 +57,9 @@ def parse_method(text: str) -> MethodChoice:
         {'chunking': 'random'}
     """
     name, *pairs = text.strip().split(":")
-    config_class = find_method(name).config_class if pairs or name not in method_names() else None
-    options = {}
+    if not pairs and name in method_names():
+        return MethodChoice(name, text.strip(), {})
+    config_class, options = find_method(name).config_class, {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         fields = {f.name: f for f in dataclasses.fields(config_class) if f.name not in config_class.unused}

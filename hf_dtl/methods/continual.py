@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from transformers import PreTrainedModel
 
+from hf_dtl.data.images import size_of
 from hf_dtl.methods.instancewise import AlreadyForgottenError
 from hf_dtl.trainers import UnlearningTrainer
 
@@ -71,7 +72,7 @@ def unlearn_in_sequence(
         accuracy = [_accuracy(present.to(device), earlier) for earlier in requests[: number + 1]]
         present = present.cpu()
         risen = [max(0.0, now - then) for now, then in zip(accuracy, before, strict=False)]
-        back = sum(round(share * len(earlier)) for share, earlier in zip(risen, requests, strict=False))  # type: ignore[arg-type]
+        back = sum(round(share * size_of(earlier)) for share, earlier in zip(risen, requests, strict=False))
         if back:
             kept = "" if cumulative else " With cumulative=True they stay in each request."
             logger.warning("Request %d brought back %d image(s) of earlier ones.%s", number + 1, back, kept)
@@ -83,4 +84,4 @@ def unlearn_in_sequence(
 def _accuracy(model: PreTrainedModel, images: Dataset) -> float:
     device, batches = next(model.parameters()).device, DataLoader(images, batch_size=128)
     named = [model(pixel_values=b["pixel_values"].to(device)).logits.argmax(-1).cpu() == b["labels"] for b in batches]
-    return int(torch.cat(named).sum()) / len(images)  # type: ignore[arg-type]
+    return int(torch.cat(named).sum()) / size_of(images)

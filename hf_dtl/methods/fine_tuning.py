@@ -19,6 +19,7 @@ from hf_dtl.trainers import (
     BatchStatisticsTrainer,
     Chunk,
     Chunking,
+    UnlearningConfig,
     UnlearningTrainer,
     WholeBatchConfig,
 )
@@ -55,7 +56,7 @@ class RetrainTrainer(NoiseThenDistilTrainer):
     Batch normalisation is trained as in `BatchStatisticsTrainer`. Heads of other tasks stay as given.
     """
 
-    config_class = RetrainConfig
+    config_class: ClassVar[type[UnlearningConfig]] = RetrainConfig
 
     def prepare(self) -> None:
         BatchStatisticsTrainer.prepare(self)

@@ -75,6 +75,7 @@ class GradientCollisionTrainer(ProbedTrainer):
     """Minimise L_retain + forget_weight * L_GC; logs the collision's value, cosine and norms apart."""
 
     config_class = GradientCollisionConfig
+    args: GradientCollisionConfig
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -93,7 +94,7 @@ class GradientCollisionTrainer(ProbedTrainer):
 
     def _calibrate(self, parameters: Sequence[Tensor]) -> float:
         """The best step on the untouched model and the first chunk: the same on every process and after a resume."""
-        chunk = self.chunk(**self._prepare_inputs(self.train_dataset[0]["forget"]), cell=0)
+        chunk = self.chunk(**self._prepare_inputs(self.train_dataset[0]["forget"]), number=0)
         if self.probed:
             self.refresh_probes()
 
@@ -112,7 +113,6 @@ class GradientCollisionTrainer(ProbedTrainer):
             )
         return step
 
-    @property
     def needs_double_backward(self) -> bool:
         """Finite differences keep the fused attention kernels."""
         return self.args.create == "exact"

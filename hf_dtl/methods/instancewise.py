@@ -30,7 +30,7 @@ from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers import Chunk, ProjectingTrainer, Request, UnlearningConfig
 from hf_dtl.trainers.adversaries import make_adversaries
 from hf_dtl.trainers.collages import Collages
-from hf_dtl.trainers.instances import Instances, predict, read_instances, shown
+from hf_dtl.trainers.instances import Instances, predict, read_instances, row_list
 from hf_dtl.trainers.loading import items_of
 from hf_dtl.trainers.shares import Share
 
@@ -77,6 +77,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
     """
 
     config_class = InstanceUnlearningConfig
+    args: InstanceUnlearningConfig
 
     instances: Instances
     """What the loss looks at."""
@@ -114,10 +115,10 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         classes = model.heads[self.retain_task].out_features
         _check_goal(args, classes, new_labels)
         images = items_of(forget_dataset, model, processing_class)
-        found = read_instances(images, classes, new_labels=new_labels, rows=rows)
-        named = predict(model, found.images.pixel_values, self.retain_task, share=share)
-        skip = _forgotten(found, named, keep=args.strategy == "collages")
-        self.instances, self.skipped = found.part(~skip), found.part(skip)
+        instances = read_instances(images, classes, new_labels=new_labels, rows=rows)
+        named = predict(model, instances.images.pixel_values, self.retain_task, share=share)
+        skip = _forgotten_mask(instances, named, keep=args.strategy == "collages")
+        self.instances, self.skipped = instances.part(~skip), instances.part(skip)
         self.aims = _aims(self.instances, named[~skip], args, classes)
         retain: Dataset = self.instances.images  # the streams need a data set, also where no retain image is shown
         if args.strategy == "collages":
@@ -162,15 +163,15 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         made = args.adversarial or args.strategy == "collages"
         return made and bool(args.target_ce_weight or args.distillation_weight)
 
-    def shown(self) -> tuple[bool, bool]:
-        return self._shows_examples or self.args.importance, super().shown()[1]
+    def active_streams(self) -> tuple[bool, bool]:
+        return self._shows_examples or bool(self.args.importance), super().active_streams()[1]
 
     def retention(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Cross-entropy and distillation on adversaries or collages, and the anchors, as far as switched on."""
         terms = [super().retention(model, inputs)] if self._shows_examples else []
         if self.args.importance:
-            penalty = importance_penalty(self.trained, self.given, self.importance)
-            self.measured("importance_penalty", penalty)
+            penalty = importance_penalty(self.trained, self.initial_weights, self.importance)
+            self.record("importance_penalty", penalty)
             terms.append(self.args.importance_weight * penalty)
         return sum(terms[1:], terms[0])
 
@@ -186,28 +187,28 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
 
     # When to stop ---------------------------------------------------------------------------------------------
 
-    def remembered(self) -> list[int]:
+    def remaining_rows(self) -> list[int]:
         """Row numbers of the images that are not forgotten by the goal, the same on every process."""
-        named = self._named(self.instances)
+        named = self._predictions(self.instances)
         left = named != self.aims if self.args.goal == "relabel" else named == self.aims
         return self.instances.part(left).rows
 
-    def _named(self, instances: Instances) -> Tensor:
+    def _predictions(self, instances: Instances) -> Tensor:
         model = self.accelerator.unwrap_model(self.model)
         return predict(model, instances.images.pixel_values, self.retain_task, share=self.share)
 
-    def warn_of_the_remembered(self) -> None:
+    def warn_of_remaining(self) -> None:
         """Name what training did not make the model forget, and what it brought back."""
-        left = self.remembered()
+        left = self.remaining_rows()
         if left:
             logger.warning(
                 "Not forgotten after %d steps: %s (%d of %d). Raise max_steps, learning_rate or forget_weight.",
-                self.state.global_step, shown(left), len(left), len(self.aims),
+                self.state.global_step, row_list(left), len(left), len(self.aims),
             )  # fmt: skip
         if self.skipped.rows:
-            back = self.skipped.part(self._named(self.skipped) == self.skipped.images.labels).rows
+            back = self.skipped.part(self._predictions(self.skipped) == self.skipped.images.labels).rows
             if back:
-                logger.warning("Skipped, but now named by their label: %s. Make another request of them.", shown(back))
+                logger.warning("Skipped, but now named by their label: %s. Request them again.", row_list(back))
 
 
 def _check_goal(args: InstanceUnlearningConfig, classes: int, new_labels: Sequence[int] | None) -> None:
@@ -219,31 +220,31 @@ def _check_goal(args: InstanceUnlearningConfig, classes: int, new_labels: Sequen
         raise ConfigError(f"delta={args.delta:g} belongs to goal='misclassify'; leave it at 0 for {args.goal!r}.")
 
 
-def _forgotten(found: Instances, named: Tensor, *, keep: bool) -> Tensor:
+def _forgotten_mask(instances: Instances, named: Tensor, *, keep: bool) -> Tensor:
     """Name the images that are forgotten already; those to skip, as a mask (images,): none where they are kept so."""
-    if found.new_labels is None:
-        done, reason = named != found.images.labels, "the model misnames them"
+    if instances.new_labels is None:
+        done, reason = named != instances.images.labels, "the model misnames them"
     else:
-        done, reason = named == found.new_labels, "the model names them by their new label"
+        done, reason = named == instances.new_labels, "the model names them by their new label"
     if done.all():
         raise AlreadyForgottenError(
-            f"There is nothing to forget: {reason} already ({shown(found.rows)}). Check that labels are numbered as "
-            "the model's id2label does, and that the images went through the model's own processor."
+            f"There is nothing to forget: {reason} already ({row_list(instances.rows)}). Check that labels are "
+            "numbered as the model's id2label does, and that the images went through the model's own processor."
         )
-    keep = keep or found.new_labels is not None
+    keep = keep or instances.new_labels is not None
     if done.any():
         what = "Only kept so" if keep else "Skipped"
-        logger.warning("%s, because %s already: %s.", what, reason, shown(found.part(done).rows))
+        logger.warning("%s, because %s already: %s.", what, reason, row_list(instances.part(done).rows))
     return done & (not keep)
 
 
-def _aims(found: Instances, named: Tensor, args: InstanceUnlearningConfig, classes: int) -> Tensor:
+def _aims(instances: Instances, named: Tensor, args: InstanceUnlearningConfig, classes: int) -> Tensor:
     """The label that the loss of each image is about; one that is misnamed already keeps the name it has."""
-    labels = found.images.labels
+    labels = instances.images.labels
     if args.goal == "misclassify":
         return labels
-    if found.new_labels is not None:
-        return found.new_labels
+    if instances.new_labels is not None:
+        return instances.new_labels
     drawn = wrong_labels(labels, classes, torch.Generator().manual_seed(args.seed + _OFFSET))
     return torch.where(named == labels, drawn, named)
 
@@ -258,10 +259,10 @@ class _StopWhenForgotten(TrainerCallback):
         if state.global_step % args.check_every and state.global_step < state.max_steps:
             return
         trainer = self.trainer
-        share = len(trainer.remembered()) / len(trainer.aims)
-        trainer.measured("remembered", share)
+        share = len(trainer.remaining_rows()) / len(trainer.aims)
+        trainer.record("remembered", share)
         if not share and args.stop_when_forgotten:
             control.should_training_stop = control.should_log = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.warn_of_the_remembered()
+        self.trainer.warn_of_remaining()

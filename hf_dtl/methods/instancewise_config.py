@@ -6,9 +6,11 @@ from typing import Any, ClassVar, Literal
 
 from torch.utils.data import Dataset
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.augmentation import Augmentation
-from hf_dtl.trainers import Kind, PairedStreams, ProtectionOptions, Request, WholeBatchConfig, check_options, option
+from hf_dtl.trainers import PairedStreams, ProtectionOptions, WholeBatchConfig, check_options, option
+from hf_dtl.trainers.request import Request, ScenarioKind
 
 Goal = Literal["misclassify", "relabel"]
 Strategy = Literal["collages", "l2ul"]
@@ -60,7 +62,7 @@ class InstanceUnlearningConfig(ProtectionOptions, WholeBatchConfig):
 
     retains: ClassVar[bool] = False  # each kind of retention can be switched off
     unused: ClassVar[frozenset[str]] = frozenset({"retain_augmentation", "retain_inputs"})  # an example is as it is
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"part"})
+    kinds: ClassVar[frozenset[ScenarioKind]] = frozenset({"part"})
 
     strategy: Strategy = option(
         "collages",
@@ -148,10 +150,10 @@ class InstanceUnlearningConfig(ProtectionOptions, WholeBatchConfig):
             raise ConfigError("Nothing uses the collages: raise distillation_weight, or set project=True.")
 
     @classmethod
-    def for_request(cls, request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
+    def for_request(cls, request: Request, user_options: Mapping[str, Any]) -> dict[str, Any]:
         """As in `UnlearningConfig`, but as many steps as the strategy takes, and l2ul has a rate of its own."""
-        own = {"max_steps"} | ({"learning_rate"} if given.get("strategy") == "l2ul" else set())
-        return {name: value for name, value in super().for_request(request, given).items() if name not in own}
+        own = {"max_steps"} | ({"learning_rate"} if user_options.get("strategy") == "l2ul" else set())
+        return {name: value for name, value in super().for_request(request, user_options).items() if name not in own}
 
     @property
     def gives_new_labels(self) -> bool:
@@ -160,5 +162,5 @@ class InstanceUnlearningConfig(ProtectionOptions, WholeBatchConfig):
     def streams(self, forget: Dataset, retain: Dataset) -> PairedStreams:
         """As in `UnlearningConfig`, but a step does not show few images several times over."""
         streams = super().streams(forget, retain)
-        streams.chunk_size = min(streams.chunk_size, -(-len(forget) // self.num_chunks))  # type: ignore[arg-type]
+        streams.chunk_size = min(streams.chunk_size, -(-size_of(forget) // self.num_chunks))
         return streams

@@ -7,7 +7,7 @@ orthogonalisation against retained gradients.
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import GradientSubspace, wrong_labels
 from hf_dtl.functional.layer_inputs import projectable
 from hf_dtl.functional.pair_losses import pair_forgetting
-from hf_dtl.functional.task_subspace import TaskSubspace, output_subspaces, task_subspace
+from hf_dtl.functional.task_subspace import TaskSubspace, output_moments, task_subspace
 from hf_dtl.methods.fine_tuning import FineTuneTrainer, NegGradPlusTrainer, RetrainTrainer
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig, Strategy
 from hf_dtl.methods.pair_trainer import Outputs, PairTrainer
@@ -26,7 +26,7 @@ from hf_dtl.methods.retained_gradients import GradientSurgeryTrainer, RetainedGr
 from hf_dtl.methods.scrub import ScrubTrainer
 from hf_dtl.methods.task_pairs import PairSet
 from hf_dtl.methods.task_stopping import PursueUntilUnseen
-from hf_dtl.trainers import Chunk, UnlearningTrainer, refused
+from hf_dtl.trainers import Chunk, UnlearningConfig, UnlearningTrainer, refused
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _OFFSET = 7_368_787
 
 
 @register_method("multitask")
-class MultiTaskUnlearningTrainer(UnlearningTrainer):
+class MultiTaskUnlearningTrainer(PairTrainer):
     """Forget (image, task) pairs of a model with one head a task, and keep all others.
 
     In partial mode an image to forget stays among what is retained for its other tasks. How is `args.strategy`, which
@@ -69,8 +69,7 @@ class MultiTaskUnlearningTrainer(UnlearningTrainer):
         DivergedError: a loss or gradient became non-finite during `train()`.
     """
 
-    config_class = MultiTaskUnlearningConfig
-    args: MultiTaskUnlearningConfig
+    config_class: ClassVar[type[UnlearningConfig]] = MultiTaskUnlearningConfig
 
     def __new__(cls, model: Any, args: MultiTaskUnlearningConfig, *rest: Any, **kwargs: Any):
         return super().__new__(STRATEGIES[args.strategy])
@@ -80,8 +79,8 @@ class MultiTaskUnlearningTrainer(UnlearningTrainer):
         if self.args.forget_until == "unseen":
             self.add_callback(PursueUntilUnseen(self, self.args.check_every))
 
-    def shown(self) -> tuple[bool, bool]:
-        retains, forgets = super().shown()
+    def active_streams(self) -> tuple[bool, bool]:
+        retains, forgets = super().active_streams()
         return retains or not self.pursued, forgets and bool(self.pursued)
 
 
@@ -100,8 +99,8 @@ class _InterferenceAware(MultiTaskUnlearningTrainer, RetainedGradientsTrainer):
         args, streams = self.args, self.train_dataset
         untouched = [task for task in self.tasks if task not in self.forgotten]
         with refused():
-            found = self._output_subspaces(streams.forget, self.forgotten)
-            kept = self._output_subspaces(streams.retain, untouched) if untouched else {}
+            found = self._output_moments(streams.forget, self.forgotten)
+            kept = self._output_moments(streams.retain, untouched) if untouched else {}
             subspace = task_subspace(
                 list(found.values()), list(kept.values()), criterion=args.criterion,
                 forgotten_share=args.forgotten_share, untouched_share=args.untouched_share,
@@ -115,7 +114,7 @@ class _InterferenceAware(MultiTaskUnlearningTrainer, RetainedGradientsTrainer):
         logger.info("Output directions left to the update, by layer: %s", backbone)
         return subspace
 
-    def _output_subspaces(self, pairs: PairSet, tasks: Sequence[str]) -> dict[str, GradientSubspace]:
+    def _output_moments(self, pairs: PairSet, tasks: Sequence[str]) -> dict[str, GradientSubspace]:
         args = self.args
         drawn = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(args.seed))[: args.subspace_images]
 
@@ -125,7 +124,7 @@ class _InterferenceAware(MultiTaskUnlearningTrainer, RetainedGradientsTrainer):
 
         self.model.eval()
         batches = self.batches(pairs, f"gradients of {', '.join(tasks)}", drawn.tolist())
-        return output_subspaces(self.model, batches, losses, tasks, reduce=self.reduce)
+        return output_moments(self.model, batches, losses, tasks, reduce=self.reduce)
 
     def trains(self, name: str, parameter: nn.Parameter) -> bool:
         return super().trains(name, parameter) and (self.subspace is None or id(parameter) in self._projected)
@@ -147,7 +146,7 @@ class _InterferenceAware(MultiTaskUnlearningTrainer, RetainedGradientsTrainer):
     def constrain(self) -> None:
         """Bring the whole change since the given weights back into what it may be."""
         if self.subspace is not None:
-            for mine, given in zip(self.trained, self.given, strict=True):
+            for mine, given in zip(self.trained, self.initial_weights, strict=True):
                 mine.copy_(given + self.subspace.project(self._projected[id(mine)], mine - given))
 
 

@@ -12,7 +12,7 @@ from hf_dtl.functional.subspace import Criterion
 from hf_dtl.methods.fine_tuning import NegGradPlusConfig
 from hf_dtl.methods.random_label import SaliencyOptions
 from hf_dtl.methods.scrub import PhaseOptions
-from hf_dtl.trainers import BatchStatisticsConfig, Chunking, Kind, Request, check_options, option
+from hf_dtl.trainers import BatchStatisticsConfig, Chunking, Request, ScenarioKind, check_options, option
 
 Strategy = Literal[
     "interference_aware", "retrain", "fine_tune", "neg_grad_plus", "scrub", "salun", "pcgrad", "orthograd"
@@ -46,7 +46,7 @@ class MultiTaskUnlearningConfig(PhaseOptions, SaliencyOptions, BatchStatisticsCo
         `UnlearningConfig`. Labels and losses of a regression are in units of its labels' deviation.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"tasks"})
+    kinds: ClassVar[frozenset[ScenarioKind]] = frozenset({"tasks"})
     unused: ClassVar[frozenset[str]] = frozenset({"forget_task", "retain_task"})  # the pairs say what is forgotten
 
     strategy: Strategy = option(
@@ -115,10 +115,10 @@ class MultiTaskUnlearningConfig(PhaseOptions, SaliencyOptions, BatchStatisticsCo
     retain_task: str = ""
 
     @classmethod
-    def for_request(cls, request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
+    def for_request(cls, request: Request, user_options: Mapping[str, Any]) -> dict[str, Any]:
         """As in `UnlearningConfig`, and a strategy that forgets does so until images are as unseen ones."""
-        chosen = super().for_request(request, given)
-        if "forget_until" not in given and _WEIGHTS.get(given.get("strategy", cls.strategy)):
+        chosen = super().for_request(request, user_options)
+        if "forget_until" not in user_options and _WEIGHTS.get(user_options.get("strategy", cls.strategy)):
             chosen["forget_until"] = "unseen"
         return chosen
 

@@ -14,7 +14,7 @@ import torch
 from hf_dtl.functional.weights import mix_weights
 from hf_dtl.methods.registry import register_method
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers import DISPOSAL, BatchStatisticsConfig, BatchStatisticsTrainer, option
+from hf_dtl.trainers import DISPOSAL, BatchStatisticsConfig, BatchStatisticsTrainer, UnlearningConfig, option
 
 _OFFSET = 5_915_587  # so that the draw is neither the one that pre-training started from, nor the audit's reference
 
@@ -57,15 +57,16 @@ class FreshDistillationConfig(NoiseThenDistilConfig):
 class NoiseThenDistilTrainer(BatchStatisticsTrainer):
     """Mix the weights with random ones once, then distil the given model on retained images; forget data is unused."""
 
-    config_class = NoiseThenDistilConfig
+    config_class: ClassVar[type[UnlearningConfig]] = NoiseThenDistilConfig
 
     def prepare(self) -> None:
         super().prepare()
+        assert isinstance(self.args, StartOptions)
         self.mix_in_fresh(self.args.alpha)
 
     def mix_in_fresh(self, alpha: float) -> None:
         """Move the backbone and the retained head a share `alpha`, 0..1, of the way to weights drawn by the seed."""
-        model: MultiHeadClassifier = self.model
+        model = self.model
         fresh = fresh_model(model, self.retain_task, self.args.seed)
         theirs = dict(fresh.backbone.named_parameters()) | dict(fresh.backbone.named_buffers())
         mine = dict(model.backbone.named_parameters()) | dict(model.backbone.named_buffers())

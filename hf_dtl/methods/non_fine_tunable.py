@@ -6,7 +6,7 @@ ordinary training on the original task. A **reconstruction**: first-order gradie
 descent as the attacker, and the retention that all methods share.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -68,6 +68,7 @@ class NonFineTunableTrainer(UnlearningTrainer):
     """
 
     config_class = NonFineTunableConfig
+    args: NonFineTunableConfig
 
     def chunk_loss(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """One simulated attack under a new head; the chunk's seed draws the head."""
@@ -87,12 +88,12 @@ class NonFineTunableTrainer(UnlearningTrainer):
             learning_rate=self.args.inner_learning_rate,
         )
         reached = logits(adapted, pixel_values[query])
-        self.measured("attack_cross_entropy", F.cross_entropy(reached.detach(), labels[query]))
+        self.record("attack_cross_entropy", F.cross_entropy(reached.detach(), labels[query]))
         if self.args.suppression == "uniform":
             return uniform_fooling(reached), logged
         return inverse_cross_entropy(reached, labels[query]), logged
 
-    def _logits(self, names: Iterable[str], weights: list[Tensor], images: Tensor) -> Tensor:
+    def _logits(self, names: Iterable[str], weights: Sequence[Tensor], images: Tensor) -> Tensor:
         """The attacker's logits: the backbone with other weights, then the last two of them as a linear head."""
         *backbone, head, bias = weights
         with self.accelerator.autocast():

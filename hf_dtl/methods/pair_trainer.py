@@ -13,7 +13,7 @@ from hf_dtl.functional.pair_losses import pair_distance, pair_losses
 from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
 from hf_dtl.methods.task_pairs import Forget, PairSet, forget_table, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers import Chunk, SavingTrainer, UnlearningTrainer
+from hf_dtl.trainers import Chunk, PairedStreams, SavingTrainer, UnlearningTrainer
 
 Outputs = dict[str, Tensor]
 """Task → (images, outputs)."""
@@ -30,6 +30,8 @@ class PairTrainer(UnlearningTrainer):
     Args, Raises: see `MultiTaskUnlearningTrainer`.
     """
 
+    args: MultiTaskUnlearningConfig
+    train_dataset: PairedStreams[PairSet]
     tasks: tuple[str, ...]
     """Of the model, in the order of its heads."""
     forgotten: tuple[str, ...]
@@ -104,14 +106,15 @@ class PairTrainer(UnlearningTrainer):
 
     def retention_loss(self, outputs: Outputs, labels: Tensor, taught: Outputs, only: str | None = None) -> Tensor:
         """Retention loss of the pairs of some images, averaged over the images; of one task where one is named."""
-        total = torch.zeros((), device=labels.device)
+        total, args = torch.zeros((), device=labels.device), self.args
         for task in self.tasks if only is None else (only,):
-            total = total + self.args.target_ce_weight * self.losses(task, outputs, labels).sum()
+            total = total + (args.target_ce_weight or 0.0) * self.losses(task, outputs, labels).sum()
             if taught:
-                total = total + self.args.distillation_weight * self.task_distance(task, outputs, taught, labels)
+                distance = self.task_distance(task, outputs, taught, labels)
+                total = total + (args.distillation_weight or 0.0) * distance
         return total / (len(labels) * len(self.tasks))
 
-    def taught(self, images: Tensor) -> Outputs:
+    def teacher_outputs(self, images: Tensor) -> Outputs:
         """The original model's outputs, where retention distils them."""
         if not self.args.distillation_weight:
             return {}
@@ -119,15 +122,15 @@ class PairTrainer(UnlearningTrainer):
             return self.teacher(images)
 
     def retention(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        images = self.augmented(inputs["retain"]["pixel_values"], inputs["cell"])
-        labels, taught = inputs["retain"]["labels"].flatten(0, 1), self.taught(images)
-        self.seen(inputs["cell"], images, labels, taught)
+        images = self.augment_retained(inputs["retain"]["pixel_values"], inputs["chunk"])
+        labels, taught = inputs["retain"]["labels"].flatten(0, 1), self.teacher_outputs(images)
+        self.observe_retained(inputs["chunk"], images, labels, taught)
         loss = self.retention_loss(model(images), labels, taught)
-        self.measured("retain_loss", loss)
+        self.record("retain_loss", loss)
         return loss
 
-    def seen(self, cells: Tensor, images: Tensor, labels: Tensor, taught: Outputs) -> None:
-        """Told of the retain images of a micro-batch, cell after cell, before their loss."""
+    def observe_retained(self, chunks: Tensor, images: Tensor, labels: Tensor, taught: Outputs) -> None:
+        """Told of the retain images of a micro-batch, chunk after chunk, before their loss."""
 
     # What Trainer calls ---------------------------------------------------------------------------------------
 

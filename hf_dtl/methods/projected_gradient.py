@@ -72,11 +72,11 @@ class ProjectedGradientConfig(ProtectionOptions, UnlearningConfig):
     optim: str = "sgd"
 
     @classmethod
-    def for_request(cls, request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
+    def for_request(cls, request: Request, user_options: Mapping[str, Any]) -> dict[str, Any]:
         """As in `UnlearningConfig`, and the rule to stop by for a part of the data."""
-        chosen = super().for_request(request, given)
-        if request.kind == "part" and "stop" not in given:
-            class_or_poison = request.whole_classes or given.get("goal") == "depoison"
+        chosen = super().for_request(request, user_options)
+        if request.kind == "part" and "stop" not in user_options:
+            class_or_poison = request.whole_classes or user_options.get("goal") == "depoison"
             chosen["stop"] = "retain_drop" if class_or_poison else "validation_accuracy"
         return chosen
 
@@ -98,6 +98,7 @@ class ProjectedGradientTrainer(ProjectingTrainer):
     """
 
     config_class = ProjectedGradientConfig
+    args: ProjectedGradientConfig
 
     subspace: GradientSubspace
 
@@ -130,7 +131,7 @@ class ProjectedGradientTrainer(ProjectingTrainer):
         self.subspace = self.retained_moments(args.subspace_file) if given is None else given
         self.protect(self.subspace, args.criterion, args.threshold)
 
-    def shown(self) -> tuple[bool, bool]:
+    def active_streams(self) -> tuple[bool, bool]:
         """Forget images alone; retain images, where there are any, are not looked at."""
         return False, True
 

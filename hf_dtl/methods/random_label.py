@@ -7,14 +7,14 @@ Saliency in Both Image Classification and Generation", arXiv 2310.12508.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from hf_dtl.functional import average_loss, saliency_mask, wrong_labels
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers import Chunk, UnlearningTrainer, WholeBatchConfig, labels_of, option, refused
+from hf_dtl.trainers import Chunk, UnlearningConfig, UnlearningTrainer, WholeBatchConfig, labels_of, option, refused
 
 _OFFSET = 7_368_787
 
@@ -37,7 +37,7 @@ class RandomLabelTrainer(UnlearningTrainer):
         ConfigError: the head has one class only.
     """
 
-    config_class = RandomLabelConfig
+    config_class: ClassVar[type[UnlearningConfig]] = RandomLabelConfig
 
     wrong: Tensor
     """What the loss of each forget image is about, on the CPU: (forget images,), the wrong label of each."""
@@ -83,13 +83,14 @@ class SalUnTrainer(RandomLabelTrainer):
     back to the given values: momentum and weight decay cannot move them.
     """
 
-    config_class = SalUnConfig
+    config_class: ClassVar[type[UnlearningConfig]] = SalUnConfig
 
     mask: list[Tensor]
     """One boolean tensor a trained parameter, True where it may change."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        assert isinstance(self.args, SaliencyOptions)
         self.mask = saliency_mask(self.forget_gradient(), self.args.saliency)
 
     def forget_gradient(self) -> list[Tensor]:
@@ -105,5 +106,5 @@ class SalUnTrainer(RandomLabelTrainer):
     @torch.no_grad()
     def constrain(self) -> None:
         """Set the weights outside the mask back to the given ones."""
-        for mine, given, mask in zip(self.trained, self.given, self.mask, strict=True):
+        for mine, given, mask in zip(self.trained, self.initial_weights, self.mask, strict=True):
             mine.copy_(torch.where(mask, mine, given))

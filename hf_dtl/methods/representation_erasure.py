@@ -51,6 +51,7 @@ class RepresentationErasureTrainer(NoiseThenDistilTrainer):
     """Minimise L_retain + forget_weight * mean over depths of how well a fresh probe names the source classes."""
 
     config_class = RepresentationErasureConfig
+    args: RepresentationErasureConfig
 
     def chunk_loss(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         hidden_states, features = self.model.hidden_states(chunk.pixel_values)

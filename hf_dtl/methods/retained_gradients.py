@@ -29,13 +29,13 @@ class RetainedGradientsTrainer(PairTrainer):
         if self.args.turns and self.args.retain_gradients == "per_sample":
             self._try_per_sample()
 
-    def seen(self, cells: Tensor, images: Tensor, labels: Tensor, taught: Outputs) -> None:
+    def observe_retained(self, chunks: Tensor, images: Tensor, labels: Tensor, taught: Outputs) -> None:
         if not self.pursued:
             return
-        size = len(images) // len(cells)
-        for i, cell in enumerate(cells.tolist()):
+        size = len(images) // len(chunks)
+        for i, chunk in enumerate(chunks.tolist()):
             part = slice(i * size, (i + 1) * size)
-            self._retained.append((cell, images[part], labels[part], {t: v[part] for t, v in taught.items()}))
+            self._retained.append((chunk, images[part], labels[part], {t: v[part] for t, v in taught.items()}))
 
     def disposal(self, losses: Sequence[Loss], parameters: Sequence[Tensor]) -> Disposal:
         value, gradients = average_loss(losses, parameters, reduce=self.reduce)
@@ -54,13 +54,13 @@ class RetainedGradientsTrainer(PairTrainer):
         each = streams.retain_chunk_size if per_sample else 1
         rows = parameters[0].new_zeros(streams.num_chunks * each, sum(p.numel() for p in parameters))
         self.model.eval()
-        for cell, images, labels, taught in self._retained:
+        for chunk, images, labels, taught in self._retained:
             if per_sample:
                 gradients = self._image_gradients(parameters, images, labels, taught)
             else:
                 loss = self.retention_loss(self.model(images), labels, taught)
                 gradients = [g[None] for g in torch.autograd.grad(loss, parameters, materialize_grads=True)]
-            place = cell % streams.num_chunks * each
+            place = chunk % streams.num_chunks * each
             rows[place : place + each] = self.rows(parameters, gradients)
         self._retained.clear()
         self.train_mode(self.model)
@@ -71,9 +71,9 @@ class RetainedGradientsTrainer(PairTrainer):
     ) -> list[Tensor]:
         names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
 
-        def loss(weights: list[Tensor], image: Tensor, own: Tensor, theirs: Outputs) -> Tensor:
+        def loss(weights: list[Tensor], image: Tensor, label: Tensor, teacher: Outputs) -> Tensor:
             outputs = functional_call(self.model, dict(zip(names, weights, strict=True)), (image[None],))
-            return self.retention_loss(outputs, own[None], {task: v[None] for task, v in theirs.items()})
+            return self.retention_loss(outputs, label[None], {task: v[None] for task, v in teacher.items()})
 
         return per_sample_gradients(loss, parameters, images, labels, taught)
 
@@ -82,7 +82,7 @@ class RetainedGradientsTrainer(PairTrainer):
         item = self.train_dataset.retain[0]
         images, labels = (item[key][None].to(self.args.device) for key in ("pixel_values", "labels"))
         try:
-            self._image_gradients(self.trained, images, labels, self.taught(images))
+            self._image_gradients(self.trained, images, labels, self.teacher_outputs(images))
         except (RuntimeError, NotImplementedError) as error:
             raise ConfigError(
                 f"torch.func cannot take this model's gradients image by image ({str(error).splitlines()[0]}). Use "
@@ -118,16 +118,17 @@ class GradientSurgeryTrainer(RetainedGradientsTrainer):
             rows.append(self.row(parameters, gradients))
         self._retained.clear()
         retention = torch.stack(rows).sum(0)
-        pursued = self.pursued
+        pursued, weight = self.pursued, self.args.forget_weight
+        assert weight is not None
         for task in pursued:
             self.pursued = (task,)
             value, gradients = average_loss(losses, parameters, reduce=self.reduce)
             values.append(value)
-            rows.append(self.args.forget_weight * self.row(parameters, gradients))
+            rows.append(weight * self.row(parameters, gradients))
         self.pursued = pursued
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
         # the step adds the retention's gradient, and this one times forget_weight
-        rest = (pcgrad(torch.stack(rows), generator).sum(0) - retention) / self.args.forget_weight
+        rest = (pcgrad(torch.stack(rows), generator).sum(0) - retention) / weight
         return Disposal(torch.stack(values).sum(), self.parts(parameters, rest), {})
 
     def _task_retention(self, images: Tensor, labels: Tensor, taught: Outputs, task: str) -> Tensor:

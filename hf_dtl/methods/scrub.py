@@ -58,8 +58,9 @@ class ScrubTrainer(UnlearningTrainer):
     """
 
     config_class = ScrubConfig
+    args: ScrubConfig
 
-    def shown(self) -> tuple[bool, bool]:
+    def active_streams(self) -> tuple[bool, bool]:
         args, state = self.args, self.state
         last = args.max_until * state.max_steps  # max steps come before this one
         if last <= args.min_phase:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers.trainer_utils import TrainOutput
 
+from hf_dtl.data.images import size_of
 from hf_dtl.functional import dampening_factors, squared_gradients
 from hf_dtl.functional.collision import reduce_together
 from hf_dtl.methods.registry import register_method
@@ -64,6 +65,7 @@ class SelectiveSynapticDampeningTrainer(UnlearningTrainer):
     """
 
     config_class = SelectiveSynapticDampeningConfig
+    args: SelectiveSynapticDampeningConfig
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Dampen the weights; what would be resumed (the arguments) does not exist. Logs the share that shrank."""
@@ -75,7 +77,7 @@ class SelectiveSynapticDampeningTrainer(UnlearningTrainer):
         dampened = sum((factor < 1).sum().item() for factor in factors)
         if not dampened:
             streams = self.train_dataset
-            most = (len(streams.forget) + len(streams.retain)) / len(streams.forget)
+            most = 1 + size_of(streams.retain) / size_of(streams.forget)
             logger.warning(
                 "No weight was dampened, so nothing is forgotten. I_D holds the forget images too, so I_f is at most "
                 "%.3g times as large; lower alpha (%g) well below that.", most, self.args.alpha,
@@ -93,19 +95,20 @@ class SelectiveSynapticDampeningTrainer(UnlearningTrainer):
         args, forget, retain = self.args, self.train_dataset.forget, self.train_dataset.retain
         names = [name for name, weight in self.model.named_parameters() if weight.requires_grad]
         total = [torch.zeros_like(weight) for weight in self.trained]
-        size = len(forget) + (len(retain) if which == "all" else 0)
+        count = size_of(forget)
+        size = count + (size_of(retain) if which == "all" else 0)
         drawn = torch.randperm(size, generator=torch.Generator().manual_seed(args.seed))[: args.fisher_images]
         mine = drawn[args.process_index :: args.world_size]
         at_once = max(1, min(32, _AT_ONCE // sum(weight.numel() for weight in total)))
         self.model.eval()
         with tqdm(total=len(mine), desc=f"Fisher information, {which}", unit="image", **self.share.quiet) as bar:
             for images, rows, task in (
-                (forget, mine[mine < len(forget)], self.forget_task),
-                (retain, mine[mine >= len(forget)] - len(forget), self.retain_task),
+                (forget, mine[mine < count], self.forget_task),
+                (retain, mine[mine >= count] - count, self.retain_task),
             ):
                 loss = partial(self._image_loss, names, task)
                 for some in rows.split(at_once) if len(rows) else ():
-                    found = squared_gradients(loss, self.trained, *self.loaded(images, some.tolist()))
+                    found = squared_gradients(loss, self.trained, *self.load_rows(images, some.tolist()))
                     for t, squares in zip(total, found, strict=True):
                         t += squares
                     bar.update(len(some))

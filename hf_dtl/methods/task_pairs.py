@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import DataError, ModelError
 from hf_dtl.models.heads import MultiHeadClassifier
 
@@ -143,7 +144,7 @@ def read_labels(images: Dataset, model: MultiHeadClassifier) -> tuple[Tensor, di
         DataError: no images, a missing label, or one that is not a class of the head or not finite.
         ModelError: a regression with a head of several outputs.
     """
-    count = len(images)  # type: ignore[arg-type]
+    count = size_of(images)
     if not count:
         raise DataError("The data set is empty; give it at least one image.")
     if isinstance(images, datasets.Dataset):
@@ -155,7 +156,7 @@ def read_labels(images: Dataset, model: MultiHeadClassifier) -> tuple[Tensor, di
         items = [images[i]["labels"] for i in range(count)]
         shared = [task for task in items[0] if all(task in item for item in items)]
         found = {task: torch.stack([torch.as_tensor(item[task]) for item in items]) for task in shared}
-    columns, scales = [], {}
+    columns, scales = [], dict[str, float | None]()
     for task, head in model.heads.items():
         if task not in found:
             raise DataError(

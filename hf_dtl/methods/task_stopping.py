@@ -34,7 +34,7 @@ class PursueUntilUnseen(TrainerCallback, ExportableState):
             raise ConfigError("forget_until='unseen' needs held-out images with labels of all tasks: eval_dataset.")
         self.trainer, self.every = trainer, every
         self.held_out: Dataset = PairSet(trainer.eval_dataset, read_labels(trainer.eval_dataset, trainer.model)[0])
-        self.wanted = task_scores(trainer, self.held_out, trainer.teacher)
+        self.unseen_scores = task_scores(trainer, self.held_out, trainer.teacher)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.pursued = self.trainer.forgotten
@@ -46,9 +46,9 @@ class PursueUntilUnseen(TrainerCallback, ExportableState):
         if state.global_step % self.every == 0:
             model = trainer.accelerator.unwrap_model(trainer.model)
             scores = task_scores(trainer, trainer.train_dataset.forget, model)
-            trainer.pursued = tuple(t for t in trainer.forgotten if scores[t] > self.wanted[t])
+            trainer.pursued = tuple(t for t in trainer.forgotten if scores[t] > self.unseen_scores[t])
             for task in trainer.forgotten:
-                trainer.measured(f"forget_score_{task}", scores[task])
+                trainer.record(f"forget_score_{task}", scores[task])
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

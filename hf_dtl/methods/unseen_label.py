@@ -4,7 +4,7 @@ A retrained model answers forgotten images as it answers any held-out image: mos
 ones can be foretold. So nothing is climbed. Kernel regression from retained images, on the representations of every
 depth, says which forgotten images would be answered wrong and how (`hf_dtl.functional.held_out_answers`); the model
 is taught these answers alone, beside retained images. Its steps are damped in the directions that retained inputs use
-(`hf_dtl.functional.damped_basis`), the soft form of what projected-gradient unlearning forbids.
+(`hf_dtl.functional.preconditioner`), the soft form of what projected-gradient unlearning forbids.
 """
 
 import logging
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
-from hf_dtl.functional import damped_basis, held_out_answers, unseen_labels
+from hf_dtl.functional import held_out_answers, preconditioner, unseen_labels
 from hf_dtl.methods.random_label import RandomLabelConfig, RandomLabelTrainer
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers import Kind, ProjectingTrainer, labels_of, option, refused
+from hf_dtl.trainers import ScenarioKind, labels_of, option, refused
 from hf_dtl.trainers.probes import read
-from hf_dtl.trainers.stopping import accuracy, drawn
+from hf_dtl.trainers.projection import ProjectingTrainer
+from hf_dtl.trainers.stopping import accuracy, fixed_sample
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class UnseenLabelConfig(RandomLabelConfig):
         subspace_file, damping, max_damped_grad_norm, max_grad_norm (before damping).
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"part"})
+    kinds: ClassVar[frozenset[ScenarioKind]] = frozenset({"part"})
     wants_layer_inputs: ClassVar[bool] = True
 
     support: int = option(500, "Retain images, drawn by the seed, that foretell the answers, >= 1.", low=1)
@@ -80,6 +82,7 @@ class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
     """
 
     config_class = UnseenLabelConfig
+    args: UnseenLabelConfig
 
     def prepare(self) -> None:
         args, streams = self.args, self.train_dataset
@@ -90,7 +93,7 @@ class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
             )
         moments = self.retained_moments(args.subspace_file)
         with refused():
-            basis = damped_basis(moments, args.damping)
+            basis = preconditioner(moments, args.damping)
         self.guard(basis)
         chosen, answers = self.unseen()
         self.train_dataset = args.streams(Subset(streams.forget, chosen.tolist()), streams.retain)
@@ -124,35 +127,37 @@ class UnseenLabelTrainer(ProjectingTrainer, RandomLabelTrainer):
         args, held_out = self.args, self.eval_dataset
         if args.wrong_share is not None:
             return args.wrong_share
-        if held_out is None or not len(held_out):
+        if held_out is None or not size_of(held_out):
             raise ConfigError("Give held-out images of what is retained (eval_dataset), or wrong_share.")
-        return 1 - accuracy(self, self.model, drawn(held_out, args.check_images))
+        return 1 - accuracy(self, self.model, fixed_sample(held_out, args.check_images))
 
     @torch.no_grad()
     def _readings(self, images: Dataset) -> list[Tensor]:
         """What every depth gives of images, (images, width) each; each process looks at a share, all get the same."""
-        args, found = self.args, []
-        starts = range(0, len(images), _BATCH)  # type: ignore[arg-type]
+        args, found = self.args, list[Tensor]()
+        starts = range(0, size_of(images), _BATCH)
         self.model.eval()
         for number, start in enumerate(starts):
-            rows = range(start, min(start + _BATCH, len(images)))  # type: ignore[arg-type]
+            rows = range(start, min(start + _BATCH, size_of(images)))
             if number % args.world_size == args.process_index or not found:
-                pixels, _ = self.loaded(images, rows)
+                pixels, _ = self.load_rows(images, rows)
                 own = read(*self.model.hidden_states(pixels))
-                found = found or [torch.zeros(len(images), r.shape[1], device=args.device) for r in own]  # type: ignore[arg-type]
+                found = found or [torch.zeros(size_of(images), r.shape[1], device=args.device) for r in own]
             if number % args.world_size == args.process_index:
                 for whole, part in zip(found, own, strict=True):
                     whole[rows.start : rows.stop] = part
         return [self.share.summed(whole) for whole in found]
 
     @torch.no_grad()
-    def direct(self) -> None:
+    def adjust_gradients(self) -> None:
         """Damp every gradient where retained inputs are."""
         weights = {name: layer.weight for name, layer in self._projected.items() if layer.weight.grad is not None}
+        assert self.basis is not None
         for name, weight in weights.items():
+            assert weight.grad is not None
             weight.grad = self.basis.project(name, weight.grad)
-        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights.values()])
-        self.measured("damped_grad_norm", norm)
+        norm = torch.nn.utils.get_total_norm([w.grad for w in weights.values() if w.grad is not None])
+        self.record("damped_grad_norm", norm)
         if self.args.max_damped_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(weights.values(), self.args.max_damped_grad_norm, norm)
 

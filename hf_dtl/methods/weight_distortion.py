@@ -15,7 +15,7 @@ from torch import Tensor
 from hf_dtl.functional.collision import Loss
 from hf_dtl.functional.weights import add_noise, push_away
 from hf_dtl.methods.registry import register_method
-from hf_dtl.trainers import DISPOSAL, BatchStatisticsConfig, BatchStatisticsTrainer, Disposal, option
+from hf_dtl.trainers import DISPOSAL, BatchStatisticsConfig, BatchStatisticsTrainer, Disposal, UnlearningConfig, option
 
 _OFFSET = 3_628_273
 
@@ -39,10 +39,11 @@ class WeightDistortionConfig(BatchStatisticsConfig):
 class WeightDistortionTrainer(BatchStatisticsTrainer):
     """Add Gaussian noise to every weight once, then train on retained images; no forget data is used."""
 
-    config_class = WeightDistortionConfig
+    config_class: ClassVar[type[UnlearningConfig]] = WeightDistortionConfig
 
     def prepare(self) -> None:
         super().prepare()
+        assert isinstance(self.args, WeightDistortionConfig)
         self.distort(self.args.sigma, relative=self.args.noise_scale == "relative")
 
     def distort(self, sigma: float, *, relative: bool = True) -> None:
@@ -80,6 +81,7 @@ class WeightDistanceRegularisationTrainer(WeightDistortionTrainer):
     """
 
     config_class = WeightDistanceRegularisationConfig
+    args: WeightDistanceRegularisationConfig
 
     def prepare(self) -> None:
         BatchStatisticsTrainer.prepare(self)
@@ -90,5 +92,5 @@ class WeightDistanceRegularisationTrainer(WeightDistortionTrainer):
         with torch.no_grad():
             for loss in losses:  # for the logged source loss
                 loss()
-        value, gradients, distance = push_away(parameters, self.given, limit=self.args.max_distance)
+        value, gradients, distance = push_away(parameters, self.initial_weights, limit=self.args.max_distance)
         return Disposal(value, gradients, {"weight_distance": distance})

@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from hf_dtl.errors import DTLError
 from hf_dtl.metrics import NAMES, path
-from hf_dtl.metrics.install import cache_folder, install, shown, status, uninstall
+from hf_dtl.metrics.install import cache_folder, install, short_path, status, uninstall
 
 COMMANDS = {
     "install": (install, "put the metrics into evaluate's cache of modules, or bring them up to date there"),
@@ -31,9 +31,9 @@ def main(arguments: list[str] | None = None) -> None:
         found = COMMANDS[chosen.command][0](chosen.names or NAMES)
     except DTLError as error:
         parser.exit(1, f"{error}\n")
-    print(f"evaluate {version('evaluate')}, modules in {shown(cache_folder())}")
+    print(f"evaluate {version('evaluate')}, modules in {short_path(cache_folder())}")
     for one in found:
-        print(f"{one.name:<24} {one.state}{f'  {shown(one.folder)}' if one.folder is not None else ''}")
+        print(f"{one.name:<24} {one.state}{f'  {short_path(one.folder)}' if one.folder is not None else ''}")
     if chosen.command == "install":
         print(f'Now evaluate.load("{found[0].name}") works from any folder, also offline.')
 

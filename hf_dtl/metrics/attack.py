@@ -10,6 +10,7 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import AttackConfig, AxisLeakage, leakage, run_audit, scratch_models
+from hf_dtl.audit.store import Axis
 from hf_dtl.data import load_processor
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.metrics.attacked import Images, attacked_task
@@ -32,7 +33,7 @@ def attack_model(
     labels: Sequence[str] | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    axis: str = "source_subset",
+    axis: Axis = "source_subset",
     store: str | Path | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -82,11 +83,11 @@ def attack_model(
     """
     if train_dataset is None:
         raise ConfigError("train_dataset is missing: what does the attacker learn from?")
-    loaded = _loaded(model)
+    loaded = _classifier(model)
     config = _config(loaded, attack)
-    given = {"undisposed": undisposed, "scratch": scratch, "retrained": retrained}
-    references = {role: one for role, one in given.items() if one is not None and not isinstance(one, bool)}
-    models = {"scrubbed": loaded, **{role: _loaded(one) for role, one in references.items()}}
+    optional = {"undisposed": undisposed, "scratch": scratch, "retrained": retrained}
+    references = {role: one for role, one in optional.items() if one is not None and not isinstance(one, bool)}
+    models: dict[str, Any] = {"scrubbed": loaded, **{role: _classifier(one) for role, one in references.items()}}
     if scratch is True or (scratch is None and undisposed is not None):
         models["scratch"] = scratch_models(loaded, len(config.seeds))
     channels = getattr(loaded.config, "num_channels", 3)
@@ -94,12 +95,12 @@ def attack_model(
     def prepare() -> BaseImageProcessor:
         if processor is not None:
             return _processor(processor, loaded)
-        own = {"attacked": _processor(model, loaded)}
+        processors = {"attacked": _processor(model, loaded)}
         for role, one in references.items():
             if isinstance(one, (str, Path)):
-                own[role] = _processor(one, models[role])
-        check_same_processors(own, channels, "Give processor= to prepare the images of all models alike.")
-        return own["attacked"]
+                processors[role] = _processor(one, models[role])
+        check_same_processors(processors, channels, "Give processor= to prepare the images of all models alike.")
+        return processors["attacked"]
 
     task = attacked_task(
         train_dataset, test_dataset, validation_dataset, most_budget=max(config.budgets), num_channels=channels,
@@ -109,6 +110,7 @@ def attack_model(
     device = device or loaded.device
     records = run_audit(models, {"attacked": task}, config, store=store, progress=progress, device=device)
     found = leakage(records, axis)
+    assert found is not None
     accuracies = {name: _accuracy(found, name) | {"chance": 1 / len(task.labels)} for name in models}
     result = accuracies.pop("scrubbed") | {"attacks": [asdict(record) for record in records], "references": accuracies}
     if {"undisposed", "scratch"} <= accuracies.keys():
@@ -118,7 +120,7 @@ def attack_model(
     return result
 
 
-def _loaded(model: Model) -> PreTrainedModel:
+def _classifier(model: Model) -> PreTrainedModel:
     if isinstance(model, PreTrainedModel):
         return model
     if not isinstance(model, (str, Path)):
@@ -128,16 +130,16 @@ def _loaded(model: Model) -> PreTrainedModel:
     return load_classifier(model)
 
 
-def _processor(given: BaseImageProcessor | Model, loaded: PreTrainedModel) -> BaseImageProcessor:
-    if isinstance(given, BaseImageProcessor):
-        return given
-    place = given if isinstance(given, (str, Path)) else loaded.name_or_path
+def _processor(source: BaseImageProcessor | Model, model: PreTrainedModel) -> BaseImageProcessor:
+    if isinstance(source, BaseImageProcessor):
+        return source
+    place = source if isinstance(source, (str, Path)) else model.name_or_path
     if not place:
         raise ConfigError(
             "Which processor prepares the images? The model was not loaded from the Hub or a folder that would say. "
             "Give processor=, for example AutoImageProcessor.from_pretrained(…), or tensors as data sets."
         )
-    return load_processor(place, loaded.config)
+    return load_processor(place, model.config)
 
 
 def _config(model: PreTrainedModel, options: dict[str, Any]) -> AttackConfig:
@@ -151,8 +153,8 @@ def _config(model: PreTrainedModel, options: dict[str, Any]) -> AttackConfig:
     return AttackConfig.for_model(model.num_parameters(), **options)
 
 
-def _accuracy(found: AxisLeakage, model: str) -> dict[str, Any]:
-    points = [point for point in found.pl_accuracy if point.model == model]
+def _accuracy(axis: AxisLeakage, model: str) -> dict[str, Any]:
+    points = [point for point in axis.pl_accuracy if point.model == model]
     seeds = [fmean(values) for values in zip(*(point.values for point in points), strict=True)]
     per_budget = {
         p.budget: {"mean": p.mean, "deviation": p.deviation, "attack": p.attack, "values": list(p.values)}
@@ -161,6 +163,6 @@ def _accuracy(found: AxisLeakage, model: str) -> dict[str, Any]:
     return {
         "piggyback_accuracy": fmean(seeds),
         "deviation": stdev(seeds) if len(seeds) > 1 else None,
-        "slc_auc": found.slc_auc[model].mean,
+        "slc_auc": axis.slc_auc[model].mean,
         "per_budget": per_budget,
     }

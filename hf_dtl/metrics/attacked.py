@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from typing import Any, TypeAlias
 
 import datasets
 import torch
 from torch import Tensor
 from transformers import BaseImageProcessor
 
-from hf_dtl.audit import AttackedTask, LabelledImages
+from hf_dtl.audit import AttackedTask
+from hf_dtl.audit.classifiers import LabelledImages
+from hf_dtl.audit.store import Axis
 from hf_dtl.data import ImageTensors, columns, load_images, load_task
 from hf_dtl.errors import ConfigError, DataError
 
-Images = str | datasets.Dataset | LabelledImages
+Images: TypeAlias = str | datasets.Dataset | LabelledImages
 
 VALIDATION_FRACTION, MOST_VALIDATION = 0.2, 100
 POOL = 20
@@ -31,7 +34,7 @@ def attacked_task(
     num_classes: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    axis: str = "source_subset",
+    axis: Axis = "source_subset",
 ) -> AttackedTask:
     """Prepare the images of an attack; every split of the task is in memory then.
 
@@ -42,7 +45,7 @@ def attacked_task(
 
     The other arguments and the errors are those of `hf_dtl.metrics.attack.attack_model`.
     """
-    given = {"train": train_dataset, "validation": validation_dataset, "test": test_dataset}
+    given: dict[str, Any] = {"train": train_dataset, "validation": validation_dataset, "test": test_dataset}
     given = {split: images for split, images in given.items() if images is not None}
     _check_kinds(given, labels=labels, image_column=image_column, label_column=label_column)
     name = "attacked task"
@@ -63,7 +66,7 @@ def attacked_task(
         parts["train"] = _select(parts["train"], ~held_out)
     if isinstance(parts["train"], datasets.Dataset):
         parts["train"] = _select(parts["train"], _draw(_labels(parts["train"]), lambda count: POOL * most_budget))
-        prepare, options = processor(), {"num_channels": num_channels, "memory_limit_gib": float("inf")}
+        prepare, options = processor(), dict[str, Any](num_channels=num_channels, memory_limit_gib=float("inf"))
         parts = {s: load_images(part, prepare, desc=f"{name} {s}", **options) for s, part in parts.items()}
     return AttackedTask(name=name, axis=axis, labels=names, **parts)
 
@@ -105,25 +108,27 @@ def _draw(labels: Tensor, share: Callable[[int], int]) -> Tensor:
     return mask
 
 
-def _check_kinds(given: Mapping[str, Images], **options: object) -> None:
+def _check_kinds(arguments: Mapping[str, Images], **options: object) -> None:
     """Refuse arguments that contradict each other, before anything is read."""
-    train = given["train"]
+    train = arguments["train"]
     if isinstance(train, str):
-        if len(given) > 1:
+        if len(arguments) > 1:
             raise ConfigError(
                 f"train_dataset {train!r} names a whole task, which has validation and test images of its own. Leave "
                 "out test_dataset and validation_dataset, or give data sets for all of them."
             )
-    elif "test" not in given:
+    elif "test" not in arguments:
         raise ConfigError("test_dataset is missing: PL accuracy is measured on images that the attacker never sees.")
-    kinds = {next((kind for kind in (str, datasets.Dataset) if isinstance(one, kind)), None) for one in given.values()}
+    kinds = {
+        next((kind for kind in (str, datasets.Dataset) if isinstance(one, kind)), None) for one in arguments.values()
+    }
     if len(kinds) > 1:
         raise ConfigError(
             "train_dataset, validation_dataset and test_dataset must be of one kind, got "
-            f"{', '.join(type(images).__name__ for images in given.values())}."
+            f"{', '.join(type(images).__name__ for images in arguments.values())}."
         )
-    for one, other in combinations(given, 2):
-        if given[one] is given[other]:
+    for one, other in combinations(arguments, 2):
+        if arguments[one] is arguments[other]:
             raise ConfigError(f"{one}_dataset and {other}_dataset are the same images. They must share none.")
     tensors = kinds == {None}
     for name in ("image_column", "label_column") if tensors else ("labels",):
@@ -133,21 +138,21 @@ def _check_kinds(given: Mapping[str, Images], **options: object) -> None:
 
 
 def _from_datasets(
-    given: Mapping[str, datasets.Dataset], image_column: str | None, label_column: str | None
+    splits: Mapping[str, datasets.Dataset], image_column: str | None, label_column: str | None
 ) -> tuple[dict[str, datasets.Dataset], tuple[str, ...]]:
-    features = given["train"].features
+    features = splits["train"].features
     image_column = columns.find_image_column(features, image_column, "train_dataset")
     label_column = columns.find_label_column(features, label_column, "train_dataset")
-    for split, part in given.items():
+    for split, part in splits.items():
         for column in (image_column, label_column):
             columns.require_column(part.features, column, f"{split}_dataset")
-    names, ids = columns.class_ids(given, label_column, "train_dataset")
+    names, ids = columns.class_ids(splits, label_column, "train_dataset")
     for split, labels in ids.items():
         if (labels < 0).any():
             raise DataError(f"{split}_dataset has {int((labels < 0).sum())} images without a label. Remove them.")
     feature = columns.class_feature(names)
     return {
-        s: columns.images_beside(part, image_column, {"label": ids[s]}, feature) for s, part in given.items()
+        s: columns.images_beside(part, image_column, {"label": ids[s]}, feature) for s, part in splits.items()
     }, names
 
 

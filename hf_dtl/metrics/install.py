@@ -33,7 +33,7 @@ def cache_folder() -> Path:
     return Path(evaluate.config.HF_MODULES_CACHE) / evaluate.config.MODULE_NAME_FOR_DYNAMIC_MODULES / "metrics"
 
 
-def shown(folder: Path) -> str:
+def short_path(folder: Path) -> str:
     """A folder as it is printed: with ~ for the home."""
     home = Path.home()
     return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
@@ -56,7 +56,7 @@ def install(names: Iterable[str] = NAMES) -> list[Installation]:
         return [one.install() for one in cached]
     except OSError as error:
         raise OutputError(
-            f"The metrics cannot be installed in {shown(cache_folder())}: {error}. "
+            f"The metrics cannot be installed in {short_path(cache_folder())}: {error}. "
             "Set HF_HOME (or HF_MODULES_CACHE) to a folder that can be written."
         ) from error
 
@@ -77,7 +77,7 @@ def uninstall(names: Iterable[str] = NAMES) -> list[Installation]:
             if cached.folder.is_dir() and {e.name for e in cached.folder.iterdir()} <= {"__init__.py", "__pycache__"}:
                 shutil.rmtree(cached.folder)
         except OSError as error:
-            raise OutputError(f"{shown(cached.folder)} cannot be removed: {error}.") from error
+            raise OutputError(f"{short_path(cached.folder)} cannot be removed: {error}.") from error
         found.append(Installation(cached.name, "removed" if own else "was not installed", None))
     return found
 
@@ -94,7 +94,7 @@ def status(names: Iterable[str] = NAMES) -> list[Installation]:
     """
     found = []
     for cached in [_Cached(name) for name in names]:
-        used = cached.used()
+        used = cached.active()
         state = "not installed" if used is None else "a copy that hf_dtl did not install"
         if used is not None and _is_own(used):
             other = "" if cached.is_complete(used) else " by another version of hf_dtl: install again"
@@ -114,7 +114,7 @@ class _Cached:
     def versions(self) -> list[Path]:
         return [entry for entry in self.folder.glob("*") if len(entry.name) == DIGEST_LENGTH]
 
-    def used(self) -> Path | None:
+    def active(self) -> Path | None:
         """The version that `evaluate` loads."""
         scripts = [script for version in self.versions() if (script := version / self.file).is_file()]
         return max(scripts, key=lambda script: script.stat().st_mtime).parent if scripts else None
@@ -126,7 +126,7 @@ class _Cached:
     def install(self) -> Installation:
         from hf_dtl import __version__
 
-        target, used = self.folder / hashlib.sha256(self.script).hexdigest(), self.used()
+        target, used = self.folder / hashlib.sha256(self.script).hexdigest(), self.active()
         # Ours, or without a script: one such folder hides every other version from `evaluate`.
         others = [version for version in self.versions() if version != target]
         stale = [version for version in others if _is_own(version) or not (version / self.file).is_file()]

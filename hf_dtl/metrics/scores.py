@@ -109,7 +109,7 @@ def impact_of_unlearning(
     return {"unlearning_impact_score": fmean(scores), "per_task": scores}
 
 
-def likeness_to_retrained(accuracies: Mapping[str, float], retrained: Mapping[str, float]) -> dict[str, float]:
+def likeness_to_retrained(accuracies: Mapping[str, Any], retrained: Mapping[str, Any]) -> dict[str, float]:
     """Compute Tug-of-War and the average gap between an unlearned and a retrained model.
 
     Args:

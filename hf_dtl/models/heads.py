@@ -3,8 +3,9 @@
 import copy
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import ItemsView, Sequence, ValuesView
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,7 +31,7 @@ def locate_classifier(model: PreTrainedModel) -> str:
         ModelError: the model has no classifier, several, or one that is not an `nn.Linear`.
     """
     config = copy.deepcopy(model.config)
-    config.num_labels = model.config.num_labels + 1
+    config.num_labels = (model.config.num_labels or 0) + 1
     with torch.device("meta"):
         wider = dict(type(model)(config).named_parameters())
     changed = {n.rpartition(".")[0] for n, p in model.named_parameters() if n in wider and p.shape != wider[n].shape}
@@ -49,6 +50,16 @@ def locate_classifier(model: PreTrainedModel) -> str:
             "classifiers can be exchanged. Use another architecture."
         )
     return path
+
+
+class Heads(nn.ModuleDict):
+    """Linear heads by task: a `ModuleDict` whose values are known."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: str) -> nn.Linear: ...
+        def items(self) -> ItemsView[str, nn.Linear]: ...
+        def values(self) -> ValuesView[nn.Linear]: ...
 
 
 class MultiHeadClassifier(nn.Module):
@@ -84,12 +95,13 @@ class MultiHeadClassifier(nn.Module):
             )
         self.classifier_path = locate_classifier(model)
         classifier = model.get_submodule(self.classifier_path)
+        assert isinstance(classifier, nn.Linear)
         model.set_submodule(self.classifier_path, nn.Identity())
         self.backbone = model
-        self.heads = nn.ModuleDict()
+        self.heads = Heads()
         self.labels: dict[str, tuple[str, ...]] = {}  # task -> names of its classes; none for a regression task
         self._attention = model.config._attn_implementation
-        id2label = model.config.id2label
+        id2label: dict = model.config.id2label or {}
         regression = model.config.problem_type == "regression" and classifier.out_features == 1
         labels = [] if regression else [id2label[i] for i in range(classifier.out_features)]
         self._register(task, labels, classifier)
@@ -197,7 +209,7 @@ class MultiHeadClassifier(nn.Module):
             `AutoModelForImageClassification.from_pretrained` loads without custom code.
         """
         self._check_task(task)
-        model = copy.deepcopy(self.backbone)
+        model: Any = copy.deepcopy(self.backbone)
         model.set_submodule(self.classifier_path, copy.deepcopy(self.heads[task]))
         if self._attention not in (None, "eager"):
             model.set_attn_implementation(self._attention)

@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Ba
 
 from hf_dtl.data import default_processor, load_processor
 from hf_dtl.data.decoding import to_channels
-from hf_dtl.errors import ModelError, listed
+from hf_dtl.errors import ModelError, listing
 from hf_dtl.models.heads import locate_classifier
 
 MAIN = "main"
@@ -57,7 +57,7 @@ def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head:
         wrong = {name for name in wrong if not name.startswith(f"{head}.")}
     if wrong:
         raise ModelError(
-            f"The weights of {str(name_or_path)!r} lack {listed(sorted(wrong), 3)}, or have another shape than its "
+            f"The weights of {str(name_or_path)!r} lack {listing(sorted(wrong), 3)}, or have another shape than its "
             "configuration says: they would be random. Give a complete image classifier, no backbone without a head."
         )
     return model.eval()

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_dtl.data import ImageTensors
-from hf_dtl.errors import DataError, listed
+from hf_dtl.errors import DataError, listing
 from hf_dtl.models.labels import published_rows
 
 Rows = list[int]
@@ -70,7 +70,7 @@ class PublishedHeads:
         return first if all(rows == first for rows in others) else None
 
 
-def numbered(images: ImageTensors, rows: Rows) -> ImageTensors:
+def with_head_labels(images: ImageTensors, rows: Rows) -> ImageTensors:
     """The same images, labelled as the published head numbers their classes."""
     return ImageTensors(images.pixel_values, torch.tensor(rows)[images.labels])
 
@@ -80,4 +80,4 @@ def _rows(model: PreTrainedModel, labels: tuple[str, ...]) -> Rows | None:
 
 
 def _names(model: PreTrainedModel) -> str:
-    return listed(list((model.config.id2label or {}).values()), 12)
+    return listing(list((model.config.id2label or {}).values()), 12)

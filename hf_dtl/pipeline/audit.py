@@ -24,16 +24,16 @@ from hf_dtl.audit import (
     scratch_models,
 )
 from hf_dtl.audit.attacks import parse_attacks
-from hf_dtl.audit.cells import AXIS_TITLES
 from hf_dtl.audit.classifiers import check_finite
 from hf_dtl.audit.report import machine
+from hf_dtl.audit.text_table import AXIS_TITLES
 from hf_dtl.data import check_forward
 from hf_dtl.errors import ConfigError, ModelError, OutputError
 from hf_dtl.hub import weights_sha256
 from hf_dtl.hub.staging import REPORT
 from hf_dtl.models.heads import MultiHeadClassifier, locate_classifier
 from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of, quiet, resized
-from hf_dtl.models.published_heads import numbered
+from hf_dtl.models.published_heads import with_head_labels
 from hf_dtl.pipeline.audit_options import AuditOptions
 from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.job import STORE
@@ -41,7 +41,7 @@ from hf_dtl.pipeline.options import FEW_PARAMETERS, as_given, public_name
 from hf_dtl.pipeline.stages import Run, fresh_folder, made_from, replace_folder, write_atomically
 from hf_dtl.processes import one_core_each, together
 from hf_dtl.scenarios.part import Part, rows_of_the_head
-from hf_dtl.scenarios.scenario import Measured
+from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.scenarios.whole_task import WholeTask
 from hf_dtl.trainers.training import fine_tune
 
@@ -81,6 +81,7 @@ class Audit:
                 f"--retrain_batch_size {o.retrain_batch_size} must be a multiple of the "
                 f"{self.state.num_processes} processes."
             )
+        assert o.attacks is not None
         attacks, values = parse_attacks(o.attacks), o.attack_values()
         AttackConfig.for_model(0, attacks=attacks, **values)
         self.scenario = (Part if o.kind == "part" else WholeTask)(o.spec(), max(values["budgets"]))
@@ -146,13 +147,13 @@ class Audit:
         check_same_processors(found, self.channels, remedy)
         return found.get("undisposed") or next(iter(found.values()))
 
-    def _measure(self) -> Measured:
+    def _measure(self) -> Measurements:
         """What the published heads answer; one process measures, the others could only find the same."""
         models = {role: self.models[role] for role in ("undisposed", "scrubbed")}
         if isinstance(self.scenario, Part):
             single = models | {role: self.models[role] for role in self.models.keys() & {"retrained"}}
             return self.scenario.measure(single, self.state.device, membership=self.options.membership)
-        return self.scenario.measure(models) if self.state.is_main_process else Measured()
+        return self.scenario.measure(models) if self.state.is_main_process else Measurements()
 
     def _retrained(self) -> PreTrainedModel:
         """Train the undisposed architecture on the target data alone, under the undisposed head where that fits."""
@@ -160,7 +161,7 @@ class Audit:
         o, train = self.options, self.scenario.images["target"]["train"]
         model, rows = scratch_model(self.models["undisposed"], o.seed), self.scenario.heads.target["undisposed"]
         if rows is not None:
-            train = numbered(train, rows)
+            train = with_head_labels(train, rows)
         else:
             split = MultiHeadClassifier(copy.deepcopy(model), task="old")
             with torch.random.fork_rng(devices=[]):

@@ -7,7 +7,7 @@ from hf_dtl.audit.attacks.registry import parse_attacks
 from hf_dtl.errors import ConfigError
 from hf_dtl.options import numbers, option
 from hf_dtl.pipeline.options import AUDIT, MODEL, RUN, WHAT, Options, public_name
-from hf_dtl.scenarios.spec import Kind, ScenarioSpec, is_request
+from hf_dtl.scenarios.spec import ScenarioKind, ScenarioSpec, is_request
 
 ROLES = ("undisposed", "scrubbed", "scratch", "retrained")
 
@@ -97,7 +97,7 @@ class AuditOptions(Options):
             raise ConfigError(f"--processor {self.processor} names a model that is not given.")
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ScenarioKind:
         """Whether a whole task was forgotten or a part of one."""
         return "part" if is_request(self.forget) else "task"
 
@@ -115,6 +115,7 @@ class AuditOptions(Options):
         taken = {f.name: getattr(self, f.name) for f in fields(ScenarioSpec) if hasattr(self, f.name)}
         if self.kind == "part":
             return ScenarioSpec(**{name: value for name, value in taken.items() if not name.startswith("novel")})
+        assert self.budgets is not None
         most = max(numbers(self.budgets, "budgets", int))
         pool = self.max_train_images_per_class
         taken["pool"] = min(max(400, 4 * most), 20 * most) if pool is None else pool

@@ -19,7 +19,7 @@ from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 from hf_dtl.processes import together
-from hf_dtl.scenarios.scenario import Measured
+from hf_dtl.scenarios.scenario import Measurements
 
 JOBS: Mapping[str, type[Job]] = {"task": WholeTaskJob, "part": PartJob, "tasks": SomeTasksJob}
 
@@ -139,7 +139,7 @@ def scrubbed_by(job: Job) -> ForgetResult:
 
 
 def audit_one(
-    job: Job, choice: MethodChoice, scrubbed: Any, references: Mapping[str, Any], before: Measured
+    job: Job, choice: MethodChoice, scrubbed: Any, references: Mapping[str, Any], before: Measurements
 ) -> LeakageReport:
     """Measure one scrubbed model, and attack it and its references; attacks that are finished are not repeated.
 

@@ -7,7 +7,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.methods.registry import find_method, method_names
 from hf_dtl.options import option
 from hf_dtl.pipeline.options import METHOD, MODEL, RUN, WHAT, Options
-from hf_dtl.scenarios.spec import Kind, ScenarioSpec, is_request
+from hf_dtl.scenarios.spec import ScenarioKind, ScenarioSpec, is_request
 
 
 @dataclass(kw_only=True)
@@ -134,7 +134,7 @@ class ForgetOptions(Options):
         {*DISPOSAL, "method", "goal", "save_steps", "novel", "novel_label_column", "max_eval_images"}
         | {"reference", "retrained", "retrained_revision"}
     )
-    _DEFAULTS: ClassVar[dict[Kind, dict[str, Any]]] = {
+    _DEFAULTS: ClassVar[dict[ScenarioKind, dict[str, Any]]] = {
         "task": {
             "retain": "mnist[6,7,8,9]",
             "augmentation": "affine",
@@ -160,7 +160,7 @@ class ForgetOptions(Options):
             "budgets": "5",
         },
     }
-    _ONLY: ClassVar[dict[str, tuple[Kind, ...]]] = {
+    _ONLY: ClassVar[dict[str, tuple[ScenarioKind, ...]]] = {
         **dict.fromkeys(("forget_tasks", "task_columns", "images"), ("tasks",)),
         **dict.fromkeys(("novel", "novel_label_column", "forget_label_column"), ("task",)),
         **dict.fromkeys(("forget_images_per_class", "adapt_epochs", "adapt_learning_rate"), ("task",)),
@@ -197,7 +197,7 @@ class ForgetOptions(Options):
         return {part.strip().partition(":")[0] for part in (self.method or "").split(",") if part.strip()}
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ScenarioKind:
         """Which of the three kinds of request this is."""
         names = self._method_names
         if "multitask" in names and len(names) > 1:
@@ -238,7 +238,7 @@ _INSTEAD = {
 """Options of one task alone, and what several have in their place."""
 
 
-def _misplaced(name: str, value: object, kinds: tuple[Kind, ...], options: ForgetOptions) -> str:
+def _misplaced(name: str, value: object, kinds: tuple[ScenarioKind, ...], options: ForgetOptions) -> str:
     """That an option is for other kinds of request than this one, and what to do."""
     kind = options.kind
     if kind == "tasks" and name in _INSTEAD:

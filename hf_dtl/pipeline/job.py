@@ -33,7 +33,7 @@ from hf_dtl.pipeline.cost import COST, Cost, read_cost
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.stages import Run, made_from
 from hf_dtl.processes import one_core_each
-from hf_dtl.scenarios.scenario import Measured, Models, Scenario
+from hf_dtl.scenarios.scenario import Measurements, Models, Scenario
 from hf_dtl.trainers.learning_rates import TRAIN, passes, rate
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import fine_tune, last_checkpoint, run_trainer, stage_arguments
@@ -41,7 +41,7 @@ from hf_dtl.trainers.training import fine_tune, last_checkpoint, run_trainer, st
 STORE = "attacks.jsonl"
 PASSES = 16
 """Over the data in training, by default."""
-SHOWN = ("disposal_value", "mean_cosine", "source_loss", "retain_loss")
+BAR = ("disposal_value", "mean_cosine", "source_loss", "retain_loss")
 
 
 class Job(ABC):
@@ -131,8 +131,9 @@ class Job(ABC):
         size = self.options.image_size or 28
         config = ViTConfig(
             hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192,
-            image_size=size, patch_size=7, num_labels=len(labels),
+            image_size=size, patch_size=7,
         )  # fmt: skip
+        config.num_labels = len(labels)
         if size % 7:
             raise ConfigError(f"--image_size {size} must be a multiple of the built-in model's patch size, 7.")
         self.processor = embedded_processor(size)
@@ -170,14 +171,14 @@ class Job(ABC):
     def trained_images(self) -> dict[str, float]:
         """About how many images each stage of ordinary training takes, in order."""
 
-    def learning_rate(self, small: float, given: float | None) -> float:
+    def learning_rate(self, small: float, value: float | None) -> float:
         """A peak learning rate: the given one, or what suits the model where `small` suits one of 0.3 M parameters."""
-        return given if given is not None else rate(small, self.parameters)
+        return value if value is not None else rate(small, self.parameters)
 
-    def passes(self, steps: int, images: int, given: float | None) -> float:
+    def passes(self, steps: int, images: int, value: float | None) -> float:
         """Passes over so many images: the given ones, or as many as make up the steps, at least 16."""
         steps_a_pass = -(-images // self.options.batch_size)
-        return given if given is not None else passes(max(16, steps / steps_a_pass), self.parameters, steps_a_pass)
+        return value if value is not None else passes(max(16, steps / steps_a_pass), self.parameters, steps_a_pass)
 
     @property
     def parameters(self) -> int:
@@ -212,7 +213,7 @@ class Job(ABC):
             **options,
         }
 
-    def trained(
+    def train_stage(
         self, name: str, model: PreTrainedModel, images: TorchDataset, training: Mapping[str, Any]
     ) -> PreTrainedModel:
         """A stage of ordinary fine-tuning; `cost.json` in its folder says what it took."""
@@ -229,7 +230,7 @@ class Job(ABC):
 
         return load_stage(self.run.stage(name, work, made_from(model, images)))
 
-    def disposed(self, choice: MethodChoice, model: Any, forget: TorchDataset, retain: TorchDataset) -> Path:
+    def method_stage(self, choice: MethodChoice, model: Any, forget: TorchDataset, retain: TorchDataset) -> Path:
         """The stage of a method; it keeps what was logged while the scrubbed model was made, and what it took.
 
         Args:
@@ -259,7 +260,7 @@ class Job(ABC):
         return None
 
     def trainer_stage(
-        self, name: str, title: str, build: Any, made_from: str, shown: Sequence[str] = SHOWN, *, scrubs: bool = True
+        self, name: str, title: str, build: Any, made_from: str, bar: Sequence[str] = BAR, *, scrubs: bool = True
     ) -> Path:
         """A stage that trains by a trainer, saves its model, and keeps what it logged and took.
 
@@ -267,14 +268,14 @@ class Job(ABC):
             name, made_from: see `Run.stage`.
             title: of the progress bar.
             build: gives the trainer, from the stage's folder.
-            shown: logged values that the bar shows.
+            bar: logged values that the progress bar shows.
             scrubs: the trainer is a method's, which may leave something for a later request.
         """
 
         def work(folder: Path) -> None:
             cost = self._cost(folder)
             trainer = build(folder)
-            run_trainer(trainer, folder, title, shown)
+            run_trainer(trainer, folder, title, bar)
             trainer.save_model(folder)
             if self.state.is_main_process:
                 logs = [e for e in trainer.state.log_history if {"retain_loss", "disposal_value"} & e.keys()]
@@ -361,7 +362,7 @@ class Job(ABC):
         """The scrubbed model of a method."""
 
     @abstractmethod
-    def measure(self, models: Mapping[str, Any]) -> Measured:
+    def measure(self, models: Mapping[str, Any]) -> Measurements:
         """What models answer, by role."""
 
     def attack(self, models: Mapping[str, Any], store: str = STORE, *, progress: bool = True) -> list[PiggybackRecord]:

@@ -120,22 +120,22 @@ class Options:
         return {name: value for name, value in asdict(self).items() if name not in self.FREE}
 
 
-def as_given(given: dict[str, Any], options: type) -> dict[str, Any]:
+def as_given(arguments: dict[str, Any], options: type) -> dict[str, Any]:
     """Arguments of a call as an options class takes them: a list becomes the text with commas of a command line.
 
     Raises:
         ConfigError: an argument is no option, with the nearest right one; or one that must be given is missing.
     """
-    known = [f.name for f in fields(options)]
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"There is no option {name!r}.{nearest(name, known)} There are: {', '.join(known)}.")
+    names = [f.name for f in fields(options)]
+    for name in arguments:
+        if name not in names:
+            raise ConfigError(f"There is no option {name!r}.{nearest(name, names)} There are: {', '.join(names)}.")
     needed = [f.name for f in fields(options) if f.default is MISSING and f.default_factory is MISSING]
-    if missing := [name for name in needed if name not in given]:
+    if missing := [name for name in needed if name not in arguments]:
         raise ConfigError(f"These options are missing: {', '.join(missing)}.")
     return {
         name: ",".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        for name, value in given.items()
+        for name, value in arguments.items()
     }
 
 

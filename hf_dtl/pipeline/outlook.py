@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from hf_dtl.audit.attacks import plan
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -64,7 +65,7 @@ def _attacked_images(job: Job) -> float:
     )
 
 
-def _model_and_images(job: Job) -> tuple[nn.Module, Tensor]:
+def _model_and_images(job: Job) -> tuple[PreTrainedModel, Tensor]:
     task, attacked = next(iter(job.scenario.attacked.items()))
     several = isinstance(job.model, MultiHeadClassifier)
     return job.model.export(task) if several else job.model, attacked.train.pixel_values[:TIMED_IMAGES]

@@ -24,7 +24,7 @@ class Scrubbed:
     report: LeakageReport
 
 
-def write_method(job: Job, result: Scrubbed, folder: Path, compared: Sequence[LeakageReport] = ()) -> LeakageReport:
+def write_method(job: Job, result: Scrubbed, folder: Path, reports: Sequence[LeakageReport] = ()) -> LeakageReport:
     """Write what one method leaves to be published, the plots and the report beside it, each in one step.
 
     Returns:
@@ -35,8 +35,8 @@ def write_method(job: Job, result: Scrubbed, folder: Path, compared: Sequence[Le
     stage = job.run.folder / "stages" / job.disposal_stage(result.choice)
     log = json.loads((stage / "log.json").read_text(encoding="utf-8"))
     plot_disposal(log, f"Disposal by {result.choice.text}", plots / "disposal.png")
-    if len(compared) > 1:
-        plot_comparison(compared, plots / "comparison")
+    if len(reports) > 1:
+        plot_comparison(reports, plots / "comparison")
 
     scrubbed = fresh_folder(folder / "scrubbed")
     job.save(result.model, scrubbed)
@@ -74,4 +74,4 @@ def write_outputs(job: Job, results: Sequence[Scrubbed], references: Mapping[str
     if len(reports) > 1:
         write_atomically(output / "comparison.md", comparison_markdown(reports))
     write_atomically(output / "tables.md", "\n".join(markdown_table(report) for report in reports))
-    return [write_method(job, results[0], output, compared=reports), *others]
+    return [write_method(job, results[0], output, reports=reports), *others]

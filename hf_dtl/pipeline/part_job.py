@@ -18,7 +18,7 @@ from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.job import Job, load_stage
 from hf_dtl.pipeline.stages import made_from
 from hf_dtl.scenarios.part import MEASURED_ON, Part, rows_of_the_head
-from hf_dtl.scenarios.scenario import Measured
+from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.learning_rates import TRAIN
 from hf_dtl.trainers.projection import collect_subspace, fingerprints, load_subspace
@@ -109,7 +109,7 @@ class PartJob(Job):
             return self.model
         rate = self.learning_rate(TRAIN, self.options.train_learning_rate)
         training = self.training_options(num_train_epochs=self.epochs, learning_rate=rate)
-        return self.trained("train", self.model, self.scenario.together(), training)
+        return self.train_stage("train", self.model, self.scenario.together(), training)
 
     def prepare(self) -> PreTrainedModel:
         self.undisposed = self.train()
@@ -118,7 +118,7 @@ class PartJob(Job):
     def retrain(self, scratch: PreTrainedModel) -> PreTrainedModel:
         """Trained on the retained images alone, from random weights."""
         training = self.training_options(num_train_epochs=self.retrain_epochs, learning_rate=self.retrain_rate)
-        return self.trained("retrained", scratch, self.images["retain"], training)
+        return self.train_stage("retrained", scratch, self.images["retain"], training)
 
     def unlearn(self, choice: MethodChoice, undisposed: PreTrainedModel | None = None) -> PreTrainedModel:
         """The scrubbed model.
@@ -129,7 +129,7 @@ class PartJob(Job):
         model = undisposed or self.undisposed
         if choice.config_class.wants_layer_inputs and "subspace_file" not in choice.options:
             self.layer_inputs = self.collect_layer_inputs(model)
-        return load_stage(self.disposed(choice, model, self.images["forget"], self.images["retain"]))
+        return load_stage(self.method_stage(choice, model, self.images["forget"], self.images["retain"]))
 
     @property
     def validation(self) -> torch.utils.data.Dataset:
@@ -159,7 +159,7 @@ class PartJob(Job):
 
     def measure(
         self, models: Mapping[str, Any], splits: Sequence[str] = MEASURED_ON, *, membership: bool = True
-    ) -> Measured:
+    ) -> Measurements:
         membership = membership and self.options.membership
         for model in (model for model in models.values() if isinstance(model, PreTrainedModel)):
             model.to(self.state.device)  # type: ignore[arg-type]

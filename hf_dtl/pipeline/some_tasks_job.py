@@ -20,7 +20,7 @@ from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, partia
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.job import PASSES, Job
 from hf_dtl.pipeline.stages import fresh_folder, made_from, replace_folder
-from hf_dtl.scenarios.scenario import Measured
+from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.scenarios.some_tasks import SomeTasks
 from hf_dtl.trainers.learning_rates import TRAIN
 from hf_dtl.trainers.multitask_training import MultiTaskTrainer, MultiTaskTrainingConfig, with_task_heads
@@ -105,7 +105,7 @@ class SomeTasksJob(Job):
             pairs = partial_task(range(len(forget)), self.scenario.forgotten)
             trainer = self._trainer(choice, self.model, config, few, pairs)
             trainer.state.max_steps = config.max_steps
-            trainer.shown()  # asked when training starts: some steps are too few
+            trainer.active_streams()  # asked when training starts: some steps are too few
 
     @property
     def pairs(self) -> TaskRequest:
@@ -145,7 +145,7 @@ class SomeTasksJob(Job):
             return MultiTaskTrainer(model, args, self.images["train"], processing_class=self.processor)
 
         parts = made_from(self.model, self.images["train"])
-        return self._loaded(self.trainer_stage("train", "train", build, parts, ("loss",), scrubs=False))
+        return self._load_heads(self.trainer_stage("train", "train", build, parts, ("loss",), scrubs=False))
 
     def prepare(self) -> MultiHeadClassifier:
         self.undisposed = self.train()
@@ -172,7 +172,7 @@ class SomeTasksJob(Job):
             return self._trainer(choice, self.model, self.disposal_config(choice, folder, **own))
 
         parts = made_from(self.model, self.images["train"], [scenario.rows, scenario.forgotten])
-        return self._loaded(self.trainer_stage("retrained", "retrain", build, parts, _SHOWN))
+        return self._load_heads(self.trainer_stage("retrained", "retrain", build, parts, _BAR))
 
     def unlearn(self, choice: MethodChoice, original: MultiHeadClassifier | None = None) -> MultiHeadClassifier:
         """The scrubbed model."""
@@ -183,7 +183,7 @@ class SomeTasksJob(Job):
 
         parts = made_from(model, self.images["train"], [scenario.rows, scenario.forgotten])
         stage = self.disposal_stage(choice)
-        return self._loaded(self.trainer_stage(stage, f"dispose: {choice.text}", build, parts, _SHOWN))
+        return self._load_heads(self.trainer_stage(stage, f"dispose: {choice.text}", build, parts, _BAR))
 
     def _trainer(
         self,
@@ -194,7 +194,8 @@ class SomeTasksJob(Job):
         pairs: TaskRequest | None = None,
     ) -> Any:
         """The trainer of a method, on all training images unless others are given."""
-        return choice.trainer_class(
+        trainer_class: Any = choice.trainer_class
+        return trainer_class(
             model=copy.deepcopy(model),
             args=config,
             dataset=images or self.images["train"],
@@ -203,12 +204,12 @@ class SomeTasksJob(Job):
             eval_dataset=self.images["validation"],
         )
 
-    def _loaded(self, folder: Path) -> MultiHeadClassifier:
+    def _load_heads(self, folder: Path) -> MultiHeadClassifier:
         return MultiHeadClassifier.load(folder).eval()
 
     # What is measured -----------------------------------------------------------------------------------------
 
-    def measure(self, models: Mapping[str, Any]) -> Measured:
+    def measure(self, models: Mapping[str, Any]) -> Measurements:
         return self.scenario.measure(models, self.state.device, membership=self.options.membership)
 
     def attack(self, models: Mapping[str, Any], store: str = "attacks.jsonl", *, progress: bool = True):
@@ -235,4 +236,4 @@ class SomeTasksJob(Job):
         replace_folder(new, folder / "all_tasks")
 
 
-_SHOWN = ("retain_loss", "source_loss")
+_BAR = ("retain_loss", "source_loss")

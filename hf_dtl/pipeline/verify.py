@@ -27,7 +27,7 @@ from hf_dtl.hub.staging import REPORT
 from hf_dtl.hub.verification import (
     Number,
     Verification,
-    compared,
+    compare_numbers,
     differing_weights,
     leakage_again,
     not_verified,
@@ -48,7 +48,7 @@ from hf_dtl.scenarios.whole_task import WholeTask
 
 RESULT = "verification.json"
 SCENARIOS: Mapping[str, type[Scenario]] = {"task": WholeTask, "part": Part, "tasks": SomeTasks}
-Attacked = dict[str, tuple[dict[str, Any], AttackedTask]]
+AttackedModels = dict[str, tuple[dict[str, Any], AttackedTask]]
 """By a name: the models to attack by role, and the task."""
 
 
@@ -87,7 +87,7 @@ def run(options: VerifyOptions) -> Verification:
         records += run_audit(own, {name: task}, config, store=run.folder / STORE, device=state.device)
     tasks = {task.name: task for _, task in attacked.values()}
     roles = {record.model for record in records}
-    found = [*compared(report, records, tasks, config, roles), *_target(report, scenario, models, state.device)]
+    found = [*compare_numbers(report, records, tasks, config, roles), *_target(report, scenario, models, state.device)]
     again = None if narrowed else leakage_again(report, records)
     notes = tuple(not_verified(report, roles, tasks))
     result = Verification(report.method, report.floor, weights, tuple(found), report.headline, again, notes)
@@ -145,32 +145,33 @@ def _config(report: LeakageReport, options: VerifyOptions) -> tuple[AttackConfig
     if not isinstance(own, dict):
         raise DataError("The report's settings have no `audit`, so it is not known how the attacks were run.")
     try:
-        config = AttackConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
+        config = AttackConfig(**values)
         # What has a result was run, also where the settings were cut.
         attacks = dict.fromkeys((*config.attacks, *(record.attack for record in report.piggyback)))
         budgets = dict.fromkeys((*config.budgets, *(record.budget for record in report.piggyback)))
         config = replace(config, attacks=tuple(attacks), budgets=tuple(budgets))
     except (TypeError, ConfigError) as error:
         raise DataError(f"The attacker's settings in the report cannot be used: {error}") from error
-    attacks, budgets = config.attacks, config.budgets
+    every = config.attacks, config.budgets
     if options.attacks is not None:
-        chosen = _among("attacks", parse_attacks(options.attacks), attacks, sets=options.attacks)
+        chosen = _among("attacks", parse_attacks(options.attacks), config.attacks, sets=options.attacks)
         config = replace(config, attacks=chosen)
     if options.budgets is not None:
-        chosen = _among("budgets", numbers(options.budgets, "budgets", int), budgets)
+        chosen = _among("budgets", numbers(options.budgets, "budgets", int), config.budgets)
         config = replace(config, budgets=chosen)
-    return config, (config.attacks, config.budgets) != (attacks, budgets)
+    return config, (config.attacks, config.budgets) != every
 
 
-def _among(name: str, wanted: Sequence[Any], there: Sequence[Any], sets: str = "") -> tuple[Any, ...]:
+def _among(name: str, requested: Sequence[Any], available: Sequence[Any], sets: str = "") -> tuple[Any, ...]:
     """Those of the report's values that are wanted; of a named set of attacks the report may lack some."""
     words = [word.strip() for word in sets.split(",")]
     named_sets = {attack for word in words for attack in attack_sets().get(word, ())}
-    unknown = [value for value in wanted if value not in there and value not in named_sets]
-    chosen = tuple(value for value in there if value in wanted)
+    unknown = [value for value in requested if value not in available and value not in named_sets]
+    chosen = tuple(value for value in available if value in requested)
     if unknown or not chosen:
-        missing = ", ".join(map(str, unknown or wanted))
-        raise ConfigError(f"--{name}: {missing} is not in the report, which has {', '.join(map(str, there))}.")
+        missing = ", ".join(map(str, unknown or requested))
+        raise ConfigError(f"--{name}: {missing} is not in the report, which has {', '.join(map(str, available))}.")
     return chosen
 
 
@@ -269,10 +270,10 @@ def _attacked(
     config: AttackConfig,
     *,
     scratch: bool,
-) -> Attacked:
+) -> AttackedModels:
     """What is attacked again: the report's tasks, on the published model and on random weights."""
     scratch = scratch and any(record.model == "scratch" for record in report.piggyback)
-    found: Attacked = {}
+    found: AttackedModels = {}
     for name, task in scenario.attacked.items():
         told = {record.dataset for record in report.piggyback if record.axis == task.axis}
         if not told:

@@ -15,7 +15,7 @@ from hf_dtl.models.labels import named_rows
 from hf_dtl.models.loading import load_classifier
 from hf_dtl.pipeline.job import Job, load_stage
 from hf_dtl.pipeline.stages import made_from
-from hf_dtl.scenarios.scenario import Measured
+from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.scenarios.whole_task import WholeTask
 from hf_dtl.trainers.learning_rates import ADAPT, TRAIN
 from hf_dtl.trainers.request import Request
@@ -93,7 +93,7 @@ class WholeTaskJob(Job):
             return self.model
         rate = self.learning_rate(TRAIN, self.options.train_learning_rate)
         training = self.training_options(num_train_epochs=self.epochs, learning_rate=rate)
-        return self.trained("pretrain", self.model, self.images["source"]["train"], training)
+        return self.train_stage("pretrain", self.model, self.images["source"]["train"], training)
 
     def adapt(self, pretrained: PreTrainedModel) -> tuple[PreTrainedModel, MultiHeadClassifier]:
         """The TL model: as a plain target model (`undisposed`), and with a source head for the disposal.
@@ -110,7 +110,7 @@ class WholeTaskJob(Job):
                 num_train_epochs=self.adapt_epochs,
                 learning_rate=self.learning_rate(ADAPT, o.adapt_learning_rate),
             )
-            undisposed = self.trained("adapt", start, images, training)
+            undisposed = self.train_stage("adapt", start, images, training)
 
         def refit(work: Path) -> None:
             if self.state.is_main_process:
@@ -141,7 +141,7 @@ class WholeTaskJob(Job):
         training = self.training_options(num_train_epochs=self.retrain_epochs, learning_rate=self.retrain_rate)
         if o.model is not None and self.epochs:
             scratch = with_new_head(self.given_model(new_head=True), self.scenario.tasks["target"].labels, o.seed)
-        return self.trained("retrained", scratch, images, training)
+        return self.train_stage("retrained", scratch, images, training)
 
     def unlearn(self, choice: MethodChoice) -> PreTrainedModel:
         return self.dispose(choice, self.heads)
@@ -149,11 +149,11 @@ class WholeTaskJob(Job):
     def dispose(self, choice: MethodChoice, heads: MultiHeadClassifier) -> PreTrainedModel:
         """The scrubbed target model."""
         images = self.images["source"]["train"], self.images["target"]["train"]
-        return load_stage(self.disposed(choice, heads, *images))
+        return load_stage(self.method_stage(choice, heads, *images))
 
     # What is measured -----------------------------------------------------------------------------------------
 
-    def measure(self, models: Mapping[str, Any]) -> Measured:
+    def measure(self, models: Mapping[str, Any]) -> Measurements:
         """Source accuracy is read out with one and the same head, fitted on the undisposed model and frozen."""
         device = self.state.device
         plain = {role: model.to(device) for role, model in models.items() if isinstance(model, PreTrainedModel)}

@@ -19,16 +19,16 @@ from hf_dtl.models.labels import published_rows
 from hf_dtl.scenarios.scenario import (
     POOL,
     Images,
-    Measured,
+    Measurements,
     Models,
     Scenario,
     accuracies,
-    both,
     channels_of,
     check_budget,
     in_memory,
+    model_pair,
 )
-from hf_dtl.scenarios.spec import Kind
+from hf_dtl.scenarios.spec import ScenarioKind
 
 MEASURED_ON = ("forget", "retain", "test", "forgotten_test")
 
@@ -44,7 +44,7 @@ class Part(Scenario):
             `forgotten_validation` and `forgotten_test` (held-out images of classes that are forgotten as a whole).
     """
 
-    kind: ClassVar[Kind] = "part"
+    kind: ClassVar[ScenarioKind] = "part"
     rows: list[int]
 
     def _open(self) -> None:
@@ -94,12 +94,12 @@ class Part(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
         self.processor, self.rows = processor, rows_of_the_head(model, self.task)
-        self.images: dict[str, Images] = {}
+        self.images = loaded = dict[str, Images]()
         for name, part in self.parts.items():
             held_out = name not in ("forget", "retain")
             images = self._read(part, f"{self.task.name} {name}", channels_of(model), held_out=held_out)
             images.labels = torch.tensor(self.rows)[images.labels]
-            self.images[name] = images
+            loaded[name] = images
         _ = self.attacked
 
     def together(self) -> torch.utils.data.Dataset:
@@ -148,7 +148,7 @@ class Part(Scenario):
 
     def measure(
         self, models: Models, device: torch.device, splits: Sequence[str] = MEASURED_ON, *, membership: bool = True
-    ) -> Measured:
+    ) -> Measurements:
         """Accuracy on splits, on at most max_eval_images of each, and membership inference, of single models.
 
         Args:
@@ -157,23 +157,23 @@ class Part(Scenario):
             splits: names of the images; those that there are none of are left out.
             membership: whether to tell forgotten images from held-out ones too.
         """
-        found = Measured()
+        measurements = Measurements()
         for split in splits:
             if split in self.images:
-                found.accuracy[split] = accuracies(models, self.capped(self._split(split)), device)
+                measurements.accuracy[split] = accuracies(models, self.capped(self._split(split)), device)
         for role, model in models.items() if membership else ():
             if isinstance(model, PreTrainedModel):
-                found.membership += self._membership(model, role, found.notes)
-        return found
+                measurements.membership += self._membership(model, role, measurements.notes)
+        return measurements
 
-    def findings(self, found: Measured, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def findings(self, measurements: Measurements, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
         images = {name: len(self.images[name]) for name in ("forget", "retain")}
         return {
-            "target_accuracy": both(found.accuracy["test"]),
-            "source_accuracy": both(found.accuracy["forget"]),
-            "membership": sorted(found.membership, key=lambda row: ROLES.index(row["model"])),
+            "target_accuracy": model_pair(measurements.accuracy["test"]),
+            "source_accuracy": model_pair(measurements.accuracy["forget"]),
+            "membership": sorted(measurements.membership, key=lambda row: ROLES.index(row["model"])),
             "chance": {self.attacked["source"].name: 1 / len(self.labels)},
-            "unlearning": Unlearning(str(self.request), images, found.accuracy, dict(cost or {})),
+            "unlearning": Unlearning(str(self.request), images, measurements.accuracy, dict(cost or {})),
         }
 
     def _split(self, name: str) -> Images:
@@ -183,7 +183,7 @@ class Part(Scenario):
     def _membership(self, model: PreTrainedModel, role: str, notes: list[str]) -> list[dict[str, Any]]:
         """Tell forgotten images from held-out images of the same classes."""
         forget, retain = (in_memory(self.images[name], POOL) for name in ("forget", "retain"))
-        test, own = in_memory(self._split("test"), POOL), {}
+        test, own = in_memory(self._split("test"), POOL), dict[str, Any]()
         if "forgotten_test" in self.images:
             test, own = in_memory(self._split("forgotten_test"), POOL), {"retain_held_out": test}
         try:

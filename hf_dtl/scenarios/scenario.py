@@ -8,14 +8,13 @@ from typing import Any, ClassVar, Self
 
 import torch
 from datasets import Dataset
-from torch.utils.data import Dataset as TorchDataset
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import AttackedTask, accuracy
 from hf_dtl.audit.task import draw_up_to
-from hf_dtl.data import ImageTensors, LazyImages, load_images
+from hf_dtl.data.images import ImageTensors, LazyImages, load_images
 from hf_dtl.errors import DataError
-from hf_dtl.scenarios.spec import Kind, ScenarioSpec
+from hf_dtl.scenarios.spec import ScenarioKind, ScenarioSpec
 
 Images = ImageTensors | LazyImages
 Models = Mapping[str, PreTrainedModel | Sequence[PreTrainedModel]]
@@ -24,7 +23,7 @@ POOL = 400
 
 
 @dataclass
-class Measured:
+class Measurements:
     """What models answer, before any attack trains them.
 
     Args:
@@ -37,9 +36,9 @@ class Measured:
     membership: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def __add__(self, other: "Measured") -> "Measured":
+    def __add__(self, other: "Measurements") -> "Measurements":
         """The measurements of both; the models must differ."""
-        return Measured(
+        return Measurements(
             _merged(self.accuracy, other.accuracy),
             self.membership + other.membership,
             list(dict.fromkeys(self.notes + other.notes)),
@@ -66,7 +65,7 @@ class Scenario(ABC):
         DataError: data, a class, a column or a split cannot be used.
     """
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[ScenarioKind]
     spec: ScenarioSpec
     processor: BaseImageProcessor
     images: Mapping[str, Any]
@@ -113,7 +112,7 @@ class Scenario(ABC):
         return {name: len(images) for name, images in self.images.items()}
 
     @abstractmethod
-    def findings(self, found: Measured, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def findings(self, measurements: Measurements, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What was measured as a report holds it: the fields of `LeakageReport` that depend on the kind of scenario.
 
         Args:
@@ -150,7 +149,7 @@ def channels_of(model: Any) -> int:
     return getattr(getattr(model, "backbone", model).config, "num_channels", 3)
 
 
-def in_memory(images: TorchDataset, per_class: int) -> ImageTensors:
+def in_memory(images: Images, per_class: int) -> ImageTensors:
     """The images themselves, or a fixed draw of a data set that is too large to keep decoded."""
     if isinstance(images, ImageTensors):
         return images
@@ -172,7 +171,7 @@ def check_budget(counts: Sequence[int], labels: Sequence[str], budget: int, name
         )
 
 
-def both(values: Mapping[str, float | None]) -> dict[str, float | None]:
+def model_pair(values: Mapping[str, float | None]) -> dict[str, float | None]:
     """Those of the undisposed and the scrubbed model."""
     return {role: values.get(role) for role in ("undisposed", "scrubbed")}
 

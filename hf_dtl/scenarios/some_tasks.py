@@ -28,8 +28,8 @@ from hf_dtl.data.multitask import Tasks
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.functional.metrics import TaskImpact, task_impact
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.scenarios.scenario import POOL, Measured, Scenario, both, channels_of, check_budget
-from hf_dtl.scenarios.spec import Kind
+from hf_dtl.scenarios.scenario import POOL, Measurements, Scenario, channels_of, check_budget, model_pair
+from hf_dtl.scenarios.spec import ScenarioKind
 from hf_dtl.trainers.multitask_training import predict_tasks
 
 SPLITS = ("forget", "retain", "test")
@@ -46,7 +46,7 @@ class SomeTasks(Scenario):
         images: `train`, `validation` and `test`.
     """
 
-    kind: ClassVar[Kind] = "tasks"
+    kind: ClassVar[ScenarioKind] = "tasks"
 
     def _open(self) -> None:
         self.request = ForgetRequest.parse(self.spec.forget)
@@ -126,9 +126,7 @@ class SomeTasks(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: MultiHeadClassifier) -> None:
         self.processor = processor
-        self.images: dict[str, MultiTaskImages] = {
-            split: self._images(split, channels_of(model)) for split in ("train", "validation", "test")
-        }
+        self.images = {split: self._images(split, channels_of(model)) for split in ("train", "validation", "test")}
         _ = self.attacked
 
     def _images(self, split: str, channels: int) -> MultiTaskImages:
@@ -163,7 +161,7 @@ class SomeTasks(Scenario):
             images = images.subset(draw_up_to(images.labels[task], per_class, seed=0))
         pixels = images.pixel_values
         if not isinstance(pixels, torch.Tensor):
-            pixels = torch.stack([item["pixel_values"] for item in pixels])
+            pixels = torch.stack([pixels[i]["pixel_values"] for i in range(len(pixels))])
         return ImageTensors(pixels, images.labels[task])
 
     @cached_property
@@ -184,32 +182,32 @@ class SomeTasks(Scenario):
 
     def measure(
         self, models: Mapping[str, MultiHeadClassifier], device: torch.device, *, membership: bool = True
-    ) -> Measured:
+    ) -> Measurements:
         """Score every task of models by role: accuracy, or for a regression 1 - (mean squared error) / variance.
 
         A regression has no membership inference; that is by the loss of the forgotten tasks.
         """
-        found = Measured()
+        measurements = Measurements()
         images = {split: self.split(split) for split in SPLITS}
         for role, model in models.items():
             outputs = {split: self._scores(model.to(device), images[split]) for split in SPLITS}
             for task in self.tasks:
-                own = found.accuracy.setdefault(task, {})
+                own = measurements.accuracy.setdefault(task, {})
                 for split in SPLITS:
                     own.setdefault(split, {})[role] = outputs[split][task]
             if membership:
-                found.membership += self._membership(model, role, images, found.notes)
-        return found
+                measurements.membership += self._membership(model, role, images, measurements.notes)
+        return measurements
 
     def _scores(self, model: MultiHeadClassifier, images: MultiTaskImages) -> dict[str, float]:
-        outputs, found = predict_tasks(model, images), {}
+        outputs, scores = predict_tasks(model, images), dict[str, float]()
         for task, names in self.tasks.items():
             labels, answers = images.labels[task], outputs[task].double()
             if names:
-                found[task] = (answers.argmax(-1) == labels).double().mean().item()
+                scores[task] = (answers.argmax(-1) == labels).double().mean().item()
             else:
-                found[task] = 1 - (answers[:, 0] - labels).square().mean().item() / self.variance(task)
-        return found
+                scores[task] = 1 - (answers[:, 0] - labels).square().mean().item() / self.variance(task)
+        return scores
 
     def _membership(
         self, model: MultiHeadClassifier, role: str, images: Mapping[str, MultiTaskImages], notes: list[str]
@@ -225,10 +223,11 @@ class SomeTasks(Scenario):
                 found.append(dataclasses.asdict(result) | {"task": task})
         return found
 
-    def findings(self, found: Measured, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        scores, aucs = found.accuracy, {(row["task"], row["model"]): row["auc"] for row in found.membership}
+    def findings(self, measurements: Measurements, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        scores = measurements.accuracy
+        aucs = {(row["task"], row["model"]): row["auc"] for row in measurements.membership}
         roles = list(scores[self.forgotten[0]]["test"])
-        impacts = {role: self.impact(scores, role, found.notes) for role in roles}
+        impacts = {role: self.impact(scores, role, measurements.notes) for role in roles}
         tasks = {
             task: TaskScores(
                 kind="classes" if names else "regression",
@@ -243,15 +242,14 @@ class SomeTasks(Scenario):
         classes = [task for task, names in self.tasks.items() if names]
         forgotten = [task for task in classes if task in self.forgotten]
 
-        def mean(chosen: list[str], split: str) -> dict[str, float | None]:
-            return both(
-                {role: fmean(scores[task][split][role] for task in chosen) if chosen else None for role in roles}
-            )
+        def mean(tasks: list[str], split: str) -> dict[str, float | None]:
+            means = {role: fmean(scores[task][split][role] for task in tasks) if tasks else None for role in roles}
+            return model_pair(means)
 
         return {
             "target_accuracy": mean(classes, "test"),
             "source_accuracy": mean(forgotten, "forget"),
-            "membership": found.membership,
+            "membership": measurements.membership,
             "chance": {task.name: 1 / len(task.labels) for task in self.attacked.values()},
             "tasks": tasks,
         }
@@ -265,7 +263,7 @@ class SomeTasks(Scenario):
             notes: gets a sentence for every task that it is not defined for.
         """
         before, after = (
-            {task: tuple(max(own[split][one], 0.0) for split in ("test", "forget")) for task, own in scores.items()}
+            {task: (max(own["test"][one], 0.0), max(own["forget"][one], 0.0)) for task, own in scores.items()}
             for one in ("undisposed", role)
         )
         for task, shares in list(before.items()):

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_dtl.errors import ConfigError, DataError
-
-Kind = Literal["task", "part", "tasks"]
-"""task: a whole task is forgotten and another one kept. part: classes, rows, a column's value or a random share of one
-data set. tasks: images of a model of several tasks, for all of them or some."""
+from hf_dtl.trainers.request import ScenarioKind
 
 _REQUEST = re.compile(r"\s*[A-Za-z_][\w ]*=")
 
@@ -30,7 +27,7 @@ class ScenarioSpec:
     """What decides the images of a scenario.
 
     Args:
-        kind: see `Kind`.
+        kind: see `ScenarioKind`.
         forget: for `task` data as `NAME[:SPLIT][CLASS,...]`, else a request as `ForgetRequest.parse` reads it.
         retain: data to keep, written likewise; for `part` and `tasks` the data set that `forget` is a part of.
         novel: data of a task that nobody trained, for a second axis of the audit of a whole task.
@@ -45,7 +42,7 @@ class ScenarioSpec:
         test: the split that numbers are reported on. `validation` is for tuning: no test image is then looked at.
     """
 
-    kind: Kind
+    kind: ScenarioKind
     forget: str
     retain: str | None = None
     novel: str | None = None

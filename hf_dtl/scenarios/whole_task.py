@@ -11,16 +11,17 @@ from datasets import Dataset
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import AttackConfig, AttackedTask, accuracy, membership_inference
+from hf_dtl.audit.store import Axis
 from hf_dtl.audit.task import draw_up_to
 from hf_dtl.data import TaskData, check_disjoint, load_task
 from hf_dtl.data.columns import labels_of
 from hf_dtl.errors import DataError
-from hf_dtl.models.published_heads import PublishedHeads, numbered
-from hf_dtl.scenarios.scenario import Images, Measured, Scenario, both, channels_of, check_budget, in_memory
-from hf_dtl.scenarios.spec import Kind
+from hf_dtl.models.published_heads import PublishedHeads, with_head_labels
+from hf_dtl.scenarios.scenario import Images, Measurements, Scenario, channels_of, check_budget, in_memory, model_pair
+from hf_dtl.scenarios.spec import ScenarioKind
 
 SPLITS = ("train", "validation", "test")
-AXES = {"source": "source_subset", "novel": "novel_downstream"}
+AXES: dict[str, Axis] = {"source": "source_subset", "novel": "novel_downstream"}
 _SPEC = {"source": "forget", "target": "retain", "novel": "novel"}
 
 
@@ -33,7 +34,7 @@ class WholeTask(Scenario):
         heads: rows of the audited models' published heads; set by `read_heads`.
     """
 
-    kind: ClassVar[Kind] = "task"
+    kind: ClassVar[ScenarioKind] = "task"
     tasks: dict[str, TaskData]
     heads: PublishedHeads | None = None
 
@@ -78,9 +79,7 @@ class WholeTask(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
         self.processor, channels = processor, channels_of(model)
-        self.images: dict[str, dict[str, Images]] = {
-            name: {split: self._split(name, split, channels) for split in SPLITS} for name in self.tasks
-        }
+        self.images = {name: {split: self._split(name, split, channels) for split in SPLITS} for name in self.tasks}
 
     def _split(self, name: str, split: str, channels: int) -> Images:
         task, pool = self.tasks[name], self.spec.retain_pool if name == "target" else self.spec.pool
@@ -108,7 +107,7 @@ class WholeTask(Scenario):
             rows = range(len(self.tasks["target"].labels)) if self.heads is None else self.heads.numbered_alike()
             if rows is not None:
                 held = in_memory(self.images["target"]["train"], AttackConfig().retain_images_per_class)
-                retain = numbered(held, list(rows))
+                retain = with_head_labels(held, list(rows))
         task = partial(AttackedTask, retain=retain)
         return {
             name: task(
@@ -125,7 +124,7 @@ class WholeTask(Scenario):
 
     def measure(
         self, models: Mapping[str, PreTrainedModel], source: Mapping[str, PreTrainedModel] | None = None
-    ) -> Measured:
+    ) -> Measurements:
         """Accuracy on what was kept and what was forgotten, of the undisposed and the scrubbed model among these.
 
         Args:
@@ -134,7 +133,7 @@ class WholeTask(Scenario):
         """
         roles = [role for role in ("undisposed", "scrubbed") if role in models]
         of = {"target": models, "source": models if source is None else source}
-        return Measured(
+        return Measurements(
             {task: {role: self._accuracy(task, role, own[role]) for role in roles} for task, own in of.items()}
         )
 
@@ -145,13 +144,13 @@ class WholeTask(Scenario):
         if self.heads is None:
             return accuracy(model, test)
         rows = getattr(self.heads, task)[role]
-        return None if rows is None else accuracy(model, numbered(test, rows))
+        return None if rows is None else accuracy(model, with_head_labels(test, rows))
 
-    def findings(self, found: Measured, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def findings(self, measurements: Measurements, cost: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return {
-            "target_accuracy": both(found.accuracy["target"]),
-            "source_accuracy": both(found.accuracy["source"]),
-            "membership": found.membership,
+            "target_accuracy": model_pair(measurements.accuracy["target"]),
+            "source_accuracy": model_pair(measurements.accuracy["source"]),
+            "membership": measurements.membership,
             "chance": {self.tasks[name].name: 1 / len(self.tasks[name].labels) for name in AXES if name in self.tasks},
         }
 
@@ -172,13 +171,13 @@ class WholeTask(Scenario):
             target = self.heads.target[role]
             if own is None:
                 continue
-            source = {split: numbered(images, own) for split, images in self.images["source"].items()}
-            retain = {}
+            source = {split: with_head_labels(images, own) for split, images in self.images["source"].items()}
+            retain: dict[str, Any] = {}
             if target is not None:
                 images = self.images["target"]
                 retain = {
-                    "retain": numbered(images["train"], target),
-                    "retain_held_out": numbered(images[self.spec.test], target),
+                    "retain": with_head_labels(images["train"], target),
+                    "retain_held_out": with_head_labels(images[self.spec.test], target),
                 }
             try:
                 results += membership_inference(

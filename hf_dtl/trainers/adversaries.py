@@ -106,14 +106,14 @@ def make_adversaries(
         raise ConfigError(f"{error} Use a model with more classes.") from None
     batches = list(torch.arange(len(origin)).split(_BATCH))
     found = path = None
-    if folder is not None and share.index == 0:
+    if folder is not None and share.process == 0:
         options = {"examples": examples, "epsilon": epsilon, "step_size": step_size, "steps": steps, "seed": seed}
         own = fingerprints(model, task, processing_class)
         path = Path(folder) / f"adversaries-{fingerprint([own, options, images.pixel_values, targets])}.safetensors"
         found = _read(path, (len(origin), *images.pixel_values.shape[1:]))
     known = share.summed(torch.tensor([float(found is not None)], device=device))
     made = torch.zeros(len(origin), *images.pixel_values.shape[1:]) if found is None else found
-    mine = range(share.index, 0 if known else len(batches), share.processes)
+    mine = range(share.process, 0 if known else len(batches), share.processes)
     model.eval()
     for number in tqdm(mine, desc="adversaries", unit="batch", **share.quiet):
         rows = batches[number]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
 from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.trainer import UnlearningTrainer
@@ -23,15 +24,15 @@ class BatchStatisticsConfig(UnlearningConfig):
 
 
 class BatchStatisticsTrainer(UnlearningTrainer):
-    """An `UnlearningTrainer` whose retention normalises every cell by its own statistics, as ordinary training does.
+    """An `UnlearningTrainer` whose retention normalises every chunk by its own statistics, as ordinary training does.
 
-    The running statistics, which the exported model uses, follow the mean over all cells of an optimizer step. A cell
-    is the same for any number of processes or accumulation steps, and so is the result ("ghost batch normalisation",
-    arXiv 1705.08741). At the end they are set to those of the retain images as they are: training sees transformed
-    ones, which have others. Models without batch normalisation are trained as by the base class.
+    The running statistics, which the exported model uses, follow the mean over all chunks of an optimizer step. A
+    chunk is the same for any number of processes or accumulation steps, and so is the result ("ghost batch
+    normalisation", arXiv 1705.08741). At the end they are set to those of the retain images as they are: training sees
+    transformed ones, which have others. Models without batch normalisation are trained as by the base class.
 
     Raises:
-        ConfigError: the model has batch normalisation and a cell has one image, or activations are checkpointed.
+        ConfigError: the model has batch normalisation and a chunk has one image, or activations are checkpointed.
     """
 
     def prepare(self) -> None:
@@ -57,8 +58,8 @@ class BatchStatisticsTrainer(UnlearningTrainer):
             return super().retention(model, inputs)
         losses = []
         with self._batch_statistics():
-            for i in range(len(inputs["cell"])):
-                one: dict[str, Any] = {"cell": inputs["cell"][i : i + 1]}
+            for i in range(len(inputs["chunk"])):
+                one: dict[str, Any] = {"chunk": inputs["chunk"][i : i + 1]}
                 for kind in ("forget", "retain"):
                     one[kind] = {name: value[i : i + 1] for name, value in inputs[kind].items()}
                 losses.append(super().retention(model, one))
@@ -68,7 +69,7 @@ class BatchStatisticsTrainer(UnlearningTrainer):
 
     def train(self, *args: Any, **kwargs: Any):
         result = super().train(*args, **kwargs)
-        if self._norms and len(self.train_dataset.retain) > 1:
+        if self._norms and size_of(self.train_dataset.retain) > 1:
             self.settle()
         return result
 
@@ -76,11 +77,11 @@ class BatchStatisticsTrainer(UnlearningTrainer):
     def settle(self) -> None:
         """Set the running statistics to those of at most 1,024 retain images, the same on every process."""
         retain = self.train_dataset.retain
-        chosen = torch.randperm(len(retain), generator=torch.Generator().manual_seed(self.args.seed))[:1024]
+        chosen = torch.randperm(size_of(retain), generator=torch.Generator().manual_seed(self.args.seed))[:1024]
         self.model.eval()
         with self._batch_statistics():
             for part in chosen.tensor_split(-(-len(chosen) // 128)):
-                self.model(self.loaded(retain, part.tolist())[0], task=self.retain_task)
+                self.model(self.load_rows(retain, part.tolist())[0], task=self.retain_task)
         self._follow(momentum=1.0)
 
     @contextmanager
@@ -106,6 +107,7 @@ class BatchStatisticsTrainer(UnlearningTrainer):
         for norm, part in zip(self._norms, flat.split([mean.numel() for mean in means]), strict=True):
             share = momentum or (0.1 if norm.momentum is None else norm.momentum)
             mean, variance = part.view(2, -1)
+            assert norm.running_mean is not None and norm.running_var is not None
             norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
             norm.running_var.lerp_(variance.to(norm.running_var.dtype), share)
         for kept in self._statistics:
@@ -113,7 +115,7 @@ class BatchStatisticsTrainer(UnlearningTrainer):
 
 
 @torch.no_grad()
-def _record(kept: list[Tensor], norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _record(statistics: list[Tensor], norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     images = inputs[0].float()
     variance, mean = torch.var_mean(images, dim=[0, *range(2, images.ndim)])
-    kept.append(torch.stack([mean, variance]))
+    statistics.append(torch.stack([mean, variance]))

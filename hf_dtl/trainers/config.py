@@ -9,11 +9,12 @@ import numpy as np
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
 from hf_dtl.trainers.learning_rates import DISPOSE, UNLEARN, VIT_B, rate
 from hf_dtl.trainers.option_fields import check_options, inherit_options, option
-from hf_dtl.trainers.request import Kind, Request
+from hf_dtl.trainers.request import Request, ScenarioKind
 from hf_dtl.trainers.streams import Chunking, PairedStreams, labels_of
 
 DISPOSAL = frozenset({"forget_weight", "max_forget_grad_norm"})
@@ -29,7 +30,7 @@ RETENTION = frozenset(
     }
 )
 """Options of the retention loss."""
-_STEPS: dict[Kind, int] = {"task": 300, "part": 100, "tasks": 100}
+_STEPS: dict[ScenarioKind, int] = {"task": 300, "part": 100, "tasks": 100}
 
 
 @dataclass
@@ -52,7 +53,7 @@ class UnlearningConfig(TrainingArguments):
 
     retains: ClassVar[bool] = True  # whether the method has a retention loss
     least_classes: ClassVar[int] = 1  # classes that the forget images must have
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"task", "part"})  # of requests that the method serves
+    kinds: ClassVar[frozenset[ScenarioKind]] = frozenset({"task", "part"})  # of requests that the method serves
     wants_layer_inputs: ClassVar[bool] = False  # whether moments of the layer inputs spare it a pass over the data
     unused: ClassVar[frozenset[str]] = frozenset()  # options that it has no use for: they keep their defaults
 
@@ -111,8 +112,8 @@ class UnlearningConfig(TrainingArguments):
         self._check_together()
         if self.activation_checkpointing:
             # The reentrant kind cannot be differentiated through `torch.autograd.grad`.
-            given = self.activation_checkpointing_kwargs or {}
-            self.activation_checkpointing_kwargs = {**given, "use_reentrant": False}
+            kwargs = self.activation_checkpointing_kwargs or {}
+            self.activation_checkpointing_kwargs = {**kwargs, "use_reentrant": False}
         self.remove_unused_columns = False
         self.label_names = ["labels"]
 
@@ -160,12 +161,12 @@ class UnlearningConfig(TrainingArguments):
             )
 
     @classmethod
-    def for_request(cls, request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
+    def for_request(cls, request: Request, user_options: Mapping[str, Any]) -> dict[str, Any]:
         """Choose options for a request: what the method would have where the user says nothing.
 
         Args:
             request: what is to be forgotten.
-            given: options that the user sets; these are left out of what is returned.
+            user_options: options that the user sets; these are left out of what is returned.
 
         Returns:
             Options by name: steps, batch, chunks, learning rate, and what else depends on the request.
@@ -180,7 +181,7 @@ class UnlearningConfig(TrainingArguments):
             chosen |= {"lr_scheduler_type": "cosine", "warmup_steps": 0.1}
         if cls.wants_layer_inputs and request.layer_inputs is not None:
             chosen["subspace_file"] = str(request.layer_inputs)
-        return {name: value for name, value in chosen.items() if name not in given}
+        return {name: value for name, value in chosen.items() if name not in user_options}
 
     @classmethod
     def _rate(cls, request: Request) -> float:
@@ -216,7 +217,7 @@ class UnlearningConfig(TrainingArguments):
         Raises:
             ConfigError: the forget images have fewer classes than the method needs; see also `PairedStreams`.
         """
-        if self.least_classes > 1 and len(forget) and len(np.unique(labels_of(forget))) < self.least_classes:  # type: ignore[arg-type]
+        if self.least_classes > 1 and size_of(forget) and len(np.unique(labels_of(forget))) < self.least_classes:
             raise ConfigError(
                 f"{type(self).__name__}: the method works through heads that tell the forgotten classes apart, so it "
                 f"needs at least {self.least_classes}; these images are of one. Use projected_gradient, for example."
@@ -231,20 +232,20 @@ class UnlearningConfig(TrainingArguments):
         return f"Raise {batch} or lower num_chunks ({self.num_chunks})."
 
     @property
-    def cells_per_batch(self) -> int:
+    def chunks_per_batch(self) -> int:
         """Chunks of one process in one micro-batch."""
         return self.num_chunks // (self.world_size * self.gradient_accumulation_steps)
 
     @property
     def chunk_size(self) -> int:
         """Forget images a chunk."""
-        return self.per_device_train_batch_size // self.cells_per_batch
+        return self.per_device_train_batch_size // self.chunks_per_batch
 
     @property
     def retain_chunk_size(self) -> int:
         """Retain images that come with one chunk, at least one."""
         images = self.per_device_retain_batch_size or self.per_device_train_batch_size
-        return max(1, images // self.cells_per_batch)
+        return max(1, images // self.chunks_per_batch)
 
 
 @dataclass

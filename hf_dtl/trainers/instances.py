@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hf_dtl.data import ImageTensors
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import DataError
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -30,9 +31,9 @@ class Instances(NamedTuple):
     rows: list[int]
     """The row number that the user knows each by."""
 
-    def part(self, chosen: Tensor) -> "Instances":
-        """Those that a mask (images,) chooses."""
-        positions = chosen.nonzero().flatten().tolist()
+    def part(self, mask: Tensor) -> "Instances":
+        """Those that a mask (images,) selects."""
+        positions = mask.nonzero().flatten().tolist()
         new = None if self.new_labels is None else self.new_labels[positions]
         return Instances(self.images.subset(positions), new, [self.rows[p] for p in positions])
 
@@ -52,7 +53,7 @@ def read_instances(
         DataError: no image, a label that the head does not have, a new label that is the old one, or two new labels
             for one image.
     """
-    count = len(images)  # type: ignore[arg-type]
+    count = size_of(images)
     if not count:
         raise DataError("There is no image to forget; give at least one.")
     items = [images[i] for i in range(count)]
@@ -65,36 +66,36 @@ def read_instances(
             raise DataError(f"{what} has {len(found)} entries for {count} images; give one for each.")
     for what, found in (("label", labels), ("new label", new)):
         wrong = [] if found is None else [i for i, y in enumerate(found.tolist()) if not 0 <= y < classes]
-        if wrong:
+        if found is not None and wrong:
             raise DataError(
-                f"The {what} {found[wrong[0]]} of {shown(names[i] for i in wrong)} is not one of the head's "
+                f"The {what} {found[wrong[0]]} of {row_list(names[i] for i in wrong)} is not one of the head's "
                 f"{classes} classes, 0..{classes - 1}. Number labels as the model's id2label does."
             )
     if new is not None and bool((new == labels).any()):
         same = [names[i] for i in (new == labels).nonzero().flatten()]
-        raise DataError(f"The new label of {shown(same)} is the old one. Give another label, or leave the image out.")
+        raise DataError(f"The new label of {row_list(same)} is the old one. Give another, or leave the image out.")
     return _without_duplicates(Instances(ImageTensors(pixels, labels), new, names))
 
 
-def _without_duplicates(found: Instances) -> Instances:
-    keys = [fingerprint([image]) for image in found.images.pixel_values]
-    if found.new_labels is not None:
+def _without_duplicates(instances: Instances) -> Instances:
+    keys = [fingerprint([image]) for image in instances.images.pixel_values]
+    if instances.new_labels is not None:
         renamed: dict[str, int] = {}
-        for key, row, aim in zip(keys, found.rows, found.new_labels.tolist(), strict=True):
+        for key, row, aim in zip(keys, instances.rows, instances.new_labels.tolist(), strict=True):
             if renamed.setdefault(key, aim) != aim:
                 raise DataError(
                     f"Row {row} is the same image as another one, with another new label ({aim} and {renamed[key]}). "
                     "Give it one."
                 )
     first: dict[tuple[str, int], int] = {}
-    pairs = enumerate(zip(keys, found.images.labels.tolist(), strict=True))
+    pairs = enumerate(zip(keys, instances.images.labels.tolist(), strict=True))
     again = torch.tensor([first.setdefault(pair, position) != position for position, pair in pairs])
     if again.any():
-        logger.warning("Counted once, because the same image comes before: %s.", shown(found.part(again).rows))
-    return found.part(~again)
+        logger.warning("Counted once, because the same image comes before: %s.", row_list(instances.part(again).rows))
+    return instances.part(~again)
 
 
-def shown(rows) -> str:
+def row_list(rows) -> str:
     """Row numbers for a message, the first of many."""
     rows = list(rows)
     more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
@@ -120,7 +121,7 @@ def predict(
     device = next(model.parameters()).device
     named = torch.zeros(len(pixel_values), dtype=torch.int64, device=device)
     with evaluating(model):
-        for start in range(share.index * batch_size, len(named), share.processes * batch_size):
+        for start in range(share.process * batch_size, len(named), share.processes * batch_size):
             batch = slice(start, start + batch_size)
             named[batch] = model(pixel_values[batch].to(device), task=task).argmax(-1)
     return share.summed(named).cpu()

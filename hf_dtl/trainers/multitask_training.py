@@ -92,6 +92,10 @@ class MultiTaskTrainer(SavingTrainer):
 
     loss_is_scaled_for_ga = False
 
+    args: MultiTaskTrainingConfig
+    model: MultiHeadClassifier
+    train_dataset: MultiTaskImages
+
     def __init__(
         self,
         model: MultiHeadClassifier,
@@ -278,6 +282,7 @@ def _check_labels(model: MultiHeadClassifier, images: MultiTaskImages) -> None:
 
 def _weights(args: MultiTaskTrainingConfig, images: MultiTaskImages) -> dict[str, float]:
     given = args.task_weights or {}
+    assert not isinstance(given, str)  # the config has read it
     for task in given:
         if task not in images.labels:
             raise ConfigError(
@@ -289,11 +294,12 @@ def _weights(args: MultiTaskTrainingConfig, images: MultiTaskImages) -> dict[str
     return {task: weight for task, weight in weights.items() if weight}
 
 
-def _metrics(found: EvalPrediction) -> dict[str, float]:
+def _metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Scores by task, from what all processes found."""
-    outputs = found.predictions if isinstance(found.predictions, tuple) else (found.predictions,)
+    outputs = prediction.predictions if isinstance(prediction.predictions, tuple) else (prediction.predictions,)
+    labels_by_task: Any = prediction.label_ids
     scores = {}
-    for (task, labels), output in zip(found.label_ids.items(), outputs, strict=True):
+    for (task, labels), output in zip(labels_by_task.items(), outputs, strict=True):
         true = torch.as_tensor(labels)
         kind = "mean_absolute_error" if true.is_floating_point() else "accuracy"
         scores[f"{task}_{kind}"] = task_score(torch.as_tensor(output), true)

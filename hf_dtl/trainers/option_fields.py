@@ -84,11 +84,11 @@ def _range(low: Any, above: Any, high: Any, finite: bool, **_: Any) -> str:
 
 
 @contextmanager
-def refused(before: str = "", remedy: str = "") -> Iterator[None]:
+def refused(opening: str = "", remedy: str = "") -> Iterator[None]:
     """Turn a `ValueError` into a `ConfigError` that says what to do.
 
     Args:
-        before, remedy: put before and after its text.
+        opening, remedy: put before and after its text.
 
     Raises:
         ConfigError: instead of a `ValueError`.
@@ -96,4 +96,4 @@ def refused(before: str = "", remedy: str = "") -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ConfigError(f"{before}{error}{remedy and f' {remedy}'}") from None
+        raise ConfigError(f"{opening}{error}{remedy and f' {remedy}'}") from None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hf_dtl.data.images import size_of
 from hf_dtl.functional.collision import Reduce
 from hf_dtl.trainers.chunks import Chunk
 from hf_dtl.trainers.config import UnlearningConfig
@@ -170,6 +171,15 @@ class ProbedTrainer(UnlearningTrainer):
     to its checkpoints), not to what it exports.
     """
 
+    args: ProbeConfig
+
+    @property
+    def probes(self) -> Probes:
+        """Those of the model that is trained."""
+        probes = self.model.probes
+        assert isinstance(probes, Probes)
+        return probes
+
     @property
     def probed(self) -> bool:
         """Whether the options ask for probes."""
@@ -184,7 +194,7 @@ class ProbedTrainer(UnlearningTrainer):
         if not self.probed:
             return
         args = self.args
-        image, _ = self.loaded(self.train_dataset.retain, [0])
+        image, _ = self.load_rows(self.train_dataset.retain, [0])
         self.model.eval()
         with torch.no_grad():
             widths = [reading.shape[1] for reading in self.read(image)]
@@ -207,21 +217,21 @@ class ProbedTrainer(UnlearningTrainer):
             self._seen.append(([reading.detach() for reading in readings], chunk.labels))
         with torch.no_grad():
             source_logits = self.model.heads[self.forget_task](readings[-1])
-        return self.probe_loss(self.model.probes(readings), chunk.labels), source_logits
+        return self.probe_loss(self.probes(readings), chunk.labels), source_logits
 
     def refresh_probes(self) -> None:
         """Draw new probes and fit them to the present weights: a function of these, the seed and the step alone."""
-        args, probes, forget = self.args, self.model.probes, self.train_dataset.forget
+        args, probes, forget = self.args, self.probes, self.train_dataset.forget
         seed = (args.seed * 1_000_003 + self.state.global_step) ^ 0x9B0BE
         probes.reset(seed)
         if not args.probe_steps:
             return
-        chosen = torch.randperm(len(forget), generator=torch.Generator().manual_seed(seed))[: args.probe_images]
+        chosen = torch.randperm(size_of(forget), generator=torch.Generator().manual_seed(seed))[: args.probe_images]
         readings, labels = [], []
         with torch.random.fork_rng(devices=[args.device] if args.device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(seed)
             for part in chosen.split(64):
-                pixels, found = self.loaded(forget, part.tolist())
+                pixels, found = self.load_rows(forget, part.tolist())
                 readings.append(self.read(pixels))
                 labels.append(found)
         stored = [torch.cat(column) for column in zip(*readings, strict=True)]
@@ -241,6 +251,6 @@ class ProbedTrainer(UnlearningTrainer):
         readings, labels = zip(*self._seen, strict=True)
         seen, named = [torch.cat(column) for column in zip(*readings, strict=True)], torch.cat(labels)
         with torch.no_grad():
-            self.measured("probe_accuracy", (self.model.probes(seen).argmax(-1) == named).float().mean())
+            self.record("probe_accuracy", (self.probes(seen).argmax(-1) == named).float().mean())
         for _ in range(self.args.probe_updates):
-            self.model.probes.update(seen, named, self.reduce)
+            self.probes.update(seen, named, self.reduce)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.functional import Basis, GradientSubspace
@@ -121,7 +122,7 @@ def collect_subspace(
         share: of this process.
     """
     device = next(model.parameters()).device
-    mine = range(share.index, len(images), share.processes)  # type: ignore[arg-type]
+    mine = range(share.process, size_of(images), share.processes)
 
     def forward(start: int) -> Tensor:
         batch = torch.stack([images[i]["pixel_values"] for i in mine[start : start + batch_size]])
@@ -140,12 +141,12 @@ def fingerprints(model: MultiHeadClassifier, task: str, processing_class) -> dic
     return {"weights": fingerprint(weights), "processing": fingerprint([processing])}
 
 
-def load_subspace(path: str | Path, wanted: dict[str, str], device: torch.device) -> GradientSubspace:
+def load_subspace(path: str | Path, model_prints: dict[str, str], device: torch.device) -> GradientSubspace:
     """Read moments that belong to a model.
 
     Args:
         path: what `GradientSubspace.save` wrote.
-        wanted: `fingerprints` of the model.
+        model_prints: `fingerprints` of the model.
         device: where to.
 
     Raises:
@@ -154,11 +155,11 @@ def load_subspace(path: str | Path, wanted: dict[str, str], device: torch.device
     if not Path(path).is_file():
         raise ConfigError(f"subspace_file={str(path)!r} does not exist. Make it with `trainer.save_subspace(path)`.")
     with refused("subspace_file cannot be used: "):
-        subspace, found = GradientSubspace.load(path, device)
+        subspace, prints = GradientSubspace.load(path, device)
     for part, remedy in (
         ("weights", "it belongs to another model; collect it anew from the data that this model retains"),
         ("processing", "its images were processed otherwise; use the image processor that it was made with"),
     ):
-        if found.get(part) != wanted[part]:
+        if prints.get(part) != model_prints[part]:
             raise ConfigError(f"subspace_file={str(path)!r} does not fit ({part} differ): {remedy}.")
     return subspace

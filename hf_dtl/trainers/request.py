@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["task", "part", "tasks"]
-"""task: a whole task, another is kept. part: a part of one task's data. tasks: images, for some of several tasks."""
+ScenarioKind = Literal["task", "part", "tasks"]
+"""task: a whole task is forgotten and another one kept. part: classes, rows, a column's value or a random share of one
+data set. tasks: images of a model of several tasks, for all of them or some."""
 
 
 @dataclass(frozen=True)
 class Request:
     """What is to be forgotten, of what model, and on how many processes."""
 
-    kind: Kind
+    kind: ScenarioKind
     processes: int
     """That share the work, >= 1."""
     batch_size: int

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel, Trainer
+from transformers import BaseImageProcessor, PreTrainedModel, Trainer
 
 from hf_dtl.errors import ConfigError
 from hf_dtl.processes import together
@@ -32,13 +32,13 @@ class SavingTrainer(Trainer):
 
     def save_model(self, output_dir: str | os.PathLike | None = None, _internal_call: bool = False) -> None:
         """Write the model and its processor. (The checkpoints hold all that was trained: keep them private.)"""
+        folder = str(output_dir or self.args.output_dir)
         if _internal_call:
-            super().save_model(output_dir, _internal_call=True)
+            super().save_model(folder, _internal_call=True)
         elif self.args.should_save:
-            output_dir = output_dir or self.args.output_dir
-            self.write(output_dir)
+            self.write(folder)
             if self.processing_class is not None:
-                self.processing_class.save_pretrained(output_dir)
+                self.processing_class.save_pretrained(folder)
 
 
 class PublishingTrainer(SavingTrainer):
@@ -54,7 +54,7 @@ class PublishingTrainer(SavingTrainer):
         """Write the exported model."""
         self.export().save_pretrained(folder)
 
-    def push_to_hub(
+    def push_to_hub(  # type: ignore[override]  # uploads are not ours to queue, and need the report
         self, commit_message: str = "End of training", *, report: "LeakageReport | None" = None, **options: Any
     ):
         """Publish the exported model with its leakage card, on the first process; see `publish_model`.
@@ -67,13 +67,17 @@ class PublishingTrainer(SavingTrainer):
         from hf_dtl.hub.publish import publish_model  # it reads the audit, which no method needs
 
         args, processor = self.args, self.processing_class
-        if report is None or processor is None:
+        if report is None or not isinstance(processor, BaseImageProcessor):
             raise ConfigError(
                 "push_to_hub needs a processing_class and the leakage report: a scrubbed model without evidence is a "
                 "claim. Audit what save_model(folder) writes, then call push_to_hub(report=...)."
             )
-        model, repo_id = self.export(), args.hub_model_id or Path(args.output_dir).resolve().name
-        given = {"token": args.hub_token, "revision": args.hub_revision, "private": args.hub_private_repo is not False}
+        model, repo_id = self.export(), args.hub_model_id or Path(str(args.output_dir)).resolve().name
+        given: dict[str, Any] = {
+            "token": args.hub_token,
+            "revision": args.hub_revision,
+            "private": args.hub_private_repo is not False,
+        }
         given |= {"commit_message": commit_message, **options}
         first = self.is_world_process_zero()
         return together(lambda: publish_model(model, processor, report, repo_id, **given) if first else None)

@@ -11,8 +11,8 @@ from hf_dtl.functional.collision import Reduce
 class Share(NamedTuple):
     """A process's share of a pass over data, at whose end all processes get the same."""
 
-    index: int = 0
-    """Of this process."""
+    process: int = 0
+    """The number of this one."""
     processes: int = 1
     progress: bool = True
     """Whether the first process shows a bar."""
@@ -29,7 +29,7 @@ class Share(NamedTuple):
     @property
     def quiet(self) -> dict[str, bool]:
         """Arguments of a progress bar: none where the environment decides (TQDM_DISABLE)."""
-        return {} if self.progress and not self.index else {"disable": True}
+        return {} if self.progress and not self.process else {"disable": True}
 
 
 ALONE = Share()

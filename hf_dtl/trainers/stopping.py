@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
 from hf_dtl.trainers.loading import evaluating
 from hf_dtl.trainers.saving import write_whole
@@ -44,11 +46,11 @@ class StopWhenForgotten(TrainerCallback):
     """
 
     def __init__(self, trainer: UnlearningTrainer, rule: StopRule, margin: float, every: int, images: int):
-        if trainer.eval_dataset is None or not len(trainer.eval_dataset):  # type: ignore[arg-type]
+        if trainer.eval_dataset is None or not size_of(trainer.eval_dataset):
             raise ConfigError(f"stop={rule!r} needs held-out images of what is retained: give eval_dataset.")
         self.trainer, self.rule, self.margin, self.every = trainer, rule, margin, every
-        self.forget = drawn(trainer.train_dataset.forget, images)
-        self.held_out = drawn(trainer.eval_dataset, images)
+        self.forget = fixed_sample(trainer.train_dataset.forget, images)
+        self.held_out = fixed_sample(trainer.eval_dataset, images)
         self.start = 0.0
         self.best: tuple[float, float] | None = None
 
@@ -67,8 +69,8 @@ class StopWhenForgotten(TrainerCallback):
             return
         trainer, model = self.trainer, self.trainer.accelerator.unwrap_model(self.trainer.model)
         forget, held_out = (accuracy(trainer, model, images) for images in (self.forget, self.held_out))
-        trainer.measured("forget_accuracy", forget)
-        trainer.measured("held_out_accuracy", held_out)
+        trainer.record("forget_accuracy", forget)
+        trainer.record("held_out_accuracy", held_out)
         if self.rule == "validation_accuracy":
             control.should_training_stop |= forget <= held_out
             return
@@ -92,7 +94,7 @@ class StopWhenForgotten(TrainerCallback):
                 "forgotten. Lower learning_rate, raise threshold, or measure more often (check_every).",
                 self.margin, self.every,
             )  # fmt: skip
-            weights = dict(self.trainer.teacher.named_parameters())
+            weights: dict[str, Tensor] = dict(self.trainer.teacher.named_parameters())
         else:
             weights = load_file(self._path)
         with torch.no_grad():
@@ -102,12 +104,12 @@ class StopWhenForgotten(TrainerCallback):
 
     @property
     def _path(self) -> Path:
-        return Path(self.trainer.args.output_dir) / _FILE
+        return Path(str(self.trainer.args.output_dir)) / _FILE
 
 
-def drawn(images: Dataset, most: int) -> Dataset:
+def fixed_sample(images: Dataset, most: int) -> Dataset:
     """The images, or a fixed draw of them."""
-    count = len(images)  # type: ignore[arg-type]
+    count = size_of(images)
     return images if count <= most else Subset(images, np.random.default_rng(0).permutation(count)[:most].tolist())
 
 
@@ -122,10 +124,10 @@ def accuracy(trainer: UnlearningTrainer, model: torch.nn.Module, images: Dataset
         batch_size: at once.
     """
     args = trainer.args
-    mine = range(args.process_index, len(images), args.world_size)  # type: ignore[arg-type]
+    mine = range(args.process_index, size_of(images), args.world_size)
     right = torch.zeros((), dtype=torch.float64, device=args.device)
     with evaluating(model):
         for start in range(0, len(mine), batch_size):
-            pixels, labels = trainer.loaded(images, mine[start : start + batch_size])
+            pixels, labels = trainer.load_rows(images, mine[start : start + batch_size])
             right += (model(pixels, task=trainer.retain_task).argmax(-1) == labels).sum()
-    return trainer.share.summed(right).item() / len(images)  # type: ignore[arg-type]
+    return trainer.share.summed(right).item() / size_of(images)

@@ -1,21 +1,23 @@
 """The forget and retain streams: what every optimizer step sees, whatever the number of processes.
 
-A *cell* is one chunk of forget images with its share of retain images. Step s consists of the cells
-s*num_chunks .. (s+1)*num_chunks - 1; a process receives a consecutive part of them. Every cell is a function of the
+A *chunk* is a part of a step's forget images with its share of retain images. Step s consists of the chunks
+s*num_chunks .. (s+1)*num_chunks - 1; a process receives a consecutive part of them. Every chunk is a function of the
 seed and its own number alone, so one process with four chunks and two processes with two chunks see the same step,
 and a resumed run sees the steps that it would have seen.
 """
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, default_collate
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
 
+Images = TypeVar("Images", bound=Dataset, covariant=True)
 Chunking = Literal["class", "random"]
 _FORGET, _RETAIN, _CLASSES = range(3)
 
@@ -29,12 +31,12 @@ def labels_of(dataset: Dataset) -> np.ndarray:
     """Labels of a data set of {"pixel_values", "labels"} items, without decoding images where it offers `labels`."""
     labels = getattr(dataset, "labels", None)
     if labels is None:
-        labels = [int(dataset[i]["labels"]) for i in range(len(dataset))]  # type: ignore[arg-type]
+        labels = [int(dataset[i]["labels"]) for i in range(size_of(dataset))]
     return np.asarray(labels)
 
 
-class PairedStreams(Dataset):
-    """Map-style data set of cells over a forget and a retain data set of unequal length.
+class PairedStreams(Dataset, Generic[Images]):
+    """Map-style data set of chunks over a forget and a retain data set of unequal length.
 
     The forget data define the epoch; the shorter stream starts over, reshuffled.
 
@@ -54,8 +56,8 @@ class PairedStreams(Dataset):
 
     def __init__(
         self,
-        forget: Dataset,
-        retain: Dataset,
+        forget: Images,
+        retain: Images,
         *,
         num_chunks: int,
         chunk_size: int,
@@ -64,7 +66,7 @@ class PairedStreams(Dataset):
         seed: int,
     ):
         for name, dataset in (("forget", forget), ("retain", retain)):
-            if len(dataset) == 0:  # type: ignore[arg-type]
+            if size_of(dataset) == 0:
                 raise ConfigError(f"The {name} data set is empty; give it at least one image.")
         self.forget, self.retain = forget, retain
         self.num_chunks, self.chunk_size, self.retain_chunk_size = num_chunks, chunk_size, retain_chunk_size
@@ -79,7 +81,7 @@ class PairedStreams(Dataset):
                     f"{len(self.members)} classes for num_chunks={num_chunks}. Lower num_chunks or use "
                     "chunking='random'."
                 )
-        self.steps_per_epoch = -(-len(forget) // (num_chunks * chunk_size))  # type: ignore[arg-type]
+        self.steps_per_epoch = -(-size_of(forget) // (num_chunks * chunk_size))
 
     def __len__(self) -> int:
         return self.steps_per_epoch * self.num_chunks
@@ -101,18 +103,18 @@ class PairedStreams(Dataset):
 
     def _rows(self, images: Dataset, step: int, size: int, stream: int) -> np.ndarray:
         """A step's part of an endless stream that passes over all images, reshuffled on every pass."""
-        count, total = self.num_chunks * size, len(images)  # type: ignore[arg-type]
+        count, total = self.num_chunks * size, size_of(images)
         passes, places = np.divmod(np.arange(step * count, (step + 1) * count), total)
         numbers = np.unique(passes).tolist()
         rows = [_permutation(total, self.seed, stream, number)[places[passes == number]] for number in numbers]
         return np.concatenate(rows).reshape(self.num_chunks, size)
 
-    def __getitem__(self, cell: int) -> dict[str, Any]:
-        step, chunk = divmod(cell, self.num_chunks)
+    def __getitem__(self, chunk: int) -> dict[str, Any]:
+        step, place = divmod(chunk, self.num_chunks)
         return {
-            "cell": cell,
-            "forget": _batch(self.forget, rows := self.forget_indices(step)[chunk]) | {"rows": torch.as_tensor(rows)},
-            "retain": _batch(self.retain, self.retain_indices(step)[chunk]),
+            "chunk": chunk,
+            "forget": _batch(self.forget, rows := self.forget_indices(step)[place]) | {"rows": torch.as_tensor(rows)},
+            "retain": _batch(self.retain, self.retain_indices(step)[place]),
         }
 
 
@@ -122,8 +124,8 @@ def _batch(dataset: Dataset, indices: np.ndarray) -> dict[str, torch.Tensor]:
     return default_collate([{"pixel_values": item["pixel_values"], "labels": item["labels"]} for item in items])
 
 
-class CellSampler(Sampler[int]):
-    """Cells of one epoch in order; `epoch` is asked at the start of every pass, so a resumed run goes on."""
+class ChunkSampler(Sampler[int]):
+    """Chunks of one epoch in order; `epoch` is asked at the start of every pass, so a resumed run goes on."""
 
     def __init__(self, streams: PairedStreams, epoch: Callable[[], int]):
         self.streams, self.epoch = streams, epoch

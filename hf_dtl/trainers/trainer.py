@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.trainer_utils import seed_worker
 
+from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError, DivergedError, ModelError
 from hf_dtl.functional import augment, average_loss, distillation
 from hf_dtl.functional.collision import Loss
@@ -25,7 +26,7 @@ from hf_dtl.trainers.loading import freeze_unused, items_of
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.saving import PublishingTrainer
 from hf_dtl.trainers.shares import Share
-from hf_dtl.trainers.streams import CellSampler
+from hf_dtl.trainers.streams import ChunkSampler, PairedStreams
 
 _BATCH = 64
 
@@ -35,9 +36,9 @@ class UnlearningTrainer(PublishingTrainer):
 
     A method is a subclass that gives one of these: `forget_loss` of outputs, `chunk_loss` of a chunk where it looks at
     more than outputs, `disposal` where it does not minimise the mean of the chunks' losses (with `before_disposal` and
-    `after_disposal` around it), `shown` where not every step looks at both streams, `prepare` where it changes the
-    weights before the first step, `trains` where it trains only some of them, `direct` where it corrects the gradients
-    before each step, and `constrain` where it corrects the weights after each.
+    `after_disposal` around it), `active_streams` where not every step looks at both streams, `prepare` where it
+    changes the weights before the first step, `trains` where it trains only some, `adjust_gradients` where it corrects
+    the gradients before each step, and `constrain` where it corrects the weights after each.
 
     A method that is written in terms of `outputs`, `label_loss` and `distance` serves models of several tasks too
     (`hf_dtl.methods.pair_trainer`).
@@ -69,11 +70,14 @@ class UnlearningTrainer(PublishingTrainer):
 
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
     loss_is_scaled_for_ga = False
-    needs_double_backward = False
 
+    args: UnlearningConfig
+    model: MultiHeadClassifier
+    train_dataset: PairedStreams[Dataset]
+    eval_dataset: Dataset | None
     trained: list[nn.Parameter]
     """Parameters that are trained."""
-    given: list[Tensor]
+    initial_weights: list[Tensor]
     """The same as they were given."""
 
     def __init__(
@@ -98,7 +102,7 @@ class UnlearningTrainer(PublishingTrainer):
         super().__init__(model=model, args=args, train_dataset=args.streams(forget, retain), **kwargs)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.prepare()
-        if self.needs_double_backward:
+        if self.needs_double_backward():
             self.model.use_eager_attention()
         self._freeze()
         self._pending: list[Chunk] = []
@@ -121,6 +125,10 @@ class UnlearningTrainer(PublishingTrainer):
     def known_loss(self, outputs: Any, chunk: Chunk) -> Tensor:
         """How well the task is still known, for the log."""
         return self.label_loss(outputs, chunk.labels)
+
+    def needs_double_backward(self) -> bool:
+        """Whether the disposal differentiates gradients."""
+        return False
 
     def trains(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether a parameter of the model is trained, if the task uses it; the default is all but other heads."""
@@ -158,11 +166,11 @@ class UnlearningTrainer(PublishingTrainer):
     def after_disposal(self) -> None:
         """Look back at the disposal of a step, on every process."""
 
-    def shown(self) -> tuple[bool, bool]:
+    def active_streams(self) -> tuple[bool, bool]:
         """Whether the present optimizer step looks at retain images, and whether at forget images."""
         return True, bool(self.args.forget_weight)  # without it, a method only changes the weights beforehand
 
-    def direct(self) -> None:
+    def adjust_gradients(self) -> None:
         """Correct the gradients of `self.model` before every step of the optimizer, whichever it is."""
 
     def constrain(self) -> None:
@@ -195,18 +203,18 @@ class UnlearningTrainer(PublishingTrainer):
             parameter.requires_grad_(free and self.trains(name, parameter))
         pairs = zip(self.model.parameters(), self.teacher.parameters(), strict=True)
         trained = [(mine, given) for mine, given in pairs if mine.requires_grad]
-        self.trained, self.given = [mine for mine, _ in trained], [given for _, given in trained]
+        self.trained, self.initial_weights = [mine for mine, _ in trained], [given for _, given in trained]
 
     # Data -----------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader:
-        """Cells in the order of `PairedStreams`, a process's share of each step."""
+        """Chunks in the order of `PairedStreams`, a process's share of each step."""
         args, streams = self.args, self.train_dataset
         given = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
         loader = DataLoader(
             streams,
-            batch_size=args.cells_per_batch,
-            sampler=CellSampler(streams, lambda: self.state.global_step // streams.steps_per_epoch),
+            batch_size=args.chunks_per_batch,
+            sampler=ChunkSampler(streams, lambda: self.state.global_step // streams.steps_per_epoch),
             **{name: getattr(args, f"dataloader_{name}") for name in given},
             worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
         )
@@ -224,7 +232,7 @@ class UnlearningTrainer(PublishingTrainer):
         """Sum of a tensor over all processes, None for one process."""
         return self.share.reduce
 
-    def loaded(self, images: Dataset, rows: Iterable[int]) -> tuple[Tensor, Tensor]:
+    def load_rows(self, images: Dataset, rows: Iterable[int]) -> tuple[Tensor, Tensor]:
         """Some images of a data set and their labels on the device, for a pass besides the training."""
         items = [images[row] for row in rows]
         pixels = torch.stack([item["pixel_values"] for item in items]).to(self.args.device)
@@ -240,16 +248,16 @@ class UnlearningTrainer(PublishingTrainer):
             what: the pass is called in its progress bar.
             rows: which of them; None for all.
         """
-        args, count = self.args, len(images)  # type: ignore[arg-type]
+        args, count = self.args, size_of(images)
         mine = (range(count) if rows is None else rows)[args.process_index :: args.world_size]
         for start in tqdm(range(0, len(mine), _BATCH), desc=what, unit="batch", **self.share.quiet):
-            yield self.loaded(images, mine[start : start + _BATCH])
+            yield self.load_rows(images, mine[start : start + _BATCH])
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
         """Retention on every micro-batch; disposal once an optimizer step, over all its micro-batches' chunks."""
         self.train_mode(model)
         inputs = self._prepare_inputs(inputs)
-        retains, disposes = self.shown()
+        retains, disposes = self.active_streams()
         total = torch.zeros((), device=self.args.device)
         if retains:
             loss = self.retention(model, inputs) / self.current_gradient_accumulation_steps
@@ -258,18 +266,18 @@ class UnlearningTrainer(PublishingTrainer):
             if not disposes:
                 self.stop_if_not_finite({"retention loss": self.share.summed(total.clone())})
         if disposes:
-            cells = [inputs["forget"][k] for k in ("pixel_values", "labels", "rows")] + [inputs["cell"].tolist()]
-            self._pending += map(self.chunk, *cells)
+            parts = [inputs["forget"][k] for k in ("pixel_values", "labels", "rows")] + [inputs["chunk"].tolist()]
+            self._pending += map(self.chunk, *parts)
             if self.accelerator.sync_gradients:
                 total = total + self.args.forget_weight * self._dispose()
         return total
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """The optimizer of `transformers.Trainer`, or the given one, between `direct` and `constrain` at each step."""
+        """The optimizer of `transformers.Trainer`, or the given one, between `adjust_gradients` and `constrain`."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        stepped = getattr(optimizer, "optimizer", optimizer)  # a second train() finds it wrapped by accelerate
+        stepped: Any = getattr(optimizer, "optimizer", optimizer)  # a second train() finds it wrapped by accelerate
         if not getattr(stepped, "_is_constrained", False):
-            stepped.register_step_pre_hook(lambda *_: self.direct())
+            stepped.register_step_pre_hook(lambda *_: self.adjust_gradients())
             stepped.register_step_post_hook(lambda *_: self.constrain())
             stepped._is_constrained = True
         return optimizer
@@ -287,7 +295,7 @@ class UnlearningTrainer(PublishingTrainer):
         distils = args.distillation_weight > 0
         images = [inputs["forget"]["pixel_values"].flatten(0, 1)] if distils and args.retain_inputs != "target" else []
         if args.retain_inputs != "source" or args.target_ce_weight:
-            images.insert(0, self.augmented(inputs["retain"]["pixel_values"], inputs["cell"]))
+            images.insert(0, self.augment_retained(inputs["retain"]["pixel_values"], inputs["chunk"]))
         sizes = [len(batch) for batch in images]
         batch = torch.cat(images)
         logits = model(batch, task=self.retain_task).split(sizes)
@@ -299,26 +307,26 @@ class UnlearningTrainer(PublishingTrainer):
             if args.retain_inputs == "source":
                 distilled = distilled[-1:]
             loss = torch.stack(distilled).mean()
-            self.measured("retain_loss", loss)
+            self.record("retain_loss", loss)
             terms.append(args.distillation_weight * loss)
         if args.target_ce_weight:
             cross_entropy = F.cross_entropy(logits[0].float(), inputs["retain"]["labels"].flatten())
-            self.measured("target_cross_entropy", cross_entropy)
+            self.record("target_cross_entropy", cross_entropy)
             if not distils:
-                self.measured("retain_loss", cross_entropy)
+                self.record("retain_loss", cross_entropy)
             terms.append(args.target_ce_weight * cross_entropy)
         return sum(terms[1:], terms[0])
 
-    def augmented(self, images: Tensor, cells: Tensor) -> Tensor:
-        """Retain images (cells, chunk, C, H, W) as one batch, each cell transformed by draws from its own seed."""
+    def augment_retained(self, images: Tensor, chunks: Tensor) -> Tensor:
+        """Retain images (chunks, size, C, H, W) as one batch, each chunk transformed by draws from its own seed."""
         args = self.args
-        seeds = [(args.seed * 1_000_003 + cell) ^ 0x5EED for cell in cells.tolist()]
+        seeds = [(args.seed * 1_000_003 + number) ^ 0x5EED for number in chunks.tolist()]
         draws = [torch.Generator().manual_seed(seed) for seed in seeds]
         return torch.cat([augment(x, args.retain_augmentation, d) for x, d in zip(images, draws, strict=True)])
 
-    def chunk(self, pixel_values: Tensor, labels: Tensor, rows: Tensor, cell: int) -> Chunk:
-        """The forget images of a cell, with their seed."""
-        return Chunk(pixel_values, labels, rows, self.args.seed * 1_000_003 + cell)
+    def chunk(self, pixel_values: Tensor, labels: Tensor, rows: Tensor, number: int) -> Chunk:
+        """The forget images of a chunk, with their seed."""
+        return Chunk(pixel_values, labels, rows, self.args.seed * 1_000_003 + number)
 
     def _seeded_loss(self, chunk: Chunk) -> Tensor:
         """Forget loss of one chunk, with random layers and targets that depend on the seed and the chunk alone."""
@@ -340,19 +348,19 @@ class UnlearningTrainer(PublishingTrainer):
         parameters = self.trained
         value, gradients, metrics = self.disposal(losses, parameters)
         norm = torch.nn.utils.get_total_norm(gradients)
-        scale = self.args.forget_weight
+        scale: float | Tensor = self.args.forget_weight
         if self.args.max_forget_grad_norm > 0:
             scale = scale * (self.args.max_forget_grad_norm / norm.clamp_min(1e-12)).clamp_max(1.0)
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 update = gradient * scale
                 parameter.grad = update if parameter.grad is None else parameter.grad.add_(update)
-        total = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        total = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         self.stop_if_not_finite({"disposal value": value, "disposal gradient": norm, "gradient": total})
         metrics = {"disposal_value": value, "disposal_grad_norm": norm, **metrics}
         metrics["source_loss"] = torch.stack(list(self._source_losses.values())).mean()
         for name, metric in metrics.items():
-            self.measured(name, metric)
+            self.record(name, metric)
         self.after_disposal()
         return value.detach()
 
@@ -373,7 +381,7 @@ class UnlearningTrainer(PublishingTrainer):
 
     # What Trainer calls ---------------------------------------------------------------------------------------
 
-    def measured(self, name: str, value: Tensor | float) -> None:
+    def record(self, name: str, value: Tensor | float) -> None:
         """Tell the log of a number: it shows the mean over steps and processes since it last did."""
         self._metrics[name].append(torch.as_tensor(value, device=self.args.device).detach())
 

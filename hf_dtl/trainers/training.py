@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from hf_dtl.data.images import size_of
 from hf_dtl.functional import Augmentation, augment
 from hf_dtl.models.heads import MultiHeadClassifier
 
@@ -135,7 +136,7 @@ def fit_head(
         limit: at most so many images are used, drawn with a fixed seed.
     """
     model.eval().to(device)
-    chosen = np.random.default_rng(0).permutation(len(images))[:limit]  # type: ignore[arg-type]
+    chosen = np.random.default_rng(0).permutation(size_of(images))[:limit]
     loader = DataLoader(Subset(images, chosen.tolist()), batch_size=256)
     batches = [(model.features(b["pixel_values"].to(device)).float().cpu(), b["labels"]) for b in loader]
     features, labels = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))

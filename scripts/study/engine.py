@@ -1,4 +1,4 @@
-"""The engine of every study: cells that are done once, in parts that follow each other, then tables and a picture."""
+"""The engine of every study: trials that are done once, in parts that follow each other, then tables and a picture."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ from hf_dtl.pipeline.options import RATES
 from hf_dtl.pipeline.stages import changed_settings, write_atomically
 from study.settings import Setting, write_tiny_resnet
 from study.tuning import Method
-from study.workers import run_cells
+from study.workers import run_trials
 
 RECORD = "study.json"
 SCHEMA_VERSION = 2
@@ -36,11 +36,11 @@ ATTACKER = frozenset({"attacks", "budgets", "seeds", *RATES, "successive_halving
 _MACHINE = frozenset({"use_cpu", "max_stack", "save_steps"})
 DIVERGED = "the training diverged at every strength"
 
-Told = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One piece of a study: done once, in any process; its result is a file.
 
     Args:
@@ -56,19 +56,19 @@ class Cell:
     place: str = ""
 
     works: ClassVar[Mapping[str, Callable[[Any, Any], dict[str, Any]]]]
-    """By kind: what is done with the cell and its job, to give a result in JSON values."""
+    """By kind: what is done with the trial and its job, to give a result in JSON values."""
     attacking: ClassVar[frozenset[str]]
     """Kinds that attack; in all others, tuning among them, nothing is attacked."""
 
     @property
     def title(self) -> str:
-        """The cell for a line of progress."""
+        """The trial for a line of progress."""
         where = f"{self.kind}, seed {self.options.seed}" + (f", {self.place}" if self.place else "")
         return f"{where}: {self.method}" if self.method else where
 
     @property
     def path(self) -> Path:
-        """The file of the result; the cell is finished when it is there."""
+        """The file of the result; the trial is finished when it is there."""
         return Path(self.options.output_dir) / "results" / f"{self._name(self.kind in self.attacking)}.json"
 
     @property
@@ -90,16 +90,16 @@ class Cell:
         return self.path.exists()
 
     def result(self) -> dict[str, Any]:
-        """The result of a finished cell; of a method that diverged, the reason alone."""
+        """The result of a finished trial; of a method that diverged, the reason alone."""
         return json.loads(self.path.read_text(encoding="utf-8"))
 
     def load(self) -> Job:
-        """The job of the cell; the last two are kept, because cells of a seed follow each other."""
+        """The job of the trial; the last two are kept, because trials of a seed follow each other."""
         quiet()
         return _load_job(json.dumps(asdict(self.options)))
 
     def do(self, job: Job) -> None:
-        """Do the cell unless it is finished; that a method diverges is a result."""
+        """Do the trial unless it is finished; that a method diverges is a result."""
         if self.finished:
             return
         try:
@@ -117,15 +117,15 @@ class Cell:
         return job.unlearn(choice), job.cost(job.disposal_stage(choice))
 
     def attack(self, job: Job, models: Mapping[str, Any], task: str = "source") -> list[dict[str, Any]]:
-        """Attack models by role on one task of the job; a store of the cell's own keeps every finished attack."""
+        """Attack models by role on one task of the job; a store of the trial's own keeps every finished attack."""
         attacked = {task: job.scenario.attacked[task]}
         return [asdict(record) for record in job.attack_on(models, attacked, self.store, progress=False)]
 
 
 @lru_cache(maxsize=2)
 def _load_job(options: str) -> Job:
-    found = ForgetOptions(**json.loads(options))
-    return JOBS[found.kind](found)
+    options_of_job = ForgetOptions(**json.loads(options))
+    return JOBS[options_of_job.kind](options_of_job)
 
 
 def records_of(result: Mapping[str, Any]) -> list[PiggybackRecord]:
@@ -133,13 +133,13 @@ def records_of(result: Mapping[str, Any]) -> list[PiggybackRecord]:
     return [PiggybackRecord.from_dict(entry) for entry in result.get("attacks", ())]
 
 
-def attack_references(cell: Cell, job: Any) -> dict[str, Any]:
+def attack_references(trial: Trial, job: Any) -> dict[str, Any]:
     """The attacks on the undisposed model and the references."""
-    return {"attacks": cell.attack(job, {"undisposed": job.prepare(), **job.references()})}
+    return {"attacks": trial.attack(job, {"undisposed": job.prepare(), **job.references()})}
 
 
-def made(job: Job, stage: str, parameters: int) -> dict[str, Any]:
-    """What a cell that trains tells of the model, its images and the machine."""
+def training_record(job: Job, stage: str, parameters: int) -> dict[str, Any]:
+    """What a trial that trains tells of the model, its images and the machine."""
     return {
         "cost": job.cost(stage),
         "images": job.scenario.counts(),
@@ -175,7 +175,7 @@ class RunOptions:
         return seeds
 
 
-def listed(text: str, name: str, what: str) -> list[str]:
+def read_names(text: str, name: str, what: str) -> list[str]:
     """Read different names separated by commas, of an option.
 
     Raises:
@@ -189,11 +189,11 @@ def listed(text: str, name: str, what: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Study(ABC):
-    """A checked study: its cells, in parts of which a later one needs the earlier ones, and what they come to.
+    """A checked study: its trials, in parts of which a later one needs the earlier ones, and what they come to.
 
     Args:
         options: as asked for.
-        shared: options of the jobs of all cells.
+        shared: options of the jobs of all trials.
         methods: what is compared.
         places: on what: requests, or scopes.
     """
@@ -211,9 +211,9 @@ class Study(ABC):
     """Writes the study, from the results and the numbers."""
     plot: ClassVar[Callable[[Any, Path, str], Any]]
     settings: ClassVar[Mapping[str, Setting]]
-    cell: ClassVar[type[Cell]]
+    trial: ClassVar[type[Trial]]
     parts: ClassVar[tuple[str, ...]]
-    """What is done in each part, in words; `cells` gives its cells."""
+    """What is done in each part, in words; `trials` gives its trials."""
 
     def __post_init__(self) -> None:
         _ = self.seeds
@@ -234,7 +234,7 @@ class Study(ABC):
         """Folder of the study."""
         return Path(self.options.output_dir or f"outputs/{self.outputs}/{self.options.setting}")
 
-    # Cells ----------------------------------------------------------------------------------------------------
+    # TextTable ----------------------------------------------------------------------------------------------------
 
     def job(self, seed: int, place: str = "") -> ForgetOptions:
         """Options of the job of one training seed."""
@@ -252,24 +252,24 @@ class Study(ABC):
         return "".join(c if c.isalnum() else "_" for c in place)
 
     def on_seeds(self, kind: str, place: str = "", method: str = "") -> list[Any]:
-        """A cell on each of the reported seeds."""
-        return [self.cell(kind, self.job(seed, place), method, place) for seed in self.seeds]
+        """A trial on each of the reported seeds."""
+        return [self.trial(kind, self.job(seed, place), method, place) for seed in self.seeds]
 
     def before_tuning(self, place: str = "") -> Any:
-        """The cell that trains on the tuning seed."""
-        return self.cell("tuning seed", self.job(self.options.tuning_seed, place), "", place)
+        """The trial that trains on the tuning seed."""
+        return self.trial("tuning seed", self.job(self.options.tuning_seed, place), "", place)
 
     def tuning(self, method: Method, place: str = "") -> dict[float, Any]:
         """Every strength of a method on the tuning seed."""
         job = self.job(self.options.tuning_seed, place)
-        return {s: self.cell("tuning", job, method.at(s), place) for s in method.strengths}
+        return {s: self.trial("tuning", job, method.at(s), place) for s in method.strengths}
 
     @abstractmethod
     def strength(self, method: Method, place: str) -> float | None:
         """The strength that tuning chose; None where the training diverged at every one."""
 
-    def reported(self) -> dict[tuple[str, Method], list[Any]]:
-        """By place and method, the cells of what tuning found a strength for."""
+    def method_trials(self) -> dict[tuple[str, Method], list[Any]]:
+        """By place and method, the trials of what tuning found a strength for."""
         chosen = {(place, method): self.strength(method, place) for place in self.places for method in self.methods}
         return {
             (place, method): self.on_seeds("method", place, method.at(strength))
@@ -277,23 +277,23 @@ class Study(ABC):
             if strength is not None
         }
 
-    def failed(self, place: str, cells: Iterable[tuple[str, Method]]) -> dict[str, str]:
+    def failures(self, place: str, trials: Iterable[tuple[str, Method]]) -> dict[str, str]:
         """Why a method has no row."""
-        there = set(cells)
-        return {method.text: DIVERGED for method in self.methods if (place, method) not in there}
+        present = set(trials)
+        return {method.text: DIVERGED for method in self.methods if (place, method) not in present}
 
-    def trained(self) -> list[Any]:
-        """The cells that train, on every seed."""
+    def training_trials(self) -> list[Any]:
+        """The trials that train, on every seed."""
         return [c for place in self.places for c in (self.before_tuning(place), *self.on_seeds("seed", place))]
 
-    def cells(self, part: int) -> Sequence[Any]:
-        """The cells of a part; those of the parts before are finished."""
+    def trials(self, part: int) -> Sequence[Any]:
+        """The trials of a part; those of the parts before are finished."""
         if part == 0:
-            return self.trained()
+            return self.training_trials()
         if part == 1:
             tuning = [c for place in self.places for m in self.methods for c in self.tuning(m, place).values()]
             return [*tuning, *(c for place in self.places for c in self.on_seeds("references", place))]
-        return by_seed(self.reported().values())
+        return by_seed(self.method_trials().values())
 
     # A run ----------------------------------------------------------------------------------------------------
 
@@ -303,8 +303,8 @@ class Study(ABC):
         Raises:
             OutputError: it holds another study, or files that are not a study's.
         """
-        kept = {name: value for name, value in self.shared.items() if name not in ATTACKER | _MACHINE}
-        settings, folder = {"setting": self.options.setting, **kept}, self.output
+        lasting = {name: value for name, value in self.shared.items() if name not in ATTACKER | _MACHINE}
+        settings, folder = {"setting": self.options.setting, **lasting}, self.output
         record = folder / RECORD
         if folder.is_file():
             raise OutputError(f"The output folder {folder} is a file. Choose another --output_dir.")
@@ -322,31 +322,31 @@ class Study(ABC):
             for seed in (*self.seeds, self.options.tuning_seed):
                 write_tiny_resnet(self.output / "model" / f"seed{seed}", seed, self.setting.classes)
 
-    def run(self, told: Told) -> Any:
+    def run(self, log: Log) -> Any:
         """Do what is left, and write `table.md`, `results.json` and the picture as .png and .svg.
 
         Args:
-            told: called with every line of progress.
+            log: called with every line of progress.
 
         Raises:
-            DTLError: the output folder, the data or the model cannot be used; finished cells stay.
+            DTLError: the output folder, the data or the model cannot be used; finished trials stay.
         """
         self.start()
         for number, title in enumerate(self.parts):
-            told(f"Part {number + 1} of {len(self.parts)}: {title}.")
-            run_cells(self.cells(number), self.options.workers, told)
-        found = self.found()
-        values = json.loads(json.dumps(without_folders(self.about() | self.values(found))))
-        self.plot(found, self.output / self.picture, self.setting.title)
-        write_atomically(self.output / "table.md", self.markdown(values, found))
+            log(f"Part {number + 1} of {len(self.parts)}: {title}.")
+            run_trials(self.trials(number), self.options.workers, log)
+        summary = self.summary()
+        values = json.loads(json.dumps(without_folders(self.metadata() | self.values(summary))))
+        self.plot(summary, self.output / self.picture, self.setting.title)
+        write_atomically(self.output / "table.md", self.markdown(values, summary))
         write_atomically(self.output / "results.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
-        told(f"Tables, results and picture: {self.output}")
-        return found
+        log(f"Tables, results and picture: {self.output}")
+        return summary
 
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What the results of every study begin with."""
-        cell = self.trained()[-1]
-        trained, options = cell.result(), cell.options.recorded()
+        trial = self.training_trials()[-1]
+        trained, options = trial.result(), trial.options.recorded()
         return {
             "schema_version": SCHEMA_VERSION,
             "library_version": library_version(),
@@ -370,14 +370,14 @@ class Study(ABC):
         return without_folders(shlex.join(words))
 
     @abstractmethod
-    def found(self) -> Any:
-        """The numbers, from finished cells."""
+    def summary(self) -> Any:
+        """The numbers, from finished trials."""
 
     @abstractmethod
-    def values(self, found: Any) -> dict[str, Any]:
-        """What the results say besides `about`."""
+    def values(self, summary: Any) -> dict[str, Any]:
+        """What the results say besides `metadata`."""
 
 
-def by_seed(cells: Iterable[Sequence[Any]]) -> list[Any]:
-    """Cells of several methods, one after another on each seed."""
-    return [cell for own in zip(*cells, strict=True) for cell in own]
+def by_seed(trials: Iterable[Sequence[Any]]) -> list[Any]:
+    """Trials of several methods, one after another on each seed."""
+    return [trial for own in zip(*trials, strict=True) for trial in own]

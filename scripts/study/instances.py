@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from hf_dtl.errors import ConfigError, DivergedError
 from hf_dtl.options import numbers, option
-from study.engine import DIVERGED, RunOptions, Study, Told, by_seed, listed
-from study.instance_cells import InstanceCell, instancewise
+from study.engine import DIVERGED, Log, RunOptions, Study, by_seed, read_names
+from study.instance_trials import InstanceTrial, instancewise
 from study.plots import plot_instances
 from study.settings import options_of
 from study.settings.instances import (
@@ -23,7 +23,7 @@ from study.settings.instances import (
     VARIANTS_BY_NAME,
 )
 from study.settings.unlearning import SETTINGS
-from study.tables.instances import TOGETHER, Requests, Row, markdown, numbers_of, row_of
+from study.tables.instances import TOGETHER, Requests, VariantRow, markdown, numbers_of, row_of
 from study.tuning import Method
 
 
@@ -65,7 +65,7 @@ class InstanceStudyOptions(RunOptions):
 
 
 Way = tuple[Method, str]
-"""A variant, and how it serves requests: a kind of cell."""
+"""A variant, and how it serves requests: a kind of trial."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class InstanceStudy(Study):
     markdown: ClassVar = staticmethod(markdown)
     plot: ClassVar = staticmethod(plot_instances)
     settings: ClassVar = SETTINGS
-    cell: ClassVar = InstanceCell
+    trial: ClassVar = InstanceTrial
     parts: ClassVar = (
         "train one model a seed",
         "the adversarial examples that variants share, and what the models before answer",
@@ -105,40 +105,40 @@ class InstanceStudy(Study):
         """All requests, single ones first."""
         return [*((size,) for size in self.sizes), *([self.sequence] if self.continual else [])]
 
-    def _cell(self, kind: str, seed: int, sizes: tuple[int, ...] = (), variant: str = "") -> InstanceCell:
+    def _trial(self, kind: str, seed: int, sizes: tuple[int, ...] = (), variant: str = "") -> InstanceTrial:
         several = f"{len(sizes)} x " if len(sizes) > 1 else ""
         place = f"k = {several}{sizes[0]}" if sizes else ""
-        return InstanceCell(kind, self.job(seed), variant, place, sizes, self.options.search if variant else "")
+        return InstanceTrial(kind, self.job(seed), variant, place, sizes, self.options.search if variant else "")
 
-    def trained(self) -> list[InstanceCell]:
-        return [self._cell("seed", seed) for seed in (self.options.tuning_seed, *self.seeds)]
+    def training_trials(self) -> list[InstanceTrial]:
+        return [self._trial("seed", seed) for seed in (self.options.tuning_seed, *self.seeds)]
 
-    def undisposed(self, sizes: tuple[int, ...]) -> list[InstanceCell]:
+    def undisposed(self, sizes: tuple[int, ...]) -> list[InstanceTrial]:
         """What the models before answer, on every seed."""
-        return [self._cell("undisposed", seed, sizes) for seed in self.seeds]
+        return [self._trial("undisposed", seed, sizes) for seed in self.seeds]
 
-    def adversaries(self, seed: int, size: int, variant: Method) -> InstanceCell | None:
-        """The cell that makes a variant's adversarial examples; None when it has none."""
+    def adversaries(self, seed: int, size: int, variant: Method) -> InstanceTrial | None:
+        """The trial that makes a variant's adversarial examples; None when it has none."""
         _, *own = variant.text.split(":")
         if not instancewise(variant.text, self.options.search).config(output_dir="", use_cpu=True).adversarial:
             return None
         sharing = ":".join(["adversarial", *(part for part in own if part.split("=")[0] in SEARCH)])
-        return self._cell("adversaries", seed, (size,), sharing)
+        return self._trial("adversaries", seed, (size,), sharing)
 
-    def tuning(self, method: Method, place: Any = "") -> dict[float, InstanceCell]:
+    def tuning(self, method: Method, place: Any = "") -> dict[float, InstanceTrial]:
         """Every strength of a variant on the tuning seed; `place` is the size of a request."""
-        return {s: self._cell("tuning", self.options.tuning_seed, (place,), method.at(s)) for s in method.strengths}
+        return {s: self._trial("tuning", self.options.tuning_seed, (place,), method.at(s)) for s in method.strengths}
 
-    def tried(self, method: Method, size: int) -> dict[float, dict[str, float] | None]:
+    def tuning_results(self, method: Method, size: int) -> dict[float, dict[str, float] | None]:
         """Accuracy on forget and validation images of the tuning seed at every strength; None where it diverged."""
-        return {strength: cell.result().get("accuracy") for strength, cell in self.tuning(method, size).items()}
+        return {strength: trial.result().get("accuracy") for strength, trial in self.tuning(method, size).items()}
 
     def nearest(self, size: int) -> int:
         """The size whose learning rates a request takes: the nearest by their ratio, of two the larger."""
         return min(reversed(self.tuned), key=lambda tuned: max(tuned / size, size / tuned))
 
     def strength(self, method: Method, place: Any) -> float | None:
-        return choose(self.tried(method, self.nearest(place)))
+        return choose(self.tuning_results(method, self.nearest(place)))
 
     def ways(self, sizes: tuple[int, ...]) -> list[Way]:
         """The variants, and how each serves these requests."""
@@ -146,18 +146,18 @@ class InstanceStudy(Study):
             return [(variant, "single") for variant in self.methods]
         return [*((v, "continual") for v in self.continual), *((v, "cumulative") for v in self.cumulative)]
 
-    def unlearned(self, sizes: tuple[int, ...], variant: Method, strength: float, kind: str) -> list[InstanceCell]:
+    def seed_trials(self, sizes: tuple[int, ...], variant: Method, strength: float, kind: str) -> list[InstanceTrial]:
         """A variant on the reported seeds."""
-        return [self._cell(kind, seed, sizes, variant.at(strength)) for seed in self.seeds]
+        return [self._trial(kind, seed, sizes, variant.at(strength)) for seed in self.seeds]
 
-    def served(self, sizes: tuple[int, ...]) -> dict[Way, list[InstanceCell]]:
-        """The cells of each variant that tuning found a strength for."""
+    def variant_trials(self, sizes: tuple[int, ...]) -> dict[Way, list[InstanceTrial]]:
+        """The trials of each variant that tuning found a strength for."""
         chosen = {way: self.strength(way[0], sizes[0]) for way in self.ways(sizes)}
-        return {way: self.unlearned(sizes, way[0], s, way[1]) for way, s in chosen.items() if s is not None}
+        return {way: self.seed_trials(sizes, way[0], s, way[1]) for way, s in chosen.items() if s is not None}
 
-    def cells(self, part: int) -> Sequence[InstanceCell]:
+    def trials(self, part: int) -> Sequence[InstanceTrial]:
         if part == 0:
-            return self.trained()
+            return self.training_trials()
         if part == 1:
             wanted = [
                 self.adversaries(seed, size, variant)
@@ -165,46 +165,46 @@ class InstanceStudy(Study):
                 for size in (self.tuned if seed == self.options.tuning_seed else self.sizes)
                 for variant in self.methods
             ]
-            shared = {cell.path: cell for cell in wanted if cell is not None}
+            shared = {trial.path: trial for trial in wanted if trial is not None}
             return [*shared.values(), *by_seed(self.undisposed(sizes) for sizes in self.requests)]
         if part == 2:
             return [c for size in self.tuned for v in self.methods for c in self.tuning(v, size).values()]
-        return by_seed(own for sizes in self.requests for own in self.served(sizes).values())
+        return by_seed(own for sizes in self.requests for own in self.variant_trials(sizes).values())
 
-    def found(self) -> list[Requests]:
-        found = [self._requests(sizes) for sizes in self.requests]
-        if not any(one.rows for one in found):
+    def summary(self) -> list[Requests]:
+        requests = [self._requests(sizes) for sizes in self.requests]
+        if not any(one.rows for one in requests):
             raise DivergedError("No variant finished at any learning rate, so there is nothing to compare.")
-        return found
+        return requests
 
     def _requests(self, sizes: tuple[int, ...]) -> Requests:
-        before = [cell.result() for cell in self.undisposed(sizes)]
-        cells, single, rows = self.served(sizes), len(sizes) == 1, []
-        for (variant, kind), own in cells.items():
+        undisposed = [trial.result() for trial in self.undisposed(sizes)]
+        trials, single, rows = self.variant_trials(sizes), len(sizes) == 1, []
+        for (variant, kind), own in trials.items():
             shared = [self.adversaries(seed, sizes[0], variant) if single else None for seed in self.seeds]
-            seconds = [None if cell is None else cell.result()["cpu"] for cell in shared]
-            tried = self.tried(variant, sizes[0]) if single and sizes[0] in self.tuned else {}
+            seconds = [None if trial is None else trial.result()["cpu"] for trial in shared]
+            tried = self.tuning_results(variant, sizes[0]) if single and sizes[0] in self.tuned else {}
             name = own[0].method + (TOGETHER if kind == "cumulative" else "")
-            rows.append(row_of(name, [cell.result() for cell in own], before, seconds, tried))
-        failed = {variant.text: DIVERGED for variant, kind in self.ways(sizes) if (variant, kind) not in cells}
-        return Requests(sizes, Row(**numbers_of("undisposed", before)), tuple(rows), failed)
+            rows.append(row_of(name, [trial.result() for trial in own], undisposed, seconds, tried))
+        failed = {variant.text: DIVERGED for variant, kind in self.ways(sizes) if (variant, kind) not in trials}
+        return Requests(sizes, VariantRow(**numbers_of("undisposed", undisposed)), tuple(rows), failed)
 
-    def values(self, found: list[Requests]) -> dict[str, Any]:
+    def values(self, requests: list[Requests]) -> dict[str, Any]:
         return {
             "tuned_sizes": self.tuned,
             "adversaries": {name: getattr(self.options, name) for name in SEARCH},
             "adversaries_a_step": ADVERSARIES_A_STEP,
-            "requests": [asdict(one) for one in found],
+            "requests": [asdict(one) for one in requests],
         }
 
 
-def choose(tried: Mapping[float, Mapping[str, float] | None]) -> float | None:
+def choose(accuracies: Mapping[float, Mapping[str, float] | None]) -> float | None:
     """Choose the strength with the best validation accuracy among those that forget everything.
 
     Where none does, the one that forgets most; of equals the first.
 
     Args:
-        tried: accuracy on `forget` and `validation` images by strength; None where the training diverged.
+        accuracies: accuracy on `forget` and `validation` images by strength; None where the training diverged.
 
     Returns:
         The strength; None when all diverged.
@@ -213,16 +213,16 @@ def choose(tried: Mapping[float, Mapping[str, float] | None]) -> float | None:
         >>> choose({0.1: {"forget": 0.2, "validation": 0.9}, 1.0: {"forget": 0.0, "validation": 0.7}})
         1.0
     """
-    finite = {strength: found for strength, found in tried.items() if found is not None}
+    finite = {strength: one for strength, one in accuracies.items() if one is not None}
     return max(finite, key=lambda s: (-finite[s]["forget"], finite[s]["validation"]), default=None)
 
 
-def study_instances(options: InstanceStudyOptions, told: Told = print) -> list[Requests]:
+def study_instances(options: InstanceStudyOptions, log: Log = print) -> list[Requests]:
     """Do what is left of the study, see `Study.run`."""
-    return plan(options).run(told)
+    return instance_study(options).run(log)
 
 
-def plan(options: InstanceStudyOptions) -> InstanceStudy:
+def instance_study(options: InstanceStudyOptions) -> InstanceStudy:
     """Check the options before anything is written.
 
     Raises:
@@ -237,7 +237,7 @@ def plan(options: InstanceStudyOptions) -> InstanceStudy:
     tuned = sizes[::2] if o.tuned_sizes is None else tuple(sorted(set(numbers(o.tuned_sizes, "tuned_sizes", int))))
     if not tuned or not set(tuned) <= set(sizes):
         raise ConfigError(f"--tuned_sizes {o.tuned_sizes!r} must be some of --sizes {o.sizes}.")
-    texts = listed(o.variants, "variants", f"name different variants: {', '.join(VARIANTS)}")
+    texts = read_names(o.variants, "variants", f"name different variants: {', '.join(VARIANTS)}")
     variants = tuple(_variant(text, o, shared["forget_batch_size"]) for text in texts)
     serving = _among("continual_variants", o.continual_variants, "variants", o.variants)
     together = o.cumulative_variants
@@ -253,8 +253,8 @@ def plan(options: InstanceStudyOptions) -> InstanceStudy:
 
 def _among(name: str, text: str, others: str, allowed: str) -> list[str]:
     """What an option lists, all of which another one must list too."""
-    chosen, known = ([part.strip() for part in given.split(",") if part.strip()] for given in (text, allowed))
-    unknown = [one for one in chosen if one not in known]
+    chosen, names = ([part.strip() for part in listed.split(",") if part.strip()] for listed in (text, allowed))
+    unknown = [one for one in chosen if one not in names]
     if unknown:
         raise ConfigError(f"--{name}: {', '.join(unknown)} must be among --{others} {allowed}.")
     return chosen

@@ -13,12 +13,12 @@ from hf_dtl.options import option
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 from hf_dtl.scenarios.scenario import accuracies
-from study.engine import Cell, RunOptions, Study, Told, attack_references, listed, made
+from study.engine import Log, RunOptions, Study, Trial, attack_references, read_names, training_record
 from study.plots import plot_tradeoff
 from study.settings import Knob, options_of
 from study.settings.main_job import FORGET_WEIGHT, KNOBS, SETTINGS
 from study.tables.main_job import GOAL_LEAKAGE, GOAL_POINTS, Summary, markdown, method_row, reference_rows
-from study.tuning import Chosen, Method, choose_strength
+from study.tuning import ChosenStrength, Method, choose_strength
 
 
 @dataclass
@@ -40,13 +40,13 @@ class StudyOptions(RunOptions):
     )
 
 
-def _train(cell: Cell, job: WholeTaskJob) -> dict[str, Any]:
+def _train(trial: Trial, job: WholeTaskJob) -> dict[str, Any]:
     """Pre-train and adapt; for a reported seed also retrain, and measure the models on test images."""
     undisposed, device = job.prepare(), job.state.device
     # on a GPU the processor's seconds say little
     clock = "cpu" if device.type == "cpu" else "wall"
-    result = made(job, "pretrain", undisposed.num_parameters()) | {"clock": clock}
-    if cell.kind == "tuning seed":
+    result = training_record(job, "pretrain", undisposed.num_parameters()) | {"clock": clock}
+    if trial.kind == "tuning seed":
         return result | {"validation": accuracies({"undisposed": undisposed}, _target(job, "validation"), device)}
     models = {"undisposed": undisposed, "retrained": job.references()["retrained"]}
     source = {"undisposed": job.heads.export("source")}
@@ -60,21 +60,21 @@ def _target(job: WholeTaskJob, split: str) -> Any:
     return job.images["target"][split]
 
 
-def _tune(cell: Cell, job: WholeTaskJob) -> dict[str, Any]:
+def _tune(trial: Trial, job: WholeTaskJob) -> dict[str, Any]:
     """Measure a scrubbed model on validation images of the target alone."""
-    model, cost = cell.scrub(job, parse_method(cell.method))
-    found = accuracies({"scrubbed": model}, _target(job, "validation"), job.state.device)
-    return {"validation": found["scrubbed"], "cost": cost}
+    model, cost = trial.scrub(job, parse_method(trial.method))
+    accuracy = accuracies({"scrubbed": model}, _target(job, "validation"), job.state.device)
+    return {"validation": accuracy["scrubbed"], "cost": cost}
 
 
-def _dispose(cell: Cell, job: WholeTaskJob) -> dict[str, Any]:
+def _dispose(trial: Trial, job: WholeTaskJob) -> dict[str, Any]:
     """Measure a scrubbed model on test images, the source with the undisposed model's head, and attack it."""
-    model, cost = cell.scrub(job, parse_method(cell.method))
-    found = {task: by_role["scrubbed"] for task, by_role in job.measure({"scrubbed": model}).accuracy.items()}
-    return found | {"cost": cost, "attacks": cell.attack(job, {"scrubbed": model})}
+    model, cost = trial.scrub(job, parse_method(trial.method))
+    accuracy = {task: by_role["scrubbed"] for task, by_role in job.measure({"scrubbed": model}).accuracy.items()}
+    return accuracy | {"cost": cost, "attacks": trial.attack(job, {"scrubbed": model})}
 
 
-class MainCell(Cell):
+class MainTrial(Trial):
     """tuning seed: pre-train and adapt. seed: the same, and the retrained reference. tuning: one strength of a method
     on the tuning seed. references: the attacks on the references of a seed. method: one method on a reported seed."""
 
@@ -100,7 +100,7 @@ class MainStudy(Study):
     markdown: ClassVar = staticmethod(markdown)
     plot: ClassVar = staticmethod(plot_tradeoff)
     settings: ClassVar = SETTINGS
-    cell: ClassVar = MainCell
+    trial: ClassVar = MainTrial
     parts: ClassVar = (
         "the models before disposal",
         "the strengths of the methods, and the attacks on the references",
@@ -110,21 +110,21 @@ class MainStudy(Study):
     def tuning(self, method: Method, place: str = "") -> dict[float, Any]:
         return super().tuning(method) if len(method.strengths) > 1 else {}
 
-    def trained(self) -> list[Any]:
+    def training_trials(self) -> list[Any]:
         tuned = any(len(method.strengths) > 1 for method in self.methods)
         return [*([self.before_tuning()] if tuned else []), *self.on_seeds("seed")]
 
-    def choose(self, method: Method) -> Chosen:
-        """The strength of a method, once its tuning cells are finished.
+    def choose(self, method: Method) -> ChosenStrength:
+        """The strength of a method, once its tuning trials are finished.
 
         Raises:
             DivergedError: the training diverged at every strength.
         """
-        cells = self.tuning(method)
-        if not cells:
-            return Chosen(method.strengths[0], None, None, {})
+        trials = self.tuning(method)
+        if not trials:
+            return ChosenStrength(method.strengths[0], None, None, {})
         before = self.before_tuning().result()["validation"]["undisposed"]
-        tried = {strength: cell.result().get("validation") for strength, cell in cells.items()}
+        tried = {strength: trial.result().get("validation") for strength, trial in trials.items()}
         return choose_strength(tried, before, self.options.margin)
 
     def strength(self, method: Method, place: str) -> float | None:
@@ -133,35 +133,35 @@ class MainStudy(Study):
         except DivergedError:
             return None
 
-    def found(self) -> Summary:
+    def summary(self) -> Summary:
         trained, attacked = ([c.result() for c in self.on_seeds(kind)] for kind in ("seed", "references"))
-        cells = self.reported()
+        trials = self.method_trials()
         rows = [
-            method_row(method, self.choose(method), [cell.result() for cell in own], trained, attacked)
-            for (_, method), own in cells.items()
+            method_row(method, self.choose(method), [trial.result() for trial in own], trained, attacked)
+            for (_, method), own in trials.items()
         ]
         references = reference_rows(trained, attacked)
-        return Summary(self.seeds, references, tuple(rows), self.failed("", cells), trained[0]["clock"])
+        return Summary(self.seeds, references, tuple(rows), self.failures("", trials), trained[0]["clock"])
 
-    def values(self, found: Summary) -> dict[str, Any]:
+    def values(self, summary: Summary) -> dict[str, Any]:
         return {
             "margin": self.options.margin,
             "goal": {"leakage_over_retrained": GOAL_LEAKAGE, "loss_points": GOAL_POINTS},
             "model": self.options.model,
             "missing_methods": self.unknown,
-            "summary": found.to_dict(),
+            "summary": summary.to_dict(),
         }
 
 
-def reproduce(options: StudyOptions, told: Told = print) -> Summary:
+def reproduce(options: StudyOptions, log: Log = print) -> Summary:
     """Do what is left of the study, see `Study.run`."""
-    study = plan(options)
+    study = main_study(options)
     if study.unknown:
-        told(f"Not in this version of the library, left out: {', '.join(study.unknown)}.")
-    return study.run(told)
+        log(f"Not in this version of the library, left out: {', '.join(study.unknown)}.")
+    return study.run(log)
 
 
-def plan(options: StudyOptions) -> MainStudy:
+def main_study(options: StudyOptions) -> MainStudy:
     """Check the options before anything is written.
 
     Raises:
@@ -179,32 +179,32 @@ def plan(options: StudyOptions) -> MainStudy:
         unknown = tuple(text for text in names if text.split(":")[0] not in method_names())
         names = tuple(text for text in names if text not in unknown)
     else:
-        names = tuple(listed(o.methods, "methods", f"name different methods: {', '.join(method_names())}"))
+        names = tuple(read_names(o.methods, "methods", f"name different methods: {', '.join(method_names())}"))
     return MainStudy(o, shared, tuple(_method(text, shared) for text in names), unknown=unknown)
 
 
 def _overrides(text: str | None) -> dict[str, Any]:
     """Options of the main job under their own names; older names are taken too."""
     try:
-        given = json.loads(text or "{}")
+        overrides = json.loads(text or "{}")
     except ValueError as error:
         raise ConfigError(f"--override {text!r} is not JSON ({error}); write '{{\"steps\": 600}}'.") from None
-    if not isinstance(given, dict):
+    if not isinstance(overrides, dict):
         raise ConfigError(f"--override {text!r} must be a JSON object, such as '{{\"steps\": 600}}'.")
-    own = [f for f in fields(ForgetOptions) if f.name not in ("output_dir", "seed", "method")]
-    names = {name: f.name for f in own for name in (f.name, *f.metadata["aliases"])}
-    types, found = get_type_hints(ForgetOptions), {}
-    for name, value in given.items():
+    options = [f for f in fields(ForgetOptions) if f.name not in ("output_dir", "seed", "method")]
+    names = {name: f.name for f in options for name in (f.name, *f.metadata["aliases"])}
+    types, checked = get_type_hints(ForgetOptions), {}
+    for name, value in overrides.items():
         if name not in names:
             raise ConfigError(
-                f"--override has the unknown option {name!r}; there are: {', '.join(f.name for f in own)}."
+                f"--override has the unknown option {name!r}; there are: {', '.join(f.name for f in options)}."
             )
         kinds = set(get_args(types[names[name]])) or {types[names[name]]}
         if type(value) not in kinds and not (float in kinds and type(value) is int):
             wanted = " or ".join(kind.__name__ for kind in kinds - {NoneType})
             raise ConfigError(f"--override {name}={value!r} must be of the type {wanted}.")
-        found[names[name]] = value
-    return found
+        checked[names[name]] = value
+    return checked
 
 
 def _method(text: str, shared: Mapping[str, Any]) -> Method:

@@ -13,9 +13,8 @@ from hf_dtl.audit.plots.look import COLOURS, GUIDE, MARKERS, STYLES, note, plain
 from study.settings.instances import RATES
 from study.settings.tasks import OURS
 from study.tables import Average
-from study.tables.instances import Requests
-from study.tables.instances import Row as Variant
-from study.tables.main_job import GOAL_LEAKAGE, GOAL_POINTS, Row, Summary
+from study.tables.instances import Requests, VariantRow
+from study.tables.main_job import GOAL_LEAKAGE, GOAL_POINTS, MethodRow, Summary
 from study.tables.tasks import Scope
 from study.tables.unlearning import GOAL_GAP, Comparison
 from study.tuning import without_option
@@ -88,7 +87,7 @@ def plot_tradeoff(summary: Summary, path: Path, title: str) -> list[Path]:
     return save(figure, path, title)
 
 
-def _draw_row(panel: Any, row: Row, number: int) -> Line2D:
+def _draw_row(panel: Any, row: MethodRow, number: int) -> Line2D:
     leaked, lost, look = row.over_retrained.over, row.loss_points, _look(number)
     assert leaked.mean is not None and lost.mean is not None
     _bars(panel, leaked, lost, look["color"], place=(leaked.mean, lost.mean))
@@ -99,12 +98,12 @@ def _draw_row(panel: Any, row: Row, number: int) -> Line2D:
     return Line2D([], [], linestyle="none", label=label, **look)
 
 
-def _short(row: Row) -> str:
+def _short(row: MethodRow) -> str:
     """The method without its steps, batches and learning rate, which the table gives."""
     return re.sub(r":(max_steps|per_device_\w+|learning_rate)=[^:]+", "", row.name)
 
 
-def _set_limits(panel: Any, summary: Summary, placed: list[Row]) -> None:
+def _set_limits(panel: Any, summary: Summary, placed: list[MethodRow]) -> None:
     """Hold every point with its bars, the goal box, and both lines."""
     lost = [r.loss_points.mean for r in summary.references if r.loss_points is not None]
     across = [-0.05, 1.05, *_ends(row.over_retrained.over for row in placed)]
@@ -122,22 +121,22 @@ def _set_limits(panel: Any, summary: Summary, placed: list[Row]) -> None:
     panel.minorticks_off()
 
 
-def _ends(found: Iterable[Average]) -> list[float]:
+def _ends(averages: Iterable[Average]) -> list[float]:
     """Where the bars of averages end."""
-    return [a.mean + side * (a.deviation or 0) for a in found if a.mean is not None for side in (-1, 1)]
+    return [a.mean + side * (a.deviation or 0) for a in averages if a.mean is not None for side in (-1, 1)]
 
 
-def plot_gap(found: Sequence[Comparison], path: Path, title: str) -> list[Path]:
+def plot_gap(comparisons: Sequence[Comparison], path: Path, title: str) -> list[Path]:
     """Draw every method at its gap to the retrained model and its leakage after relearning, one panel a request.
 
     Bars are deviations over training seeds. A method whose leakage is undefined stands below the panel's zero line.
     See `plot_tradeoff`.
     """
-    figure = Figure(figsize=(1.2 + 4.4 * len(found), 5.2), layout="constrained")
+    figure = Figure(figsize=(1.2 + 4.4 * len(comparisons), 5.2), layout="constrained")
     figure.suptitle(title, fontsize=12)
     across, up = "average gap to the retrained model, points", "leakage over the retrained model"
     handles: dict[str, Any] = {}
-    for panel, one in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+    for panel, one in zip(figure.subplots(1, len(comparisons), squeeze=False)[0], comparisons, strict=True):
         _panel(panel, x=across, y=up, title=f"forget {one.request}")
         panel.axvspan(0, 100 * GOAL_GAP, color="#009E73", alpha=0.1, zorder=0)
         for height in (0, 1):
@@ -156,24 +155,24 @@ def plot_gap(found: Sequence[Comparison], path: Path, title: str) -> list[Path]:
     return save(figure, path, title)
 
 
-def plot_instances(found: Sequence[Requests], path: Path, title: str) -> list[Path]:
+def plot_instances(requests: Sequence[Requests], path: Path, title: str) -> list[Path]:
     """Draw a line a variant over the size of single requests: D_f before and after relearning, and what is lost.
 
     Bars are deviations over training seeds; the dotted line is the undisposed model. A hollow marker stands where not
     everything was forgotten. See `plot_tradeoff`.
     """
-    single = sorted((one for one in found if len(one.sizes) == 1), key=lambda one: one.sizes)
+    single = sorted((one for one in requests if len(one.sizes) == 1), key=lambda one: one.sizes)
     sizes = [one.sizes[0] for one in single]
     figure = Figure(figsize=(14, 5.4), layout="constrained")
     figure.suptitle(title, fontsize=12)
     panels = figure.subplots(1, 3)
     names = list(dict.fromkeys(_variant(row) for one in single for row in one.rows))
-    shown = {
+    panel_values = {
         "accuracy on D_f, 0 is wanted": lambda row: row.accuracy["forget"],
         "test accuracy lost, points": lambda row: row.lost,
         "accuracy on D_f after relearning": lambda row: row.relearned,
     }
-    for panel, label in zip(panels, shown, strict=True):
+    for panel, label in zip(panels, panel_values, strict=True):
         _panel(panel, x="images to forget, k", y=label)
         panel.set_xscale("log", base=2)
         panel.set_xticks(sizes, [str(size) for size in sizes])
@@ -184,7 +183,7 @@ def plot_instances(found: Sequence[Requests], path: Path, title: str) -> list[Pa
         chosen = [(one.sizes[0], row) for one in single for row in one.rows if _variant(row) == name]
         chosen = [(k, row) for k, row in chosen if row.lost.mean is not None]
         side = 2 ** (0.03 * (position - len(names) / 2))  # side by side
-        for panel, value in zip(panels, shown.values(), strict=True):
+        for panel, value in zip(panels, panel_values.values(), strict=True):
             points = [(k * side, value(row)) for k, row in chosen]
             line = panel.errorbar(
                 [x for x, _ in points], [y.mean for _, y in points], [y.deviation or 0 for _, y in points], capsize=3,
@@ -207,30 +206,30 @@ def plot_instances(found: Sequence[Requests], path: Path, title: str) -> list[Pa
     return save(figure, path, title)
 
 
-def _variant(row: Variant) -> str:
+def _variant(row: VariantRow) -> str:
     """The variant without its strength, which differs from k to k."""
     return without_option(row.name, RATES.option)
 
 
-def plot_impact(found: Sequence[Scope], path: Path, title: str) -> list[Path]:
+def plot_impact(scopes: Sequence[Scope], path: Path, title: str) -> list[Path]:
     """Draw the UIS of every method, one panel a scope: a mark a training seed, and a bar to their mean.
 
     See `plot_tradeoff`.
     """
-    names = [*dict.fromkeys(row.strategy for one in found for row in one.rows), "(retrained)", "(undisposed)"]
-    figure = Figure(figsize=(3.4 + 3.6 * len(found), 1.6 + 0.46 * len(names)), layout="constrained")
-    figure.suptitle(wrapped(title, 30 + 30 * len(found)), fontsize=12)
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for panel, one in zip(panels, found, strict=True):
+    names = [*dict.fromkeys(row.strategy for one in scopes for row in one.rows), "(retrained)", "(undisposed)"]
+    figure = Figure(figsize=(3.4 + 3.6 * len(scopes), 1.6 + 0.46 * len(names)), layout="constrained")
+    figure.suptitle(wrapped(title, 30 + 30 * len(scopes)), fontsize=12)
+    panels = figure.subplots(1, len(scopes), sharey=True, squeeze=False)[0]
+    for panel, one in zip(panels, scopes, strict=True):
         _panel(panel, x="UIS, mean over tasks (0 is ideal)", y="", title=wrapped(one.title, 44))
         panel.grid(visible=False, axis="y")
-        shown = {row.strategy: row for row in one.rows} | {row.heading: row for row in one.references}
+        row_of = {row.strategy: row for row in one.rows} | {row.heading: row for row in one.references}
         for place, name in enumerate(names):
-            if name not in shown or shown[name].uis.mean is None:
+            if name not in row_of or row_of[name].uis.mean is None:
                 continue
             colour = GUIDE if name.startswith("(") else COLOURS[0 if name.startswith(OURS) else 1]
-            values = [value for value in shown[name].uis.values if value is not None]
-            panel.barh(place, shown[name].uis.mean, height=0.62, color=colour, alpha=0.85 if name == OURS else 0.4)
+            values = [value for value in row_of[name].uis.values if value is not None]
+            panel.barh(place, row_of[name].uis.mean, height=0.62, color=colour, alpha=0.85 if name == OURS else 0.4)
             panel.plot(values, [place] * len(values), color=colour, marker="o", markersize=4, linestyle="none")
         panel.set_xlim(left=0)
     panels[0].set_yticks(range(len(names)), [wrapped(name, 38) for name in names], fontsize=9)

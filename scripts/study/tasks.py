@@ -11,7 +11,7 @@ from hf_dtl.methods.by_name import MethodChoice, parse_method
 from hf_dtl.options import option
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
-from study.engine import Cell, RunOptions, Study, Told, listed, made
+from study.engine import Log, RunOptions, Study, Trial, read_names, training_record
 from study.plots import plot_impact
 from study.settings import options_of
 from study.settings.tasks import ABLATION, METHODS, OURS, RATES, SCOPES, SETTINGS
@@ -45,51 +45,51 @@ def strategy(text: str) -> MethodChoice:
     return parse_method(f"multitask:strategy={text}")
 
 
-def _train(cell: Cell, job: SomeTasksJob) -> dict[str, Any]:
-    return made(job, "train", sum(p.numel() for p in job.prepare().parameters()))
+def _train(trial: Trial, job: SomeTasksJob) -> dict[str, Any]:
+    return training_record(job, "train", sum(p.numel() for p in job.prepare().parameters()))
 
 
-def _references(cell: Cell, job: SomeTasksJob) -> dict[str, Any]:
+def _references(trial: Trial, job: SomeTasksJob) -> dict[str, Any]:
     models = {"undisposed": job.prepare(), **job.references()}
     scenario = job.scenario
     tasks = {task: task in scenario.forgotten for task in scenario.tasks}
     images = {name: scenario.counts()[name] for name in ("forget", "retain")}
-    return _measured(cell, job, models) | {"cost": job.cost("retrained"), "tasks": tasks, "images": images}
+    return _measurements(trial, job, models) | {"cost": job.cost("retrained"), "tasks": tasks, "images": images}
 
 
-def _unlearn(cell: Cell, job: SomeTasksJob) -> dict[str, Any]:
-    model, cost = cell.scrub(job, strategy(cell.method))
+def _unlearn(trial: Trial, job: SomeTasksJob) -> dict[str, Any]:
+    model, cost = trial.scrub(job, strategy(trial.method))
     models = {"undisposed": job.prepare(), "scrubbed": model}
-    if cell.kind == "tuning":
-        return _measured(cell, _on_validation(job), models)["scrubbed"]
-    found = _measured(cell, job, models, "scrubbed")
-    return found["scrubbed"] | {"cost": cost, "notes": found["notes"]}
+    if trial.kind == "tuning":
+        return _measurements(trial, _on_validation(job), models)["scrubbed"]
+    result = _measurements(trial, job, models, "scrubbed")
+    return result["scrubbed"] | {"cost": cost, "notes": result["notes"]}
 
 
 def _on_validation(job: SomeTasksJob) -> SomeTasksJob:
     """The job with validation images in the place of test images."""
-    found = copy(job)
-    found.scenario = job.scenario.with_test("validation")
-    return found
+    validating = copy(job)
+    validating.scenario = job.scenario.with_test("validation")
+    return validating
 
 
-def _measured(cell: Cell, job: SomeTasksJob, models: Mapping[str, Any], *wanted: str) -> dict[str, Any]:
+def _measurements(trial: Trial, job: SomeTasksJob, models: Mapping[str, Any], *roles: str) -> dict[str, Any]:
     """What models score and how little they hide, by role; all, or those wanted beside the undisposed one."""
-    found, scenario = job.measure(models), job.scenario
+    measurements, scenario = job.measure(models), job.scenario
     result: dict[str, Any] = {}
-    for role in wanted or models:
-        impact = scenario.impact(found.accuracy, role, found.notes)
-        splits = {task: {split: by[role] for split, by in own.items()} for task, own in found.accuracy.items()}
+    for role in roles or models:
+        impact = scenario.impact(measurements.accuracy, role, measurements.notes)
+        splits = {task: {split: by[role] for split, by in own.items()} for task, own in measurements.accuracy.items()}
         result[role] = {"scores": splits, "uis": None if impact is None else impact._asdict()}
-        if cell.kind in cell.attacking:
-            hidden = {row["task"]: row["auc"] for row in found.membership if row["model"] == role}
+        if trial.kind in trial.attacking:
+            hidden = {row["task"]: row["auc"] for row in measurements.membership if row["model"] == role}
             plain = {task: {role: models[role].export(task)} for task in scenario.attacked}
-            attacks = {task: cell.attack(job, model, task) for task, model in plain.items()}
+            attacks = {task: trial.attack(job, model, task) for task, model in plain.items()}
             result[role] |= {"membership": hidden, "attacks": attacks}
-    return result | {"notes": list(dict.fromkeys(found.notes))}
+    return result | {"notes": list(dict.fromkeys(measurements.notes))}
 
 
-class TaskCell(Cell):
+class TaskTrial(Trial):
     """tuning seed, seed: train the model that knows everything. references: measure and attack it, and the model that
     is trained again without what is to be forgotten. tuning: one strength of a method on the tuning seed. method: one
     method on a reported seed."""
@@ -110,7 +110,7 @@ class TaskStudy(Study):
     markdown: ClassVar = staticmethod(markdown)
     plot: ClassVar = staticmethod(plot_impact)
     settings: ClassVar = SETTINGS
-    cell: ClassVar = TaskCell
+    trial: ClassVar = TaskTrial
     parts: ClassVar = (
         "train one model a seed",
         "the learning rates of the methods, and the references",
@@ -131,59 +131,59 @@ class TaskStudy(Study):
             retrain_epochs=model.train_epochs,
         )
 
-    def trained(self) -> list[Any]:
+    def training_trials(self) -> list[Any]:
         return [self.before_tuning(), *self.on_seeds("seed")]
 
     def tuning(self, method: Method, place: str = "") -> dict[float, Any]:
-        cells = super().tuning(method, place)
-        return {s: replace(cell, options=replace(cell.options, membership=False)) for s, cell in cells.items()}
+        trials = super().tuning(method, place)
+        return {s: replace(trial, options=replace(trial.options, membership=False)) for s, trial in trials.items()}
 
-    def tried(self, method: Method, scope: str) -> dict[float, float | None]:
+    def tuning_results(self, method: Method, scope: str) -> dict[float, float | None]:
         """Mean UIS of the tuning seed at every strength, on validation images; None where it diverged."""
-        results = {strength: cell.result() for strength, cell in self.tuning(method, scope).items()}
+        results = {strength: trial.result() for strength, trial in self.tuning(method, scope).items()}
         return {s: one["uis"]["mean"] if one.get("uis") else None for s, one in results.items()}
 
     def strength(self, method: Method, place: str) -> float | None:
         whole = next((method for method in self.methods if method.text == OURS), method)
-        return least(self.tried(method if method.strengths else whole, place))
+        return least(self.tuning_results(method if method.strengths else whole, place))
 
-    def found(self) -> list[Scope]:
-        cells = self.reported()
-        found = [self._scope(scope, cells) for scope in self.places]
-        if not any(one.rows for one in found):
+    def summary(self) -> list[Scope]:
+        trials = self.method_trials()
+        scopes = [self._scope(scope, trials) for scope in self.places]
+        if not any(one.rows for one in scopes):
             raise DivergedError("No method finished at any learning rate, so there is nothing to compare.")
-        return found
+        return scopes
 
-    def _scope(self, scope: str, cells: Mapping[tuple[str, Method], list[Cell]]) -> Scope:
-        before = [cell.result() for cell in self.on_seeds("references", scope)]
+    def _scope(self, scope: str, trials: Mapping[tuple[str, Method], list[Trial]]) -> Scope:
+        references = [trial.result() for trial in self.on_seeds("references", scope)]
         rows = [
-            row_of(own[0].method, [cell.result() for cell in own], before, self.tried(method, scope))
-            for (place, method), own in cells.items()
+            row_of(own[0].method, [trial.result() for trial in own], references, self.tuning_results(method, scope))
+            for (place, method), own in trials.items()
             if place == scope
         ]
         return Scope(
             name=scope,
-            tasks=tuple(before[0]["tasks"]),
-            forgotten=tuple(task for task, forgotten in before[0]["tasks"].items() if forgotten),
-            images=before[0]["images"],
-            references=tuple(reference_row(role, before) for role in ("undisposed", "retrained")),
+            tasks=tuple(references[0]["tasks"]),
+            forgotten=tuple(task for task, forgotten in references[0]["tasks"].items() if forgotten),
+            images=references[0]["images"],
+            references=tuple(reference_row(role, references) for role in ("undisposed", "retrained")),
             rows=tuple(rows),
-            failed=self.failed(scope, cells),
+            failed=self.failures(scope, trials),
         )
 
-    def values(self, found: list[Scope]) -> dict[str, Any]:
+    def values(self, scopes: list[Scope]) -> dict[str, Any]:
         scopes = [
-            asdict(one) | {"strongest": one.strongest and one.strongest.name, "below": one.below} for one in found
+            asdict(one) | {"strongest": one.strongest and one.strongest.name, "below": one.below} for one in scopes
         ]
         return {"goal": GOALS, "scopes": scopes}
 
 
-def study_tasks(options: TaskStudyOptions, told: Told = print) -> list[Scope]:
+def study_tasks(options: TaskStudyOptions, log: Log = print) -> list[Scope]:
     """Do what is left of the study, see `Study.run`."""
-    return plan(options).run(told)
+    return task_study(options).run(log)
 
 
-def plan(options: TaskStudyOptions) -> TaskStudy:
+def task_study(options: TaskStudyOptions) -> TaskStudy:
     """Check the options before anything is written.
 
     Raises:
@@ -191,10 +191,10 @@ def plan(options: TaskStudyOptions) -> TaskStudy:
     """
     o = options
     shared = options_of(SETTINGS, o.setting) | {"method": "multitask", "forget": o.forget, "use_cpu": o.use_cpu}
-    scopes = listed(o.scopes, "scopes", f"be {' or '.join(SCOPES)}, or both")
+    scopes = read_names(o.scopes, "scopes", f"be {' or '.join(SCOPES)}, or both")
     if not set(scopes) <= set(SCOPES):
         raise ConfigError(f"--scopes {o.scopes!r} must be {' or '.join(SCOPES)}, or both.")
-    texts = listed(o.methods, "methods", f"name different strategies: {', '.join(METHODS)}")
+    texts = read_names(o.methods, "methods", f"name different strategies: {', '.join(METHODS)}")
     return TaskStudy(o, shared, tuple(_method(text, OURS in texts) for text in texts), tuple(scopes))
 
 

@@ -39,19 +39,19 @@ def without_option(text: str, option: str) -> str:
     return ":".join(part for part in text.split(":") if not part.startswith(f"{option}="))
 
 
-def least(tried: Mapping[float, float | None]) -> float | None:
+def least(values: Mapping[float, float | None]) -> float | None:
     """The strength with the least value, of equals the first; None where the training diverged at every one.
 
     Example:
         >>> least({0.1: None, 1.0: 0.2, 3.0: 0.1})
         3.0
     """
-    finite = {strength: value for strength, value in tried.items() if value is not None}
+    finite = {strength: value for strength, value in values.items() if value is not None}
     return min(finite, key=lambda strength: finite[strength], default=None)
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenStrength:
     """The strength of one method.
 
     Args:
@@ -68,7 +68,7 @@ class Chosen:
     tried: dict[float, float | None]
 
 
-def choose_strength(tried: Mapping[float, float | None], before: float, margin: float) -> Chosen:
+def choose_strength(tried: Mapping[float, float | None], before: float, margin: float) -> ChosenStrength:
     """Choose the largest strength that keeps the target, or else the one that keeps most of it.
 
     Args:
@@ -88,4 +88,4 @@ def choose_strength(tried: Mapping[float, float | None], before: float, margin: 
         raise DivergedError(f"The training diverged at every strength: {', '.join(f'{s:g}' for s in tried)}.")
     within = [strength for strength, value in finite.items() if value >= before - margin - _ROUNDING]
     best = max(finite, key=lambda strength: (finite[strength], strength))
-    return Chosen(max(within, default=best), bool(within), before, dict(tried))
+    return ChosenStrength(max(within, default=best), bool(within), before, dict(tried))

@@ -12,7 +12,7 @@ from hf_dtl.methods.registry import method_names
 from hf_dtl.options import option
 from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.scenarios.part import MEASURED_ON
-from study.engine import Cell, RunOptions, Study, Told, attack_references, listed, made
+from study.engine import Log, RunOptions, Study, Trial, attack_references, read_names, training_record
 from study.plots import plot_gap
 from study.settings import options_of
 from study.settings.unlearning import KNOBS, METHODS, RATES, REQUESTS, SETTINGS
@@ -33,27 +33,27 @@ class ComparisonOptions(RunOptions):
     data_dir: str | None = option(None, "CIFAR-10 for the settings on it: a folder of parquet files, or a Hub id.")
 
 
-def _train(cell: Cell, job: PartJob) -> dict[str, Any]:
+def _train(trial: Trial, job: PartJob) -> dict[str, Any]:
     undisposed = job.prepare()
-    job.collect_layer_inputs(undisposed)  # here, because cells of one job run side by side
-    models, tuning = {"undisposed": undisposed, "retrained": job.references()["retrained"]}, "tuning" in cell.kind
-    found = job.measure(models, TUNED_ON if tuning else MEASURED_ON, membership=not tuning)
+    job.collect_layer_inputs(undisposed)  # here, because trials of one job run side by side
+    models, tuning = {"undisposed": undisposed, "retrained": job.references()["retrained"]}, "tuning" in trial.kind
+    measurements = job.measure(models, TUNED_ON if tuning else MEASURED_ON, membership=not tuning)
     costs = {stage: job.cost(stage) for stage in ("train", "retrained")}
-    return made(job, "train", undisposed.num_parameters()) | asdict(found) | {"cost": costs}
+    return training_record(job, "train", undisposed.num_parameters()) | asdict(measurements) | {"cost": costs}
 
 
-def _tune(cell: Cell, job: PartJob) -> dict[str, Any]:
-    model, _ = cell.scrub(job, parse_method(cell.method))
+def _tune(trial: Trial, job: PartJob) -> dict[str, Any]:
+    model, _ = trial.scrub(job, parse_method(trial.method))
     return asdict(job.measure({"scrubbed": model}, TUNED_ON, membership=False))
 
 
-def _unlearn(cell: Cell, job: PartJob) -> dict[str, Any]:
-    model, cost = cell.scrub(job, parse_method(cell.method))
-    attacks = cell.attack(job, {"scrubbed": model})
+def _unlearn(trial: Trial, job: PartJob) -> dict[str, Any]:
+    model, cost = trial.scrub(job, parse_method(trial.method))
+    attacks = trial.attack(job, {"scrubbed": model})
     return asdict(job.measure({"scrubbed": model})) | {"attacks": attacks, "cost": cost}
 
 
-class UnlearnCell(Cell):
+class UnlearnTrial(Trial):
     """tuning seed, seed: train and retrain, and measure both models. references: the attacks on them. tuning: one
     strength of a method on the tuning seed. method: one method on a reported seed, measured and attacked."""
 
@@ -73,7 +73,7 @@ class UnlearningStudy(Study):
     markdown: ClassVar = staticmethod(markdown)
     plot: ClassVar = staticmethod(plot_gap)
     settings: ClassVar = SETTINGS
-    cell: ClassVar = UnlearnCell
+    trial: ClassVar = UnlearnTrial
     parts: ClassVar = (
         "train the models, and train them again without what is to be forgotten",
         "the strengths of the methods, and the attacks on the references",
@@ -90,29 +90,29 @@ class UnlearningStudy(Study):
         """
         accuracy = self.before_tuning(request).result()["accuracy"]
         goal = {split: accuracy[split]["retrained"] for split in TUNED_ON}
-        found: dict[float, float | None] = {}
-        for strength, cell in self.tuning(method, request).items():
-            own = cell.result().get("accuracy")
-            found[strength] = average_gap({split: own[split]["scrubbed"] for split in TUNED_ON}, goal) if own else None
-        return found
+        gaps: dict[float, float | None] = {}
+        for strength, trial in self.tuning(method, request).items():
+            own = trial.result().get("accuracy")
+            gaps[strength] = average_gap({split: own[split]["scrubbed"] for split in TUNED_ON}, goal) if own else None
+        return gaps
 
     def strength(self, method: Method, place: str) -> float | None:
         return least(self.gaps(method, place))
 
-    def found(self) -> list[Comparison]:
-        cells = self.reported()
-        return [self._comparison(request, cells) for request in self.places]
+    def summary(self) -> list[Comparison]:
+        trials = self.method_trials()
+        return [self._comparison(request, trials) for request in self.places]
 
-    def _comparison(self, request: str, cells: Mapping[tuple[str, Method], list[Cell]]) -> Comparison:
+    def _comparison(self, request: str, trials: Mapping[tuple[str, Method], list[Trial]]) -> Comparison:
         trained, attacked = ([c.result() for c in self.on_seeds(kind, request)] for kind in ("seed", "references"))
         rows, complete = [], []
-        for (place, method), own in cells.items():
+        for (place, method), own in trials.items():
             if place == request:
-                results = [cell.result() for cell in own]
-                found = [outcome(request, *three) for three in zip(results, trained, attacked, strict=True)]
-                if not complete and None not in found:
-                    complete = found
-                rows.append(method_row(own[0].method, found, self.gaps(method, request)))
+                results = [trial.result() for trial in own]
+                outcomes = [outcome(request, *three) for three in zip(results, trained, attacked, strict=True)]
+                if not complete and None not in outcomes:
+                    complete = outcomes
+                rows.append(method_row(own[0].method, outcomes, self.gaps(method, request)))
         if not complete:
             raise DivergedError(f"No method finished on {request} on every seed, so there is nothing to compare.")
         stages = {"undisposed": "train", "retrained": "retrained"}
@@ -125,22 +125,22 @@ class UnlearningStudy(Study):
                 for role, stage in stages.items()
             ),
             rows=tuple(rows),
-            failed=self.failed(request, cells),
+            failed=self.failures(request, trials),
         )
 
-    def values(self, found: list[Comparison]) -> dict[str, Any]:
+    def values(self, comparisons: list[Comparison]) -> dict[str, Any]:
         return {
             "goal": {"average_gap": GOAL_GAP, "cost": GOAL_COST},
-            "comparisons": [{**asdict(one), "goal": {row.name: row.goal for row in one.rows}} for one in found],
+            "comparisons": [{**asdict(one), "goal": {row.name: row.goal for row in one.rows}} for one in comparisons],
         }
 
 
-def compare(options: ComparisonOptions, told: Told = print) -> list[Comparison]:
+def compare(options: ComparisonOptions, log: Log = print) -> list[Comparison]:
     """Do what is left of the comparison, see `Study.run`."""
-    return plan(options).run(told)
+    return unlearning_study(options).run(log)
 
 
-def plan(options: ComparisonOptions) -> UnlearningStudy:
+def unlearning_study(options: ComparisonOptions) -> UnlearningStudy:
     """Check the options before anything is written.
 
     Raises:
@@ -153,7 +153,7 @@ def plan(options: ComparisonOptions) -> UnlearningStudy:
         raise ConfigError("--requests names nothing to forget.")
     for request in requests:
         ForgetRequest.parse(request)
-    texts = listed(o.methods, "methods", f"name different methods: {', '.join(method_names())}")
+    texts = read_names(o.methods, "methods", f"name different methods: {', '.join(method_names())}")
     return UnlearningStudy(o, shared, tuple(_method(text) for text in texts), requests)
 
 

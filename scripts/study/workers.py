@@ -1,4 +1,4 @@
-"""Cells side by side in processes of their own, with one line of progress each."""
+"""Trials side by side in processes of their own, with one line of progress each."""
 
 import multiprocessing
 import os
@@ -16,32 +16,32 @@ import torch
 from hf_dtl.errors import DTLError
 
 if TYPE_CHECKING:
-    from study.engine import Cell
+    from study.engine import Trial
 
 
 _loading: Any = nullcontext()
 """Held while a job is loaded: several processes must not write the record of one run at once."""
 
 
-def run_cells(cells: Sequence["Cell"], workers: int, told: Callable[[str], None]) -> None:
-    """Do every cell that is not finished; they must not depend on each other.
+def run_trials(trials: Sequence["Trial"], workers: int, log: Callable[[str], None]) -> None:
+    """Do every trial that is not finished; they must not depend on each other.
 
     Args:
-        cells: in the order wanted; those of one seed best follow each other.
+        trials: in the order wanted; those of one seed best follow each other.
         workers: processes; with 1 this process does everything.
-        told: called with one line after every cell.
+        log: called with one line after every trial.
 
     Raises:
-        DTLError: of a cell, or a process was killed. What was finished stays, and no process is left behind.
+        DTLError: of a trial, or a process was killed. What was finished stays, and no process is left behind.
     """
-    left = [cell for cell in cells if not cell.finished]
-    if len(left) < len(cells):
-        told(f"{len(cells) - len(left)} of {len(cells)} were finished before.")
-    progress = _Progress(len(left), min(workers, max(1, len(left))), told)
+    left = [trial for trial in trials if not trial.finished]
+    if len(left) < len(trials):
+        log(f"{len(trials) - len(left)} of {len(trials)} were finished before.")
+    progress = _Progress(len(left), min(workers, max(1, len(left))), log)
     with _interruptible() as check:
         if workers == 1:
-            for cell in left:
-                progress.finished(cell, _do(cell))
+            for trial in left:
+                progress.finished(trial, _do(trial))
                 check()
         elif left:
             _side_by_side(left, min(workers, len(left)), progress, check)
@@ -72,15 +72,15 @@ def _interruptible() -> Iterator[Callable[[], None]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _side_by_side(cells: Sequence["Cell"], workers: int, progress: "_Progress", check: Callable[[], None]) -> None:
+def _side_by_side(trials: Sequence["Trial"], workers: int, progress: "_Progress", check: Callable[[], None]) -> None:
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, context, _start_worker, (context.Lock(),))
     try:
         # No more than the workers take at once, so that an error stops the study soon.
-        waiting, running = iter(cells), dict[Future, "Cell"]()
+        waiting, running = iter(trials), dict[Future, "Trial"]()
         while True:
-            while len(running) < workers and (cell := next(waiting, None)) is not None:
-                running[pool.submit(_do, cell)] = cell
+            while len(running) < workers and (trial := next(waiting, None)) is not None:
+                running[pool.submit(_do, trial)] = trial
             if not running:
                 break
             for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
@@ -117,27 +117,27 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _do(cell: "Cell") -> float:
-    """Do a cell; the seconds it took."""
+def _do(trial: "Trial") -> float:
+    """Do a trial; the seconds it took."""
     start = time.perf_counter()
     with _loading:
-        job = cell.load()
-    cell.do(job)
+        job = trial.load()
+    trial.do(job)
     return time.perf_counter() - start
 
 
 class _Progress:
-    """One line a cell, with the time that is about left."""
+    """One line a trial, with the time that is about left."""
 
-    def __init__(self, total: int, workers: int, told: Callable[[str], None]):
-        self.total, self.workers, self.told = total, workers, told
+    def __init__(self, total: int, workers: int, log: Callable[[str], None]):
+        self.total, self.workers, self.log = total, workers, log
         self.seconds: list[float] = []
 
-    def finished(self, cell: "Cell", seconds: float) -> None:
+    def finished(self, trial: "Trial", seconds: float) -> None:
         self.seconds.append(seconds)
         left = (self.total - len(self.seconds)) * sum(self.seconds) / len(self.seconds) / self.workers
         after = f", about {_duration(left)} left in this part" if len(self.seconds) < self.total else ""
-        self.told(f"[{len(self.seconds)}/{self.total}] {cell.title} ({_duration(seconds)}{after})")
+        self.log(f"[{len(self.seconds)}/{self.total}] {trial.title} ({_duration(seconds)}{after})")
 
 
 def _duration(seconds: float) -> str:

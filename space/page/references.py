@@ -3,7 +3,7 @@
 from statistics import fmean
 
 from hf_dtl.audit import AttackConfig, LeakageReport
-from hf_dtl.audit.cells import MODELS
+from hf_dtl.audit.text_table import MODELS
 
 Lines = dict[str, float]
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from hf_dtl.audit import AttackConfig, AttackedTask
 from hf_dtl.audit.attacks import Unit, find_attack, train
 from hf_dtl.audit.attacks.choice import share_right
-from hf_dtl.audit.attacks.published import Published
+from hf_dtl.audit.attacks.context import AttackContext
 from hf_dtl.audit.attacks.stack import FineTuning, Schedule, Stack, Stopped
 from hf_dtl.audit.classifiers import predict
 from hf_dtl.data import ImageTensors
@@ -74,7 +74,7 @@ class _WatchedStack(Stack):
             self.watch(self)
 
 
-class _Watched(Published):
+class _Watched(AttackContext):
     """The attacker's view of the published model, with stacks of whole networks that can be watched."""
 
     watch: Callable[[Stack], None]
@@ -199,21 +199,21 @@ class LiveAttack:
             return Progress(tuple(points), steps, time.perf_counter() - start, **more)  # type: ignore[arg-type]
 
         try:
-            published = _Watched(self.model, self._task, self.config, "cpu", self.stop)
+            context = _Watched(self.model, self._task, self.config, "cpu", self.stop)
 
             def watch(stack: Stack) -> None:
-                points.append((stack.step, _reached(published, stack)))
+                points.append((stack.step, _reached(context, stack)))
                 tell(now())
 
-            published.watch = watch
+            context.watch = watch
             if self.unit.attack == "linear_probe":
                 # Its learning rate stays the same, so a shorter attack is the beginning of the longer one.
                 for length in self._lengths:
-                    published.config = replace(self.config, linear_probe_steps=length)
-                    points.append((length, self._result(published, published.watched_test)))
+                    context.config = replace(self.config, linear_probe_steps=length)
+                    points.append((length, self._result(context, context.watched_test)))
                     tell(now())
-                published.config = self.config
-            accuracy = self._result(published, self._task.test)
+                context.config = self.config
+            accuracy = self._result(context, self._task.test)
             points = [point for point in points if point[0] < steps] + [(steps, accuracy)]
             tell(now(accuracy=accuracy))
         except Stopped:
@@ -226,23 +226,23 @@ class LiveAttack:
         finally:
             tell(None)
 
-    def _result(self, published: _Watched, test: ImageTensors) -> float:
+    def _result(self, context: _Watched, test: ImageTensors) -> float:
         """Accuracy at the end of the attack, of the learning rate chosen on validation; guessing when all diverged."""
         if self.stop.is_set():
             raise Stopped
-        ((_, choice, classify),) = train(published, [self.unit])
-        return 1 / published.num_classes if choice is None else share_right(classify(test), test.labels)
+        ((_, choice, classify),) = train(context, [self.unit])
+        return 1 / context.num_classes if choice is None else share_right(classify(test), test.labels)
 
 
-def _reached(published: _Watched, stack: Stack) -> float:
+def _reached(context: _Watched, stack: Stack) -> float:
     """Accuracy on some test images, of the learning rate that is best on some validation images at this step."""
-    network, validation, test = stack.network, published.watched_validation, published.watched_test
+    network, validation, test = stack.network, context.watched_validation, context.watched_test
     best = (-1.0, 0.0)
     for position, member in enumerate(stack.members):
         if not stack.finite[position]:
             continue
-        with network.evaluating(stack.result(position), member.images, published.config.eval_batch_size):
-            seen = partial(published.predict, network)
+        with network.evaluating(stack.result(position), member.images, context.config.eval_batch_size):
+            seen = partial(context.predict, network)
             value = share_right(seen(validation.pixel_values), validation.labels)
             if value > best[0]:
                 best = (value, share_right(seen(test.pixel_values), test.labels))

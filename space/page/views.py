@@ -9,10 +9,10 @@ from html import escape
 from matplotlib.figure import Figure
 
 from hf_dtl.audit import LeakageReport
-from hf_dtl.audit.cells import AXIS_TITLES, Cells, interval
 from hf_dtl.audit.plots.attacks import draw_attacks
 from hf_dtl.audit.plots.piggyback import draw_piggyback
-from hf_dtl.audit.tables import report_cells
+from hf_dtl.audit.tables import report_tables
+from hf_dtl.audit.text_table import AXIS_TITLES, TextTable, interval
 from hf_dtl.hub.card import ALTERNATIVE_TEXTS
 from page.pairs import KEPT, Pair
 from page.probe import Probed, Rows
@@ -194,7 +194,7 @@ def card(pair: Pair) -> str:
                 continue
             words = escape(f"{ALTERNATIVE_TEXTS[name]}, {AXIS_TITLES[axis]}")
             parts.append(f'<figure><img src="{picture}" alt="{words}"></figure>')
-    parts = [f'<div class="pictures">{"".join(parts)}</div>', *map(_table, report_cells(report))]
+    parts = [f'<div class="pictures">{"".join(parts)}</div>', *map(_table, report_tables(report))]
     if report.settings.get("command"):
         command = escape(str(report.settings["command"])[:500])
         parts.append(f'<p class="small">To repeat it: <code>{command}</code></p>')
@@ -207,7 +207,7 @@ def _data(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _table(cells: Cells) -> str:
+def _table(cells: TextTable) -> str:
     def row(values: Sequence[str]) -> str:
         # Where a table is too wide, each row becomes a block: every cell then says its column.
         shown = [

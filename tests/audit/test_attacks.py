@@ -59,7 +59,7 @@ STORED = {
 }
 
 
-def numbered(tensor):
+def with_head_labels(tensor):
     return (torch.arange(tensor.numel()) % 17 / 16.0).reshape(tensor.shape)
 
 
@@ -67,9 +67,11 @@ def test_attacks_that_were_stored_before_are_found_again():
     model, toy = vit(3), task()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(numbered(parameter))
+            parameter.copy_(with_head_labels(parameter))
     given = {name: getattr(toy, name) for name in ("train", "validation", "test")} | {"retain": split(2)}
-    toy = replace(toy, **{name: ImageTensors(numbered(own.pixel_values), own.labels) for name, own in given.items()})
+    toy = replace(
+        toy, **{name: ImageTensors(with_head_labels(own.pixel_values), own.labels) for name, own in given.items()}
+    )
     prints = (
         run_module._model_fingerprint(model), run_module._task_fingerprint(toy),
         plan.rows(model, toy), run_module._retain_fingerprint(toy),
@@ -105,7 +107,7 @@ class Toy(Attack):
     augmentation: str = "none"
     start: bool = each_own(False)
 
-    def train(self, published, units):
+    def train(self, context, units):
         raise NotImplementedError
 
 
@@ -258,16 +260,16 @@ class NearestMean(Attack):
     source: ClassVar[str] = "Mensink et al., 2013"
     shrink: float = 0.0
 
-    def train(self, published, units):
+    def train(self, context, units):
         for unit in units:
-            images, labels = published.images(unit)
-            features = published.features(images)
-            means = torch.stack([features[labels == i].mean(0) for i in range(published.num_classes)])
+            images, labels = context.images(unit)
+            features = context.features(images)
+            means = torch.stack([features[labels == i].mean(0) for i in range(context.num_classes)])
 
             def classify(split, means=means):
-                return -torch.cdist(published.split_features(split), (1 - self.shrink) * means)
+                return -torch.cdist(context.split_features(split), (1 - self.shrink) * means)
 
-            validation = published.task.validation
+            validation = context.task.validation
             value = share_right(classify(validation), validation.labels)
             yield unit, Choice(0.0, value, {"means": means}, 0), classify
 '''

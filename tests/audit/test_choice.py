@@ -91,7 +91,7 @@ def test_halving_gives_up_what_diverged_first():
 def test_the_choice_never_sees_the_test_split(monkeypatch):
     seen = []
 
-    def train(published, units):
+    def train(context, units):
         for unit, choice in choose(Trained(ends((1e-3, 0.6), (1e-2, 0.8))), units, logits, VALIDATION, halving=False):
             yield unit, choice, lambda split: seen.append(split) or logits(UNIT, {"share": 0.3}, split).repeat(6, 1)
 

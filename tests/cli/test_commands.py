@@ -171,8 +171,8 @@ def test_the_scripts_options_of_old_are_still_understood(script):
 def test_the_status_of_verify_says_whether_the_report_holds(holds, status, capsys, monkeypatch):
     import hf_dtl.pipeline.verify
 
-    cells = SimpleNamespace(rich=lambda: "CELLS")
-    found = SimpleNamespace(holds=holds, cells=lambda: cells, sentences=lambda: ["It [is] so."])
+    table = SimpleNamespace(rich=lambda: "CELLS")
+    found = SimpleNamespace(holds=holds, table=lambda: table, sentences=lambda: ["It [is] so."])
     monkeypatch.setattr(hf_dtl.pipeline.verify, "run", lambda options: found)
     code, out, _ = ended(capsys, "verify", "m", "--use_cpu")
     assert code == status and out == "CELLS\nIt [is] so.\n"

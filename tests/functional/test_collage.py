@@ -7,7 +7,7 @@ from hf_dtl.functional import collages, margin_loss
 from hf_dtl.functional.collage import DRAWS
 
 
-def numbered(batch, channels=2, height=12, width=16, start=0):
+def with_head_labels(batch, channels=2, height=12, width=16, start=0):
     """Images without two equal values."""
     count = batch * channels * height * width
     return (start + torch.arange(count, dtype=torch.float64)).reshape(batch, channels, height, width)
@@ -28,7 +28,7 @@ def origin(values, image):
 
 
 def test_every_pixel_is_one_of_either_image_with_all_its_channels():
-    images, others = numbered(40), numbered(40, start=10**6)
+    images, others = with_head_labels(40), with_head_labels(40, start=10**6)
     made = collages(images, others, draws(40))
     pieces = set()
     for values, image, other in zip(made, images, others, strict=True):
@@ -56,7 +56,7 @@ def test_every_pixel_is_one_of_either_image_with_all_its_channels():
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_images_are_shifted_and_mirrored_as_a_whole(mirror):
-    images, others = numbered(60), numbered(60, start=10**6)
+    images, others = with_head_labels(60), with_head_labels(60, start=10**6)
     made, seen = collages(images, others, draws(60, 1), mirror=mirror, shift=0.1), set()
     for values, image in zip(made, images, strict=True):
         place = origin(values, image)
@@ -71,12 +71,12 @@ def test_images_are_shifted_and_mirrored_as_a_whole(mirror):
 
 
 def test_no_shift_no_mirror_and_the_same_image_twice_is_that_image():
-    images = numbered(8)
+    images = with_head_labels(8)
     assert torch.equal(collages(images, images, draws(8), mirror=False, shift=0.0), images)
 
 
 def test_an_image_is_never_shown_as_a_whole_unless_it_is_mirrored():
-    images, others = numbered(80), numbered(80, start=10**6)
+    images, others = with_head_labels(80), with_head_labels(80, start=10**6)
     for values, image in zip(collages(images, others, draws(80, 2), shift=0.0), images, strict=True):
         place = origin(values, image)
         if (place >= 0).all():
@@ -84,10 +84,10 @@ def test_an_image_is_never_shown_as_a_whole_unless_it_is_mirrored():
 
 
 def test_each_depends_on_its_own_draws_alone():
-    images, others = numbered(8), numbered(8, start=10**6)
+    images, others = with_head_labels(8), with_head_labels(8, start=10**6)
     one, two, other = (collages(images, others, draws(8, seed)) for seed in (0, 0, 1))
     assert torch.equal(one, two) and not torch.equal(one, other)
-    assert torch.equal(images, numbered(8))
+    assert torch.equal(images, with_head_labels(8))
     assert torch.equal(collages(images[3:5], others[3:5], draws(8)[3:5]), one[3:5])
     nearly = torch.full((8, DRAWS), 1 - 2**-53, dtype=torch.float64)
     assert collages(images, others, nearly).shape == images.shape
@@ -95,7 +95,7 @@ def test_each_depends_on_its_own_draws_alone():
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 2)])
 def test_tiny_images(size):
-    images = numbered(50, 1, *size)
+    images = with_head_labels(50, 1, *size)
     assert collages(images, images, draws(50)).shape == images.shape
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hf_dtl.functional.subspace import GradientSubspace
-from hf_dtl.functional.task_subspace import output_subspaces, task_subspace
+from hf_dtl.functional.task_subspace import output_moments, task_subspace
 
 TASKS = ("a", "b")
 
@@ -41,7 +41,7 @@ def collect(model, batches, tasks=TASKS, **kwargs):
         outputs = model(batch[0].clone().requires_grad_())
         return {task: F.cross_entropy(outputs[task], batch[1], reduction="sum") for task in tasks}
 
-    return output_subspaces(model, batches, losses, tasks, **kwargs)
+    return output_moments(model, batches, losses, tasks, **kwargs)
 
 
 def rows(layer, gradient):

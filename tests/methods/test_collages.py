@@ -33,7 +33,7 @@ def test_forgets_with_the_images_alone_and_keeps_more_than_the_papers_method(tmp
         own = {"examples": 3, "attack_steps": 3, "max_steps": 300} | options
         t = build(tmp_path, copy.deepcopy(model), few, goal=goal, strategy=strategy, **own)
         t.train()
-        assert t.remembered() == [] and right(t.export(), few) == 0 and t.state.global_step < 300
+        assert t.remaining_rows() == [] and right(t.export(), few) == 0 and t.state.global_step < 300
         kept[strategy] = right(t.export(), rest)
     assert kept["collages"] > kept["l2ul"], kept
 

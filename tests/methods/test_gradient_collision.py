@@ -64,8 +64,8 @@ def test_first_step_equals_a_computation_by_hand(tmp_path, head, normalize):
 
     parameters = [p for p in model.parameters() if p.requires_grad]
     rows, source_losses = [], []
-    for cell in range(4):
-        x, y = (streams[cell]["forget"][k] for k in ("pixel_values", "labels"))
+    for chunk in range(4):
+        x, y = (streams[chunk]["forget"][k] for k in ("pixel_values", "labels"))
         logits = probes(readings(x))
         loss = torch.stack([F.cross_entropy(one, y) for one in logits]).mean()
         rows.append(parameters_to_vector(torch.autograd.grad(loss, parameters, materialize_grads=True)))
@@ -123,8 +123,8 @@ def test_every_architecture_collides_its_later_stages_against_probes(tmp_path, n
 
 def test_every_image_may_be_a_chunk_of_its_own(tmp_path):
     t = trained(tmp_path, num_chunks=16, chunking="random", max_steps=1)
-    cells = [t.train_dataset[i]["forget"]["pixel_values"] for i in range(16)]
-    assert all(len(cell) == 1 for cell in cells)
+    chunks = [t.train_dataset[i]["forget"]["pixel_values"] for i in range(16)]
+    assert all(len(chunk) == 1 for chunk in chunks)
     wanted = [int(i) for i in t.train_dataset.forget_indices(0).ravel()]
     assert len(set(wanted)) == 16, "different images"
     assert -1 / 15 - 1e-6 <= first_log(t)["mean_cosine"] <= 1

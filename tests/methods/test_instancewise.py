@@ -38,7 +38,7 @@ def test_forgets_images_and_stops(tmp_path, goal, count):
     found = t.export()
     with torch.no_grad():
         named = found(few.pixel_values).logits.argmax(-1)
-    assert 0 < t.state.global_step < 60 and t.remembered() == [] and right(found, few) == 0
+    assert 0 < t.state.global_step < 60 and t.remaining_rows() == [] and right(found, few) == 0
     assert goal == "misclassify" or named.tolist() == t.aims.tolist()
     logs = [e["remembered"] for e in t.state.log_history if "remembered" in e]
     assert logs[-1] == 0 and all(share > 0 for share in logs[:-1]) and len(logs) == t.state.global_step
@@ -54,7 +54,7 @@ def test_given_new_labels_are_learned_whatever_the_model_said_before(tmp_path):
     few.labels[1], new[1] = (before[1] + 2) % 3, before[1]  # named by its new label
     own = {"new_labels": new.tolist(), "learning_rate": 2e-2, "max_steps": 60, "forget_weight": 0.5}
     t = build(tmp_path, copy.deepcopy(model), few, goal="relabel", **own)
-    assert t.skipped.rows == [] and t.instances.rows == [0, 1, 2, 3] and t.remembered() == [0, 2, 3]
+    assert t.skipped.rows == [] and t.instances.rows == [0, 1, 2, 3] and t.remaining_rows() == [0, 2, 3]
     t.train()
     with torch.no_grad():
         assert torch.equal(t.export()(few.pixel_values).logits.argmax(-1), new)
@@ -146,7 +146,7 @@ def test_importance_anchors_and_is_that_of_the_given_model(tmp_path):
         )  # fmt: skip
         assert all(o.min() >= 0 and o.max() <= 1 and torch.isfinite(o).all() for o in t.importance)
         t.train()
-        triples = list(zip(t.trained, t.given, t.importance, strict=True))
+        triples = list(zip(t.trained, t.initial_weights, t.importance, strict=True))
         moved = sum((((1 - o) * (mine - given)) ** 2).sum() for mine, given, o in triples)
         penalty = [e["importance_penalty"] for e in t.state.log_history if "importance_penalty" in e]
         assert penalty[0] == 0 and penalty[-1] > 0
@@ -346,7 +346,7 @@ def main(output: Path) -> None:
         state = {n: v.detach().clone().contiguous() for n, v in t.model.state_dict().items()}
         state |= {
             "adversaries": torch.stack([retain[i]["pixel_values"] for i in range(min(len(retain), 200))]),
-            "left": torch.tensor(t.remembered()),
+            "left": torch.tensor(t.remaining_rows()),
         }
         for name in ("disposal_value", "remembered", "importance_penalty", "retain_loss"):
             found = [e[name] for e in t.state.log_history if name in e]

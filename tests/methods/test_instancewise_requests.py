@@ -38,7 +38,7 @@ def test_collages_keep_what_is_misnamed_already_as_it_is(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "hf_dtl"):
         t = build(tmp_path, copy.deepcopy(model), data, rows=range(10, 16), **own)
     assert "Only kept so, because the model misnames them already: row 12." in caplog.text
-    assert t.skipped.rows == [] and t.instances.rows == list(range(10, 16)) and 12 not in t.remembered()
+    assert t.skipped.rows == [] and t.instances.rows == list(range(10, 16)) and 12 not in t.remaining_rows()
     logits = torch.nn.functional.one_hot(named, 3) * 4.0
     logits.requires_grad_()
     chunk = Chunk(data.pixel_values, data.labels, torch.arange(len(data)), seed=0)
@@ -46,7 +46,7 @@ def test_collages_keep_what_is_misnamed_already_as_it_is(tmp_path, caplog):
     assert push.abs().sum(1).ne(0).tolist() == [True, True, False, True, True, True], "none as long as it is misnamed"
     with torch.no_grad():
         t.model.heads["target"].bias[data.labels[2]] += 100  # it comes back
-    assert 12 in t.remembered()
+    assert 12 in t.remaining_rows()
     relabel = build(tmp_path, copy.deepcopy(model), data, goal="relabel", **own)
     assert relabel.aims[2] == named[2] and (relabel.aims != data.labels).all(), "it keeps the name that it has"
 
@@ -59,7 +59,7 @@ def test_what_is_named_again_afterwards_is_told(tmp_path, caplog):
     with torch.no_grad():
         t.model.heads["target"].bias[data.labels[0]] += 100
     with caplog.at_level(logging.WARNING, "hf_dtl"):
-        t.warn_of_the_remembered()
+        t.warn_of_remaining()
     assert "now named by their label: row 20." in caplog.text
 
 

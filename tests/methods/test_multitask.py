@@ -136,7 +136,7 @@ def test_the_final_update_respects_the_task_projection(tmp_path, options):
     t.train()
     given = dict(t.teacher.named_modules())
     t.model, mine = t.teacher, t.model  # measured on the model as it was given
-    found = t._output_subspaces(t.train_dataset.retain, ["side", "size"])
+    found = t._output_moments(t.train_dataset.retain, ["side", "size"])
     t.model = mine
     checked = 0
     for name in t.subspace.vectors:
@@ -181,7 +181,7 @@ def test_the_forget_gradient_is_turned_away_from_every_retained_one(tmp_path, mo
     t.disposal = watched
     t.train()
     ((retained, parameters, result),) = seen
-    assert [cell for cell, *_ in retained] == [0, 1, 2, 3] and all(len(images) == 4 for _, images, *_ in retained)
+    assert [chunk for chunk, *_ in retained] == [0, 1, 2, 3] and all(len(images) == 4 for _, images, *_ in retained)
     gradients = result.gradients
     if projection:  # as the step will be
         gradients = [t.subspace.project(t._projected[id(p)], g) for p, g in zip(parameters, gradients, strict=True)]
@@ -221,7 +221,7 @@ def test_the_forget_gradient_is_turned_away_from_every_retained_one(tmp_path, mo
 def test_a_step_is_that_of_the_formula(tmp_path, strategy, forget):
     """Plain gradient descent from the given weights, its gradients by autograd in float64."""
     t = whole(tmp_path, forget, strategy, forget_weight=0.7, retain_gradients="mini_batch", **PLAIN)
-    cells = [t.train_dataset[cell] for cell in range(4)]
+    items = [t.train_dataset[number] for number in range(4)]
     model, data = copy.deepcopy(t.teacher).double().requires_grad_(True), toy()
     data = Toy(data.pixel_values.double(), data.labels)
     trained = [n for n, p in t.model.named_parameters() if p.requires_grad]
@@ -247,8 +247,8 @@ def test_a_step_is_that_of_the_formula(tmp_path, strategy, forget):
             away = torch.cat([g.flatten() for g in torch.autograd.grad(total, weights, materialize_grads=True)])
         if strategy != "neg_grad_plus":
             chunks = []
-            for cell in cells:  # which images each chunk holds
-                found = cell["retain"]["pixel_values"].double()
+            for item in items:  # which images each chunk holds
+                found = item["retain"]["pixel_values"].double()
                 rows = [(data.pixel_values == x).flatten(1).all(1).nonzero().item() for x in found]
                 chunks.append(gradient([p for p in kept_pairs(forget) if p[0] in rows], len(rows)))
             away = orthogonalise(away, torch.stack(chunks))
@@ -303,7 +303,7 @@ def test_salun_draws_one_wrong_label_a_pair_and_moves_only_salient_weights(tmp_p
     t.forget_loss = watched
     t.train()
     assert len(seen) == 48 and all(seen)
-    for (mine, given), mask in zip(zip(t.trained, t.given, strict=True), t.mask, strict=True):
+    for (mine, given), mask in zip(zip(t.trained, t.initial_weights, strict=True), t.mask, strict=True):
         assert torch.equal(mine[~mask], given[~mask])
     assert sum(int(m.sum()) for m in t.mask) == round(0.3 * sum(m.numel() for m in t.mask))
 
@@ -346,13 +346,13 @@ def test_forgets_until_images_are_named_as_held_out_ones_were(tmp_path):
         assert wanted[task] == pytest.approx(right)
     error = (model(held_out.pixel_values)["size"][:, 0] - held_out.labels["size"]).square().mean().item()
     assert wanted["size"] == pytest.approx(1 - error / toy().labels["size"].var(correction=0).item(), rel=1e-4)
-    pursued, step = [], whole_run.shown
+    pursued, step = [], whole_run.active_streams
 
-    def shown():
+    def active_streams():
         pursued.append((whole_run.state.global_step, whole_run.pursued))
         return step()
 
-    whole_run.shown = shown
+    whole_run.active_streams = active_streams
     whole_run.train()
     scores = {e["step"]: e for e in whole_run.state.log_history if "forget_score_shape" in e}
     assert sorted(scores) == [1, 3, 5, 7], "measured before the step that logs it"
@@ -372,7 +372,7 @@ def test_forgets_until_images_are_named_as_held_out_ones_were(tmp_path):
 def test_architectures_train(tmp_path, name):
     t = build(tmp_path, model=fresh(name), max_steps=1)
     t.train()
-    assert any(not torch.equal(mine, given) for mine, given in zip(t.trained, t.given, strict=True))
-    assert all(torch.isfinite(mine).all() for mine, _ in zip(t.trained, t.given, strict=True))
+    assert any(not torch.equal(mine, given) for mine, given in zip(t.trained, t.initial_weights, strict=True))
+    assert all(torch.isfinite(mine).all() for mine, _ in zip(t.trained, t.initial_weights, strict=True))
     given = dict(t.teacher.named_buffers())
     assert all(torch.equal(b, given[n]) for n, b in t.model.named_buffers()), "running statistics"

@@ -58,7 +58,7 @@ def test_result_does_not_depend_on_the_split_and_resumes(tmp_path, name):
 
 
 def test_batch_normalisation_by_cell_equals_pytorch(tmp_path, monkeypatch):
-    """One cell a step: retention loss, gradient step and running statistics of ordinary batch normalisation."""
+    """One chunk a step: retention loss, gradient step and running statistics of ordinary batch normalisation."""
     monkeypatch.setattr(BatchStatisticsTrainer, "settle", lambda self: None)
     options = dict(num_chunks=1, max_steps=1, retain_augmentation="none", target_ce_weight=0.0, max_grad_norm=0.0)
     t = build(FRESH, tmp_path, model=two_headed("resnet"), **options)

@@ -36,8 +36,8 @@ def test_first_step_equals_an_attack_by_hand(tmp_path, suppression):
     """SGD with an optimizer on a real copy; the gradient at the copy, applied to the model."""
     options = dict(inner_steps=3, inner_learning_rate=0.1, suppression=suppression, num_chunks=1, max_steps=1)
     t = build(PAIR, tmp_path, learning_rate=1.0, max_grad_norm=0.0, max_forget_grad_norm=0.0, **options)
-    start, cell = copy.deepcopy(t.model), t.train_dataset[0]["forget"]
-    x, y = cell["pixel_values"], cell["labels"]
+    start, chunk = copy.deepcopy(t.model), t.train_dataset[0]["forget"]
+    x, y = chunk["pixel_values"], chunk["labels"]
     by_class = [torch.nonzero(y == c).ravel() for c in y.unique()]
     order = torch.cat(by_class)
     support, query = order[::2], order[1::2]

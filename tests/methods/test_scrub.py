@@ -46,21 +46,21 @@ def test_images_of_the_other_kind_have_no_influence(tmp_path, monkeypatch, heads
     options = PHASES | {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-3}
     one = make(SCRUB, tmp_path, **options)
     one.train()
-    cells, original = [], PairedStreams.__getitem__
+    chunks, original = [], PairedStreams.__getitem__
 
-    def poisoned(self, cell):
-        item = original(self, cell)
-        step = cell // self.num_chunks
+    def poisoned(self, chunk):
+        item = original(self, chunk)
+        step = chunk // self.num_chunks
         hidden = "retain" if step < len(KINDS) and KINDS[step] == "max" else "forget"
         item[hidden]["pixel_values"].fill_(torch.nan)
         item[hidden]["labels"].fill_(0)
-        cells.append(cell)
+        chunks.append(chunk)
         return item
 
     monkeypatch.setattr(PairedStreams, "__getitem__", poisoned)
     two = make(SCRUB, tmp_path, **options)
     two.train()
-    assert cells[:10] == list(range(10))
+    assert chunks[:10] == list(range(10))
     assert_same(two.model, one.model)
     assert not all(torch.equal(a, b) for a, b in zip(two.model.parameters(), two.teacher.parameters(), strict=True))
 

@@ -180,7 +180,7 @@ def test_attacks_that_were_left_out_or_invented_do_not_hold(copied, place):
         replace(report, piggyback=tuple(records)).save(copied / "leakage_report.json")
         found = verify(options(copied, place))
         assert {(number.model, number.attack) for number in found.numbers if not number.holds} == missing
-        assert "–" in found.cells().markdown()
+        assert "–" in found.table().markdown()
 
 
 def test_weights_that_changed_by_one_number_are_named(copied, place, capsys):

@@ -77,7 +77,7 @@ def test_killed_interrupted_and_continued(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("results/*.json")}
     lines = []
     summary = reproduce(tiny(folder), lines.append)  # in this process, for speed
-    assert {path: path.stat().st_mtime_ns for path in before} == before, "a finished cell was repeated"
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "a finished trial was repeated"
     assert "were finished before." in "".join(lines)
     assert (folder / "table.md").exists() and summary.rows[0].target.mean is not None
     seed = json.loads(next(folder.glob("seeds/1000/results/seed-*.json")).read_text())

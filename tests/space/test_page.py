@@ -15,7 +15,7 @@ from PIL import Image
 
 from hf_dtl.audit import AttackConfig, LeakageReport
 from hf_dtl.audit.piggyback import Attacker
-from hf_dtl.audit.tables import report_cells
+from hf_dtl.audit.tables import report_tables
 from hf_dtl.data import embedded_processor
 from hf_dtl.data.sources import EXAMPLE_FOLDER
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
@@ -247,7 +247,7 @@ def test_card_shows_every_table_and_the_numbers_of_the_report(pair):
     drawn = views.card(pair)
     point = pair.report.axes["source_subset"].pl_accuracy[0]
     assert f"{point.mean:.3f} ± {point.deviation:.3f}" in drawn
-    tables = report_cells(pair.report)
+    tables = report_tables(pair.report)
     assert drawn.count("<table ") == len(tables) == 4
     assert drawn.count("<td ") == sum(len(row) - 1 for cells in tables for row in cells.rows)
     assert drawn.count("data:image/svg+xml;base64,") == 4

@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from hf_dtl.errors import ConfigError
-from hf_dtl.trainers.streams import CellSampler, PairedStreams, labels_of
+from hf_dtl.trainers.streams import ChunkSampler, PairedStreams, labels_of
 
 
 class Items(TensorDataset):
@@ -52,9 +52,9 @@ def test_a_cell_depends_on_the_seed_and_its_number_alone(chunking):
     a, b, other = (streams(chunking=chunking, seed=seed) for seed in (1, 1, 2))
     for _ in range(3):
         b[17]  # another history
-    for cell in (0, 5, 83):
+    for chunk in (0, 5, 83):
         for stream in ("forget", "retain"):
-            assert torch.equal(a[cell][stream]["pixel_values"], b[cell][stream]["pixel_values"])
+            assert torch.equal(a[chunk][stream]["pixel_values"], b[chunk][stream]["pixel_values"])
     assert any(not torch.equal(a[c]["forget"]["pixel_values"], other[c]["forget"]["pixel_values"]) for c in range(4))
     rows = a.forget_indices(4)
     assert torch.equal(a[17]["forget"]["pixel_values"].ravel(), torch.tensor(rows[1], dtype=torch.float32))
@@ -62,7 +62,7 @@ def test_a_cell_depends_on_the_seed_and_its_number_alone(chunking):
 
 def test_sampler_asks_for_the_epoch_at_every_pass():
     epoch = [0]
-    sampler = CellSampler(streams(), lambda: epoch[0])
+    sampler = ChunkSampler(streams(), lambda: epoch[0])
     assert list(sampler) == list(range(20))
     epoch[0] = 3
     assert list(sampler) == list(range(60, 80))

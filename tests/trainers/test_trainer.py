@@ -68,9 +68,11 @@ def test_first_logged_values_equal_a_computation_by_hand(tmp_path):
     model, streams = copy.deepcopy(t.model).eval(), t.train_dataset
     t.train()
     log = next(e for e in t.state.log_history if "mean_cosine" in e)
-    cells = [streams[i] for i in range(4)]
+    chunks = [streams[i] for i in range(4)]
     parameters = [p for p in model.parameters() if p.requires_grad]
-    losses = [F.cross_entropy(model(c["forget"]["pixel_values"], task="source"), c["forget"]["labels"]) for c in cells]
+    losses = [
+        F.cross_entropy(model(c["forget"]["pixel_values"], task="source"), c["forget"]["labels"]) for c in chunks
+    ]
     gradients = [torch.autograd.grad(loss, parameters, materialize_grads=True) for loss in losses]
     g = torch.stack([parameters_to_vector(row) for row in gradients])
     gram, unit = g @ g.T, F.normalize(g) @ F.normalize(g).T
@@ -166,11 +168,11 @@ def test_retention_follows_its_options(tmp_path):
         with torch.no_grad():
             for p in t.model.heads["target"].parameters():
                 p.add_(torch.randn_like(p))
-        cells = [t.train_dataset[i] for i in range(4)]
+        chunks = [t.train_dataset[i] for i in range(4)]
         with torch.no_grad():
             expected = {}
             for stream, name in (("retain", "target"), ("forget", "source")):
-                x = torch.cat([c[stream]["pixel_values"] for c in cells])
+                x = torch.cat([c[stream]["pixel_values"] for c in chunks])
                 p, q = (m(x, task="target").log_softmax(-1) for m in (t.model.eval(), t.teacher))
                 expected[name] = (q.exp() * (q - p)).sum(-1).mean().item()
         t.train()
@@ -218,8 +220,8 @@ def test_weights_are_corrected_after_every_step_also_when_training_goes_on(tmp_p
     assert not any(torch.equal(a, b) for a, b in zip(seen, seen[1:], strict=False)), "after the step, not before"
 
 
-def test_retain_images_are_transformed_cell_by_cell(tmp_path, monkeypatch):
-    """What the model sees follows from the seed and the cell alone, however the cells are grouped into batches."""
+def test_retain_images_are_transformed_chunk_by_chunk(tmp_path, monkeypatch):
+    """What the model sees follows from the seed and the chunk alone, however the chunks are grouped into batches."""
 
     def seen(**options):
         t, batches = trainer(tmp_path, max_steps=2, **options), []
@@ -236,15 +238,15 @@ def test_retain_images_are_transformed_cell_by_cell(tmp_path, monkeypatch):
         monkeypatch.undo()
         return torch.cat(batches), [t.train_dataset[i]["retain"]["pixel_values"] for i in range(8)]
 
-    whole, cells = seen()
+    whole, chunks = seen()
     parts, _ = seen(per_device_train_batch_size=8, gradient_accumulation_steps=2)
     assert whole.shape == (32, 3, 16, 16) and torch.equal(whole, parts)
-    assert not any(torch.allclose(a, b) for a, b in zip(whole, torch.cat(cells), strict=True)), "every image moved"
+    assert not any(torch.allclose(a, b) for a, b in zip(whole, torch.cat(chunks), strict=True)), "every image moved"
     other, _ = seen(seed=4)
     assert not torch.equal(whole, other)
     generator = torch.Generator().manual_seed((3 * 1_000_003 + 5) ^ 0x5EED)
-    assert torch.equal(whole[20:24], augment(cells[5], "affine", generator))
-    assert torch.equal(seen(**AS_THEY_ARE)[0], torch.cat(cells))
+    assert torch.equal(whole[20:24], augment(chunks[5], "affine", generator))
+    assert torch.equal(seen(**AS_THEY_ARE)[0], torch.cat(chunks))
 
 
 def test_without_a_forget_weight_only_retention_is_left(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from hf_dtl.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from hf_dtl.audit.attacks.choice import Choice
-    from hf_dtl.audit.attacks.published import Published
+    from hf_dtl.audit.attacks.context import AttackContext
     from hf_dtl.audit.classifiers import LabelledImages
     from hf_dtl.audit.config import AttackConfig
 
@@ -40,7 +40,7 @@ _PROTOCOL_2: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Attacks whose runs were stored under their names alone: with just these settings they are found under them still."""
 
-Attacked = tuple["Unit", "Choice | None", Callable[["LabelledImages"], Tensor]]
+TrainedAttack = tuple["Unit", "Choice | None", Callable[["LabelledImages"], Tensor]]
 """An attack, the learning rate that it chose (None: all diverged), and the logits that it gives to a split."""
 
 
@@ -57,9 +57,9 @@ def each_own(default: Any) -> Any:
     return field(default=default, metadata={"each_own": True})
 
 
-def train(published: Published, units: Sequence[Unit]) -> Iterator[Attacked]:
+def train(context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:
     """Run attacks of equal group keys; see `Attack.train`."""
-    return find_attack(units[0].attack).train(published, units)
+    return find_attack(units[0].attack).train(context, units)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, each_own))
@@ -193,11 +193,11 @@ class Attack(ABC):
         return (0.0,)
 
     @abstractmethod
-    def train(self, published: Published, units: Sequence[Unit]) -> Iterator[Attacked]:
+    def train(self, context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:
         """Run attacks that have this one's group key, and choose of each the learning rate best on validation.
 
         Args:
-            published: the attacked model and task.
+            context: the attacked model and task.
             units: the runs.
         """
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from hf_dtl.audit.attacks.attack import Attack, Attacked, Unit, each_own
+from hf_dtl.audit.attacks.attack import Attack, TrainedAttack, Unit, each_own
 from hf_dtl.audit.attacks.choice import State, choose
+from hf_dtl.audit.attacks.context import AttackContext, Head
 from hf_dtl.audit.attacks.linear_probe import probes
-from hf_dtl.audit.attacks.published import Head, Published
 from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.attacks.stack import FineTuning as Member
 from hf_dtl.audit.attacks.stack import batch_order
@@ -53,7 +53,7 @@ class FineTuning(Attack):
 
     whole_network: ClassVar[bool] = True
     network: ClassVar[str] = "full"
-    """Which network of `Published.network` is trained."""
+    """Which network of `AttackContext.network` is trained."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -74,28 +74,28 @@ class FineTuning(Attack):
         """The learning rates before their factor."""
         return config.full_learning_rates
 
-    def train(self, published: Published, units: Sequence[Unit]) -> Iterator[Attacked]:
-        config, network = published.config, published.network(self.network)
+    def train(self, context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:
+        config, network = context.config, context.network(self.network)
         rates = self.learning_rates(config)
-        members = self.members(published, units, rates)
-        stack = published.stack(self.network, network, members, schedule, config.max_gradient_norm)
+        members = self.members(context, units, rates)
+        stack = context.stack(self.network, network, members, schedule, config.max_gradient_norm)
 
         def classify(unit: Unit, state: State, split: LabelledImages) -> Tensor:
             images = members[units.index(unit) * len(rates)].images
             with network.evaluating(state, images, config.eval_batch_size):
-                return self.read(published, published.predict(network, split.pixel_values))
+                return self.read(context, context.predict(network, split.pixel_values))
 
         halving = config.successive_halving
-        for unit, choice in choose(stack, units, classify, published.task.validation, halving=halving):
+        for unit, choice in choose(stack, units, classify, context.task.validation, halving=halving):
             yield unit, choice, partial(classify, unit, choice.state if choice else {})
 
-    def members(self, published: Published, units: Sequence[Unit], rates: Sequence[float]) -> list[Member]:
+    def members(self, context: AttackContext, units: Sequence[Unit], rates: Sequence[float]) -> list[Member]:
         """Fine-tunings on images of the attacked task, one for every attack and learning rate."""
-        config, network = published.config, published.network(self.network)
-        scale, before = self.scale(published), self.weights_before(published, units, rates)
-        heads, members = self._heads(published, units), list[Member]()
+        config, network = context.config, context.network(self.network)
+        scale, before = self.scale(context), self.weights_before(context, units, rates)
+        heads, members = self._heads(context, units), list[Member]()
         for unit in units:
-            images, labels = published.images(unit)
+            images, labels = context.images(unit)
             order = batch_order(len(labels), config.batch_size, self.steps(config, len(labels)), unit.seed)
             for rate in rates:
                 start = network.start(heads[unit], unit.seed, before[len(members)] if before else None)
@@ -104,28 +104,28 @@ class FineTuning(Attack):
                 members.append(Member(start, images, labels, order, rate, scale))
         return members
 
-    def _heads(self, published: Published, units: Sequence[Unit]) -> dict[Unit, Head]:
+    def _heads(self, context: AttackContext, units: Sequence[Unit]) -> dict[Unit, Head]:
         """The heads that attacks start from: trained on frozen features first where the attack says so."""
-        heads = {unit: published.head(unit.seed, self.of(unit).published_head) for unit in units}
+        heads = {unit: context.head(unit.seed, self.of(unit).published_head) for unit in units}
         for attack in dict.fromkeys(unit.attack for unit in units if self.of(unit).head_first):
             starts = {unit: self.of(unit).published_head for unit in units if unit.attack == attack}
-            for unit, choice in probes(published, starts):
+            for unit, choice in probes(context, starts):
                 if choice is not None:
                     heads[unit] = (choice.state["weight"], choice.state["bias"])
         return heads
 
     # What families of it change -------------------------------------------------------------------------------
 
-    def scale(self, published: Published) -> dict[str, Tensor] | None:
+    def scale(self, context: AttackContext) -> dict[str, Tensor] | None:
         """Factors by which the trained tensors enter the network, by name; None means 1."""
         return None
 
     def weights_before(
-        self, published: Published, units: Sequence[Unit], rates: Sequence[float]
+        self, context: AttackContext, units: Sequence[Unit], rates: Sequence[float]
     ) -> Sequence[State] | None:
         """Weights that each attack and learning rate starts from, in place of the published ones."""
         return None
 
-    def read(self, published: Published, logits: Tensor) -> Tensor:
+    def read(self, context: AttackContext, logits: Tensor) -> Tensor:
         """Logits of the attacked classes from those of the network."""
         return logits

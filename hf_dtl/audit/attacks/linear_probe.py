@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from hf_dtl.audit.attacks.attack import Attack, Attacked, Unit, each_own
+from hf_dtl.audit.attacks.attack import Attack, TrainedAttack, Unit, each_own
 from hf_dtl.audit.attacks.choice import Choice, State, choose
-from hf_dtl.audit.attacks.published import Published
+from hf_dtl.audit.attacks.context import AttackContext
 from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.attacks.stack import FineTuning
 from hf_dtl.audit.classifiers import LabelledImages
@@ -42,9 +42,9 @@ class LinearProbe(Attack):
     def learning_rates(self, config: AttackConfig) -> tuple[float, ...]:
         return probe_rates(config)
 
-    def train(self, published: Published, units: Sequence[Unit]) -> Iterator[Attacked]:
-        for unit, choice in probes(published, {unit: self.of(unit).published_head for unit in units}):
-            yield unit, choice, partial(_logits, published, choice.state if choice else {})
+    def train(self, context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:
+        for unit, choice in probes(context, {unit: self.of(unit).published_head for unit in units}):
+            yield unit, choice, partial(_logits, context, choice.state if choice else {})
 
 
 def probe_rates(config: AttackConfig) -> tuple[float, ...]:
@@ -52,21 +52,21 @@ def probe_rates(config: AttackConfig) -> tuple[float, ...]:
     return tuple(sorted(config.linear_probe_learning_rates))
 
 
-def probes(published: Published, starts: Mapping[Unit, bool]) -> list[tuple[Unit, Choice | None]]:
+def probes(context: AttackContext, starts: Mapping[Unit, bool]) -> list[tuple[Unit, Choice | None]]:
     """Train linear heads on frozen, standardised features; they are given back for the features as they are.
 
     Args:
-        published: the attacked model and task.
+        context: the attacked model and task.
         starts: the runs, and whether each starts from the published head.
     """
-    config, units, rates = published.config, list(starts), probe_rates(published.config)
+    config, units, rates = context.config, list(starts), probe_rates(context.config)
     members, scaling = [], {}
     for unit, from_published in starts.items():
-        images, labels = published.images(unit)
-        features = published.features(images)
+        images, labels = context.images(unit)
+        features = context.features(images)
         mean, deviation = features.mean(0), features.std(0, correction=0)
         deviation = deviation + 1e-2 * deviation.mean() + 1e-6  # a feature that is nearly constant stays small
-        weight, bias = (t.to(features) for t in published.head(unit.seed, from_published))
+        weight, bias = (t.to(features) for t in context.head(unit.seed, from_published))
         if from_published:
             weight, bias = weight * deviation, bias + weight @ mean
         scaling[unit] = (mean, deviation)
@@ -80,14 +80,14 @@ def probes(published: Published, starts: Mapping[Unit, bool]) -> list[tuple[Unit
         return {"weight": weight, "bias": state["bias"] - weight @ mean}
 
     def classify(unit: Unit, state: State, split: LabelledImages) -> Tensor:
-        return _logits(published, unscaled(unit, state), split)
+        return _logits(context, unscaled(unit, state), split)
 
-    size = (published.heads.num_features, published.num_classes)
-    network = nn.utils.skip_init(nn.Linear, *size, device=published.device, dtype=published.dtype)
-    stack = published.stack("linear_probe", network, members, lambda step, steps: 1.0, None)
-    chosen = choose(stack, units, classify, published.task.validation, halving=config.successive_halving)
+    size = (context.heads.num_features, context.num_classes)
+    network = nn.utils.skip_init(nn.Linear, *size, device=context.device, dtype=context.dtype)
+    stack = context.stack("linear_probe", network, members, lambda step, steps: 1.0, None)
+    chosen = choose(stack, units, classify, context.task.validation, halving=config.successive_halving)
     return [(unit, choice and replace(choice, state=unscaled(unit, choice.state))) for unit, choice in chosen]
 
 
-def _logits(published: Published, state: State, split: LabelledImages) -> Tensor:
-    return linear(published.split_features(split), state["weight"], state["bias"])
+def _logits(context: AttackContext, state: State, split: LabelledImages) -> Tensor:
+    return linear(context.split_features(split), state["weight"], state["bias"])

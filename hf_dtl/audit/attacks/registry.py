@@ -112,7 +112,7 @@ def find_attack(name: str) -> "Attack":
         entry.load()
         where = f" in {entry.value}"
     if name not in _registered:
-        raise ConfigError(f"Unknown attack {name!r}{where}. {_known(name)}")
+        raise ConfigError(f"Unknown attack {name!r}{where}. {_suggestion(name)}")
     return _registered[name]
 
 
@@ -134,7 +134,7 @@ def parse_attacks(text: str) -> tuple[str, ...]:
     sets, names = attack_sets(), list[str]()
     for word in (part.strip() for part in text.split(",")):
         if word not in sets and not is_attack(word):
-            raise ConfigError(f"Unknown attack {word!r} in --attacks {text!r}. {_known(word, *sets)}")
+            raise ConfigError(f"Unknown attack {word!r} in --attacks {text!r}. {_suggestion(word, *sets)}")
         names += sets.get(word, (word,))
     return tuple(dict.fromkeys(names))
 
@@ -147,9 +147,9 @@ def check_attacks(names: tuple[str, ...]) -> None:
     """
     unknown = sorted(name for name in names if not is_attack(name))
     if unknown:
-        raise ConfigError(f"Unknown attacks {', '.join(unknown)}. {_known(unknown[0])}")
+        raise ConfigError(f"Unknown attacks {', '.join(unknown)}. {_suggestion(unknown[0])}")
 
 
-def _known(wrong: str, *sets: str) -> str:
+def _suggestion(wrong: str, *sets: str) -> str:
     names = (*sets, *attack_names())
     return f"{nearest(wrong, names)} There are: {', '.join(names)}.".strip()

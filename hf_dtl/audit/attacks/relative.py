@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from hf_dtl.audit.attacks.context import AttackContext
 from hf_dtl.audit.attacks.fine_tuning import FineTuning
-from hf_dtl.audit.attacks.published import Published
 from hf_dtl.audit.attacks.registry import register_attack
 
 
@@ -14,5 +14,5 @@ class RelativeFineTuning(FineTuning):
     So weights and normalisation layers that were rescaled without changing the function are no defence.
     """
 
-    def scale(self, published: Published) -> dict[str, Tensor]:
-        return published.relative_scale
+    def scale(self, context: AttackContext) -> dict[str, Tensor]:
+        return context.relative_scale

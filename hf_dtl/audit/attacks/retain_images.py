@@ -7,8 +7,8 @@ from torch import Tensor
 
 from hf_dtl.audit.attacks.attack import Unit, each_own
 from hf_dtl.audit.attacks.choice import State
+from hf_dtl.audit.attacks.context import AttackContext
 from hf_dtl.audit.attacks.fine_tuning import FineTuning, schedule
-from hf_dtl.audit.attacks.published import Published
 from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.attacks.stack import FineTuning as Member
 from hf_dtl.audit.attacks.stack import batch_order
@@ -21,24 +21,24 @@ class _Retaining(FineTuning):
     needs_retain: ClassVar[bool] = True
 
     def retaining(
-        self, published: Published, units: Sequence[Unit], rates: Sequence[float], per_class: int | None = None
+        self, context: AttackContext, units: Sequence[Unit], rates: Sequence[float], per_class: int | None = None
     ) -> list[Member]:
         """Fine-tunings of the published network under its own head, one for every attack and learning rate.
 
         Args:
-            published: the attacked model and task.
+            context: the attacked model and task.
             units: the runs.
             rates: the learning rates.
             per_class: most retain images a class; None: the budget of each run.
         """
-        retain, config, members = published.task.retain, published.config, list[Member]()
+        retain, config, members = context.task.retain, context.config, list[Member]()
         assert retain is not None
         for unit in units:
             chosen = draw_up_to(retain.labels, per_class or unit.budget, unit.seed)
-            images = retain.pixel_values[chosen].to(published.device, published.dtype)
-            labels = retain.labels[chosen].to(published.device)
+            images = retain.pixel_values[chosen].to(context.device, context.dtype)
+            labels = retain.labels[chosen].to(context.device)
             order = batch_order(len(labels), config.batch_size, self.steps(config, len(labels)), unit.seed)
-            start = published.network("retain").start(published.published_head, unit.seed)
+            start = context.network("retain").start(context.published_head, unit.seed)
             members += [Member(start, images, labels, order, rate) for rate in rates]
         return members
 
@@ -51,10 +51,10 @@ class RetainFirst(_Retaining):
     def reads(self) -> tuple[str, ...]:
         return (*super().reads, "retain_images_per_class")
 
-    def weights_before(self, published: Published, units: Sequence[Unit], rates: Sequence[float]) -> list[State]:
-        config, network = published.config, published.network("retain")
-        members = self.retaining(published, units, rates, config.retain_images_per_class)
-        stack = published.stack("retain", network, members, schedule, config.max_gradient_norm)
+    def weights_before(self, context: AttackContext, units: Sequence[Unit], rates: Sequence[float]) -> list[State]:
+        config, network = context.config, context.network("retain")
+        members = self.retaining(context, units, rates, config.retain_images_per_class)
+        stack = context.stack("retain", network, members, schedule, config.max_gradient_norm)
         stack.advance()
         return [stack.result(position) for position in range(len(members))]
 
@@ -68,9 +68,9 @@ class RetainOnly(_Retaining):
     source: ClassVar[str] = '"From Dormant to Deleted", arXiv 2505.22310'
     network: ClassVar[str] = "retain"
 
-    def members(self, published: Published, units: Sequence[Unit], rates: Sequence[float]) -> list[Member]:
-        return self.retaining(published, units, rates)
+    def members(self, context: AttackContext, units: Sequence[Unit], rates: Sequence[float]) -> list[Member]:
+        return self.retaining(context, units, rates)
 
-    def read(self, published: Published, logits: Tensor) -> Tensor:
-        assert published.rows is not None
-        return logits[:, published.rows]
+    def read(self, context: AttackContext, logits: Tensor) -> Tensor:
+        assert context.rows is not None
+        return logits[:, context.rows]

@@ -127,9 +127,9 @@ class Stack:
     def _losses(self, tensors: list[Tensor], images: Tensor, labels: Tensor) -> Tensor:
         entering = [t if s is None else t * s for t, s in zip(tensors, self._scale, strict=True)]
 
-        def loss(own: list[Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        def loss(weights: list[Tensor], images: Tensor, labels: Tensor) -> Tensor:
             return cross_entropy(
-                functional_call(self.network, dict(zip(self._shapes, own, strict=True)), images), labels
+                functional_call(self.network, dict(zip(self._shapes, weights, strict=True)), images), labels
             )
 
         if self.together:
@@ -168,13 +168,13 @@ class Stack:
             self._optimizer.step()
             self.step = step + 1
 
-    def keep(self, chosen: Sequence[int]) -> None:
+    def keep(self, positions: Sequence[int]) -> None:
         """Go on with some members only, in the given order."""
-        states = [self._optimizer.state[self._parameters[i]] for i in chosen]
-        self.members = [self.members[i] for i in chosen]
-        self.finite = [self.finite[i] for i in chosen]
-        self._flat = self._flat[list(chosen)]
-        self._scale = [None if s is None else s[list(chosen)] for s in self._scale]
+        states = [self._optimizer.state[self._parameters[i]] for i in positions]
+        self.members = [self.members[i] for i in positions]
+        self.finite = [self.finite[i] for i in positions]
+        self._flat = self._flat[list(positions)]
+        self._scale = [None if s is None else s[list(positions)] for s in self._scale]
         self._new_optimizer()
         for parameter, state in zip(self._parameters, states, strict=True):
             self._optimizer.state[parameter] = state

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hf_dtl.audit.axis_leakage import AxisLeakage, Floor, Ratio
-from hf_dtl.audit.cells import AXIS_TITLES
 from hf_dtl.audit.plots.look import draw_guides, draw_ratio, limits, note, plain, save, target_line, wrapped
 from hf_dtl.audit.report import LeakageReport
+from hf_dtl.audit.text_table import AXIS_TITLES
 from hf_dtl.errors import DataError
 
 ALL = "strongest of each model"
@@ -77,9 +77,9 @@ def _sign(colour: str, marker: str, size: float, label: str) -> Line2D:
     return Line2D([], [], color=colour, marker=marker, markersize=size, linestyle="none", label=label)
 
 
-def _draw_panel(panel: Axes, found: AxisLeakage, names: list[str], floor: Floor) -> bool:
-    rows: list[tuple[Ratio | None, tuple[str, str, float, str]]] = [(found.over(floor), HEADLINE)]
-    rows += [(found.by_attack.get(n), STRONGEST if n == found.strongest_by_attack else ATTACK) for n in names]
+def _draw_panel(panel: Axes, axis: AxisLeakage, names: list[str], floor: Floor) -> bool:
+    rows: list[tuple[Ratio | None, tuple[str, str, float, str]]] = [(axis.over(floor), HEADLINE)]
+    rows += [(axis.by_attack.get(n), STRONGEST if n == axis.strongest_by_attack else ATTACK) for n in names]
     arrows = False
     draw_guides(panel, floor)
     panel.axhline(0.5, color="0.8", linewidth=0.8, zorder=0)

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hf_dtl.audit.axis_leakage import Ratio
-from hf_dtl.audit.cells import mark
 from hf_dtl.audit.plots import look
 from hf_dtl.audit.plots.labels import label_points
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.tables import floors
+from hf_dtl.audit.text_table import mark
 from hf_dtl.errors import DataError
 
 NAME_WIDTH = 44

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from hf_dtl.audit.axis_leakage import PLAccuracy
-from hf_dtl.audit.cells import AXIS_TITLES, MODELS
 from hf_dtl.audit.plots.look import STYLES, plain, save, target_line, wrapped
 from hf_dtl.audit.report import LeakageReport
+from hf_dtl.audit.text_table import AXIS_TITLES, MODELS
 from hf_dtl.errors import DataError
 
 

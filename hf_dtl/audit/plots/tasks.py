@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from hf_dtl.audit.plots.look import COLOURS, MARKERS, STYLES, plain, save, wrapped
 from hf_dtl.audit.report import LeakageReport
-from hf_dtl.audit.task_tables import shown_models
+from hf_dtl.audit.task_tables import table_models
 from hf_dtl.audit.tasks import SPLITS
 from hf_dtl.errors import DataError
 
@@ -32,7 +32,7 @@ def draw_tasks(reports: Sequence[LeakageReport]) -> Figure:
     """The figure of `plot_tasks`."""
     if not reports or reports[0].tasks is None:
         raise DataError("There is no report on several tasks to draw.")
-    names, models = list(reports[0].tasks), shown_models(reports)
+    names, models = list(reports[0].tasks), table_models(reports)
     forgotten = [name for name, task in reports[0].tasks.items() if task.forgotten]
     figure = Figure(figsize=(4 + 1.1 * len(names), 6.5), layout="constrained")
     figure.suptitle(wrapped(f"Scores after unlearning for {', '.join(forgotten)}", 60, lines=2), fontsize=11)

@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_dtl.audit import PiggybackRecord
 from hf_dtl.audit.axis_leakage import pl_accuracies
-from hf_dtl.audit.cells import Cells
+from hf_dtl.audit.text_table import TextTable
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,25 @@ def relearned(records: Iterable[PiggybackRecord]) -> float | None:
 
 
 def number(
-    found: Average | None, digits: int, factor: float = 1.0, *, sign: str = "", unit: str = "", counted: bool = False
+    average: Average | None, digits: int, factor: float = 1.0, *, sign: str = "", unit: str = "", counted: bool = False
 ) -> str:
     """Write a number with its deviation: a dash where it has no value, nothing where there is no such number.
 
     Args:
-        found: the number.
+        average: the number.
         digits: after the point.
         factor: that it is multiplied by.
         sign: `+` writes the sign of positive ones too.
         unit: in place of the deviation.
         counted: add how many seeds are behind it, when that is not all of them.
     """
-    if found is None or found.mean is None:
-        return "" if found is None else "–"
-    text = f"{factor * found.mean:{sign}.{digits}f}{unit}"
-    if found.deviation is not None and not unit:
-        text += f" ± {factor * found.deviation:.{digits}f}"
-    seeds = len(found.values)
-    return f"{text} ({seeds - found.missing} of {seeds})" if counted and found.missing else text
+    if average is None or average.mean is None:
+        return "" if average is None else "–"
+    text = f"{factor * average.mean:{sign}.{digits}f}{unit}"
+    if average.deviation is not None and not unit:
+        text += f" ± {factor * average.deviation:.{digits}f}"
+    seeds = len(average.values)
+    return f"{text} ({seeds - average.missing} of {seeds})" if counted and average.missing else text
 
 
 def column(title: str | Mapping[str, str], digits: int, factor: float = 1.0, **form: Any) -> Any:
@@ -84,7 +84,7 @@ def column(title: str | Mapping[str, str], digits: int, factor: float = 1.0, **f
 
 def side_by_side(
     title: str, rows: Sequence[Any], notes: Iterable[str] = (), *, first: str = "method", without: Sequence[str] = ()
-) -> Cells:
+) -> TextTable:
     """A line for each row under its `heading`, and a column for each field that `column` made.
 
     Args:
@@ -95,16 +95,16 @@ def side_by_side(
         without: fields that are left out.
     """
     columns, lines = [first], [[row.heading] for row in rows]
-    for own in fields(rows[0]):
-        if "title" not in own.metadata or own.name in without:
+    for spec in fields(rows[0]):
+        if "title" not in spec.metadata or spec.name in without:
             continue
-        titles = own.metadata["title"]
+        titles = spec.metadata["title"]
         for key, text in titles.items() if isinstance(titles, Mapping) else ((None, titles),):
             columns.append(text)
             for line, row in zip(lines, rows, strict=True):
-                value = getattr(row, own.name)
-                line.append(number(value if key is None else value[key], **own.metadata["form"]))
-    return Cells(title, tuple(columns), tuple(map(tuple, lines)), (*notes, *diverged_notes(rows)))
+                value = getattr(row, spec.name)
+                line.append(number(value if key is None else value[key], **spec.metadata["form"]))
+    return TextTable(title, tuple(columns), tuple(map(tuple, lines)), (*notes, *diverged_notes(rows)))
 
 
 def diverged_notes(rows: Iterable[Any]) -> list[str]:
@@ -113,14 +113,16 @@ def diverged_notes(rows: Iterable[Any]) -> list[str]:
     return [f"Diverged, so without values: {lost}."] if lost else []
 
 
-def tuning_cells(tried: Iterable[tuple[tuple[str, ...], Mapping[float, str | None]]], columns: Sequence[str]) -> Cells:
+def tuning_table(
+    tried: Iterable[tuple[tuple[str, ...], Mapping[float, str | None]]], columns: Sequence[str]
+) -> TextTable:
     """What tuning saw, by row: leading cells, then the strengths in one cell; rows without any are left out."""
     rows = [
         (*first, ", ".join(f"{s:g}: {'diverged' if text is None else text}" for s, text in by_strength.items()))
         for first, by_strength in tried
         if by_strength
     ]
-    return Cells("Tuning", tuple(columns), tuple(rows))
+    return TextTable("Tuning", tuple(columns), tuple(rows))
 
 
 def no_rows(failed: Mapping[str, str]) -> list[str]:
@@ -136,12 +138,12 @@ def over_seeds(values: Mapping[str, Any]) -> str:
 
 def page(values: Mapping[str, Any], title: str, parts: Iterable[str]) -> str:
     """A study as Markdown: a title, its parts, how to repeat it, and what it was made with."""
-    found = values["machine"]
-    versions = ", ".join(f"{name} {found[name]}" for name in ("python", "torch", "transformers"))
+    machine = values["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "transformers"))
     end = [
         "## To repeat it",
         f"```bash\n{values['command']}\n```",
-        f"Made on {values['date']} with hf_dtl {values['library_version']} on {found['device']}, "
-        f"{found['threads']} thread(s) a process, {versions}. All options and values are in `results.json`.",
+        f"Made on {values['date']} with hf_dtl {values['library_version']} on {machine['device']}, "
+        f"{machine['threads']} thread(s) a process, {versions}. All options and values are in `results.json`.",
     ]
     return "\n\n".join([f"# {title}", *parts, *end]) + "\n"

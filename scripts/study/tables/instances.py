@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_dtl.audit.cells import Cells
+from hf_dtl.audit.text_table import TextTable
 from study.engine import records_of
-from study.tables import Average, column, mean, no_rows, over_seeds, page, relearned, side_by_side, tuning_cells
+from study.tables import Average, column, mean, no_rows, over_seeds, page, relearned, side_by_side, tuning_table
 
 MEASURED_ON = ("forget", "retain", "test")
 TOGETHER = ", cumulative"
@@ -15,7 +15,7 @@ Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class VariantRow:
     """One model on one request, over training seeds: the undisposed one, or what a variant left.
 
     Args:
@@ -66,8 +66,8 @@ class Requests:
     """
 
     sizes: tuple[int, ...]
-    undisposed: Row
-    rows: tuple[Row, ...]
+    undisposed: VariantRow
+    rows: tuple[VariantRow, ...]
     failed: dict[str, str]
 
     @property
@@ -77,36 +77,36 @@ class Requests:
         return f"{several}k = {self.sizes[0]}"
 
 
-def numbers_of(name: str, found: Sequence[Result]) -> dict[str, Any]:
-    """Fields of a `Row` that every model has, from the results of each seed's cell."""
+def numbers_of(name: str, results: Sequence[Result]) -> dict[str, Any]:
+    """Fields of a `VariantRow` that every model has, from the results of each seed's trial."""
     return {
         "name": name,
-        "accuracy": {split: Average.of(one["accuracy"][split] for one in found) for split in MEASURED_ON},
-        "mia": Average.of(one["mia"] for one in found),
-        "relearned": Average.of(relearned(records_of(one)) for one in found),
+        "accuracy": {split: Average.of(one["accuracy"][split] for one in results) for split in MEASURED_ON},
+        "mia": Average.of(one["mia"] for one in results),
+        "relearned": Average.of(relearned(records_of(one)) for one in results),
     }
 
 
 def row_of(
     name: str,
-    found: Sequence[Result],
-    before: Sequence[Result],
+    results: Sequence[Result],
+    undisposed: Sequence[Result],
     adversaries: Sequence[float | None],
     tried: dict[float, dict[str, float] | None],
-) -> Row:
+) -> VariantRow:
     """Sum up a variant.
 
     Args:
         name: the variant at its strength.
-        found: the results of each seed's cell.
-        before: those of the undisposed model, in the same order.
+        results: the results of each seed's trial.
+        undisposed: those of the undisposed model, in the same order.
         adversaries: CPU seconds of making shared ones, likewise.
-        tried: see `Row`.
+        tried: see `VariantRow`.
     """
-    kept = [number for number, one in enumerate(found) if "diverged" not in one]
-    own, old = [found[n] for n in kept], [before[n] for n in kept]
+    kept = [number for number, one in enumerate(results) if "diverged" not in one]
+    own, old = [results[n] for n in kept], [undisposed[n] for n in kept]
     lost = [100 * (b["accuracy"]["test"] - o["accuracy"]["test"]) for o, b in zip(own, old, strict=True)]
-    return Row(
+    return VariantRow(
         **numbers_of(name, own),
         lost=Average.of(lost),
         steps=Average.of(float(sum(one["steps"])) for one in own),
@@ -115,13 +115,13 @@ def row_of(
         cpu=Average.of(one["cpu"] for one in own),
         adversaries=Average.of(adversaries[n] for n in kept),
         tried=tried,
-        diverged=len(found) - len(own),
+        diverged=len(results) - len(own),
     )
 
 
-def markdown(values: Result, found: Sequence[Requests]) -> str:
+def markdown(values: Result, requests: Sequence[Requests]) -> str:
     """Write the study as Markdown, from what `results.json` says and the numbers."""
-    o, made = values["options"], values["adversaries"]
+    o, search = values["options"], values["adversaries"]
     parts = [
         f"A model of {values['parameters'] / 1e6:.2f} M parameters is trained once a seed for {o['train_epochs']:g} "
         f"passes over {values['images']['forget'] + values['images']['retain']:,} images. It is then to misname k of "
@@ -132,8 +132,8 @@ def markdown(values: Result, found: Sequence[Requests]) -> str:
         f"({values['tuning_seed']}), for k = {' and '.join(map(str, values['tuned_sizes']))}; another k takes over "
         "that of the nearest. Of those that forget everything it is the one with the best validation accuracy; where "
         "none does, the one that forgets most. "
-        f"Adversaries: {made['examples']} an image, L2 distance {made['epsilon']:g}, {made['attack_steps']} steps of "
-        f"{made['step_size']:g}.",
+        f"Adversaries: {search['examples']} an image, L2 distance {search['epsilon']:g}, {search['attack_steps']} "
+        f"steps of {search['step_size']:g}.",
         "*D_f*, *D_r*, *test*: accuracy on forgotten images (0 is wanted), on retained training images, and on test "
         "images. *Lost*: points of test accuracy. *MIA*: AUC of telling forgotten from unseen images by their loss; "
         "0.5 is guessing, and far below it the forgotten images stand out as damaged. *Relearned*: accuracy on the "
@@ -142,14 +142,14 @@ def markdown(values: Result, found: Sequence[Requests]) -> str:
         "would name about as many of them as of test images.",
         "![Accuracy on forgotten images, test accuracy lost, and accuracy after relearning, by k](instances.png)",
     ]
-    for one in found:
-        parts += [f"## {one.title}", cells(one).markdown(), *no_rows(one.failed)]
-    return page(values, f"Forgetting single images: {values['title']}", [*parts, "## Tuning", _tuning(found)])
+    for one in requests:
+        parts += [f"## {one.title}", table(one).markdown(), *no_rows(one.failed)]
+    return page(values, f"Forgetting single images: {values['title']}", [*parts, "## Tuning", _tuning(requests)])
 
 
-def cells(found: Requests) -> Cells:
+def table(requests: Requests) -> TextTable:
     """The variants side by side, and the undisposed model below them."""
-    several = len(found.sizes) > 1
+    several = len(requests.sizes) > 1
     without = ("adversaries",) if several else ("served", "kept")
     notes = []
     if several:
@@ -157,22 +157,22 @@ def cells(found: Requests) -> Cells:
             "CPU s: with the adversaries, which every request needs anew. D_f: the images of all requests, after the "
             "last. The learning rate is the one of a single request of that size."
         )
-    if any(row.name.endswith(TOGETHER) for row in found.rows):
+    if any(row.name.endswith(TOGETHER) for row in requests.rows):
         notes.append(
             "Cumulative: each request is served together with all earlier ones, on the model before the first; else "
             "alone, on the model that the one before left."
         )
-    return side_by_side(found.title, (*found.rows, found.undisposed), notes, first="variant", without=without)
+    return side_by_side(requests.title, (*requests.rows, requests.undisposed), notes, first="variant", without=without)
 
 
-def _tuning(found: Sequence[Requests]) -> str:
+def _tuning(requests: Sequence[Requests]) -> str:
     tried = [
         (
             (one.title, row.name),
             {s: None if a is None else f"{a['forget']:.3f} / {a['validation']:.3f}" for s, a in row.tried.items()},
         )
-        for one in found
+        for one in requests
         for row in one.rows
     ]
     columns = ("request", "chosen", "accuracy on D_f / validation images of the tuning seed, by learning rate")
-    return tuning_cells(tried, columns).markdown()
+    return tuning_table(tried, columns).markdown()

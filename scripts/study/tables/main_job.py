@@ -7,10 +7,10 @@ from typing import Any
 
 from hf_dtl.audit import AxisLeakage, PLAccuracy, Ratio, leakage
 from hf_dtl.audit.axis_leakage import pl_accuracies
-from hf_dtl.audit.cells import Cells
+from hf_dtl.audit.text_table import TextTable
 from study.engine import records_of
 from study.tables import Average, diverged_notes, no_rows, number, over_seeds, page
-from study.tuning import Chosen, Method
+from study.tuning import ChosenStrength, Method
 
 GOAL_LEAKAGE, GOAL_POINTS = 0.05, 0.5
 """The goal: at most so much leaks over the retrained model, for at most so many points of target accuracy."""
@@ -51,7 +51,7 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row(Reference):
+class MethodRow(Reference):
     """One method; its name is the method at its strength, as a command line names it.
 
     Args:
@@ -67,7 +67,7 @@ class Row(Reference):
     loss_points: Average
     method: str
     knob: str
-    chosen: Chosen
+    chosen: ChosenStrength
     over_retrained: Leakage
     over_scratch: Leakage
     cost: Average
@@ -97,7 +97,7 @@ class Summary:
 
     seeds: tuple[int, ...]
     references: tuple[Reference, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[MethodRow, ...]
     failed: dict[str, str]
     clock: str
 
@@ -112,54 +112,58 @@ class Summary:
 
 
 def reference_rows(trained: Sequence[Result], attacked: Sequence[Result]) -> tuple[Reference, ...]:
-    """Sum up the references, from the results of the cells that train and that attack them, one a training seed."""
+    """Sum up the references, from the results of the trials that train and that attack them, one a training seed."""
     before = [result["target"]["undisposed"] for result in trained]
     points = [pl_accuracies(records_of(result), "source_subset") for result in attacked]
-    found = []
+    references = []
     for name in REFERENCES:
         target, source = ([result[task].get(name) for result in trained] for task in ("target", "source"))
-        known = None not in target
-        found.append(
+        complete = None not in target
+        references.append(
             Reference(
                 name=name,
-                target=Average.of(target) if known else None,
+                target=Average.of(target) if complete else None,
                 source=Average.of(source) if None not in source else None,
-                loss_points=_lost(before, target) if known else None,
+                loss_points=_lost(before, target) if complete else None,
                 learned=_learned([[point for point in own if point.model == name] for own in points]),
             )
         )
-    return tuple(found)
+    return tuple(references)
 
 
 def method_row(
-    method: Method, chosen: Chosen, found: Sequence[Result], trained: Sequence[Result], attacked: Sequence[Result]
-) -> Row:
+    method: Method,
+    chosen: ChosenStrength,
+    results: Sequence[Result],
+    trained: Sequence[Result],
+    attacked: Sequence[Result],
+) -> MethodRow:
     """Sum up one method.
 
     Args:
         method: the method.
         chosen: its strength.
-        found: the results of its cells, one a training seed.
+        results: the results of its trials, one a training seed.
         trained, attacked: see `reference_rows`; of the same training seeds in the same order.
     """
-    audits = [_audit(own, references) for own, references in zip(found, attacked, strict=True)]
+    audits = [_audit(own, references) for own, references in zip(results, attacked, strict=True)]
     scrubbed = [[p for p in audit.pl_accuracy if p.model == "scrubbed"] if audit else [] for audit in audits]
-    target = [result.get("target") for result in found]
-    costs = [_ratio(own.get("cost"), t["cost"], t["clock"]) for own, t in zip(found, trained, strict=True)]
-    return Row(
+    target = [result.get("target") for result in results]
+    costs = [_ratio(own.get("cost"), t["cost"], t["clock"]) for own, t in zip(results, trained, strict=True)]
+    return MethodRow(
         name=method.at(chosen.strength),
         method=method.text,
         knob=method.knob,
         chosen=chosen,
         target=Average.of(target),
-        source=Average.of(result.get("source") for result in found),
+        source=Average.of(result.get("source") for result in results),
         loss_points=_lost([result["target"]["undisposed"] for result in trained], target),
         learned=_learned(scrubbed),
         over_retrained=Leakage.of([audit.over_retrained if audit else None for audit in audits]),
         over_scratch=Leakage.of([audit.over_scratch if audit else None for audit in audits]),
         cost=Average.of(costs),
         attacks=dict(Counter(point.attack for own in scrubbed for point in own).most_common()),
-        diverged=sum("diverged" in result for result in found),
+        diverged=sum("diverged" in result for result in results),
     )
 
 
@@ -193,13 +197,13 @@ def markdown(values: Result, summary: Summary) -> str:
     """
     parts = [
         *_introduction(values, summary),
-        main_cells(summary).markdown(),
+        main_table(summary).markdown(),
         "![Target accuracy lost and leakage of every method](tradeoff.png)",
         "## Each training seed",
-        seed_cells(summary).markdown(),
+        seed_table(summary).markdown(),
         *_undefined(summary),
         "## How the strengths were chosen",
-        chosen_cells(summary, values["margin"]).markdown(),
+        strengths_table(summary, values["margin"]).markdown(),
     ]
     return page(values, values["title"], parts)
 
@@ -222,7 +226,7 @@ def _introduction(values: Result, summary: Summary) -> list[str]:
     return parts + no_rows(summary.failed)
 
 
-def main_cells(summary: Summary) -> Cells:
+def main_table(summary: Summary) -> TextTable:
     """The methods side by side, and the references as rows below them."""
     before, *_ = summary.references
     rows = []
@@ -239,7 +243,7 @@ def main_cells(summary: Summary) -> Cells:
         *("method", "leakage over retrained", "leakage over scratch", "target points lost", "target before"),
         *("target after", "source after", *(f"PL at {budget}" for budget in summary.budgets), "cost", "goal"),
     )
-    return Cells("Methods compared", columns, tuple(rows), _notes(summary))
+    return TextTable("Methods compared", columns, tuple(rows), _notes(summary))
 
 
 def _shared(row: Reference, before: Reference | None, budgets: Sequence[int]) -> tuple[str, ...]:
@@ -277,7 +281,7 @@ def _notes(summary: Summary) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def seed_cells(summary: Summary) -> Cells:
+def seed_table(summary: Summary) -> TextTable:
     """Leakage over the retrained model and lost points of every seed."""
     columns = ("method", *(f"leakage, seed {seed}" for seed in summary.seeds))
     columns += tuple(f"points lost, seed {seed}" for seed in summary.seeds)
@@ -289,15 +293,15 @@ def seed_cells(summary: Summary) -> Cells:
         )
         for row in summary.rows
     ]
-    return Cells("Each seed", columns, tuple(rows), ("Leakage over the retrained model.",))
+    return TextTable("Each seed", columns, tuple(rows), ("Leakage over the retrained model.",))
 
 
 def _undefined(summary: Summary) -> list[str]:
     """A list of the reasons, each with the methods that share it."""
     methods: dict[str, list[str]] = {}
     for row in summary.rows:
-        for floor, found in (("retrained", row.over_retrained), ("scratch", row.over_scratch)):
-            for seed, reason in zip(summary.seeds, found.undefined, strict=True):
+        for floor, over in (("retrained", row.over_retrained), ("scratch", row.over_scratch)):
+            for seed, reason in zip(summary.seeds, over.undefined, strict=True):
                 if reason is not None:
                     text = f"- Seed {seed}, leakage over {floor} is undefined: {reason}."
                     methods.setdefault(text, []).append(row.name)
@@ -307,7 +311,7 @@ def _undefined(summary: Summary) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def chosen_cells(summary: Summary, margin: float) -> Cells:
+def strengths_table(summary: Summary, margin: float) -> TextTable:
     """Validation accuracy of the target at every strength, the chosen one in bold."""
     most = max((len(row.chosen.tried) for row in summary.rows), default=0)
     rows = []
@@ -325,12 +329,12 @@ def chosen_cells(summary: Summary, margin: float) -> Cells:
         f"largest strength that loses at most {margin:g} there, or else the one that keeps most. Neither test images "
         "nor leakage are looked at."
     )
-    return Cells("Tuning", columns, tuple(rows), (note,))
+    return TextTable("Tuning", columns, tuple(rows), (note,))
 
 
-def _marked(row: Row) -> str:
+def _marked(row: MethodRow) -> str:
     return row.name + {True: "", False: " †", None: " ‡"}[row.chosen.kept]
 
 
-def _leakage(found: Leakage) -> str:
-    return "undefined" if found.over.mean is None else number(found.over, 3, counted=True)
+def _leakage(leakage: Leakage) -> str:
+    return "undefined" if leakage.over.mean is None else number(leakage.over, 3, counted=True)

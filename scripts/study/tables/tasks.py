@@ -6,10 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from hf_dtl.audit import leakage
-from hf_dtl.audit.cells import Cells
+from hf_dtl.audit.text_table import TextTable
 from study.engine import records_of
 from study.settings.tasks import BASELINES, OURS, RATES
-from study.tables import Average, diverged_notes, mean, no_rows, number, over_seeds, page, tuning_cells
+from study.tables import Average, diverged_notes, mean, no_rows, number, over_seeds, page, tuning_table
 from study.tables import relearned as under_the_strongest
 from study.tuning import without_option
 
@@ -20,7 +20,7 @@ Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class StrategyRow:
     """One model in one scope, over training seeds: the one before, the one trained again, or what a method left.
 
     Args:
@@ -83,8 +83,8 @@ class Scope:
     tasks: tuple[str, ...]
     forgotten: tuple[str, ...]
     images: dict[str, int]
-    references: tuple[Row, ...]
-    rows: tuple[Row, ...]
+    references: tuple[StrategyRow, ...]
+    rows: tuple[StrategyRow, ...]
     failed: dict[str, str]
 
     @property
@@ -94,7 +94,7 @@ class Scope:
         return f"{self.name}: {self.images['forget']:,} images forgotten for {for_all}"
 
     @property
-    def strongest(self) -> Row | None:
+    def strongest(self) -> StrategyRow | None:
         """The baseline with the least mean UIS, of those that finished on every seed."""
         known = [
             row for row in self.rows if row.strategy in BASELINES and not row.diverged and row.uis.mean is not None
@@ -110,26 +110,28 @@ class Scope:
         return 1 - own.uis.mean / self.strongest.uis.mean
 
 
-def reference_row(role: str, before: Sequence[Result]) -> Row:
-    """Sum up a reference over training seeds, from the results of the cells of references."""
-    costs = [one["cost"] if role == "retrained" else None for one in before]
-    return Row(**_numbers(role, [one[role] for one in before], costs))
+def reference_row(role: str, results: Sequence[Result]) -> StrategyRow:
+    """Sum up a reference over training seeds, from the results of the trials of references."""
+    costs = [one["cost"] if role == "retrained" else None for one in results]
+    return StrategyRow(**_numbers(role, [one[role] for one in results], costs))
 
 
-def row_of(name: str, found: Sequence[Result], before: Sequence[Result], tried: dict[float, float | None]) -> Row:
+def row_of(
+    name: str, results: Sequence[Result], references: Sequence[Result], tried: dict[float, float | None]
+) -> StrategyRow:
     """Sum up a method.
 
     Args:
         name: the method at its strength.
-        found: the results of each seed's cell.
-        before: those of the references, in the same order.
-        tried: see `Row`.
+        results: the results of each seed's trial.
+        references: those of the references, in the same order.
+        tried: see `StrategyRow`.
     """
-    kept = [n for n, one in enumerate(found) if "diverged" not in one]
-    own, old = [found[n] for n in kept], [before[n] for n in kept]
+    kept = [n for n, one in enumerate(results) if "diverged" not in one]
+    own, old = [results[n] for n in kept], [references[n] for n in kept]
     costs = [one["cost"] for one in own]
     again = [one["cost"] for one in old]
-    return Row(
+    return StrategyRow(
         **_numbers(name, own, costs),
         leakage={
             task: Average.of(_leaked(one, references, task) for one, references in zip(own, old, strict=True))
@@ -137,39 +139,39 @@ def row_of(name: str, found: Sequence[Result], before: Sequence[Result], tried: 
         },
         cost=Average.of(c["cpu"] / a["cpu"] if c and a else None for c, a in zip(costs, again, strict=True)),
         tried=tried,
-        diverged=len(found) - len(own),
+        diverged=len(results) - len(own),
     )
 
 
-def _numbers(name: str, found: Sequence[Result], costs: Sequence[Mapping[str, float] | None]) -> dict[str, Any]:
-    tasks = list(found[0]["scores"]) if found else []
-    impacts = [one["uis"] or {"mean": None, "by_task": {}} for one in found]
+def _numbers(name: str, results: Sequence[Result], costs: Sequence[Mapping[str, float] | None]) -> dict[str, Any]:
+    tasks = list(results[0]["scores"]) if results else []
+    impacts = [one["uis"] or {"mean": None, "by_task": {}} for one in results]
     scored = list(dict.fromkeys(task for impact in impacts for task in impact["by_task"]))
     return {
         "name": name,
         "uis": Average.of(impact["mean"] for impact in impacts),
         "uis_by_task": {task: Average.of(impact["by_task"].get(task) for impact in impacts) for task in scored},
-        "scores": {t: {s: Average.of(one["scores"][t][s] for one in found) for s in SPLITS} for t in tasks},
-        "mia": Average.of(mean(list(one["membership"].values())) for one in found),
-        "relearned": Average.of(mean(list(relearned(one).values())) for one in found),
+        "scores": {t: {s: Average.of(one["scores"][t][s] for one in results) for s in SPLITS} for t in tasks},
+        "mia": Average.of(mean(list(one["membership"].values())) for one in results),
+        "relearned": Average.of(mean(list(relearned(one).values())) for one in results),
         "cpu": Average.of(cost and cost["cpu"] for cost in costs),
     }
 
 
-def relearned(found: Result) -> dict[str, float]:
-    """Score on forgotten images after relearning under the strongest attack, by task, from a cell's numbers."""
-    best = {task: under_the_strongest(records_of({"attacks": entries})) for task, entries in found["attacks"].items()}
+def relearned(result: Result) -> dict[str, float]:
+    """Score on forgotten images after relearning under the strongest attack, by task, from a trial's numbers."""
+    best = {task: under_the_strongest(records_of({"attacks": entries})) for task, entries in result["attacks"].items()}
     return {task: value for task, value in best.items() if value is not None}
 
 
-def _leaked(found: Result, before: Result, task: str) -> float | None:
+def _leaked(result: Result, references: Result, task: str) -> float | None:
     """Leakage over the retrained model in one task; None where the audit calls it undefined."""
-    parts = (found, before["undisposed"], before["retrained"])
+    parts = (result, references["undisposed"], references["retrained"])
     ratio = leakage([r for one in parts for r in records_of({"attacks": one["attacks"][task]})], floor="retrained")
     return None if ratio is None else ratio.over_retrained.mean
 
 
-def markdown(values: Result, found: Sequence[Scope]) -> str:
+def markdown(values: Result, scopes: Sequence[Scope]) -> str:
     """Write the study as Markdown, from what `results.json` says and the numbers."""
     o, images = values["options"], values["images"]
     parts = [
@@ -189,18 +191,18 @@ def markdown(values: Result, found: Sequence[Scope]) -> str:
         f"{o['seeds']}). *Leakage*: of that, over the retrained model, mean over tasks and seeds where it is defined.",
         "![UIS of every method](impact.png)",
     ]
-    for one in found:
-        tables = (cells(one), _by_task(one), _tuning(one))
+    for one in scopes:
+        tables = (table(one), _by_task(one), _tuning(one))
         parts += [f"## {one.title}", *(table.markdown() for table in tables), *no_rows(one.failed)]
     return page(values, f"Forgetting images of several tasks: {values['title']}", parts)
 
 
-def cells(found: Scope) -> Cells:
+def table(scope: Scope) -> TextTable:
     """The methods side by side, and the references as rows below them."""
-    untouched = [task for task in found.tasks if task not in found.forgotten]
+    untouched = [task for task in scope.tasks if task not in scope.forgotten]
     rows = []
-    for row in (*found.rows, *found.references):
-        own = [row.score(found.forgotten, split) for split in ("forget", "test")]
+    for row in (*scope.rows, *scope.references):
+        own = [row.score(scope.forgotten, split) for split in ("forget", "test")]
         own += [row.score(untouched, split) for split in ("forget", "test")] if untouched else []
         known = mean([a.mean for a in row.leakage.values() if a.mean is not None])
         leaked = "" if row.cost is None else "–" if known is None else f"{known:.2f}"
@@ -211,32 +213,32 @@ def cells(found: Scope) -> Cells:
         *("method", "UIS", "forget", "test", *between),
         *("MIA", "relearned", "leakage", "CPU s", "of retraining, %"),
     )
-    return Cells(found.title, columns, tuple(rows), (*_goal(found), *diverged_notes(found.rows)))
+    return TextTable(scope.title, columns, tuple(rows), (*_goal(scope), *diverged_notes(scope.rows)))
 
 
-def _goal(found: Scope) -> list[str]:
+def _goal(scope: Scope) -> list[str]:
     """How our method compares with the strongest baseline, where both are there."""
-    if found.below is None or found.strongest is None:
+    if scope.below is None or scope.strongest is None:
         return []
-    side = f"{100 * abs(found.below):.0f} % {'below' if found.below >= 0 else 'above'}"
-    met = "met" if found.below >= GOALS[found.name] else "not met"
+    side = f"{100 * abs(scope.below):.0f} % {'below' if scope.below >= 0 else 'above'}"
+    met = "met" if scope.below >= GOALS[scope.name] else "not met"
     return [
-        f"The UIS of {OURS} is {side} that of the strongest baseline, {found.strongest.name} (goal: "
-        f"{100 * GOALS[found.name]:.0f} % below, {met})."
+        f"The UIS of {OURS} is {side} that of the strongest baseline, {scope.strongest.name} (goal: "
+        f"{100 * GOALS[scope.name]:.0f} % below, {met})."
     ]
 
 
-def _by_task(found: Scope) -> Cells:
-    columns = ("UIS of each task", *(f"{task} *" if task in found.forgotten else task for task in found.tasks))
+def _by_task(scope: Scope) -> TextTable:
+    columns = ("UIS of each task", *(f"{task} *" if task in scope.forgotten else task for task in scope.tasks))
     rows = []
-    for row in (*found.rows, *found.references):
-        own = (row.uis_by_task.get(task) for task in found.tasks)
+    for row in (*scope.rows, *scope.references):
+        own = (row.uis_by_task.get(task) for task in scope.tasks)
         rows.append((row.heading, *(number(a, 3) or "–" for a in own)))
-    return Cells("By task", columns, tuple(rows), ("* forgotten.",))
+    return TextTable("By task", columns, tuple(rows), ("* forgotten.",))
 
 
-def _tuning(found: Scope) -> Cells:
+def _tuning(scope: Scope) -> TextTable:
     tried = [
-        ((row.name,), {s: None if uis is None else f"{uis:.4f}" for s, uis in row.tried.items()}) for row in found.rows
+        ((row.name,), {s: None if uis is None else f"{uis:.4f}" for s, uis in row.tried.items()}) for row in scope.rows
     ]
-    return tuning_cells(tried, ("chosen", "mean UIS on the tuning seed, by learning rate"))
+    return tuning_table(tried, ("chosen", "mean UIS on the tuning seed, by learning rate"))

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_dtl.audit import AxisLeakage, PiggybackRecord, leakage
-from hf_dtl.audit.cells import Cells
+from hf_dtl.audit.text_table import TextTable
 from hf_dtl.audit.unlearning import Unlearning
-from hf_dtl.scenarios.scenario import Measured
+from hf_dtl.scenarios.scenario import Measurements
 from study.engine import records_of
-from study.tables import Average, column, mean, no_rows, over_seeds, page, relearned, side_by_side, tuning_cells
+from study.tables import Average, column, mean, no_rows, over_seeds, page, relearned, side_by_side, tuning_table
 
 GOAL_GAP, GOAL_COST = 0.02, 0.05
 """The goal: at most so far from the retrained model on average, in at most that share of retraining's time."""
@@ -35,31 +35,31 @@ class Outcome:
     records: list[PiggybackRecord]
 
 
-def outcome(request: str, found: Result, trained: Result, attacked: Result) -> Outcome | None:
-    """What a cell of a method came to; None when its training diverged.
+def outcome(request: str, result: Result, trained: Result, attacked: Result) -> Outcome | None:
+    """What a trial of a method came to; None when its training diverged.
 
     Args:
         request: what was forgotten.
-        found: the result of its cell.
-        trained, attacked: of the cells that train the references, and attack them, on the same seed.
+        result: the result of its trial.
+        trained, attacked: of the trials that train the references, and attack them, on the same seed.
     """
-    if "diverged" in found:
+    if "diverged" in result:
         return None
-    both = _measured(trained) + _measured(found)
-    records = [*records_of(attacked), *records_of(found)]
+    both = _measurements(trained) + _measurements(result)
+    records = [*records_of(attacked), *records_of(result)]
     leaked = leakage(records, floor="retrained")
     assert leaked is not None
     images = {name: trained["images"][name] for name in ("forget", "retain")}
-    cost = {"scrubbed": found["cost"], "retrained": trained["cost"]["retrained"]}
+    cost = {"scrubbed": result["cost"], "retrained": trained["cost"]["retrained"]}
     return Outcome(Unlearning(request, images, both.accuracy, cost), leaked, both.membership, records)
 
 
-def _measured(result: Result) -> Measured:
-    return Measured(result["accuracy"], result["membership"], result["notes"])
+def _measurements(result: Result) -> Measurements:
+    return Measurements(result["accuracy"], result["membership"], result["notes"])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class UnlearningRow:
     """One model on one request, over training seeds: the one before, the one trained again, or what a method left.
 
     Args:
@@ -108,51 +108,51 @@ class Comparison:
     request: str
     images: dict[str, int]
     seeds: tuple[int, ...]
-    references: tuple[Row, ...]
-    rows: tuple[Row, ...]
+    references: tuple[UnlearningRow, ...]
+    rows: tuple[UnlearningRow, ...]
     failed: dict[str, str]
 
 
-def method_row(name: str, found: Sequence[Outcome | None], tried: dict[float, float | None]) -> Row:
+def method_row(name: str, outcomes: Sequence[Outcome | None], tried: dict[float, float | None]) -> UnlearningRow:
     """Sum up the outcomes of a method's training seeds, None where it diverged."""
-    kept = [one for one in found if one is not None]
-    return Row(
+    kept = [one for one in outcomes if one is not None]
+    return UnlearningRow(
         name=name,
         **_numbers("scrubbed", kept, [one.unlearning.cost["scrubbed"] for one in kept]),
         leakage=Average.of(one.leakage.over_retrained.mean for one in kept),
         cost=Average.of(one.unlearning.relative_cost for one in kept),
         tried=tried,
-        diverged=len(found) - len(kept),
+        diverged=len(outcomes) - len(kept),
     )
 
 
-def reference_row(name: str, found: Sequence[Outcome], costs: Costs) -> Row:
+def reference_row(name: str, outcomes: Sequence[Outcome], costs: Costs) -> UnlearningRow:
     """Sum up a reference over training seeds, from the outcomes of any method and the costs of its own training."""
-    return Row(name=name, **_numbers(name, found, costs))
+    return UnlearningRow(name=name, **_numbers(name, outcomes, costs))
 
 
-def _numbers(model: str, found: Sequence[Outcome], costs: Costs) -> dict[str, Any]:
+def _numbers(model: str, outcomes: Sequence[Outcome], costs: Costs) -> dict[str, Any]:
     return {
-        "accuracy": {s: Average.of(one.unlearning.accuracy[s][model] for one in found) for s in SPLITS},
-        "gap": Average.of(one.unlearning.average_gap(model) for one in found),
-        "mia": Average.of(_mia(one, model) for one in found),
-        "learned": Average.of(mean([p.mean for p in one.leakage.pl_accuracy if p.model == model]) for one in found),
-        "new_head": Average.of(_new_head(one, model) for one in found),
+        "accuracy": {s: Average.of(one.unlearning.accuracy[s][model] for one in outcomes) for s in SPLITS},
+        "gap": Average.of(one.unlearning.average_gap(model) for one in outcomes),
+        "mia": Average.of(_mia(one, model) for one in outcomes),
+        "learned": Average.of(mean([p.mean for p in one.leakage.pl_accuracy if p.model == model]) for one in outcomes),
+        "new_head": Average.of(_new_head(one, model) for one in outcomes),
         "cpu": Average.of(cost and cost["cpu"] for cost in costs),
         "memory": Average.of(cost and cost.get("peak_mib") for cost in costs),
     }
 
 
-def _mia(found: Outcome, model: str) -> float | None:
-    auc = [row["auc"] for row in found.membership if (row["model"], row["attack"]) == (model, "loss")]
+def _mia(outcomes: Outcome, model: str) -> float | None:
+    auc = [row["auc"] for row in outcomes.membership if (row["model"], row["attack"]) == (model, "loss")]
     return auc[-1] if auc else None
 
 
-def _new_head(found: Outcome, model: str) -> float | None:
-    return relearned(r for r in found.records if r.model == model and not r.attack.endswith("_published"))
+def _new_head(outcomes: Outcome, model: str) -> float | None:
+    return relearned(r for r in outcomes.records if r.model == model and not r.attack.endswith("_published"))
 
 
-def markdown(values: Result, found: Sequence[Comparison]) -> str:
+def markdown(values: Result, comparisons: Sequence[Comparison]) -> str:
     """Write the comparison as Markdown, from what `results.json` says and the numbers."""
     o = values["options"]
     parts = [
@@ -167,32 +167,32 @@ def markdown(values: Result, found: Sequence[Comparison]) -> str:
         "retrained model: 1 leaks all, 0 nothing.",
         "![Gap to the retrained model and leakage of every method](gap.png)",
     ]
-    for one in found:
+    for one in comparisons:
         counts = f"{one.images['forget']:,} images forgotten, {one.images['retain']:,} retained"
-        parts += [f"## {one.request}", f"{counts}.", cells(one).markdown(), _tuning(one).markdown()]
+        parts += [f"## {one.request}", f"{counts}.", table(one).markdown(), _tuning(one).markdown()]
         parts += no_rows(one.failed)
     return page(values, f"Unlearning: {values['title']}", parts)
 
 
-def cells(found: Comparison) -> Cells:
+def table(comparison: Comparison) -> TextTable:
     """The methods side by side, and the references as rows below them."""
     notes = [
         f"✓: gap at most {100 * GOAL_GAP:g} points in at most {100 * GOAL_COST:g} % of retraining's CPU time.",
         "Memory: beyond what was there before; on a CPU memory that was freed earlier is used again.",
     ]
-    missing = {row.name: row.leakage.missing for row in found.rows if row.leakage is not None}
+    missing = {row.name: row.leakage.missing for row in comparison.rows if row.leakage is not None}
     undefined = ", ".join(f"{name} on {seeds}" for name, seeds in missing.items() if seeds)
     if undefined:
         notes.append(
             "Leakage undefined, because the undisposed model is relearned no better than the retrained one beyond "
             f"noise (number of seeds; the mean is over the others): {undefined}."
         )
-    return side_by_side(f"Forget {found.request}", (*found.rows, *found.references), notes)
+    return side_by_side(f"Forget {comparison.request}", (*comparison.rows, *comparison.references), notes)
 
 
-def _tuning(found: Comparison) -> Cells:
+def _tuning(comparison: Comparison) -> TextTable:
     tried = [
         ((row.name,), {s: None if gap is None else f"{100 * gap:.1f}" for s, gap in (row.tried or {}).items()})
-        for row in found.rows
+        for row in comparison.rows
     ]
-    return tuning_cells(tried, ("chosen", "average gap in points on the tuning seed, by strength"))
+    return tuning_table(tried, ("chosen", "average gap in points on the tuning seed, by strength"))

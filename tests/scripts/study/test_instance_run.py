@@ -8,11 +8,11 @@ from study_toys import attacked
 
 from hf_dtl.errors import ConfigError, OutputError
 from hf_dtl.pipeline.job import Job
-from study.instance_cells import _about, _dealt
-from study.instances import InstanceStudyOptions, choose, plan, study_instances
+from study.instance_trials import _job_of_requests, _request_images
+from study.instances import InstanceStudyOptions, choose, instance_study, study_instances
 from study.settings.instances import INSTANCE_OPTIONS
 from study.settings.unlearning import SETTINGS
-from study.tables.instances import cells, markdown, row_of
+from study.tables.instances import markdown, row_of, table
 
 TINY = {
     "retain": "mnist[0,1,2]", "retain_images_per_class": 24, "max_eval_images": 30, "train_epochs": 5.0,
@@ -58,7 +58,7 @@ def test_from_data_to_tables(done):
     assert none.adversaries.mean is None and both.adversaries.mean > 0 and both.cpu.mean > 0
     assert 0 < both.steps.mean <= 3 and both.kept.mean is None and both.mia.mean is None
     row, together = sequence.rows
-    assert together.name == f"{row.name}, cumulative" and "Cumulative: each request" in cells(sequence).notes[-1]
+    assert together.name == f"{row.name}, cumulative" and "Cumulative: each request" in table(sequence).notes[-1]
     assert together.steps.mean > 0 and together.kept.mean is not None
     assert 0 <= row.kept.mean <= 1 and row.steps.mean <= 6 and row.adversaries.mean is None and not row.tried
     assert single.undisposed.accuracy["retain"].mean > 0.6 and 0 <= row.relearned.mean <= 1
@@ -69,7 +69,7 @@ def test_from_data_to_tables(done):
     assert str(folder) not in json.dumps(values) and "--sizes 4,2" in values["command"]
     assert values["adversaries"] == {"examples": 2, "epsilon": 4.0, "step_size": 0.25, "attack_steps": 2}
     assert markdown(values, found) == (folder / "table.md").read_text()
-    assert "| (undisposed) |" in cells(single).markdown() and "earlier still forgotten" in cells(sequence).columns
+    assert "| (undisposed) |" in table(single).markdown() and "earlier still forgotten" in table(sequence).columns
 
 
 def test_a_seed_has_one_model_and_one_set_of_examples_for_each_size(done):
@@ -81,11 +81,11 @@ def test_a_seed_has_one_model_and_one_set_of_examples_for_each_size(done):
 
 def test_requests_are_dealt_from_one_order_and_nothing_of_them_is_retained(done):
     folder, *_ = done
-    job = plan(options(folder)).trained()[1].load()
-    first, second = _dealt(job, (2, 2))
-    (larger,) = _dealt(job, (4,))
+    job = instance_study(options(folder)).training_trials()[1].load()
+    first, second = _request_images(job, (2, 2))
+    (larger,) = _request_images(job, (4,))
     assert (larger.pixel_values[:2] == first.pixel_values).all() and (larger.labels[2:] == second.labels).all()
-    about = _about(job, (2, 2))
+    about = _job_of_requests(job, (2, 2))
     assert (about.images["forget"].pixel_values == larger.pixel_values).all() and len(job.images["forget"]) == 8
     attacked = about.scenario.attacked["source"]
     assert (attacked.test.pixel_values == larger.pixel_values).all() and len(attacked.train) == 72 - 8
@@ -95,10 +95,10 @@ def test_requests_are_dealt_from_one_order_and_nothing_of_them_is_retained(done)
 
 def test_tuning_sees_no_test_images_and_no_attack(done):
     folder, *_ = done
-    study = plan(options(folder))
-    for cell in study.tuning(study.methods[0], 2).values():
-        assert set(cell.result()) == {"accuracy", "steps", "after", "cpu"}
-        assert set(cell.result()["accuracy"]) == {"forget", "validation"}
+    study = instance_study(options(folder))
+    for trial in study.tuning(study.methods[0], 2).values():
+        assert set(trial.result()) == {"accuracy", "steps", "after", "cpu"}
+        assert set(trial.result()["accuracy"]) == {"forget", "validation"}
     assert not list((folder / "seeds" / "1000").rglob("attacks*"))
     assert not list((folder / "seeds" / "1000").rglob("undisposed*"))
 
@@ -117,14 +117,14 @@ def test_a_finished_study_is_repeated_from_its_files_alone(done, monkeypatch):
 
 def test_what_is_missing_is_done_and_nothing_else(done):
     folder, found, _ = done
-    study = plan(options(folder))
-    cell = study.unlearned((2,), study.methods[1], 0.01, "single")[0]
-    before = cell.result()
-    cell.path.unlink()
+    study = instance_study(options(folder))
+    trial = study.seed_trials((2,), study.methods[1], 0.01, "single")[0]
+    before = trial.result()
+    trial.path.unlink()
     lines = []
     again = study_instances(options(folder), lines.append)
     assert len([line for line in lines if line.startswith("[")]) == 1
-    after = cell.result()
+    after = trial.result()
     assert {k: v for k, v in after.items() if k != "cpu"} == {k: v for k, v in before.items() if k != "cpu"}
     assert again[1] == found[1]
 
@@ -166,20 +166,20 @@ def test_bad_options(changes, message, tmp_path, tiny):
 def test_another_study_is_not_overwritten(done):
     folder, *_ = done
     with pytest.raises(OutputError, match="random=8' there, 'random=9' now"):
-        plan(options(folder, drawn=9)).start()
+        instance_study(options(folder, drawn=9)).start()
 
 
 def test_a_request_takes_the_rates_of_the_nearest_tuned_size(tiny, tmp_path):
-    study = plan(options(tmp_path, sizes="16,64,128,256", drawn=256, continual="2x16"))
+    study = instance_study(options(tmp_path, sizes="16,64,128,256", drawn=256, continual="2x16"))
     assert study.tuned == (16, 128) and [study.nearest(size) for size in study.sizes] == [16, 128, 128, 128]
-    study = plan(options(tmp_path, sizes="16,64,256", tuned_sizes="256,16", drawn=256, continual="2x16"))
+    study = instance_study(options(tmp_path, sizes="16,64,256", tuned_sizes="256,16", drawn=256, continual="2x16"))
     assert study.tuned == (16, 256) and study.nearest(64) == 256, "of two the larger"
 
 
 def test_a_resnet_has_more_rates_of_the_papers_method(tiny, tmp_path):
     o = options(tmp_path, variants="none,collages", continual_variants="", cumulative_variants="")
     for setting, count in (("fashion_vit", 3), ("fashion_resnet", 5)):
-        none, ours = plan(replace(o, setting=setting)).methods
+        none, ours = instance_study(replace(o, setting=setting)).methods
         assert len(none.strengths) == count and len(ours.strengths) == 3
 
 
@@ -208,7 +208,7 @@ def test_what_a_row_sums_up():
 
 
 def test_a_variant_with_a_search_of_its_own_has_adversaries_of_its_own(tiny, tmp_path):
-    study = plan(
+    study = instance_study(
         options(
             tmp_path,
             variants="importance,both,both:delta=0.1,both:epsilon=1",

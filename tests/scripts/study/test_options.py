@@ -9,7 +9,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from hf_dtl.errors import ConfigError, OutputError
 from hf_dtl.methods.registry import method_names
 from hf_dtl.pipeline.forget_options import ForgetOptions
-from study.main_job import StudyOptions, plan
+from study.main_job import StudyOptions, main_study
 from study.settings.main_job import FORGET_WEIGHT, SETTINGS
 
 WRONG = {
@@ -36,14 +36,14 @@ WRONG = {
 def test_wrong_options_are_refused(case, tmp_path):
     options, message = WRONG[case]
     with pytest.raises(ConfigError) as error:
-        plan(tiny(tmp_path / "out", **options))
+        main_study(tiny(tmp_path / "out", **options))
     assert message in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting_gives_jobs(name, tmp_path):
-    found = plan(StudyOptions(setting=name, output_dir=str(tmp_path), data_dir="photos", model="org/model"))
+    found = main_study(StudyOptions(setting=name, output_dir=str(tmp_path), data_dir="photos", model="org/model"))
     jobs = [found.job(seed) for seed in (*found.seeds, found.options.tuning_seed)]
     assert len({job.output_dir for job in jobs}) == 4 and [job.seed for job in jobs] == [1, 2, 3, 1000]
     assert not {"{data}", "{model}"} & set(map(str, jobs[0].recorded().values()))
@@ -57,7 +57,7 @@ def test_every_setting_gives_jobs(name, tmp_path):
 
 
 def test_a_given_strength_is_not_tuned(tmp_path):
-    found = plan(tiny(tmp_path, methods="negative_ce:forget_weight=2:cap=5,uniform_fooling"))
+    found = main_study(tiny(tmp_path, methods="negative_ce:forget_weight=2:cap=5,uniform_fooling"))
     given, tuned = found.methods
     assert (given.text, given.strengths) == ("negative_ce:cap=5", (2.0,))
     assert given.at(2.0) == "negative_ce:cap=5:forget_weight=2"
@@ -65,32 +65,32 @@ def test_a_given_strength_is_not_tuned(tmp_path):
 
 
 def test_options_of_the_command_come_last(tmp_path):
-    job = plan(tiny(tmp_path, budgets="1,3")).job(7)
+    job = main_study(tiny(tmp_path, budgets="1,3")).job(7)
     assert (job.budgets, job.seed, job.seeds) == ("1,3", 7, SETTINGS["mnist_vit"].options["seeds"])
     assert {name: getattr(job, name) for name in OVERRIDE} == OVERRIDE
     assert job.forget_weight == ForgetOptions().forget_weight
 
 
 def test_older_names_of_options_are_taken(tmp_path):
-    job = plan(tiny(tmp_path, override='{"dispose_steps": 7, "source_dataset": "mnist[0,1]"}')).job(0)
+    job = main_study(tiny(tmp_path, override='{"dispose_steps": 7, "source_dataset": "mnist[0,1]"}')).job(0)
     assert job.steps == 7 and job.forget == "mnist[0,1]"
 
 
 def test_a_folder_holds_one_study(tmp_path):
     folder = tmp_path / "out"
-    plan(tiny(folder)).start()
-    plan(tiny(folder, seeds="0,1,2", methods="uniform_fooling", budgets="5", attacks="full", margin=0.1)).start()
+    main_study(tiny(folder)).start()
+    main_study(tiny(folder, seeds="0,1,2", methods="uniform_fooling", budgets="5", attacks="full", margin=0.1)).start()
     with pytest.raises(OutputError, match="batch_size: None there, 32 now"):
-        plan(tiny(folder, override=json.dumps(OVERRIDE | {"batch_size": 32}))).start()
+        main_study(tiny(folder, override=json.dumps(OVERRIDE | {"batch_size": 32}))).start()
     other = tmp_path / "other"
     other.mkdir()
     (other / "table.md").write_text("mine")
     with pytest.raises(OutputError, match="not a study's"):
-        plan(tiny(other)).start()
+        main_study(tiny(other)).start()
 
 
 def test_each_seed_has_its_own_small_resnet(tmp_path):
-    found = plan(StudyOptions(setting="mnist_resnet", output_dir=str(tmp_path / "out"), seeds="0,1"))
+    found = main_study(StudyOptions(setting="mnist_resnet", output_dir=str(tmp_path / "out"), seeds="0,1"))
     found.start()
     paths = [found.job(seed).model for seed in (0, 1, found.options.tuning_seed)]
     models = [AutoModelForImageClassification.from_pretrained(path) for path in paths]

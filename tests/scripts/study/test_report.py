@@ -1,11 +1,11 @@
-"""Table, results and picture of a study whose cells are written by hand, so that every number is known."""
+"""Table, results and picture of a study whose trials are written by hand, so that every number is known."""
 
 import json
 
 import pytest
 from study_toys import learned, tiny, write
 
-from study.main_job import plan, reproduce
+from study.main_job import main_study, reproduce
 
 REFERENCES = {"undisposed": (0.8, 0.9), "retrained": (0.4, 0.5), "scratch": (0.3, 0.4)}
 TRIED = {
@@ -23,30 +23,30 @@ def written(tmp_path_factory):
         folder, seeds="0,1,2", methods=",".join([*TRIED, "gradient_collision:forget_weight=2"]), budgets="5,20",
         attacks="full", margin=0.02,
     )  # fmt: skip
-    study = plan(options)
+    study = main_study(options)
     study.start()
     negative, fooling, _, given = study.methods
     seed = {"cost": {"cpu": 10.0, "wall": 99.0}, "clock": "cpu", "parameters": 300_000, "machine": MACHINE}
     seed["images"] = {"source": {"train": 192}}
     write(study.before_tuning(), seed | {"validation": {"undisposed": 0.95}})
     for method, values in zip(study.methods, TRIED.values(), strict=False):
-        for cell, value in zip(study.tuning(method).values(), values, strict=True):
-            write(cell, {"diverged": "loss is nan"} if value is None else {"validation": value})
-    for number, cell in enumerate(study.on_seeds("seed")):
+        for trial, value in zip(study.tuning(method).values(), values, strict=True):
+            write(trial, {"diverged": "loss is nan"} if value is None else {"validation": value})
+    for number, trial in enumerate(study.on_seeds("seed")):
         target = {"undisposed": 0.95, "retrained": 0.90 + 0.01 * number}
-        write(cell, seed | {"target": target, "source": {"undisposed": 0.98}})
-    for number, cell in enumerate(study.on_seeds("references")):
+        write(trial, seed | {"target": target, "source": {"undisposed": 0.98}})
+    for number, trial in enumerate(study.on_seeds("references")):
         levels = REFERENCES if number < 2 else REFERENCES | {"retrained": (0.8, 0.9)}  # no gap on the last seed
-        write(cell, {"attacks": [entry for role, values in levels.items() for entry in learned(role, values)]})
+        write(trial, {"attacks": [entry for role, values in levels.items() for entry in learned(role, values)]})
     cost = {"cpu": 5.0, "wall": 1.0}
-    for number, cell in enumerate(study.on_seeds("method", "", negative.at(3.0))):
+    for number, trial in enumerate(study.on_seeds("method", "", negative.at(3.0))):
         disposal = {"target": 0.95 - 0.001 * (number + 2), "source": 0.2, "cost": None if number == 0 else cost}
-        write(cell, disposal | {"attacks": learned("scrubbed", (0.6 + 0.1 * number, 0.7 + 0.1 * number))})
-    for cell in study.on_seeds("method", "", fooling.at(1.0)):
-        write(cell, {"diverged": "loss is nan"})
-    for cell in study.on_seeds("method", "", given.at(2.0)):
+        write(trial, disposal | {"attacks": learned("scrubbed", (0.6 + 0.1 * number, 0.7 + 0.1 * number))})
+    for trial in study.on_seeds("method", "", fooling.at(1.0)):
+        write(trial, {"diverged": "loss is nan"})
+    for trial in study.on_seeds("method", "", given.at(2.0)):
         disposal = {"target": 0.96, "source": 0.2, "cost": cost}
-        write(cell, disposal | {"attacks": learned("scrubbed", (0.4, 0.5))})
+        write(trial, disposal | {"attacks": learned("scrubbed", (0.4, 0.5))})
     lines = []
     summary = reproduce(options, lines.append)
     return folder, summary, lines

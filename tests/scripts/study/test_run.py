@@ -8,7 +8,7 @@ from study_toys import tiny
 from hf_dtl.errors import DivergedError
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 from study import workers
-from study.main_job import plan, reproduce
+from study.main_job import main_study, reproduce
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,9 @@ def test_from_data_to_table(done):
 
 def test_tuning_sees_no_test_images(done):
     folder, *_ = done
-    study = plan(tiny(folder))
-    for cell in (study.before_tuning(), *study.tuning(study.methods[0]).values()):
-        result = cell.result()
+    study = main_study(tiny(folder))
+    for trial in (study.before_tuning(), *study.tuning(study.methods[0]).values()):
+        result = trial.result()
         assert "validation" in result and not {"target", "source"} & result.keys()
 
 
@@ -72,11 +72,11 @@ def test_a_disposal_that_diverges_is_a_result(done, tmp_path, monkeypatch):
     )
 
 
-def test_a_changed_option_is_another_cell(tmp_path):
+def test_a_changed_option_is_another_trial(tmp_path):
     def names(method="negative_ce", **options):
-        study = plan(tiny(tmp_path, methods=method, **options))
-        cell = study.on_seeds("method", "", study.methods[0].at(1.0))[0]
-        return {"disposal": cell.store, "attacks": cell.path.name}
+        study = main_study(tiny(tmp_path, methods=method, **options))
+        trial = study.on_seeds("method", "", study.methods[0].at(1.0))[0]
+        return {"disposal": trial.store, "attacks": trial.path.name}
 
     same = names()
     assert names() == same and names(seeds="0,1", workers=2, margin=0.2) == same

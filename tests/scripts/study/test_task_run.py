@@ -9,8 +9,8 @@ from study_toys import attacked
 from hf_dtl.errors import ConfigError, OutputError
 from study.settings.tasks import ABLATION, METHODS, OURS, SETTINGS
 from study.tables import Average
-from study.tables.tasks import Row, Scope, cells, markdown, relearned, row_of
-from study.tasks import TaskStudyOptions, plan, study_tasks
+from study.tables.tasks import Scope, StrategyRow, markdown, relearned, row_of, table
+from study.tasks import TaskStudyOptions, study_tasks, task_study
 
 TINY = {
     "images": 120, "train_epochs": 2.0, "max_eval_images": 40, "steps": 2, "forget_batch_size": 8,
@@ -64,7 +64,7 @@ def test_from_data_to_tables(done):
     values = json.loads((folder / "results.json").read_text())
     assert str(folder) not in json.dumps(values) and "--forget random=20" in values["command"]
     assert markdown(values, found) == (folder / "table.md").read_text()
-    assert "| (retrained) |" in cells(full).markdown() and "test, untouched" in cells(partial).columns
+    assert "| (retrained) |" in table(full).markdown() and "test, untouched" in table(partial).columns
 
 
 def test_one_model_a_seed_and_nothing_is_done_twice(done):
@@ -79,17 +79,17 @@ def test_one_model_a_seed_and_nothing_is_done_twice(done):
 
 def test_tuning_looks_at_validation_images_alone(done):
     folder, *_ = done
-    study = plan(options(folder))
-    (cell,) = study.tuning(study.methods[0], "full").values()
-    job = cell.load()
-    looked = cell.result()["scores"]["item"]["test"] * len(job.images["validation"])
-    assert looked == pytest.approx(round(looked)) and not cell.options.membership
+    study = task_study(options(folder))
+    (trial,) = study.tuning(study.methods[0], "full").values()
+    job = trial.load()
+    looked = trial.result()["scores"]["item"]["test"] * len(job.images["validation"])
+    assert looked == pytest.approx(round(looked)) and not trial.options.membership
 
 
 def row(name, uis):
     values = Average.of([uis, uis])
     nothing = Average.of([])
-    return Row(
+    return StrategyRow(
         name=name, uis=values, uis_by_task={}, scores={}, mia=nothing, relearned=nothing, leakage={}, cpu=nothing,
         cost=nothing, tried={}, diverged=0,
     )  # fmt: skip
@@ -157,5 +157,5 @@ def test_another_study_in_the_folder_is_refused(done):
 
 def test_every_method_of_the_study_can_be_built():
     assert len(set(METHODS)) == len(METHODS)
-    study = plan(TaskStudyOptions())
+    study = task_study(TaskStudyOptions())
     assert len(study.methods) == len(METHODS)

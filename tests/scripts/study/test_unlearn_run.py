@@ -12,8 +12,8 @@ from study import unlearning
 from study.engine import records_of
 from study.settings.unlearning import SETTINGS
 from study.tables import relearned
-from study.tables.unlearning import cells, markdown
-from study.unlearning import ComparisonOptions, compare, plan
+from study.tables.unlearning import markdown, table
+from study.unlearning import ComparisonOptions, compare, unlearning_study
 
 TINY = {
     "retain": "mnist[0,1,2]", "retain_images_per_class": 48, "max_eval_images": 60, "train_epochs": 16.0, "steps": 2,
@@ -63,14 +63,16 @@ def test_from_data_to_tables(done):
     values = json.loads((folder / "results.json").read_text())
     assert str(folder) not in json.dumps(values) and "--requests class=1" in values["command"]
     assert markdown(values, [found]) == (folder / "table.md").read_text()
-    assert "| (undisposed) |" in cells(found).markdown()
+    assert "| (undisposed) |" in table(found).markdown()
 
 
 def test_tuning_sees_no_test_images_and_no_attack(done):
     folder, *_ = done
-    study = plan(options(folder))
-    for cell in (study.before_tuning("class=1"), *study.tuning(study.methods[0], "class=1").values()):
-        assert set(cell.result()["accuracy"]) == {"forget", "retain", "validation"} and not cell.result()["membership"]
+    study = unlearning_study(options(folder))
+    for trial in (study.before_tuning("class=1"), *study.tuning(study.methods[0], "class=1").values()):
+        assert (
+            set(trial.result()["accuracy"]) == {"forget", "retain", "validation"} and not trial.result()["membership"]
+        )
     assert not list((folder / "seeds" / "1000").rglob("attacks*"))
 
 
@@ -101,8 +103,8 @@ def test_a_method_that_diverges_is_a_result(done, monkeypatch):
 
 def test_validation_images_say_which_attack_with_a_new_head_is_the_strongest(done):
     folder, (found,), _ = done
-    (cell, _) = plan(options(folder)).on_seeds("references", "class=1")
-    records = [record for record in records_of(cell.result()) if record.model == "undisposed"]
+    (trial, _) = unlearning_study(options(folder)).on_seeds("references", "class=1")
+    records = [record for record in records_of(trial.result()) if record.model == "undisposed"]
     assert {record.attack for record in records} == {"linear_probe"} and found.references[0].new_head.values[0] == (
         relearned(records)
     )
@@ -134,4 +136,4 @@ def test_another_comparison_is_not_overwritten(done, monkeypatch):
     folder, *_ = done
     monkeypatch.setitem(SETTINGS["fashion_vit"].options, "steps", 3)
     with pytest.raises(OutputError, match="steps: 2 there, 3 now"):
-        unlearning.plan(options(folder)).start()
+        unlearning.unlearning_study(options(folder)).start()

@@ -20,7 +20,7 @@ NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
-class Cells:
+class TextTable:
     """A table as text: a title, column headings, rows, and notes below it."""
 
     title: str
@@ -79,12 +79,12 @@ def number(value: float | None, missing: str = "–") -> str:
     return missing if value is None else f"{value:.3f}"
 
 
-def average(found: PLAccuracy | Average | None, *, deviation: bool = True) -> str:
+def average(value: PLAccuracy | Average | None, *, deviation: bool = True) -> str:
     """Write an accuracy over seeds, or a dash where there is none."""
-    return number(None) if found is None else with_deviation(found.mean, found.deviation if deviation else None)
+    return number(None) if value is None else with_deviation(value.mean, value.deviation if deviation else None)
 
 
-def both_accuracies(report: LeakageReport, role: str) -> tuple[str, str]:
+def accuracy_pair(report: LeakageReport, role: str) -> tuple[str, str]:
     """Write the accuracies of a model on the target and the source task."""
     return number(report.target_accuracy[role], NOT_MEASURED), number(report.source_accuracy[role], NOT_MEASURED)
 

@@ -8,7 +8,7 @@ import torch
 from hf_dtl.functional.subspace import Basis, GradientSubspace
 
 
-def damped_basis(subspace: GradientSubspace, damping: float, *, dtype: torch.dtype = torch.float32) -> Basis:
+def preconditioner(subspace: GradientSubspace, damping: float, *, dtype: torch.dtype = torch.float32) -> Basis:
     """Directions of each layer's inputs, shrunk so that `Basis.project` multiplies an update by d (C / c + d I)^-1.
 
     C are the layer's moments and c their mean eigenvalue. What no input uses passes whole; a direction that is used

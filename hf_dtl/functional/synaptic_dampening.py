@@ -34,13 +34,13 @@ def squared_gradients(loss: ImageLoss, weights: Sequence[Tensor], images: Tensor
 
 
 def dampening_factors(
-    forget: Sequence[Tensor], everything: Sequence[Tensor], *, alpha: float = 10.0, dampening: float = 1.0
+    forget: Sequence[Tensor], total: Sequence[Tensor], *, alpha: float = 10.0, dampening: float = 1.0
 ) -> list[Tensor]:
     """Say by what each weight is to be multiplied: min(dampening * I_D / I_f, 1) where I_f > alpha * I_D, else 1.
 
     Args:
         forget: I_f, Fisher information on the forgotten images, one tensor >= 0 a weight tensor.
-        everything: I_D, that on all training images, shaped alike.
+        total: I_D, that on all training images, shaped alike.
         alpha: how much more a weight must matter to the forgotten images, >= 0. Smaller values select more weights.
         dampening: lambda, >= 0. Smaller values shrink the selected weights more.
 
@@ -56,5 +56,5 @@ def dampening_factors(
     """
     return [
         torch.where(f > alpha * d, (dampening * d / f).clamp_max(1.0), torch.ones_like(f))
-        for f, d in zip(forget, everything, strict=True)
+        for f, d in zip(forget, total, strict=True)
     ]

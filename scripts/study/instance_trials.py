@@ -1,4 +1,4 @@
-"""Cells of the study of instance-wise unlearning: requests of several sizes to one model a training seed."""
+"""Trials of the study of instance-wise unlearning: requests of several sizes to one model a training seed."""
 
 import copy
 import logging
@@ -21,7 +21,7 @@ from hf_dtl.methods.continual import unlearn_in_sequence
 from hf_dtl.methods.instancewise import AlreadyForgottenError
 from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.scenarios.scenario import POOL, in_memory
-from study.engine import Cell, made
+from study.engine import Trial, training_record
 from study.settings.instances import ADVERSARIES_A_STEP, CHECK_EVERY, VARIANTS_BY_NAME
 from study.tables.instances import MEASURED_ON
 
@@ -43,60 +43,60 @@ def instancewise(variant: str, search: str) -> MethodChoice:
     return parse_method(":".join(["instancewise", batch, search, VARIANTS_BY_NAME[name], *own]))
 
 
-def _train(cell: "InstanceCell", job: PartJob) -> dict[str, Any]:
-    return made(job, "train", job.prepare().num_parameters())
+def _train(trial: "InstanceTrial", job: PartJob) -> dict[str, Any]:
+    return training_record(job, "train", job.prepare().num_parameters())
 
 
-def _drawn(job: PartJob) -> ImageTensors:
+def _image_order(job: PartJob) -> ImageTensors:
     """The images that requests are dealt from, in an order of the seed's: every request begins at the first."""
     images = job.images["forget"]
     assert isinstance(images, ImageTensors)
     return images.subset(np.random.default_rng(job.options.seed).permutation(len(images)).tolist())
 
 
-def _dealt(job: PartJob, sizes: Sequence[int]) -> list[ImageTensors]:
+def _request_images(job: PartJob, sizes: Sequence[int]) -> list[ImageTensors]:
     """The images of requests that follow each other."""
-    drawn, ends = _drawn(job), np.cumsum(sizes)
+    drawn, ends = _image_order(job), np.cumsum(sizes)
     return [drawn.subset(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
 
 
-def _about(job: PartJob, sizes: Sequence[int]) -> PartJob:
+def _job_of_requests(job: PartJob, sizes: Sequence[int]) -> PartJob:
     """The job as if these requests were all that it is to forget.
 
     Retained are the same images for all requests, those that none draws. Relearning is judged by all forgotten images,
     and the attacker has retained ones: he does not have what was forgotten.
     """
-    found, scenario = copy.copy(job), copy.copy(job.scenario)
-    forget = _drawn(job).subset(range(sum(sizes)))
+    result, scenario = copy.copy(job), copy.copy(job.scenario)
+    forget = _image_order(job).subset(range(sum(sizes)))
     retain = scenario.by_class(in_memory(job.images["retain"], POOL))
     task = replace(job.scenario.attacked["source"], train=retain, test=scenario.by_class(forget))
     scenario.images, scenario.attacked = {**job.images, "forget": forget}, {"source": task}
-    found.scenario = scenario
-    return found
+    result.scenario = scenario
+    return result
 
 
-def _measured(cell: "InstanceCell", job: PartJob, model: PreTrainedModel, role: str) -> dict[str, Any]:
+def _measurements(trial: "InstanceTrial", job: PartJob, model: PreTrainedModel, role: str) -> dict[str, Any]:
     """What the model answers, who was a member, and what is relearned; no attacks and no test images in tuning."""
-    job, tuning = _about(job, cell.requests), cell.kind == "tuning"
-    found = job.measure({role: model}, TUNED_ON if tuning else MEASURED_ON, membership=not tuning)
-    accuracy = {"accuracy": {split: by[role] for split, by in found.accuracy.items()}}
+    job, tuning = _job_of_requests(job, trial.requests), trial.kind == "tuning"
+    measurements = job.measure({role: model}, TUNED_ON if tuning else MEASURED_ON, membership=not tuning)
+    accuracy = {"accuracy": {split: by[role] for split, by in measurements.accuracy.items()}}
     if tuning:
         return accuracy
-    auc = [row["auc"] for row in found.membership if (row["attack"], row["calibration"]) == ("loss", "retain")]
-    return {**accuracy, "mia": auc[0] if auc else None, "attacks": cell.attack(job, {role: model})}
+    auc = [row["auc"] for row in measurements.membership if (row["attack"], row["calibration"]) == ("loss", "retain")]
+    return {**accuracy, "mia": auc[0] if auc else None, "attacks": trial.attack(job, {role: model})}
 
 
-def _undisposed(cell: "InstanceCell", job: PartJob) -> dict[str, Any]:
-    return _measured(cell, job, job.prepare().to(job.state.device), "undisposed")
+def _undisposed(trial: "InstanceTrial", job: PartJob) -> dict[str, Any]:
+    return _measurements(trial, job, job.prepare().to(job.state.device), "undisposed")
 
 
 def _trainer(
-    cell: "InstanceCell", job: PartJob, model: PreTrainedModel, images: ImageTensors, work: Path
+    trial: "InstanceTrial", job: PartJob, model: PreTrainedModel, images: ImageTensors, work: Path
 ) -> InstanceUnlearningTrainer:
     """The trainer of one request; single ones share adversarial examples of the model before."""
-    choice = instancewise(cell.method, cell.search)
+    choice = instancewise(trial.method, trial.search)
     choice.options.update(save_strategy="no", logging_strategy="no", disable_tqdm=True)
-    if len(cell.requests) == 1:  # else every variant has a model of its own from the second request on
+    if len(trial.requests) == 1:  # else every variant has a model of its own from the second request on
         choice.options["adversaries_folder"] = str(job.run.folder / "adversaries")
     args = job.disposal_config(choice, work)
     trainer = InstanceUnlearningTrainer(model, args, images, processing_class=job.processor)
@@ -104,36 +104,36 @@ def _trainer(
     return trainer
 
 
-def _make_adversaries(cell: "InstanceCell", job: PartJob) -> dict[str, Any]:
+def _make_adversaries(trial: "InstanceTrial", job: PartJob) -> dict[str, Any]:
     """Make the examples, by preparing a trainer of them; the seconds that it took."""
-    model, (images,) = job.prepare().to(job.state.device), _dealt(job, cell.requests)
+    model, (images,) = job.prepare().to(job.state.device), _request_images(job, trial.requests)
     start = time.process_time()
     with TemporaryDirectory() as work:
         try:
-            _trainer(cell, job, model, images, Path(work))
+            _trainer(trial, job, model, images, Path(work))
         except AlreadyForgottenError as error:
             return {"cpu": 0.0, "nothing": str(error)}
     return {"cpu": time.process_time() - start}
 
 
-def _unlearn(cell: "InstanceCell", job: PartJob) -> dict[str, Any]:
+def _unlearn(trial: "InstanceTrial", job: PartJob) -> dict[str, Any]:
     """Serve the requests one after another, and measure what is left."""
     model, start = job.prepare().to(job.state.device), time.process_time()
     with TemporaryDirectory() as work:
 
         def trainer(present: PreTrainedModel, images: Any, number: int) -> InstanceUnlearningTrainer:
-            return _trainer(cell, job, present, images, Path(work) / str(number))
+            return _trainer(trial, job, present, images, Path(work) / str(number))
 
-        requests, together = _dealt(job, cell.requests), cell.kind == "cumulative"
+        requests, together = _request_images(job, trial.requests), trial.kind == "cumulative"
         served = list(unlearn_in_sequence(model, requests, trainer, cumulative=together))
     cpu = time.process_time() - start
     last = served[-1].model.to(job.state.device)
     steps, after = [one.steps for one in served], [one.accuracy for one in served]
-    return {**_measured(cell, job, last, "scrubbed"), "steps": steps, "after": after, "cpu": cpu}
+    return {**_measurements(trial, job, last, "scrubbed"), "steps": steps, "after": after, "cpu": cpu}
 
 
 @dataclass(frozen=True)
-class InstanceCell(Cell):
+class InstanceTrial(Trial):
     """seed: train the model. undisposed: measure and attack it as if it had served the request. adversaries: make the
     examples that variants share. tuning: one strength of a variant on the tuning seed. single, continual, cumulative:
     a variant on a reported seed; requests one after another come each alone or with all earlier ones.
@@ -159,7 +159,7 @@ class InstanceCell(Cell):
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """What is skipped or not forgotten stands in the tables; the warnings would name every image of every cell."""
+    """What is skipped or not forgotten stands in the tables; the warnings would name every image of every trial."""
     logger = logging.getLogger("hf_dtl")
     level = logger.level
     logger.setLevel(logging.ERROR)

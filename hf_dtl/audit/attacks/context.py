@@ -31,7 +31,7 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
-class Published:
+class AttackContext:
     """The published model and the attacked task.
 
     Args:

@@ -1,0 +1,17 @@
+from .forget_request import Division as Division
+from .forget_request import ForgetRequest as ForgetRequest
+from .images import ImageTensors as ImageTensors
+from .images import LazyImages as LazyImages
+from .images import load_images as load_images
+from .loading import TaskData as TaskData
+from .loading import check_disjoint as check_disjoint
+from .loading import load_task as load_task
+from .multitask import MultiTaskData as MultiTaskData
+from .multitask import load_multitask as load_multitask
+from .multitask_images import MultiTaskImages as MultiTaskImages
+from .multitask_images import load_multitask_images as load_multitask_images
+from .processors import check_forward as check_forward
+from .processors import default_processor as default_processor
+from .processors import embedded_processor as embedded_processor
+from .processors import load_processor as load_processor
+from .selection import DatasetSpec as DatasetSpec
