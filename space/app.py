@@ -24,22 +24,34 @@ SHOW_CURVE = (
 WAITING = 32
 """Visitors that may wait; further ones are told so."""
 
+gr.Image.preprocess = received
 torch.set_num_threads(1)  # the networks are small, and the other core serves the page
 pairs = Pairs(local_pairs(HERE))
 events = Events(pairs)
 
+
+def field_error() -> gr.HTML:
+    """The place under a field where it is said what is wrong with it; empty, it takes no room."""
+    return gr.HTML(elem_classes="field-error")
+
+
 with gr.Blocks(title="Has this model really forgotten?", delete_cache=(600, 1800), analytics_enabled=False) as demo:
     gr.HTML(views.INTRO)
     with gr.Row():
-        published = gr.Dropdown(
-            list(pairs.local), value=next(iter(pairs.local)), allow_custom_value=True, scale=3, min_width=220,
-            label="Published model", info="Choose one, or write a Hub id.",
-        )  # fmt: skip
-        undisposed = gr.Textbox(
-            label="Undisposed model (optional)", info="Hub id of the model before disposal.",
-            placeholder="user/model", max_length=100, max_lines=1, scale=3, min_width=220,
-        )  # fmt: skip
+        with gr.Column(scale=3, min_width=220):
+            published = gr.Dropdown(
+                list(pairs.local), value=next(iter(pairs.local)), allow_custom_value=True,
+                label="Published model", info="Choose one, or write a Hub id.",
+            )  # fmt: skip
+            wrong_published = field_error()
+        with gr.Column(scale=3, min_width=220):
+            undisposed = gr.Textbox(
+                label="Undisposed model (optional)", info="Hub id of the model before disposal.",
+                placeholder="user/model", max_length=100, max_lines=1,
+            )  # fmt: skip
+            wrong_undisposed = field_error()
         opening = gr.Button("Open", scale=1, min_width=110, elem_classes="open-pair")
+    pair = [gr.Textbox(visible=False), gr.Textbox(visible=False)]
     headline = gr.HTML()
     with gr.Tabs():
         with gr.Tab("Probe"):
@@ -48,7 +60,7 @@ with gr.Blocks(title="Has this model really forgotten?", delete_cache=(600, 1800
                     image = gr.Image(
                         label="Your image", sources=["upload", "clipboard"], height=230, alt_text="The probed image"
                     )  # fmt: skip
-                    image.preprocess = received
+                    wrong_image = field_error()
                     examples = gr.Gallery(
                         label="Or an example", columns=5, height="auto", allow_preview=False, object_fit="contain",
                         elem_classes="examples", buttons=[],
@@ -63,8 +75,8 @@ with gr.Blocks(title="Has this model really forgotten?", delete_cache=(600, 1800
                     budget = gr.Radio(
                         list(BUDGETS), value=5, label="Images a class", info="What the attacker may train on."
                     )
-                    seed = gr.Number(0, label="Seed", info="Draws the images and the new head.", precision=0,
-                                     minimum=0, maximum=MOST_SEED)  # fmt: skip
+                    seed = gr.Number(0, label="Seed", info=f"Draws the images and the new head; 0 to {MOST_SEED:,}.")
+                    wrong_attack = field_error()
                     with gr.Row():
                         start = gr.Button("Start attack", variant="primary", scale=2, min_width=140)
                         stop = gr.Button("Stop", scale=1, min_width=70)
@@ -76,24 +88,26 @@ with gr.Blocks(title="Has this model really forgotten?", delete_cache=(600, 1800
         with gr.Tab("How it works"):
             gr.HTML((HERE / "page" / "how.html").read_text(encoding="utf-8"))
 
-    pair = [published, undisposed]
-    opened = [headline, examples, image, seen, which, attack, budget, start, picture, status, card]
-    gr.on([demo.load, published.change, undisposed.submit, opening.click], events.open, pair, opened,
-          api_name="open", show_progress="minimal", show_progress_on=headline)  # fmt: skip
-    examples.select(events.example, pair, [image, seen], api_name="example", api_visibility="private",
+    opened = [*pair, headline, examples, wrong_image, image, seen, which, attack, budget, wrong_attack, start, picture,
+              status, card]  # fmt: skip
+    gr.on([demo.load, published.change, undisposed.submit, opening.click], events.open, [published, undisposed],
+          [wrong_published, wrong_undisposed, *opened], api_name="open", show_progress="minimal",
+          show_progress_on=opening)  # fmt: skip
+    examples.select(events.example, pair, [wrong_image, image, seen], api_name="example", api_visibility="private",
                     show_progress="hidden")  # fmt: skip
-    gr.on([image.upload, image.clear], events.probe, [*pair, image], seen, api_name="probe", show_progress="minimal")
-    gr.on([attack.input, budget.input], events.idle, [*pair, attack, budget], [picture, status], api_name="references",
-          show_progress="hidden")  # fmt: skip
-    running = start.click(
-        events.relearn, [*pair, which, attack, budget, seed], [picture, status], api_name="relearn",
+    gr.on([image.upload, image.clear], events.probe, [*pair, image], [wrong_image, seen], api_name="probe",
+          show_progress="minimal", show_progress_on=seen)  # fmt: skip
+    gr.on([attack.input, budget.input], events.idle, [*pair, attack, budget], [wrong_attack, picture, status],
+          api_name="references", show_progress="hidden")  # fmt: skip
+    start.click(events.ask, queue=False, api_visibility="private").then(
+        events.relearn, [*pair, which, attack, budget, seed], [wrong_attack, picture, status], api_name="relearn",
         concurrency_limit=1, show_progress="minimal", show_progress_on=status, js=SHOW_CURVE,
     )  # fmt: skip
-    stop.click(events.stopped, None, status, cancels=running, api_name="stop", show_progress="hidden")
+    stop.click(events.stopped, None, status, api_name="stop", show_progress="hidden")
 
 demo.queue(max_size=WAITING, default_concurrency_limit=1)
 
 if __name__ == "__main__":
     pairs.get(next(iter(pairs.local)))  # the first visitor does not wait for it
     style = (HERE / "page" / "style.css").read_text(encoding="utf-8")
-    demo.launch(**look(style), max_file_size=MOST_BYTES, state_session_capacity=200, max_threads=8)
+    demo.launch(**look(style), max_file_size=4 * MOST_BYTES, state_session_capacity=200, max_threads=8)

@@ -255,7 +255,7 @@ LEAKS = {
     "card's number": (in_card("value: 0.49", "value: 0.75"), "README.md gives 0.49 as piggyback accuracy.*0.75"),
     "card's claim": (in_card("target_destroyed: null", "target_destroyed: false"), "`unlearning` in the metadata"),
     "card without metadata": (write("README.md", "# A model\n"), "README.md gives None as target accuracy"),
-    "card with broken metadata": (in_card("---\n: [\n", "---\nlibrary_name: transformers\n"), "README.md cannot be"),
+    "card with broken metadata": (in_card("---\n: [\n", "---\ndatasets:\n"), "README.md cannot be"),
     "picture of the card": (without("plots/attacks.png"), "shows plots/attacks.png, which is missing"),
     "broken picture": (write("plots/attacks.png"), "attacks.png cannot be read"),
     "broken settings": (write("preprocessor_config.json", "{"), "preprocessor_config.json is not readable"),

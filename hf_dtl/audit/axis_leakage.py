@@ -135,6 +135,15 @@ class AxisLeakage:
         return self.over_scratch if floor == "scratch" else self.over_retrained
 
 
+def strongest_floor(records: Iterable[PiggybackRecord]) -> Floor:
+    """The strongest floor that there is: retrained where it was attacked wherever scrubbed was, else scratch."""
+    places: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    for record in records:
+        if record.axis == "source_subset":
+            places[record.model].add((record.dataset, record.budget))
+    return "retrained" if places["retrained"] and places["retrained"] >= places["scrubbed"] else "scratch"
+
+
 def pl_accuracies(records: Iterable[PiggybackRecord], axis: Axis) -> tuple[PLAccuracy, ...]:
     """Pick the strongest attack of every model, data set and budget, and average it over seeds.
 

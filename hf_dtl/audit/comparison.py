@@ -6,7 +6,7 @@ from rich.table import Table
 
 from hf_dtl.audit.axis_leakage import AxisLeakage
 from hf_dtl.audit.report import LeakageReport
-from hf_dtl.audit.tables import halving_note, interval_note
+from hf_dtl.audit.tables import floors, halving_note, interval_note
 from hf_dtl.audit.task_tables import task_table
 from hf_dtl.audit.text_table import TextTable, accuracy_pair, average, mark, number, with_deviation, with_interval
 from hf_dtl.audit.unlearning import GAP_SPLITS
@@ -19,7 +19,7 @@ def methods_table(reports: Sequence[LeakageReport], *, narrow: bool = False) -> 
     Args:
         reports: one report a method.
         narrow: leave room for four budgets and the methods' names on 100 columns: without SLC-AUC, deviations of
-            PL accuracy, and the interval of the leakage over retrained.
+            PL accuracy, and the interval of the leakage over the other floor than the headline's.
 
     Returns:
         The table.
@@ -47,10 +47,11 @@ def methods_table(reports: Sequence[LeakageReport], *, narrow: bool = False) -> 
     rows = []
     for report in reports:
         target, source = accuracy_pair(report, "scrubbed")
-        first, over = (report.method + mark(report), target + mark(report), source), report.leakage_over_retrained
-        last = with_deviation(over.mean, None) if narrow else with_interval(over, deviation=False)
+        first = (report.method + mark(report), target + mark(report), source)
+        over, less = (report.over(floor) for floor in floors(reports))
+        last = with_deviation(less.mean, None) if narrow else with_interval(less, deviation=False)
         scrubbed = learned(report.axes["source_subset"], "scrubbed")
-        rows.append((*first, *scrubbed, with_interval(report.leakage, deviation=False), last))
+        rows.append((*first, *scrubbed, with_interval(over, deviation=False), last))
     for model in ("undisposed", "scratch", "retrained"):
         measured = accuracy_pair(reports[0], model) if model == "undisposed" else ("", "")
         rows.append((f"({model})", *measured, *learned(axes[0], model), "", ""))
@@ -59,8 +60,9 @@ def methods_table(reports: Sequence[LeakageReport], *, narrow: bool = False) -> 
     several = len(axes[0].datasets) > 1
     headings = [f"PL at {budget}" + (f", {dataset}" if several else "") for dataset, budget in places[0]]
     headings += [] if narrow else ["SLC-AUC"]
-    last = "over retrained" if narrow else "leakage over retrained"
-    columns = ("method", "target after", "source after", *headings, "leakage", last)
+    headline, other = floors(reports)
+    last = f"over {other}" if narrow else f"leakage over {other}"
+    columns = ("method", "target after", "source after", *headings, f"leakage over {headline}", last)
     return TextTable("Methods compared", columns, tuple(rows), _notes(reports, narrow))
 
 
@@ -73,8 +75,9 @@ def unlearning_methods_table(reports: Sequence[LeakageReport]) -> TextTable:
     notes = [
         "Accuracy on forget and retain (training images) and test images; gap: their mean distance to retrained.",
         "MIA: AUC of telling forgotten from unseen images by their loss; 0.5 is guessing, retrained is the goal.",
-        "PL: mean accuracy after relearning, strongest attack; leakage over retrained: 1 leaks all, 0 leaks nothing.",
+        "PL: mean accuracy after relearning, strongest attack; leakage over retrained: 1 leaks all, 0 as retrained.",
     ]
+    notes += dict.fromkeys(report.attacked_by for report in reports)
     if any(report.target_destroyed for report in reports):
         notes.append("† The retained task is destroyed: its accuracy fell by more than the margin.")
     columns = ("method", "forget", "retain", "test", "gap", "MIA", "PL", "leakage", "CPU s")
@@ -97,9 +100,10 @@ def _unlearning_row(report: LeakageReport, model: str, title: str) -> tuple[str,
 def _notes(reports: Sequence[LeakageReport], narrow: bool) -> tuple[str, ...]:
     notes: list[str | None] = [
         "Accuracy of target and source task after disposal; before it in the row (undisposed).",
-        "PL at k: source task relearned from k images a class. Leakage: 1 leaks all, 0 leaks nothing.",
+        "PL at k: source task relearned from k images a class. Leakage: 1 leaks all, 0 no more than what it is over.",
         None if narrow else "SLC-AUC: the mean height of PL accuracy over log(images/class).",
         interval_note(reports),
+        *dict.fromkeys(report.attacked_by for report in reports),
     ]
     if any(report.target_destroyed for report in reports):
         margins = sorted({f"{report.target_margin:.3f}" for report in reports})

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from hf_dtl.audit import report_fields as kinds
-from hf_dtl.audit.axis_leakage import AxisLeakage, Floor, Ratio, leakage
+from hf_dtl.audit.axis_leakage import AxisLeakage, Floor, Ratio, leakage, strongest_floor
 from hf_dtl.audit.bootstrap import CONFIDENCE
 from hf_dtl.audit.store import Axis, PiggybackRecord
 from hf_dtl.audit.tables import table
@@ -29,6 +29,8 @@ from hf_dtl.audit.verdict import verdict
 from hf_dtl.errors import DataError
 
 SCHEMA_VERSION = 2
+CUSTOM, WEAK = "custom", "Attacked by custom, weaker than a practitioner."
+"""The suite of every report that names none, and what it is worth."""
 _LOCAL_FOLDERS = re.compile(
     r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*"
 )
@@ -156,31 +158,54 @@ class LeakageReport:
     @cached_property
     def axes(self) -> dict[str, AxisLeakage]:
         """Leakage by axis, computed from the attacks."""
-        found = {axis: leakage(self.piggyback, axis, self.floor) for axis in get_args(Axis)}
+        return self._axes(self.floor)
+
+    def _axes(self, floor: Floor) -> dict[str, AxisLeakage]:
+        found = {axis: leakage(self.piggyback, axis, floor) for axis in get_args(Axis)}
         return {axis: value for axis, value in found.items() if value is not None}
+
+    def over(self, floor: Floor) -> Ratio:
+        """Leakage on the source subset over either floor."""
+        return self.axes["source_subset"].over(floor) if "source_subset" in self.axes else _NOT_ATTACKED
 
     @property
     def leakage(self) -> Ratio:
         """Leakage over the scratch model on the source subset."""
-        return self.axes["source_subset"].over_scratch if "source_subset" in self.axes else _NOT_ATTACKED
+        return self.over("scratch")
 
     @property
     def leakage_over_retrained(self) -> Ratio:
-        """The same with the model that was trained on the target task alone as the floor."""
-        return self.axes["source_subset"].over_retrained if "source_subset" in self.axes else _NOT_ATTACKED
+        """The same with the model that was trained on what may be kept alone as the floor."""
+        return self.over("retrained")
+
+    @property
+    def part(self) -> bool:
+        """Whether a part of the data, or some of several tasks, was forgotten, and not a task as a whole."""
+        return self.unlearning is not None or self.tasks is not None
 
     @property
     def floor(self) -> Floor:
-        """The model that leakage 0 means: retrained where a part of the data was unlearned, else scratch.
+        """The model that leakage 0 means in the headline: retrained where it was attacked, else scratch.
 
-        What is retained of a data set helps to learn the rest: scratch would be no fair floor there.
+        Where a part was forgotten, always retrained: what is kept helps to learn the rest, scratch would be unfair.
         """
-        return "scratch" if self.unlearning is None and self.tasks is None else "retrained"
+        return "retrained" if self.part else strongest_floor(self.piggyback)
 
     @property
     def headline(self) -> Ratio:
-        """Leakage over that floor, which the verdict reads."""
-        return self.leakage if self.floor == "scratch" else self.leakage_over_retrained
+        """Leakage over that floor: the one number of verdict, tables, card, pictures and page."""
+        return self.over(self.floor)
+
+    @property
+    def _written_floor(self) -> Floor:
+        """The floor of `leakage` in the file, which schema 2 fixes; what is read from it has both."""
+        return "retrained" if self.part else "scratch"
+
+    @property
+    def attacked_by(self) -> str:
+        """How strong the attacker was behind every number, as a sentence."""
+        name = self.suite.get("name", CUSTOM)
+        return WEAK if name == CUSTOM else f"Attacked by {name}, as the report says."
 
     @property
     def verdict(self) -> str:
@@ -241,14 +266,15 @@ class LeakageReport:
         if "source_subset" in self.axes:
             attack = self.axes["source_subset"].strongest_attack
             strongest = {"attack": attack.attack, "budget": attack.budget, "accuracy": attack.mean}
-        headline = asdict(self.headline) | {"confidence": CONFIDENCE, "strongest_attack": strongest}
-        headline |= {"floor": self.floor, "axes": {axis: asdict(value) for axis, value in self.axes.items()}}
+        floor = self._written_floor
+        written = asdict(self.over(floor)) | {"confidence": CONFIDENCE, "strongest_attack": strongest}
+        written |= {"floor": floor, "axes": {axis: asdict(value) for axis, value in self._axes(floor).items()}}
 
         def own(*names: str) -> dict[str, Any]:
             return {name: getattr(self, name) for name in names}
 
         found = {"schema_version": SCHEMA_VERSION, **own("library_version", "method", "seed")}
-        found |= {**own("target_accuracy", "source_accuracy"), "leakage": headline}
+        found |= {**own("target_accuracy", "source_accuracy"), "leakage": written}
         found |= own("target_destroyed", "target_margin", "chance", "spec", "suite", "settings", "machine", "weights")
         found |= own("membership")
         if self.unlearning is not None:
@@ -313,7 +339,7 @@ class LeakageReport:
         kinds.OBJECT(claim, "leakage", kinds.REPORT)
         written = ("low", "high") if {"low", "high"} & claim.keys() else ()  # the first files had no interval
         for name in ("mean", "deviation", *written):
-            own, claimed = getattr(self.headline, name), claim.get(name)
+            own, claimed = getattr(self.over(self._written_floor), name), claim.get(name)
             if not agree(own, claimed):
                 raise DataError(
                     f"The report says leakage {name} {claimed!r}, but its attacks give {own!r}. "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from hf_dtl.audit.axis_leakage import Floor
 from hf_dtl.audit.bootstrap import CONFIDENCE
 from hf_dtl.audit.report_fields import MEMBERSHIP_SHARES
 from hf_dtl.audit.task_tables import task_table
@@ -24,17 +25,20 @@ def accuracy_table(report: LeakageReport) -> TextTable:
     rows = (
         ("target accuracy", target[0], target[1] + mark(report)),
         ("source accuracy", *source),
-        ("leakage over scratch", "1.000", with_interval(report.leakage)),
-        ("leakage over retrained", "1.000", with_interval(report.leakage_over_retrained)),
+        *((f"leakage over {floor}", "1.000", with_interval(report.over(floor))) for floor in floors([report])),
     )
     title = f"{report.method}{mark(report)}, seed {report.seed}"
     return TextTable(title, ("", *roles), rows, _notes(report))
 
 
+def floors(reports: Sequence[LeakageReport]) -> tuple[Floor, ...]:
+    """Both floors, that of the headline first: the strongest one that every report has."""
+    return ("retrained", "scratch") if all(r.floor == "retrained" for r in reports) else ("scratch", "retrained")
+
+
 def interval_note(reports: Sequence[LeakageReport]) -> str | None:
     """Say what the brackets behind a leakage are, and how far to trust them; nothing when there are none."""
-    ratios = [ratio for report in reports for ratio in (report.leakage, report.leakage_over_retrained)]
-    if all(ratio.mean is None for ratio in ratios):
+    if all(report.over(floor).mean is None for report in reports for floor in floors(reports)):
         return None
     seeds = min(report.seeds for report in reports)
     few = "; coarse and optimistic with so few" if seeds < 10 else ""
@@ -57,14 +61,15 @@ def _notes(report: LeakageReport) -> tuple[str, ...]:
         fell = f"its accuracy fell from {before:.3f} to {after:.3f}, by more than {report.target_margin:.3f}"
         notes.append(f"† Target destroyed: {fell}; a low leakage is no merit.")
     notes.append(interval_note([report]))
-    for floor, ratio in (("scratch", report.leakage), ("retrained", report.leakage_over_retrained)):
+    for floor in floors([report]):
+        ratio = report.over(floor)
         if ratio.undefined is not None:
             notes.append(f"Leakage over {floor} is undefined: {ratio.undefined}.")
         elif ratio.mean is not None and ratio.mean > 1:
             notes.append(f"Leakage over {floor} above 1: relearned at least as well as the undisposed model.")
         elif ratio.mean is not None and ratio.mean < 0:
             notes.append(f"Leakage over {floor} below 0: relearned worse than the {floor} model.")
-    return tuple(note for note in (*notes, halving_note([report])) if note)
+    return tuple(note for note in (*notes, halving_note([report]), report.attacked_by) if note)
 
 
 def piggyback_table(report: LeakageReport) -> TextTable:
@@ -80,7 +85,7 @@ def piggyback_table(report: LeakageReport) -> TextTable:
     columns = ("PL accuracy", "images/class", *MODELS)
     notes = (
         (f"Mean ± deviation over {report.seeds} seeds" if report.seeds > 1 else "One seed")
-        + "; strongest attack and learning rate chosen on validation images.",
+        + f"; strongest attack and learning rate chosen on validation images. {report.attacked_by}",
         "SLC-AUC: area under PL accuracy over log(images/class), divided by its width: the mean height.",
     )
     return TextTable("Piggyback learning", columns, tuple(rows), notes)
@@ -105,7 +110,7 @@ def attack_table(report: LeakageReport, axis: str) -> TextTable:
     budgets = ", ".join(map(str, sorted({budget for _, budget in found.places})))
     notes = [
         f"PL accuracy averaged over {budgets} images a class; leakage over {report.floor} under the same attack.",
-        "Strongest: best validation accuracy on the scrubbed model, averaged likewise.",
+        f"Strongest: best validation accuracy on the scrubbed model, averaged likewise. {report.attacked_by}",
     ]
     if any("–" in row for row in rows):
         notes.append("–: not run on that model at every budget.")

@@ -52,6 +52,7 @@ def task_table(reports: Sequence[LeakageReport]) -> TextTable:
         "relearned: score on the images to forget after an attacker relearned the task from the weights, mean over "
         "budgets; compare it with the retrained model's, or that of random weights (scratch).",
         *dict.fromkeys(note for own in said for note in ([own] if isinstance(own, str) else own)),
+        *dict.fromkeys(report.attacked_by for report in reports),
     )
     columns = ("task", "model", *SPLITS, "UIS", "membership AUC", "relearned")
     forgotten = ", ".join(name for name, task in tasks.items() if task.forgotten)

@@ -47,6 +47,8 @@ def verdict(report: LeakageReport) -> str:
     said += [_over_retrained(report), _missing(report)]
     if report.seeds == 1:
         said.append("One seed was used, so it is not known how much of these numbers is luck.")
+    if report.piggyback:
+        said.append(report.attacked_by)
     return " ".join(sentence for sentence in said if sentence)
 
 
@@ -81,7 +83,7 @@ def _tasks(report: LeakageReport) -> list[str]:
 def _origins(report: LeakageReport) -> dict[str, str]:
     """Where a relearner can start, by role, in words."""
     without = "trained on the target task alone"
-    if report.floor == "retrained":
+    if report.part:
         without = "that was trained again without the forgotten images"
     return {"scratch": "random weights", "undisposed": "the model before disposal", "retrained": f"a model {without}"}
 
@@ -133,10 +135,10 @@ def _diverged(report: LeakageReport) -> int:
 
 def _leakage(report: LeakageReport, *, praise: bool) -> str:
     ratio, what = report.headline, _what(report)
-    floor = "" if report.floor == "scratch" else " over a model trained without it"
     if ratio.mean is None:
         return f"The leakage is undefined, so nothing is shown about removal: {ratio.undefined}."
-    number = f"leakage{floor} {with_interval(ratio)}, where 1 leaks all and 0 nothing"
+    start = _origins(report)[report.floor]
+    number = f"leakage over {report.floor} {with_interval(ratio)}, where 1 leaks all and 0 no more than {start}"
     if ratio.mean > 1:
         return f"This method did not remove {what}: it is relearned at least as well as before ({number})."
     if ratio.least_favourable > PART_REMOVED:
@@ -154,15 +156,11 @@ def _over_retrained(report: LeakageReport) -> str:
         if gap is None:
             return ""
         return f"Its accuracies are {100 * gap:.1f} points on average away from {_origins(report)['retrained']}."
-    retrained = report.leakage_over_retrained
-    known = report.floor == "scratch" and None not in (report.headline.mean, retrained.mean)
-    if not known or retrained.least_favourable <= 0.1:
+    ratio = report.headline
+    if report.floor == "scratch" or ratio.mean is None or ratio.least_favourable <= 0.1:
         return ""
-    still = "is still" if retrained.low is not None and retrained.low > 0 else "may still be"
-    return (
-        f"It {still} relearned better than a model trained on the target task alone "
-        f"(leakage over that model: {with_interval(retrained)})."
-    )
+    still = "is still" if ratio.low is not None and ratio.low > 0 else "may still be"
+    return f"It {still} relearned better than {_origins(report)['retrained']}."
 
 
 def _missing(report: LeakageReport) -> str:

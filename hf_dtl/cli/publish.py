@@ -21,6 +21,7 @@ class PublishOptions:
     private: bool = option(True, "Whether only its owner may see the model.")
     revision: str | None = option(None, "Branch to commit to; default: main.")
     commit_message: str = option("Publish the scrubbed model with its leakage report", "First line of the commit.")
+    license: str | None = option(None, "Licence that the card is to name, such as apache-2.0; default: what it names.")
     dry_run: bool = option(False, "Only check and show what would be published; nothing is sent.")
 
 

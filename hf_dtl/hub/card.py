@@ -34,6 +34,11 @@ Labels = Sequence[str] | Mapping[int, str]
 """In order, or by position as `config.id2label` has them."""
 
 
+def licence_line(license: str | None) -> str:
+    """What the card says of its licence."""
+    return f"- Licence: {plain(license)}" if license else "- Licence: none was given. Ask the publisher before use."
+
+
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn nested settings into rows of a table; unset ones are left out."""
     rows: dict[str, Any] = {}
@@ -64,6 +69,7 @@ def leakage_card(
     base_model: str | None = None,
     model_labels: Labels | Mapping[str, Labels],
     plots: Sequence[str | Path] = (),
+    license: str | None = None,
 ) -> ModelCard:
     """Write the model card of a scrubbed model from its leakage report.
 
@@ -73,6 +79,7 @@ def leakage_card(
         model_labels: the labels of the published model, in order or by position (`config.id2label`); of several
             tasks, these by task.
         plots: pictures, relative to the card (`plots/piggyback.png`); of an absolute path only the name is used.
+        license: of the model, as the Hub writes it (`apache-2.0`); the card says where none was given.
 
     Returns:
         The card; `card.save(folder / "README.md")` writes it.
@@ -89,12 +96,13 @@ def leakage_card(
     settings = dict(report.settings)
     command, notes = settings.pop("command", None), settings.pop("notes", [])
     first, *others = map(plain_table, report_tables(report))
-    metadata = card_metadata(report, base_model)
+    metadata = card_metadata(report, base_model, license)
     return ModelCard.from_template(
         metadata,
         template_path=str(TEMPLATE),
         plain=plain,
         code=code,
+        licence=licence_line(license),
         report=report,
         request=request(report),
         source=settings.get("source_dataset"),

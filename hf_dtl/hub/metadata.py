@@ -1,32 +1,39 @@
 """The metadata block of a leakage card: what the Hub indexes, and the leakage in numbers."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from hf_dtl.audit.axis_leakage import PLAccuracy, Ratio
 from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.report import LeakageReport, without_folders
+from hf_dtl.audit.report import CUSTOM, LeakageReport, without_folders
 from hf_dtl.audit.tasks import mean_uis
 from hf_dtl.audit.text_table import AXIS_TITLES
 
 TASK_TYPE = "image-classification"
+ORIGINS = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_mnist"}
+"""Where on the Hub the embedded data come from."""
 _NO_PROOF = " (proves nothing: see piggyback accuracy)"
 
 
-def card_metadata(report: LeakageReport, base_model: str | None = None) -> ModelCardData:
+def card_metadata(report: LeakageReport, base_model: str | None = None, license: str | None = None) -> ModelCardData:
     """Give the metadata of a scrubbed model's card. What the report does not say is left out, or null with a reason.
 
     Args:
         report: the report of the model.
         base_model: Hub id of the model that the work started from; a local folder is left out.
+        license: of the published model, as the Hub writes it.
     """
     known = base_model is not None and _is_hub_id(base_model)
     kind = "multi-task" if report.tasks else "disposable-transfer-learning" if report.unlearning is None else None
     return ModelCardData(
+        license=license,
+        datasets=_datasets(report) or None,
         library_name="transformers",
         pipeline_tag=TASK_TYPE,
         tags=["hf_dtl", "unlearning", *([kind] if kind else []), TASK_TYPE],
@@ -45,12 +52,34 @@ def request(report: LeakageReport) -> str | None:
     return str(report.spec["forget"]) if report.tasks and report.spec else None
 
 
+def license_of(base_model: str) -> str | None:
+    """The licence in the card of a model, in its folder or on the Hub; None where there is none to be had.
+
+    Args:
+        base_model: folder, or Hub id.
+    """
+    card = Path(base_model) / "README.md"
+    try:
+        found = ModelCard.load(card if card.is_file() else base_model).data.license
+    except Exception:  # no card, no network, or one that nobody can read: not worth the loss of a run
+        return None
+    return found if isinstance(found, str) else None
+
+
 def _is_hub_id(name: str) -> bool:
     try:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return without_folders(name) == name
+    return without_folders(name) == name and not Path(name).exists()
+
+
+def _datasets(report: LeakageReport) -> list[str]:
+    """Hub ids of the data of both tasks; a name without an owner may be a local folder's, and is left out."""
+    told = [report.settings.get(name) for name in ("source_dataset", "target_dataset", "dataset")]
+    names = [re.split(r"[@:\[]", str(text).strip())[0] for text in told if text is not None]
+    ids = [ORIGINS.get(name, name) for name in names]
+    return [name for name in dict.fromkeys(ids) if "/" in name and _is_hub_id(name)]
 
 
 def _unlearning(report: LeakageReport) -> dict[str, Any]:
@@ -72,6 +101,7 @@ def _unlearning(report: LeakageReport) -> dict[str, Any]:
     told["target_destroyed"] = report.target_destroyed
     if report.target_destroyed is None:
         told["target_not_measured"] = "target accuracy before or after disposal is not known"
+    told["suite"] = report.suite.get("name", CUSTOM)
     told["attacks"] = list(dict.fromkeys(record.attack for record in report.piggyback))
     told["budgets"] = sorted({record.budget for record in report.piggyback})
     told["attack_seeds"] = sorted({record.seed for record in report.piggyback})
@@ -101,7 +131,7 @@ def _result(
 
 
 def _accuracies(report: LeakageReport) -> Iterator[EvalResult]:
-    whole = report.floor == "scratch"
+    whole = not report.part
     destroyed = " (destroyed)" if report.target_destroyed else ""
     old_head = "of the old head" if whole else "on the forgotten images"
     rows = (
@@ -145,6 +175,7 @@ def _attack(report: LeakageReport, axis: str, point: PLAccuracy) -> dict[str, An
     runs = [r for r in report.piggyback if (r.model, r.dataset, r.axis, r.attack, r.budget) == chosen]
     runs = sorted(runs, key=lambda run: run.seed)
     return {
+        "suite": report.suite.get("name", CUSTOM),
         "attack": point.attack,
         "seeds": [run.seed for run in runs],
         "learning_rates": [run.learning_rate for run in runs],

@@ -39,6 +39,7 @@ def publish(
     commit_message: str = MESSAGE,
     dry_run: bool = False,
     token: str | None = None,
+    license: str | None = None,
 ) -> Publication:
     """Stage a run's scrubbed model and upload it in one commit; nothing is made on the Hub before all is checked.
 
@@ -53,6 +54,7 @@ def publish(
         commit_message: first line of the commit.
         dry_run: only stage and check; nothing is sent.
         token: of a user who may write there; default: that of `hf auth login` or HF_TOKEN.
+        license: what the card is to name, as the Hub writes it (`apache-2.0`); default: what it names.
 
     Returns:
         The published files, and the address of model and commit.
@@ -68,7 +70,7 @@ def publish(
             "address or a type (datasets/, spaces/) before it."
         ) from error
     with TemporaryDirectory(prefix="hf_dtl_publish_") as new:
-        files = stage(folder, new)
+        files = stage(folder, new, license)
         if dry_run:
             return Publication(files)
         if not (token or get_token()):

@@ -13,9 +13,9 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DataError, OutputError, PublishError
-from hf_dtl.hub.card import leakage_card
+from hf_dtl.hub.card import leakage_card, licence_line
 from hf_dtl.hub.leaks import INDEX, check_json, check_labels, check_text, check_weights, leak_of, texts_of
-from hf_dtl.hub.metadata import card_metadata
+from hf_dtl.hub.metadata import card_metadata, license_of
 from hf_dtl.hub.weights import ONE, model_folders, sha256_of, weights_sha256
 
 CONFIG, REPORT, CARD, PLOTS = "config.json", "leakage_report.json", "README.md", "plots/*.png"
@@ -37,7 +37,7 @@ class StagedFile(NamedTuple):
     sha256: str
 
 
-def stage(output: str | Path, new: str | Path) -> tuple[StagedFile, ...]:
+def stage(output: str | Path, new: str | Path, license: str | None = None) -> tuple[StagedFile, ...]:
     """Copy what is to be published to an empty folder, and check the copies.
 
     Published are the model and its processor (of several tasks, a folder with both for each), the leakage card, the
@@ -49,6 +49,7 @@ def stage(output: str | Path, new: str | Path) -> tuple[StagedFile, ...]:
         output: output folder of a run (`scrubbed/` in it is published, with the report and the plots beside it where
             it has none of its own), or a model's folder.
         new: the empty folder to fill. After an error it holds a part.
+        license: what the copy of the card is to name, as the Hub writes it; default: what it names.
 
     Returns:
         The staged files by name.
@@ -80,26 +81,42 @@ def stage(output: str | Path, new: str | Path) -> tuple[StagedFile, ...]:
             check_weights(new / model)
             check_labels(check_json(new / model / CONFIG))
     report = _report(new)
+    if license:
+        _name_license(new / CARD, license)
     _check_tasks(new, report, models)
     _check_card(new, report, files)
     return tuple(StagedFile(name, (new / name).stat().st_size, sha256_of(new / name)) for name in files)
 
 
-def add_evidence(folder: str | Path, report: LeakageReport, *, base_model: str | None = None) -> None:
+def add_evidence(
+    folder: str | Path, report: LeakageReport, *, base_model: str | None = None, license: str | None = None
+) -> None:
     """Write report, plots and leakage card into the folder of a saved model, so that it can be published.
 
     Args:
         folder: what `trainer.save_model(folder)` or `save_pretrained` wrote.
         report: of an audit of these weights.
-        base_model: Hub id of the model that the work started from.
+        base_model: Hub id or folder of the model that the work started from; the card names a Hub id alone.
+        license: as the Hub writes it (`apache-2.0`); default: what the base model's card says.
     """
     folder = Path(folder)
+    license = license or (license_of(base_model) if base_model else None)
     labels = {model: check_json(folder / model / CONFIG)["id2label"] for model in model_folders(folder)}
     plots = folder / "plots"
     plots.mkdir(exist_ok=True)
-    names = [f"plots/{picture.name}" for picture in report.plot(plots) if picture.suffix == ".png"]
-    leakage_card(report, base_model=base_model, model_labels=labels.get(ONE, labels), plots=names).save(folder / CARD)
+    shown = [f"plots/{picture.name}" for picture in report.plot(plots) if picture.suffix == ".png"]
+    card = leakage_card(
+        report, base_model=base_model, model_labels=labels.get(ONE, labels), plots=shown, license=license
+    )
+    card.save(folder / CARD)
     report.save(folder / REPORT)
+
+
+def _name_license(path: Path, license: str) -> None:
+    card = _card(path)
+    old, card.data["license"] = licence_line(card.data.get("license")), license
+    card.text = card.text.replace(old, licence_line(license))
+    card.save(path)
 
 
 def _publishable_files(output: Path) -> dict[str, Path]:
@@ -209,13 +226,16 @@ def _report(new: Path) -> LeakageReport:
     return report
 
 
-def _check_card(new: Path, report: LeakageReport, files: list[str]) -> None:
-    """Refuse a card whose metadata say otherwise than the report; more metadata, and other words, are the user's."""
-    text = (new / CARD).read_text(encoding="utf-8")
+def _card(path: Path) -> ModelCard:
     try:
-        card = ModelCard(text).data
+        return ModelCard(path.read_text(encoding="utf-8"))
     except Exception as error:  # whatever broken YAML raises
         raise PublishError(f"The metadata of {CARD} cannot be read: {error}") from error
+
+
+def _check_card(new: Path, report: LeakageReport, files: list[str]) -> None:
+    """Refuse a card whose metadata say otherwise than the report; more metadata, and other words, are the user's."""
+    card = _card(new / CARD).data
     expected = ModelCard(f"---\n{card_metadata(report)}\n---\n").data  # as YAML gives it back
     assert isinstance(card, ModelCardData) and isinstance(expected, ModelCardData)
     said = {(r.unique_identifier, r.metric_type, r.metric_name): r.metric_value for r in card.eval_results or []}
@@ -228,6 +248,7 @@ def _check_card(new: Path, report: LeakageReport, files: list[str]) -> None:
             )
     if card.get("unlearning") != expected.get("unlearning"):
         raise PublishError(f"`unlearning` in the metadata of {CARD} is not what {REPORT} says. {_REWRITE}")
+    text = (new / CARD).read_text(encoding="utf-8")
     missing = [picture for picture in _PICTURE.findall(text) if picture not in files]
     if missing:
         raise PublishError(f"{CARD} shows {', '.join(missing)}, which is missing. {_REWRITE}")

@@ -58,7 +58,7 @@ class Verification:
     """What a verification found.
 
     Args:
-        method: of the report.
+        method, floor: of the report; what leakage 0 means.
         weights: what is wrong with the files of weights, one sentence a file.
         numbers: every number that was compared.
         published, found: leakage of the report, and the one that follows from this run's attacks and the models that
@@ -67,6 +67,7 @@ class Verification:
     """
 
     method: str
+    floor: str
     weights: tuple[str, ...]
     numbers: tuple[Number, ...]
     published: Ratio
@@ -102,7 +103,8 @@ class Verification:
         """What was found, in words; the verdict last."""
         said = [*self.weights, *self.notes]
         if self.found is not None:
-            said.append(f"Leakage: {with_interval(self.published)} published, {with_interval(self.found)} here.")
+            both = f"{with_interval(self.published)} published, {with_interval(self.found)} here"
+            said.append(f"Leakage over {self.floor}: {both}.")
         wrong = sum(not n.holds for n in self.numbers)
         if self.holds:
             return [*said, f"The report HOLDS: all {len(self.numbers)} numbers that were compared agree."]

@@ -41,8 +41,7 @@ def write_method(job: Job, result: Scrubbed, folder: Path, reports: Sequence[Lea
     scrubbed = fresh_folder(folder / "scrubbed")
     job.save(result.model, scrubbed)
     report = replace(result.report, weights=weights_sha256(scrubbed))
-    base = job.options.model
-    add_evidence(scrubbed, report, base_model=base if base and not Path(base).exists() else None)
+    add_evidence(scrubbed, report, base_model=job.options.model)
 
     replace_folder(plots, folder / "plots")
     replace_folder(scrubbed, folder / "scrubbed")

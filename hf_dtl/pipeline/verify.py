@@ -90,7 +90,7 @@ def run(options: VerifyOptions) -> Verification:
     found = [*compare_numbers(report, records, tasks, config, roles), *_target(report, scenario, models, state.device)]
     again = None if narrowed else leakage_again(report, records)
     notes = tuple(not_verified(report, roles, tasks))
-    result = Verification(report.method, weights, tuple(found), report.headline, again, notes)
+    result = Verification(report.method, report.floor, weights, tuple(found), report.headline, again, notes)
     if state.is_main_process:
         write_atomically(run.folder / RESULT, result.to_json())
     return result

@@ -45,16 +45,18 @@ def read_image(path: str | Path) -> Image.Image:
         raise DataError(f"The file is no image that can be read ({', '.join(FORMATS)}), or it is broken.") from error
 
 
-def received(payload: ImageData | None) -> Image.Image | None:
-    """What an image component gives to an event: an image as `read_image` gives it, or a message for the visitor.
+def received(component: gr.Image, payload: ImageData | None) -> Image.Image | DataError | None:
+    """What an image component gives to an event: an image as `read_image` gives it, or what is wrong with it.
 
-    A component takes it as its own `preprocess`, because gradio's decodes first and fails without a message.
+    It takes the place of `gr.Image.preprocess`, which decodes first and fails without a message. Of the class, since
+    gradio makes a component anew for a visitor when it is updated, and not by a subclass, of which gradio would write
+    a stub beside this file.
     """
     if payload is None:
         return None
     if not payload.path:
-        raise gr.Error("Upload an image file.", print_exception=False)
+        return DataError("Upload an image file.")
     try:
         return read_image(payload.path)
     except DataError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        return error

@@ -12,7 +12,7 @@ from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.plots.attacks import draw_attacks
 from hf_dtl.audit.plots.piggyback import draw_piggyback
 from hf_dtl.audit.tables import report_tables
-from hf_dtl.audit.text_table import TextTable, interval
+from hf_dtl.audit.text_table import AXIS_TITLES, TextTable, interval
 from hf_dtl.hub.card import ALTERNATIVE_TEXTS
 from page.pairs import KEPT, Pair
 from page.probe import Probed, Rows
@@ -26,9 +26,18 @@ what is left in it, attack it yourself, and read what the audit found.</p>
 </header>"""
 
 
+CELLS = {"scrubbed": "scrubbed", "images/class": "first"}
+"""Classes of a table's cells that come first where a row is a block."""
+
+
 def message(text: str) -> str:
     """A remark where there is nothing else to show."""
     return f'<p class="remark">{escape(text)}</p>'
+
+
+def wrong(text: str) -> str:
+    """What is wrong with a field, to stand under it."""
+    return f'<p class="wrong" role="alert">{escape(text)}</p>'
 
 
 def headline(pair: Pair) -> str:
@@ -41,9 +50,9 @@ def headline(pair: Pair) -> str:
         ("forgotten task", _change(source), "accuracy with its old head: proves nothing by itself"),
         _relearned(report),
         (
-            "leakage",
+            f"leakage over {report.floor}",
             "undefined" if leakage.mean is None else f"{leakage.mean:.2f}",
-            f"{interval(leakage)} 1 leaks all, 0 leaks nothing".strip(),
+            f"{interval(leakage)} 1 leaks all, 0 no more than {report.floor}. {report.attacked_by}".strip(),
         ),
     ]
     shown = "".join(
@@ -70,12 +79,14 @@ def _relearned(report: LeakageReport) -> tuple[str, str, str]:
     values = {point.model: point.mean for point in found.pl_accuracy if point.budget == budget}
     others = [f"{model} {values[model]:.2f}" for model in ("undisposed", "retrained", "scratch") if model in values]
     number = f"{values['scrubbed']:.2f}" if "scrubbed" in values else "?"
-    return f"relearned with {budget} image{'s' * (budget > 1)} a class", number, " · ".join(others)
+    words = f"{' · '.join(others)}. {report.attacked_by}"
+    return f"relearned with {budget} image{'s' * (budget > 1)} a class", number, words
 
 
 def _origin(pair: Pair) -> str:
     report = pair.report
     rows = [
+        ("model", pair.name),
         ("method", report.method),
         ("forgotten", report.settings.get("source_dataset")),
         ("kept", report.settings.get("target_dataset")),
@@ -129,17 +140,20 @@ def probed(pair: Pair, found: dict[str, Probed]) -> str:
     return f'<div class="columns">{"".join(columns)}</div>{end}'
 
 
-def status(progress: Progress | None, references: Lines, report_says: float | None, note: str = "") -> str:
+def status(pair: Pair, progress: Progress | None, references: Lines, report_says: float | None, note: str = "") -> str:
     """How far an attack is, and at its end what it means."""
+    report = pair.report
     if progress is None:
-        return message("Nothing is running. The lines are what the report says of the other models under this attack.")
+        words = "Nothing is running. The lines are what the report says of the other models under this attack."
+        return message(f"{words} {report.attacked_by}")
     done = progress.points[-1][0] if progress.points else 0
     bar = f'<progress max="{progress.steps}" value="{done}" aria-label="steps of the attack"></progress>'
     if progress.stopped:
         words = (
-            f"Stopped after {progress.seconds:.0f} of at most {LIMIT:.0f} seconds, at step {done} of {progress.steps}."
+            f"Stopped after {progress.seconds:.0f} of at most {LIMIT:.0f} seconds, at step {done} of "
+            f"{progress.steps}. {report.attacked_by}"
         )
-        return f'<div class="status" role="status">{bar}<p>{words}</p></div>'
+        return f'<div class="status" role="status">{bar}<p>{escape(words)}</p></div>'
     if progress.accuracy is None:
         words = (
             f"Step {done} of {progress.steps}, {progress.seconds:.0f} s. The curve is of a part of the test images."
@@ -153,14 +167,16 @@ def status(progress: Progress | None, references: Lines, report_says: float | No
             else ", which ran beside other seeds there: rounding adds up"
         )
         words.append(f"The report says {report_says:.3f} for this very attack{why}.")
-    if {"undisposed", "scratch"} <= references.keys():
-        gap = references["undisposed"] - references["scratch"]
+    floor = report.floor if report.floor in references else "scratch"
+    if {"undisposed", floor} <= references.keys():
+        gap = references["undisposed"] - references[floor]
         if gap > 0.02:
-            share = (progress.accuracy - references["scratch"]) / gap
+            share = (progress.accuracy - references[floor]) / gap
             words.append(
-                f"That is {100 * share:.0f} % of the way from a model that never learned anything "
-                f"({references['scratch']:.2f}) to one that has forgotten nothing ({references['undisposed']:.2f})."
+                f"That is {100 * share:.0f} % of the way from {floor} ({references[floor]:.2f}) to undisposed "
+                f"({references['undisposed']:.2f}), a model that has forgotten nothing."
             )
+    words.append(escape(report.attacked_by))
     return f'<div class="status done" role="status">{bar}<p>{" ".join(words)}</p>{message(note) if note else ""}</div>'
 
 
@@ -170,14 +186,15 @@ def card(pair: Pair) -> str:
     report = pair.report
     parts: list[str] = []
     for name, draw in (("piggyback", draw_piggyback), ("attacks", draw_attacks)):
-        try:
-            picture = _data(draw(report))
-        except Exception:  # a foreign report may hold names that matplotlib cannot draw
-            parts.append(message("A plot of this report cannot be drawn."))
-            continue
-        words = escape(ALTERNATIVE_TEXTS[name])
-        parts.append(f'<figure tabindex="0" class="wide"><img src="{picture}" alt="{words}"></figure>')
-    parts += [_table(table) for table in report_tables(report)]
+        for axis in report.axes:
+            try:
+                picture = _data(draw(report, axis))
+            except Exception:  # a foreign report may hold names that matplotlib cannot draw
+                parts.append(message("A plot of this report cannot be drawn."))
+                continue
+            words = escape(f"{ALTERNATIVE_TEXTS[name]}, {AXIS_TITLES[axis]}")
+            parts.append(f'<figure><img src="{picture}" alt="{words}"></figure>')
+    parts = [f'<div class="pictures">{"".join(parts)}</div>', *map(_table, report_tables(report))]
     if report.settings.get("command"):
         command = escape(str(report.settings["command"])[:500])
         parts.append(f'<p class="small">To repeat it: <code>{command}</code></p>')
@@ -190,14 +207,19 @@ def _data(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _table(table: TextTable) -> str:
-    def row(values: Sequence[str], tag: str) -> str:
-        first = f'<th scope="{"col" if tag == "th" else "row"}">{escape(values[0])}</th>'
-        return f"<tr>{first}{''.join(f'<{tag}>{escape(value)}</{tag}>' for value in values[1:])}</tr>"
+def _table(cells: TextTable) -> str:
+    def row(values: Sequence[str]) -> str:
+        # Where a table is too wide, each row becomes a block: every cell then says its column.
+        shown = [
+            f'<td role="cell" class="{CELLS.get(name, "")}" data-column="{escape(name)}">{escape(value)}</td>'
+            for name, value in zip(cells.columns[1:], values[1:], strict=True)
+        ]
+        return f'<tr role="row"><th role="rowheader" scope="row">{escape(values[0])}</th>{"".join(shown)}</tr>'
 
-    title, body = escape(table.title), "".join(row(values, "td") for values in table.rows)
-    notes = "".join(f"<p class='small'>{escape(note)}</p>" for note in table.notes)
+    title, body = escape(cells.title), "".join(map(row, cells.rows))
+    head = "".join(f'<th role="columnheader" scope="col">{escape(name)}</th>' for name in cells.columns)
+    notes = "".join(f"<p class='small'>{escape(note)}</p>" for note in cells.notes)
     return (
-        f'<h3>{title}</h3><div class="wide" tabindex="0" role="region" aria-label="{title}">'
-        f"<table><thead>{row(table.columns, 'th')}</thead><tbody>{body}</tbody></table></div>{notes}"
+        f'<h3>{title}</h3><table role="table" aria-label="{title}"><thead role="rowgroup"><tr role="row">{head}</tr>'
+        f'</thead><tbody role="rowgroup">{body}</tbody></table>{notes}'
     )

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -77,6 +78,7 @@ def test_no_text_touches_another_or_leaves_the_picture(case):
         assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
     # Relearning is never shown without a word on the target.
     assert any("target accuracy" in text for text, _ in drawn)
+    assert any("Attacked by custom, weaker than a practitioner." in text for text, _ in drawn)
 
 
 def test_scores_of_several_tasks_stand_apart_and_no_text_touches_another():
@@ -95,7 +97,7 @@ def test_scores_of_several_tasks_stand_apart_and_no_text_touches_another():
     ("plot", "given", "labels"),
     [
         (plot_piggyback, DESTROYED, ["target accuracy 0.893 → 0.400 † destroyed", "training images per class", "100"]),
-        (plot_attacks, large_report(), [*ATTACKS[:-3], "full_large_lr ‡", "leaks nothing", "leakage over scratch"]),
+        (plot_attacks, large_report(), [*ATTACKS[:-3], "full_large_lr ‡", "as retrained", "leakage over retrained"]),
         (plot_comparison, EIGHT, ["noise_then_distil:alpha=0.9 †", "target accuracy on the test split", "leaks all"]),
     ],
 )
@@ -139,7 +141,7 @@ def test_attacks_plot_shows_every_leakage_the_interval_and_the_strongest():
     figure = draw_attacks(found)
     for panel, axis in zip(figure.axes, found.axes.values(), strict=True):
         drawn = points(panel)
-        assert drawn.pop(0.0) == (pytest.approx(axis.over_scratch.mean), "s")
+        assert drawn.pop(0.0) == (pytest.approx(axis.over_retrained.mean), "s")
         for y, attack in enumerate(ATTACKS, start=1):
             if attack not in axis.by_attack:
                 assert y not in drawn
@@ -147,7 +149,7 @@ def test_attacks_plot_shows_every_leakage_the_interval_and_the_strongest():
             marker = "D" if attack == axis.strongest_by_attack else "o"
             assert drawn[y] == (pytest.approx(axis.by_attack[attack].mean), marker)
         whisker = next(line for line in panel.lines if line.get_solid_capstyle() == "butt")
-        assert list(whisker.get_xdata()) == pytest.approx([axis.over_scratch.low, axis.over_scratch.high])
+        assert list(whisker.get_xdata()) == pytest.approx([axis.over_retrained.low, axis.over_retrained.high])
         assert {0.0, 1.0} <= {line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == ":"}
     assert [t.get_text() for t in figure.axes[1].texts].count("not run") == 4
 
@@ -185,15 +187,19 @@ def test_comparison_labels_points_where_there_is_room_and_else_in_the_legend():
     assert {*METHODS[:-1], "noise_then_distil:alpha=0.9 †"} <= legend
     assert "†" in [t.get_text() for t in crowded.axes[0].texts]
     drawn = points(crowded.axes[0])
-    assert drawn[0.87] == (pytest.approx(EIGHT[5].leakage.mean), MARKERS[5])
-    # The undisposed model and the retrained model's own leakage are drawn as references.
+    assert drawn[0.87] == (pytest.approx(EIGHT[5].headline.mean), MARKERS[5])
     circle = next(line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white")
     assert (circle.get_xdata()[0], circle.get_ydata()[0]) == (1, 0.893)
-    place = next(line for line in figure.axes[0].lines if line.get_color() == STYLES["retrained"][0]).get_xdata()[0]
-    over_scratch = SPREAD[0].axes["source_subset"]
-    means = {m: [p.mean for p in over_scratch.pl_accuracy if p.model == m] for m in STYLES}
-    undisposed, scratch, retrained = (sum(means[m]) for m in ("undisposed", "scratch", "retrained"))
-    assert place == pytest.approx((retrained - scratch) / (undisposed - scratch))
+    assert "leakage of the source task over retrained" in figure.axes[0].get_xlabel()
+
+
+def test_methods_of_which_one_has_no_retrained_model_are_all_drawn_over_scratch():
+    alone = replace(SPREAD[0], piggyback=tuple(r for r in SPREAD[0].piggyback if r.model != "retrained"))
+    figure = draw_comparison([alone, *SPREAD[1:]])
+    assert "over scratch" in figure.axes[0].get_xlabel()
+    assert sorted(place for place, _ in points(figure.axes[0]).values() if place != 1) == pytest.approx(
+        sorted(found.leakage.mean for found in SPREAD)
+    )
 
 
 def test_a_method_without_a_measured_target_has_no_height():
@@ -201,7 +207,7 @@ def test_a_method_without_a_measured_target_has_no_height():
     assert set(points(main)) == {0.89, 0.85, 0.7} and set(points(below)) == {0.0}
     assert below.get_ylabel() == "target accuracy\nnot measured"
     (alone,) = draw_comparison([UNMEASURED]).axes
-    assert points(alone)[0.0][0] == pytest.approx(UNMEASURED.leakage.mean) and len(alone.get_yticks()) == 0
+    assert points(alone)[0.0][0] == pytest.approx(UNMEASURED.headline.mean) and len(alone.get_yticks()) == 0
 
 
 def test_models_differ_in_grey_also_by_marker_and_line():

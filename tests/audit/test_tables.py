@@ -132,9 +132,12 @@ def test_methods_side_by_side():
     rows = [line for line in comparison_markdown(several).splitlines() if line.startswith("| ")]
     assert rows[2].count("|") == rows[0].count("|")
     assert rows[3].startswith("| negative_ce † | 0.500 † | 0.160 | 0.820 ± 0.020 |") and "1.050 [" in rows[3]
-    assert "| 0.870 ± 0.020 | 1.050" in rows[3]  # SLC-AUC, leakage
+    assert "| leakage over retrained | leakage over scratch |" in rows[0]
+    assert "| 0.870 ± 0.020 | 1.073 [1.073, 1.073] | 1.050 [1.050" in rows[3]  # SLC-AUC, leakage
+    alone = replace(report(), piggyback=tuple(r for r in report().piggyback if r.model != "retrained"))
+    assert "| leakage over scratch | leakage over retrained |" in comparison_markdown([report(), alone])
     assert rows[5].startswith("| (undisposed) | 0.950 | 0.960 | 0.800 ± 0.020 |")
-    assert "-0.125 [" in rows[4]
+    assert "-0.636 [" in rows[4] and "-0.125 [" in rows[4]
     assert max(map(len, text.splitlines())) <= 100 and "…" not in text
     assert "0.820" in text
     with pytest.raises(DataError, match="side by side"):

@@ -118,6 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.hold and re.search(hub.hold, request):
             hub.held.set()
             hub.release.wait()
+            self.close_connection = True  # else the client would wait for an answer until its patience ends
             return
         fault = next((fault for fault in hub.faults if re.search(fault[0], request)), None)
         try:

@@ -35,7 +35,7 @@ def test_the_model_index_keeps_target_and_piggyback_results_apart():
     relearned = entries["source_subset-mnist[0-5]-20-per-class", "piggyback-test"]
     assert relearned.metric_value == pytest.approx(0.75) and relearned.dataset_args == {"images_per_class": 20}
     assert relearned.metric_args == {
-        "attack": "full", "seeds": [0, 1, 2], "learning_rates": [1e-3] * 3, "deviation": 0.02,
+        "suite": "custom", "attack": "full", "seeds": [0, 1, 2], "learning_rates": [1e-3] * 3, "deviation": 0.02,
         "undisposed": 0.9, "scratch": 0.5, "retrained": 0.65,
     }  # fmt: skip
     better = {r.dataset_type: "lower is better" in r.metric_name for r in results}
@@ -45,7 +45,8 @@ def test_the_model_index_keeps_target_and_piggyback_results_apart():
 def test_the_text_has_verdict_tables_plot_limits_and_citation():
     text = str(card())
     for words in (
-        verdict(report()), "| target accuracy | 0.950 | 0.940 |", "](plots/piggyback.png)", "reconstruction",
+        verdict(report()), "Attacked by custom, weaker than a practitioner",
+        "| target accuracy | 0.950 | 0.940 |", "](plots/piggyback.png)", "reconstruction",
         "5, 20 images a class", "2308.09971", "6, 7, 8, 9", "| disposal.steps | `100` |", "## Reproduce",
     ):  # fmt: skip
         assert words in text, words
@@ -63,12 +64,13 @@ def test_the_mapping_of_metadata_has_the_numbers_of_the_report():
         "method": "gradient_collision",
         "disposed_of": "mnist[0-5]",
         "leakage": {
-            "floor": "scratch",
+            "floor": "retrained",
             "confidence": 0.95,
             "over_scratch": {"mean": 0.5625, "deviation": 0.05, "low": 0.5625, "high": 0.5625},
             "over_retrained": {"mean": 0.363636, "deviation": 0.072727, "low": 0.363636, "high": 0.363636},
         },
         "target_destroyed": False,
+        "suite": "custom",
         "attacks": ["full", "linear_probe"],
         "budgets": [5, 20],
         "attack_seeds": [0, 1, 2],
@@ -119,7 +121,7 @@ def test_texts_of_the_report_break_neither_metadata_nor_page(tmp_path):
     assert data["unlearning"]["method"] == found.method
     shown = page(str(written))
     assert "<script" not in shown and "<b>" not in shown and shown.count("<img") == 1 and shown.count("<h1>") == 1
-    assert shown.count("<h2>") == 5 and shown.count("alert(1)") > 5 and 'href="' not in shown
+    assert shown.count("<h2>") == 6 and shown.count("alert(1)") > 5 and 'href="' not in shown
     assert "# y" in shown and "<h1>y" not in shown
 
 
@@ -161,7 +163,7 @@ def test_no_local_path_gets_into_the_card():
     [
         ({"scrubbed": (0.82, 0.92)}, "did not remove the source task: it is relearned at least as well"),
         ({"scrubbed": (0.78, 0.88)}, "did not remove the source task"),
-        ({"scrubbed": (0.69, 0.79)}, "did not remove the source task"),  # 0.725, but above 0.75 with its deviation
+        ({"scrubbed": (0.71, 0.83)}, "did not remove the source task"),  # 0.709, but above 0.75 with its deviation
         ({"scrubbed": (0.60, 0.75)}, "removed a part"),
         ({"scrubbed": (0.40, 0.50)}, "recovered little"),
         ({"scrubbed": (0.40, 0.50), "target": (0.95, 0.3)}, "The target task was destroyed"),
@@ -242,9 +244,10 @@ def test_an_undefined_leakage_is_no_praise():
 
 def test_the_verdict_gives_numbers_that_a_layman_understands():
     assert verdict(report()).startswith(
-        "With 20 images a class, an attacker who relearns the source task reaches an accuracy of 75 ± 2 % from this "
-        "model, 50 ± 2 % from random weights, 90 ± 2 % from the model before disposal and 65 ± 2 % from a model "
-        "trained on the target task alone; guessing gives 17 %. This method removed"
+        "With 5 images a class, an attacker who relearns the source task reaches an accuracy of 60 ± 2 % from this "
+        "model, 40 ± 2 % from random weights, 80 ± 2 % from the model before disposal and 50 ± 2 % from a model "
+        "trained on the target task alone; guessing gives 17 %. This method removed a part of the source task: "
+        "leakage over retrained 0.364 ± 0.073 [0.364, 0.364], where 1 leaks all and 0 no more than a model trained "
     )
 
 
@@ -274,8 +277,9 @@ def test_a_missing_reference_is_said(role, name):
     kept = tuple(record for record in report().piggyback if record.model != role)
     text = verdict(report(piggyback=kept))
     assert f"It was not compared with {name}." in text and f"from {name}" not in text
-    if role != "retrained":
-        assert "undefined, so nothing is shown about removal" in text and "removed a part" not in text
+    assert ("undefined, so nothing is shown about removal" in text) == (role == "undisposed")
+    assert ("leakage over scratch 0." in text) == (role == "retrained")  # the strongest floor that there is
+    assert ("leakage over retrained 0." in text) == (role == "scratch")
     partly = tuple(r for r in report().piggyback if r.model != role or r.budget == 5)
     assert f"It was compared with {name} at some budgets only." in verdict(report(piggyback=partly))
 

@@ -1,6 +1,5 @@
 """The parts of the Space without its server: what is refused and drawn, and that the live attack is the audit's."""
 
-import json
 import re
 import struct
 import zlib
@@ -249,9 +248,9 @@ def test_card_shows_every_table_and_the_numbers_of_the_report(pair):
     point = pair.report.axes["source_subset"].pl_accuracy[0]
     assert f"{point.mean:.3f} ± {point.deviation:.3f}" in drawn
     tables = report_tables(pair.report)
-    assert drawn.count("<table>") == len(tables) == 4
-    assert drawn.count("<td>") == sum(len(row) - 1 for cells in tables for row in cells.rows)
-    assert drawn.count("data:image/svg+xml;base64,") == 2
+    assert drawn.count("<table ") == len(tables) == 4
+    assert drawn.count("<td ") == sum(len(row) - 1 for cells in tables for row in cells.rows)
+    assert drawn.count("data:image/svg+xml;base64,") == 4
     assert all(re.search(r'alt="[^"]{20}', image) for image in re.findall(r"<img[^>]*>", drawn))
 
 
@@ -374,4 +373,3 @@ def test_nothing_in_the_folder_names_another_host():
     for path in SPACE.rglob("*"):
         if path.suffix in (".py", ".css", ".html"):
             assert not re.search(r"https?://(?!127\.0\.0\.1)", path.read_text()), path
-    json.loads((SPACE / "example" / "leakage_report.json").read_text())

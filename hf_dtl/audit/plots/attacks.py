@@ -40,19 +40,20 @@ def plot_attacks(report: LeakageReport, path: str | Path) -> list[Path]:
     return save(draw_attacks(report), path, f"Leakage by attack after {report.method}")
 
 
-def draw_attacks(report: LeakageReport) -> Figure:
-    """The figure of `plot_attacks`."""
-    if not report.axes:
+def draw_attacks(report: LeakageReport, only: str | None = None) -> Figure:
+    """The figure of `plot_attacks`, of one axis alone where it is given."""
+    shown = {axis: found for axis, found in report.axes.items() if only in (None, axis)}
+    if not shown:
         raise DataError("The report holds no attack on the scrubbed model, so there is nothing to draw.")
-    names = list(dict.fromkeys(attack for found in report.axes.values() for attack in found.by_attack))
-    panels = len(report.axes)
-    figure = Figure(figsize=(2.4 + 3.9 * panels, 2.9 + 0.27 * (len(names) + 2)), layout="constrained")
+    names = list(dict.fromkeys(attack for found in shown.values() for attack in found.by_attack))
+    panels = len(shown)
+    figure = Figure(figsize=(1.9 + 3.7 * panels, 2.9 + 0.27 * (len(names) + 2)), layout="constrained")
     axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
     # One scale for every panel, so that they compare.
-    ratios = [r for found in report.axes.values() for r in (found.over(report.floor), *found.by_attack.values())]
+    ratios = [r for found in shown.values() for r in (found.over(report.floor), *found.by_attack.values())]
     ends = limits(ratios)
     arrows = False
-    for panel, (axis, found) in zip(axes, report.axes.items(), strict=True):
+    for panel, (axis, found) in zip(axes, shown.items(), strict=True):
         panel.set_xlim(*ends)
         arrows |= _draw_panel(panel, found, names, report.floor)
         panel.set_title(wrapped(f"{AXIS_TITLES[axis]}: {' and '.join(found.datasets)}", 42), fontsize=10)
@@ -80,7 +81,7 @@ def _draw_panel(panel: Axes, axis: AxisLeakage, names: list[str], floor: Floor) 
     rows: list[tuple[Ratio | None, tuple[str, str, float, str]]] = [(axis.over(floor), HEADLINE)]
     rows += [(axis.by_attack.get(n), STRONGEST if n == axis.strongest_by_attack else ATTACK) for n in names]
     arrows = False
-    draw_guides(panel, named=True)
+    draw_guides(panel, floor)
     panel.axhline(0.5, color="0.8", linewidth=0.8, zorder=0)
     for y, (ratio, (colour, marker, size, _)) in enumerate(rows):
         if ratio is not None and ratio.mean is not None:

@@ -63,12 +63,12 @@ def wrapped(text: str, width: int, lines: int = 3) -> str:
 
 
 def target_line(report: LeakageReport) -> str:
-    """What became of the target task, to stand under the title: relearning is never shown alone."""
+    """What became of the target task, and who attacked, to stand under the title: relearning is never shown alone."""
     before, after = report.target_accuracy["undisposed"], report.target_accuracy["scrubbed"]
     if before is None or after is None:
-        return "target accuracy not measured"
+        return f"target accuracy not measured\n{report.attacked_by}"
     destroyed = " † destroyed" if report.target_destroyed else ""
-    return f"target accuracy {before:.3f} → {after:.3f}{destroyed}"
+    return f"target accuracy {before:.3f} → {after:.3f}{destroyed}\n{report.attacked_by}"
 
 
 def note(text: str) -> Line2D:
@@ -112,11 +112,11 @@ def draw_ratio(panel: Axes, ratio: Ratio, y: float, *, colour: str, marker: str,
     return any(arrows)
 
 
-def draw_guides(panel: Axes, named: bool) -> None:
-    """Draw the lines at leakage 0 and 1, and say at the bottom what they mean."""
-    for leakage, words, align in ((0, "leaks nothing", "left"), (1, "leaks all", "right")):
+def draw_guides(panel: Axes, floor: str | None) -> None:
+    """Draw the lines at leakage 0 and 1, and say at the bottom what they mean where the floor is given."""
+    for leakage, words, align in ((0, f"as {floor}", "left"), (1, "leaks all", "right")):
         panel.axvline(leakage, color=GUIDE, linewidth=1, linestyle=":", zorder=1)
-        if named:
+        if floor:
             panel.annotate(words, (leakage, 0), xycoords=("data", "axes fraction"), ha=align, fontsize=8,
                            xytext=(3 - 6 * leakage, 4), textcoords="offset points", color=GUIDE,
                            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, zorder=4)  # fmt: skip

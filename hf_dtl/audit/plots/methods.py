@@ -8,9 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hf_dtl.audit.axis_leakage import Ratio
 from hf_dtl.audit.plots import look
 from hf_dtl.audit.plots.labels import label_points
 from hf_dtl.audit.report import LeakageReport
+from hf_dtl.audit.tables import floors
 from hf_dtl.audit.text_table import mark
 from hf_dtl.errors import DataError
 
@@ -44,31 +46,35 @@ def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
         id(r): (look.COLOURS[i % len(look.COLOURS)], look.MARKERS[i % len(look.MARKERS)])
         for i, r in enumerate(reports)
     }
-    defined = [report for report in reports if report.headline.mean is not None]
+    floor = floors(reports)[0]
+    ratios = {id(report): report.over(floor) for report in reports}
+    defined = [report for report in reports if ratios[id(report)].mean is not None]
     placed = [report for report in defined if report.target_destroyed is not None]
     unmeasured = [report for report in defined if report.target_destroyed is None]
     heights = ([4.0] if placed or not unmeasured else []) + ([0.3 + 0.3 * len(unmeasured)] if unmeasured else [])
     figure = Figure(figsize=(7.4, 1.8 + sum(heights)), layout="constrained")
-    figure.suptitle("What is kept against what is left", fontsize=12)
+    attacked_by = "\n".join(dict.fromkeys(report.attacked_by for report in reports))
+    figure.suptitle(f"What is kept against what is left\n{attacked_by}", fontsize=11)
     panels = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
-    panels[0].set_xlim(*look.limits([report.headline for report in reports]))
+    panels[0].set_xlim(*look.limits(list(ratios.values())))
 
     handles = _draw_references(panels[0], reports) if placed or not unmeasured else []
-    points = [_draw_point(panels[0], r, r.target_accuracy["scrubbed"] or 0.0, styles[id(r)]) for r in placed]
-    points += [_draw_point(panels[-1], r, y, styles[id(r)]) for y, r in enumerate(unmeasured)]
+    places = [(panels[0], r, r.target_accuracy["scrubbed"] or 0.0) for r in placed]
+    places += [(panels[-1], r, y) for y, r in enumerate(unmeasured)]
+    points = [_draw_point(panel, ratios[id(r)], height, styles[id(r)]) for panel, r, height in places]
     if unmeasured:
         panels[-1].set_ylim(len(unmeasured) - (0.4 if placed else 0.0), -0.6)
         panels[-1].set_yticks([])
         panels[-1].set_ylabel("target accuracy\nnot measured", rotation=0, ha="right", va="center", fontsize=9)
     for panel in panels:
-        look.draw_guides(panel, named=panel is panels[0])
+        look.draw_guides(panel, floor if panel is panels[0] else None)
         panel.grid(axis="x", color="0.93", linewidth=0.8)
         look.plain(panel)
     request = reports[0].unlearning
     what = "of the source task" if request is None else f"of {request.request}"
     seeds = " or ".join(str(seeds) for seeds in sorted({report.seeds for report in defined}))
     with_interval = f", 95 % bootstrap interval over {seeds} seeds" if defined else ""
-    panels[-1].set_xlabel(f"leakage {what} over {reports[0].floor}{with_interval}")
+    panels[-1].set_xlabel(f"leakage {what} over {floor}{with_interval}")
     if not defined:
         panels[0].text(0.5, 0.5, "no leakage is defined", transform=panels[0].transAxes, ha="center", style="italic")
 
@@ -77,14 +83,13 @@ def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
     if any(report.target_destroyed for report in reports):
         handles.append(look.note("† target destroyed: low leakage is no merit"))
     for report in reports:
-        if report.headline.mean is None:
+        if ratios[id(report)].mean is None:
             handles.append(look.note(look.wrapped(f"leakage undefined: {report.method}", NAME_WIDTH) + mark(report)))
     options: dict[str, Any] = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": 8.5}
     legend = figure.legend(handles=handles, **options)
     names = [report.method + mark(report) for report in placed]
-    lines = [0.0, 1.0, *filter(None, [_retrained(reports[0])])]
     whiskers = [(point.left, point.right, point.height) for point in points]
-    if unmeasured or not label_points(figure, panels[0], names, whiskers, lines, options["fontsize"]):
+    if unmeasured or not label_points(figure, panels[0], names, whiskers, [0.0, 1.0], options["fontsize"]):
         legend.remove()
         signs = []
         for report in (*placed, *unmeasured):
@@ -108,23 +113,15 @@ class _Point(NamedTuple):
     arrow: bool
 
 
-def _draw_point(panel: Axes, report: LeakageReport, height: float, style: tuple[str, str]) -> _Point:
-    ratio, (left, right) = report.headline, panel.get_xlim()
+def _draw_point(panel: Axes, ratio: Ratio, height: float, style: tuple[str, str]) -> _Point:
+    left, right = panel.get_xlim()
     arrow = look.draw_ratio(panel, ratio, height, colour=style[0], marker=style[1])
     low, high = (left if ratio.low is None else ratio.low), (right if ratio.high is None else ratio.high)
     return _Point(max(left, low), min(right, high), height, arrow)
 
 
-def _retrained(report: LeakageReport) -> float | None:
-    """Leakage of the retrained model itself, None where it is not known."""
-    own, over = report.leakage, report.leakage_over_retrained
-    if report.floor == "retrained":
-        return None  # that is 0
-    return None if own.mean is None or not own.gap or over.gap is None else 1 - over.gap / own.gap
-
-
 def _draw_references(panel: Axes, reports: Sequence[LeakageReport]) -> list[Line2D]:
-    """The undisposed model, the band of a target that is not destroyed, and the retrained model's leakage."""
+    """The undisposed model, and the band of a target that is not destroyed."""
     panel.set_ylabel("target accuracy on the test split")
     panel.grid(axis="y", color="0.93", linewidth=0.8)
     before = reports[0].target_accuracy["undisposed"]
@@ -147,9 +144,4 @@ def _draw_references(panel: Axes, reports: Sequence[LeakageReport]) -> list[Line
         colour, marker, _ = look.STYLES["undisposed"]
         handles += panel.plot(1, before, color=colour, marker=marker, markersize=9, markerfacecolor="white",
                               linestyle="none", label="undisposed model", zorder=2)  # fmt: skip
-    place, (left, right) = _retrained(reports[0]), panel.get_xlim()
-    if place is not None and left < place < right:
-        colour, _, line = look.STYLES["retrained"]
-        label = f"model retrained on the target alone ({place:.2f})"
-        handles.append(panel.axvline(place, color=colour, linewidth=1.2, linestyle=line, label=label))
     return handles

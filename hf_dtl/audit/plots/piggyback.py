@@ -30,11 +30,12 @@ def plot_piggyback(report: LeakageReport, path: str | Path) -> list[Path]:
     return save(draw_piggyback(report), path, f"PL accuracy over budgets after {report.method}")
 
 
-def draw_piggyback(report: LeakageReport) -> Figure:
-    """The figure of `plot_piggyback`."""
+def draw_piggyback(report: LeakageReport, only: str | None = None) -> Figure:
+    """The figure of `plot_piggyback`, of one axis alone where it is given."""
     panels = [
         (axis, dataset, [p for p in found.pl_accuracy if p.dataset == dataset])
         for axis, found in report.axes.items()
+        if only in (None, axis)
         for dataset in found.datasets
     ]
     if not panels:
