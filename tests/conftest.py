@@ -1,5 +1,6 @@
 """Network-free tests in a home of their own; set before anything imports the Hub client."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -17,3 +18,9 @@ os.environ |= {
     "MPLBACKEND": "Agg",
     "GRADIO_ANALYTICS_ENABLED": "False",
 }
+
+
+def pytest_collection_finish(session):
+    """What was imported stays: without it the collections that every training asks for take half of the time."""
+    gc.collect()
+    gc.freeze()
