@@ -26,6 +26,8 @@ TWO = (
 )
 """Options of it, given after it, so that it asks for no configuration."""
 
+PATIENCE = 300
+"""Seconds after which a program is taken to hang, and killed."""
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     [
@@ -45,12 +47,14 @@ _PROCESSES.set_forkserver_preload(
 )
 
 
-def _program(words, environment, out, err):
+def _program(words, environment, session, out, err):
     """What the process does: the file of the first word, as `python WORDS` would."""
     for number, path in ((1, out), (2, err)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
         os.close(file)
+    if session:
+        os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.freeze()
     os.environ |= environment
@@ -65,25 +69,26 @@ def _program(words, environment, out, err):
 class Program:
     """`python WORDS` that runs, with what the tests need of `subprocess.Popen`."""
 
-    def __init__(self, *words, **environment):
+    def __init__(self, *words, session=False, **environment):
         self._folder = tempfile.TemporaryDirectory(prefix="hf_dtl_program_")
         self._files = [Path(self._folder.name, name) for name in ("out", "err")]
-        told = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"} | environment
-        self._process = _PROCESSES.Process(target=_program, args=([str(word) for word in words], told, *self._files))
+        words = [str(word) for word in words]
+        self._process = _PROCESSES.Process(target=_program, args=(words, environment, session, *self._files))
         self._process.start()
-        self.ends, self.kill = self._process.sentinel, self._process.kill
+        self.pid, self.ends, self.kill = self._process.pid, self._process.sentinel, self._process.kill
 
     def poll(self):
         return self._process.exitcode
 
     def send_signal(self, number):
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
-    def communicate(self, timeout=300):
+    def communicate(self, timeout=PATIENCE):
         """What it printed, and what it said of errors, once it has ended."""
         self._process.join(timeout)
         if self.poll() is None:
-            self._process.kill()
+            if timeout == PATIENCE:
+                self.kill()
             raise TimeoutExpired("the program", timeout)
         return tuple(file.read_text() if file.exists() else "" for file in self._files)
 
@@ -103,7 +108,7 @@ def run_on_two(*words):
     world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     programs = [Program(*words, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in (0, 1)]
     while any(program.poll() is None for program in programs):
-        wait([program.ends for program in programs if program.poll() is None], timeout=300)
+        wait([program.ends for program in programs if program.poll() is None], timeout=PATIENCE)
         if any(program.poll() for program in programs):
             for program in programs:
                 program.kill()
