@@ -129,6 +129,7 @@ def test_ends_with_report_tables_and_plots(undisturbed):
     assert str(undisturbed.parent) not in text and "hf-dtl audit --forget" in text and "--scrubbed vit-copy" in text
 
 
+@pytest.mark.distributed
 def test_killed_it_is_continued_by_two_processes_and_repeats_nothing(models, undisturbed, tmp_path):
     output, store = tmp_path / "out", tmp_path / "out" / "attacks.jsonl"
     first = Program(SCRIPT, *words(models, output))

@@ -148,6 +148,7 @@ def test_killed_at_any_stage_it_ends_with_the_same_report(undisturbed, tmp_path)
         assert (output / file).read_bytes() == (expected / file).read_bytes(), file
 
 
+@pytest.mark.distributed
 def test_two_processes_end_like_one(undisturbed, tmp_path):
     output = tmp_path / "out"
     code, out, err = run_on_two(*command(output, method="gradient_collision"))

@@ -123,6 +123,7 @@ def test_the_next_request_needs_no_retain_images_and_numbers_classes_as_the_mode
     assert not (tmp_path / "wrong").exists()
 
 
+@pytest.mark.distributed
 def test_random_images_on_two_processes_as_on_one(tmp_path):
     options = {"forget": "random=25%", "method": "negative_ce:num_chunks=2", "membership": False}
     options |= {"attacks": "linear_probe", "seeds": "0"}

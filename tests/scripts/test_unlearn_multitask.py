@@ -163,6 +163,7 @@ def test_a_repeated_command_repeats_only_what_is_missing(done, tmp_path):
     assert again.tasks == first.tasks and again.piggyback == first.piggyback
 
 
+@pytest.mark.distributed
 def test_two_processes_as_one(done, tmp_path):
     trained = done[0] / "stages" / "train"
     # without Adam, which makes steps of rounding, and distillation, whose first gradients are nothing else

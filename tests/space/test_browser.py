@@ -10,6 +10,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 if not CHROMIUM.exists():
     pytest.skip(f"there is no browser at {CHROMIUM}; Debian's package chromium brings it", allow_module_level=True)
 
+pytestmark = pytest.mark.browser
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
