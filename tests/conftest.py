@@ -31,6 +31,8 @@ QUICK = (
     "tests/test_",
 )
 """Where the tests of `make quick` are."""
+LONG = ("tests/scripts", "tests/pipeline", "tests/trainers/test_distributed", "tests/space", "tests/hub/test_publish")
+"""Begun first: what is begun last keeps the other worker waiting."""
 
 
 def pytest_addoption(parser):
@@ -48,11 +50,11 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Files that start processes come first: the last file of a run keeps the other worker waiting."""
     if config.option.quick:
         left_out = [item for item in items if any(map(item.get_closest_marker, ("slow", "distributed", "browser")))]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 def pytest_collection_finish(session):
