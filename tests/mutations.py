@@ -52,8 +52,8 @@ MUTATIONS = (
     ),
     Mutation(
         "selective synaptic dampening: by I_D / I_f",
-        "functional/dampening.py", "(dampening * d / f).clamp_max(1.0)", "(dampening * (d / f).sqrt()).clamp_max(1.0)",
-        "functional/test_dampening.py",
+        "functional/synaptic_dampening.py", "(dampening * d / f).clamp_max(1.0)", "(dampening * (d / f).sqrt()).clamp_max(1.0)",
+        "functional/test_synaptic_dampening.py",
     ),
     Mutation(
         "Unlearning Impact Score: relative to the accuracy before",
@@ -101,7 +101,7 @@ def main() -> None:
             raise SystemExit("The tests fail before anything is broken. Run `make quick` first.")
         for mutation in MUTATIONS:
             path = copy / "hf_dtl" / mutation.file
-            whole = path.read_text(encoding="utf-8")
+            whole = path.read_text(encoding="utf-8") if path.exists() else ""
             if whole.count(mutation.text) != 1:
                 raise SystemExit(f"hf_dtl/{mutation.file} no longer holds {mutation.text!r} once: renew the mutation.")
             path.write_text(whole.replace(mutation.text, mutation.instead), encoding="utf-8")
