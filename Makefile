@@ -1,6 +1,9 @@
 # make demo   the main job: pre-train, adapt, dispose, attack, report (a few minutes on two CPU cores)
-# make test   every check; a browser test is skipped where there is no browser
-# Both make their own environment in .venv; a repeated call starts at once.
+# make quick  what to run while working (under 2 minutes)
+# make test   every check but the slow ones (under 8 minutes); a browser test is skipped where there is no browser
+# make slow   walks and soaks
+# make mutations  break ten formulas, one at a time, and see the quick tests notice
+# All make their own environment in .venv; a repeated call starts at once.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,13 +12,24 @@ INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check --co
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 OUTPUT ?= outputs/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo quick test slow mutations lint clean
 
 demo: $(VENV)/.installed
 	$(OFFLINE) $(RUN)/python scripts/dtl_finetune.py --novel none --output_dir $(OUTPUT) $(ARGS)
 
+PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
+
 test: $(VENV)/.installed-test lint
-	$(OFFLINE) OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadfile -q $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+quick: $(VENV)/.installed-test
+	$(PYTEST) --quick $(ARGS)
+
+slow: $(VENV)/.installed-test
+	$(PYTEST) -m slow $(ARGS)
+
+mutations: $(VENV)/.installed-test
+	$(OFFLINE) $(RUN)/python tests/mutations.py
 
 lint: $(VENV)/.installed-test
 	$(RUN)/ruff check .

@@ -1,8 +1,10 @@
 """Network-free tests in a home of their own; set before anything imports the Hub client."""
 
+import gc
 import os
 import signal
 import tempfile
+from pathlib import Path
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and every process would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -17,3 +19,45 @@ os.environ |= {
     "MPLBACKEND": "Agg",
     "GRADIO_ANALYTICS_ENABLED": "False",
 }
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = (
+    "tests/functional",
+    "tests/methods",
+    "tests/trainers",
+    "tests/models",
+    "tests/data",
+    "tests/audit",
+    "tests/test_",
+)
+"""Where the tests of `make quick` are."""
+LONG = ("tests/scripts", "tests/pipeline", "tests/trainers/test_distributed", "tests/space", "tests/hub/test_publish")
+"""Begun first: what is begun last keeps the other worker waiting."""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="the tests of `make quick` alone")
+
+
+def _is_quick(path):
+    return path.is_relative_to(ROOT) and str(path.relative_to(ROOT)).startswith(QUICK)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Rooms that are not quick are not even imported."""
+    if config.option.quick and collection_path.suffix == ".py" and not _is_quick(collection_path):
+        return True
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.option.quick:
+        left_out = [item for item in items if any(map(item.get_closest_marker, ("slow", "distributed", "browser")))]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_collection_finish(session):
+    """What was imported stays: without it the collections that every training asks for take half of the time."""
+    gc.collect()
+    gc.freeze()

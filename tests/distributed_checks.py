@@ -1,6 +1,5 @@
 """Run by every process of a launcher (see test_distributed.py): train for three steps and save what came out.
 
-python tests/distributed_checks.py OUTPUT
 torchrun --nproc_per_node 2 tests/distributed_checks.py OUTPUT
 """
 

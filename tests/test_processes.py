@@ -32,6 +32,7 @@ def worker(rank, port, failing, queue):
         queue.put((rank, f"{type(error).__name__}: {error}"))
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("failing", "expected"),
     [

@@ -1,14 +1,13 @@
 """The eraser; run as a program by every process of a launcher, this file trains its cases and saves what came out."""
 
 import copy
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from architectures import CONFIGS
+from launching import run_on_two
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from toy_tasks import OPTIONS, source, target, two_headed
@@ -213,14 +212,12 @@ def main(output: Path) -> None:
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     main(folder)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [__file__, str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-4000:]
+    status, _, err = run_on_two(__file__, folder)
+    assert status == 0, err[-4000:]
     return folder
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_match_one(runs, case):
     one, *two = (load_file(runs / f"{case}-{suffix}.safetensors") for suffix in ("1-0", "2-0", "2-1"))

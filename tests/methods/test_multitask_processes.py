@@ -1,27 +1,20 @@
 """Multi-task unlearning on two processes."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
+import multitask_toys
 import pytest
 import torch
+from launching import run_on_two
 from multitask_toys import CASES, logged, run
 from safetensors.torch import load_file
 
-HERE = Path(__file__).parent.parent
+pytestmark = pytest.mark.distributed
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     output = tmp_path_factory.mktemp("two")
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         str(HERE / "multitask_toys.py"), str(output)],
-        env=os.environ | {"PYTHONPATH": str(HERE)}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    status, _, err = run_on_two(multitask_toys.__file__, output)
+    assert status == 0, err[-4000:]
     return output
 
 

@@ -5,13 +5,13 @@ import gc
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from architectures import CONFIGS
+from launching import run_on_two
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, HfArgumentParser, TrainerCallback
 
@@ -322,17 +322,13 @@ def train_and_save(folder: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.distributed
 def test_two_processes_match_one(tmp_path):
-    for processes in (1, 2):
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        (tmp_path / str(processes)).mkdir()
-        done = subprocess.run(
-            [sys.executable, *(launcher if processes > 1 else []), __file__, str(tmp_path / str(processes))],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
-            capture_output=True, text=True, timeout=400,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-4000:]
-    one, two = (load_file(tmp_path / n / "model" / "model.safetensors") for n in "12")
+    folders = [tmp_path / "1", tmp_path / "2"]
+    train_and_save(folders[0])
+    status, _, err = run_on_two(__file__, folders[1])
+    assert status == 0, err[-4000:]
+    one, two = (load_file(folder / "model" / "model.safetensors") for folder in folders)
     assert distance(one, two) < 1e-5 and distance(one, state(network("dinov2"))) > 1e-3
     told = [json.loads((tmp_path / f).read_text()) for f in ("1/told-0.json", "2/told-0.json", "2/told-1.json")]
     assert [t.pop("world") for t in told] == [1, 2, 2]

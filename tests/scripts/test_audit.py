@@ -1,6 +1,5 @@
 """The audit of given models as a user runs it: on models of other makers, interrupted, continued, with wrong input."""
 
-import os
 import runpy
 import shutil
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset, Features, Image, Value
+from launching import ACCELERATE, TWO, Program
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
@@ -96,16 +96,6 @@ def run(*arguments):
         sys.argv = before
 
 
-def process(*command):
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def audit(models, output, **options):
     """The report of an audit in this process, without plots."""
     given = {"undisposed": str(models / "vit"), "scrubbed": str(models / "vit-copy"), "output_dir": str(output)}
@@ -139,9 +129,10 @@ def test_ends_with_report_tables_and_plots(undisturbed):
     assert str(undisturbed.parent) not in text and "hf-dtl audit --forget" in text and "--scrubbed vit-copy" in text
 
 
+@pytest.mark.distributed
 def test_killed_it_is_continued_by_two_processes_and_repeats_nothing(models, undisturbed, tmp_path):
     output, store = tmp_path / "out", tmp_path / "out" / "attacks.jsonl"
-    first = process(SCRIPT, *words(models, output))
+    first = Program(SCRIPT, *words(models, output))
     deadline = time.monotonic() + 100
     while not (store.exists() and store.read_bytes().count(b"\n") >= 4):
         assert first.poll() is None, first.communicate()[1][-3000:]
@@ -152,12 +143,12 @@ def test_killed_it_is_continued_by_two_processes_and_repeats_nothing(models, und
     finished = store.read_bytes()
     assert 4 <= finished.count(b"\n") < 3 * ATTACKS
     assert not (output / "leakage_report.json").exists()
-    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
-    both = process(
-        *launcher, "--mixed_precision", "no", "--dynamo_backend", "no", SCRIPT, *words(models, output), "--resume"
-    )
-    out, error = both.communicate(timeout=200)
-    assert both.returncode == 0, error[-4000:]
+    both = subprocess.run(
+        [sys.executable, *ACCELERATE, *TWO, SCRIPT, *words(models, output), "--resume"],
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    out = both.stdout
+    assert both.returncode == 0, both.stderr[-4000:]
     assert out.count("Piggyback learning") == 1, "one process prints"
     assert store.read_bytes().startswith(finished) and not list(output.glob("*.process*"))
     assert store.read_bytes().count(b"\n") == 3 * ATTACKS, "no attack is repeated"

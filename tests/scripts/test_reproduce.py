@@ -3,12 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 import pytest
+from launching import Program
 from study_toys import OVERRIDE, tiny
 
 from study.main_job import reproduce
@@ -20,9 +21,7 @@ def start(folder, **options):
     words = [str(SCRIPT)]
     for name, value in asdict(tiny(folder, **options)).items():
         words += [f"--{name}", str(value)] if value is not None else []
-    return subprocess.Popen(
-        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    return Program(*words, session=True)
 
 
 def group_members(group):
@@ -53,11 +52,12 @@ def interrupt(process):
         process.send_signal(signal.SIGINT)
         try:
             return process.communicate(timeout=5)[1]
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             continue
     return process.communicate(timeout=60)[1]
 
 
+@pytest.mark.slow
 def test_killed_interrupted_and_continued(tmp_path):
     folder = tmp_path / "out"
     one = folder / "seeds" / "1000" / "stages"
@@ -70,7 +70,7 @@ def test_killed_interrupted_and_continued(tmp_path):
     process = start(folder, workers=2)
     wait_for(process, lambda: any(folder.glob("seeds/*/results/seed-*.json")))
     err = interrupt(process)
-    assert process.returncode == 1 and "Interrupted. Start the same command again to continue." in err
+    assert process.poll() == 1 and "Interrupted. Start the same command again to continue." in err
     assert "Traceback" not in err
     assert gone(process.pid) and not (folder / "table.md").exists()
 
@@ -87,5 +87,5 @@ def test_killed_interrupted_and_continued(tmp_path):
 def test_wrong_input_has_one_line(tmp_path):
     process = start(tmp_path / "out", methods="none")
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 1 and err.strip().startswith("ConfigError: Unknown method 'none'"), err
+    assert process.poll() == 1 and err.strip().startswith("ConfigError: Unknown method 'none'"), err
     assert not (tmp_path / "out").exists()

@@ -1,16 +1,13 @@
 """Unlearning as a user runs it: as a process, with several methods, again on its own result, and with wrong input."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import launching
 import pytest
 import torch
-from launching import ACCELERATE, TWO
 from transformers import AutoModelForImageClassification
 
 from hf_dtl.audit import LeakageReport
@@ -33,21 +30,17 @@ QUICK = {
     "attacks": "linear_probe,full_published",
     "full_learning_rates": "1e-3",
     "budgets": "2",
-    "seeds": "0,1",
+    "seeds": "0",
+    "image_size": 14,
     "max_eval_images": 120,
 }
 
 
-def run(output, *launcher, **options):
-    words = [str(SCRIPT), "--output_dir", str(output)]
+def run(output, launch=launching.run, **options):
+    words = [SCRIPT, "--output_dir", output]
     for name, value in (QUICK | options).items():
-        words += [] if value is None else [f"--{name}", str(value)]
-    program = [*ACCELERATE, *launcher] if launcher else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    done = subprocess.run(
-        [sys.executable, *program, *words], env=environment, capture_output=True, text=True, timeout=300
-    )
-    return done.returncode, done.stdout, done.stderr
+        words += [] if value is None else [f"--{name}", value]
+    return launch(*words)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +92,7 @@ def test_models_load_plainly_and_reproduce_the_reported_accuracy(done):
     forget = load_task("mnist[0,1,2,3]", images_per_class=64).train.filter(
         lambda label: label == 2, input_columns="label"
     )
-    images = load_images(forget, embedded_processor(28), num_channels=3)
+    images = load_images(forget, embedded_processor(QUICK["image_size"]), num_channels=3)
     for name in ("undisposed", "scrubbed"):
         model = AutoModelForImageClassification.from_pretrained(output / name).eval()
         assert list(model.config.id2label.values()) == ["0", "1", "2", "3"]
@@ -113,7 +106,7 @@ def test_the_next_request_needs_no_retain_images_and_numbers_classes_as_the_mode
     chosen = f"projected_gradient:subspace_file={output / 'layer_inputs.safetensors'}"
     code, out, err = run(
         tmp_path / "again", method=chosen, model=output / "scrubbed", train_epochs=None,
-        retain="mnist[3,1,0]", forget="class=3", membership=False,
+        retain="mnist[3,1,0]", forget="class=3", membership=False, image_size=None,
     )  # fmt: skip
     assert code == 0, err[-4000:]
     text = (tmp_path / "again" / "scrubbed" / "leakage_report.json").read_text()
@@ -130,6 +123,7 @@ def test_the_next_request_needs_no_retain_images_and_numbers_classes_as_the_mode
     assert not (tmp_path / "wrong").exists()
 
 
+@pytest.mark.distributed
 def test_random_images_on_two_processes_as_on_one(tmp_path):
     options = {"forget": "random=25%", "method": "negative_ce:num_chunks=2", "membership": False}
     options |= {"attacks": "linear_probe", "seeds": "0"}
@@ -138,8 +132,8 @@ def test_random_images_on_two_processes_as_on_one(tmp_path):
     assert code == 0, err[-4000:]
     # the same model, so that only the unlearning differs
     options |= {"model": one / "undisposed", "train_epochs": None}
-    for output, launcher in ((tmp_path / "again", ()), (two, TWO)):
-        code, _, err = run(output, *launcher, **options)
+    for output, launch in ((tmp_path / "again", launching.run), (two, launching.run_on_two)):
+        code, _, err = run(output, launch, **options)
         assert code == 0, err[-4000:]
     weights = [
         AutoModelForImageClassification.from_pretrained(f / "scrubbed").state_dict() for f in (tmp_path / "again", two)

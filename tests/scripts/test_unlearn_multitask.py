@@ -1,16 +1,14 @@
 """Multi-task unlearning as a user runs it: from nothing, with two methods and the reference, and started again."""
 
-import os
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import launching
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from launching import ACCELERATE, TWO
 from transformers import AutoModelForImageClassification
 
 from hf_dtl.audit import LeakageReport
@@ -38,19 +36,18 @@ QUICK = {
     "save_steps": 2,
     "attacks": "linear_probe",
     "budgets": "2",
-    "seeds": "0,1",
+    "seeds": "0",
     "max_eval_images": 100,
 }
 
 
-def run(output, launcher=(), **options):
-    words = [sys.executable, *launcher, str(SCRIPT), "--output_dir", str(output)]
+def run(output, launch=launching.run, **options):
+    words = [SCRIPT, "--output_dir", output]
     for name, value in (QUICK | options).items():  # as people write it
-        words += [f"--{name.replace('methods', 'method').replace('_', '-')}", str(value)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stderr[-4000:]
-    return ended.stdout
+        words += [f"--{name.replace('methods', 'method').replace('_', '-')}", value]
+    status, out, err = launch(*words)
+    assert status == 0, err[-4000:]
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -166,15 +163,16 @@ def test_a_repeated_command_repeats_only_what_is_missing(done, tmp_path):
     assert again.tasks == first.tasks and again.piggyback == first.piggyback
 
 
+@pytest.mark.distributed
 def test_two_processes_as_one(done, tmp_path):
     trained = done[0] / "stages" / "train"
     # without Adam, which makes steps of rounding, and distillation, whose first gradients are nothing else
     alike = "num_chunks=4:forget_until=steps:optim=sgd:learning_rate=0.05"
     ours = "retain_gradients=mini_batch:target_ce_weight=1:distillation_weight=0"
     methods = f"multitask:{ours}:{alike},multitask:strategy=pcgrad:{alike}"
-    options = {"model": str(trained), "train_epochs": 0, "method": methods, "reference": "none", "seeds": "0"}
-    for output, launcher in ((tmp_path / "one", ()), (tmp_path / "two", (*ACCELERATE, *TWO))):
-        run(output, launcher, **options)
+    options = {"model": str(trained), "train_epochs": 0, "method": methods, "reference": "none"}
+    for output, launch in ((tmp_path / "one", launching.run), (tmp_path / "two", launching.run_on_two)):
+        run(output, launch, **options)
     [other] = (tmp_path / "one" / "methods").iterdir()
     start = MultiHeadClassifier.load(trained).state_dict()
     for folder in ("all_tasks", f"methods/{other.name}/all_tasks"):

@@ -1,37 +1,23 @@
 """Two processes give the weights of one: real processes, real DDP on gloo, one launch for all cases."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
+import distributed_checks
 import pytest
 import torch
-from distributed_checks import CASES, architecture
+from distributed_checks import CASES, architecture, main
+from launching import run_on_two
 from safetensors.torch import load_file
 from toy_tasks import two_headed
 
-HERE = Path(__file__).parent.parent
-
-
-def launch(output: Path, processes: int) -> Path:
-    output.mkdir()
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment = os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(HERE / "distributed_checks.py"), str(output)],
-        env=environment, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    return output
+pytestmark = pytest.mark.distributed
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("distributed")
-    return {n: launch(folder / str(n), n) for n in (1, 2)}
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+    main(folders[0])
+    status, _, err = run_on_two(distributed_checks.__file__, folders[1])
+    assert status == 0, err[-4000:]
+    return dict(zip((1, 2), folders, strict=True))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,50 @@
+"""The two commands of a newcomer, on few images and steps: forget a task, then audit what it left."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import launching
+from launching import ACCELERATE
+
+import hf_dtl.cli.__main__
+from hf_dtl.audit import LeakageReport
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "dtl_finetune.py"
+ALONE = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+DATA = ("--forget", "mnist[0,1,2]", "--retain", "mnist[6,7]")
+ATTACKS = ("--attacks", "linear_probe", "--budgets", "1", "--seeds", "0,1", "--max_eval_images", "60", "--use_cpu")
+SMALL = (
+    "--forget_images_per_class", "30", "--train_epochs", "2", "--adapt_epochs", "2", "--retrain_epochs", "1",
+    "--steps", "2", "--method", "gradient_collision", "--image_size", "14", "--novel", "fashion_mnist[0,1]",
+)  # fmt: skip
+
+
+def test_forget_a_task_and_audit_what_is_left(tmp_path):
+    output = tmp_path / "dtl"
+    words = [*ACCELERATE, *ALONE, SCRIPT, "--output_dir", output, *DATA, *ATTACKS, *SMALL]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-4000:]
+    report = LeakageReport.load(output / "leakage_report.json")
+    said = done.stdout.split()
+    assert " ".join(report.verdict.split()) in " ".join(said) and "Piggyback" in said
+    assert done.stdout.rstrip().splitlines()[-1].endswith(str(output)), "the last line says where everything is"
+    for name in ("scrubbed", "undisposed", "retrained"):
+        assert (output / name / "model.safetensors").exists()
+    assert (output / "scrubbed" / "README.md").exists() and list((output / "plots").glob("*.png"))
+
+    given = (
+        "--undisposed",
+        output / "undisposed",
+        "--retrained",
+        output / "retrained",
+        "--output_dir",
+        tmp_path / "audit",
+    )
+    status, out, err = launching.run(
+        hf_dtl.cli.__main__.__file__, "audit", output / "scrubbed", *given, *DATA, *ATTACKS
+    )
+    assert status == 0, err[-4000:]
+    again = LeakageReport.load(tmp_path / "audit" / "leakage_report.json")
+    assert again.verdict.split()[0] in out and again.target_accuracy.keys() == report.target_accuracy.keys()
+    assert {record.model for record in again.piggyback} == {"undisposed", "scrubbed", "scratch", "retrained"}
