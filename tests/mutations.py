@@ -52,7 +52,8 @@ MUTATIONS = (
     ),
     Mutation(
         "selective synaptic dampening: by I_D / I_f",
-        "functional/synaptic_dampening.py", "(dampening * d / f).clamp_max(1.0)", "(dampening * (d / f).sqrt()).clamp_max(1.0)",
+        "functional/synaptic_dampening.py",
+        "(dampening * d / f).clamp_max(1.0)", "(dampening * (d / f).sqrt()).clamp_max(1.0)",
         "functional/test_synaptic_dampening.py",
     ),
     Mutation(
