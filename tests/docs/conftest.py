@@ -53,7 +53,10 @@ def save_model(folder, names, seed=0):
 
 def save_people(folder, split, images):
     """A parquet file with columns beside the label, of strings."""
-    columns = {"image": datasets.Image(), **dict.fromkeys(("label", "person", "place", "origin"), datasets.Value("string"))}
+    columns = {
+        "image": datasets.Image(),
+        **dict.fromkeys(("label", "person", "place", "origin"), datasets.Value("string")),
+    }
     content = {
         "image": [image for image, _ in images],
         "label": [PHOTOS[label] for _, label in images],

@@ -12,6 +12,7 @@ import pytest
 from cli.commands import ended
 from documents import DOCUMENTS, ROOT, bare, commands, text_of
 
+from hf_dtl.audit import AttackConfig
 from hf_dtl.cli import audit, forget, metrics, publish, verify
 from hf_dtl.cli.parsing import Command
 from hf_dtl.data import DatasetSpec, ForgetRequest
@@ -46,6 +47,8 @@ def ids(found):
 def test_a_command_is_understood(name, words, reader, monkeypatch):
     monkeypatch.chdir(reader)  # its files of rows are there
     match bare(words):
+        case ["hf-dtl", "audit", "--example", *rest]:
+            audit.EXAMPLE_COMMAND.parse(rest)  # tests/cli/test_example.py runs it
         case ["hf-dtl", room, *rest]:
             understood(COMMANDS[room], rest)
         case ["python", "-m", "hf_dtl.cli", room, *rest]:
@@ -126,7 +129,9 @@ def small(words):
 
 @pytest.fixture
 def here(reader, monkeypatch):
-    """A terminal in the reader's folder, with few glyphs to draw."""
+    """A terminal in the reader's folder, with few glyphs to draw, and attacks of few steps."""
+    usual, few = AttackConfig.for_model, {"linear_probe_steps": 20, "full_min_steps": 8, "full_passes": 1}
+    monkeypatch.setattr(AttackConfig, "for_model", staticmethod(lambda size, **given: usual(size, **few | given)))
     monkeypatch.chdir(reader)
     monkeypatch.setenv("TQDM_DISABLE", "1")
     monkeypatch.setattr("hf_dtl.data.multitask.GLYPH_IMAGES", {"train": 200, "validation": 100, "test": 100})

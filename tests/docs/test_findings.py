@@ -2,6 +2,7 @@
 
 import pytest
 from documents import text_of
+
 from study.tables.documents import CIFAR_NETWORKS, INSTANCES, SETTINGS, requests, results_of
 
 

@@ -14,7 +14,7 @@ from hf_dtl.methods import registry as methods
 from hf_dtl.pipeline.options import as_given
 
 CHEAP = {
-    "attacks": "linear_probe", "budgets": "2", "seeds": "0,1", "max_eval_images": 24, "steps": 1, "retrain_epochs": 1,
+    "attacks": "linear_probe", "budgets": "2", "seeds": "0,1", "max_eval_images": 24, "steps": 6, "retrain_epochs": 1,
     "forget_images_per_class": 12, "retain_images_per_class": 12, "use_cpu": True,
 }  # fmt: skip
 PAGES = [str(path.relative_to(ROOT)) for path in DOCUMENTS if path.name != "CONTRIBUTING.md"]

@@ -192,8 +192,8 @@ def instances() -> str:
             lines[f"{title}: {name}"] = [*cells, (written(largest["relearned"], 2), written(largest["mia"], 2))]
     heads = [*((f"k = {size}: D_f", "lost") for size in sizes), ("relearned", "MIA")]
     notes = (
-        f"D_f: accuracy on the k images to forget, 0 is wanted. Lost: points of test accuracy. {MIA} Relearned and MIA "
-        "are of the largest k. –: not run, or diverged on every seed.",
+        f"D_f: accuracy on the k images to forget, 0 is wanted. Lost: points of test accuracy. {MIA} Relearned and "
+        "MIA are of the largest k. –: not run, or diverged on every seed.",
         OLD_RULE,
     )
     return beside("variant", lines, heads, *notes, ATTACKED)
