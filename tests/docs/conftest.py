@@ -85,6 +85,9 @@ def reader(tmp_path_factory):
             place = folder / "photos" / split / PHOTOS[label]
             place.mkdir(parents=True, exist_ok=True)
             image.save(place / f"{number:03}.png")
+    save_model(folder / "no_cars", [name for name in PHOTOS if name != "car"])
+    (folder / "texts").mkdir()
+    (folder / "texts" / "one.txt").write_text("no image")
     digits = [str(digit) for digit in range(10)]
     for number, name in enumerate(("user/scrubbed", "user/original", "user/retrained")):
         save_model(folder / name, digits[6:], number)
