@@ -1,5 +1,6 @@
 """Every Python block of the documents runs, in a reader's folder with tiny models."""
 
+import subprocess
 import sys
 from functools import partial
 from types import ModuleType
@@ -100,6 +101,14 @@ def test_the_attack_of_the_guide_passes_its_checks(unregistered, monkeypatch, tm
     module(monkeypatch, "hf_dtl.audit.attacks.nearest_mean", attack)
     assert run_tests(checks, tmp_path) == 2
     assert {"nearest_mean", "nearest_mean_cosine"} <= set(attacks.parse_attacks("all"))
+
+
+def test_the_files_of_the_guide_are_formatted():
+    for number, text in enumerate(blocks("CONTRIBUTING.md", "python")):
+        for check in (["check", "-q"], ["format", "--check", "-q"]):
+            words = [sys.executable, "-m", "ruff", *check, "--stdin-filename", f"hf_dtl/methods/guide{number}.py", "-"]
+            done = subprocess.run(words, input=text, cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, (number, done.stdout, done.stderr)
 
 
 def test_the_entry_points_of_the_guide_are_looked_for():
