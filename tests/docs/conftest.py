@@ -10,6 +10,7 @@ from architectures import CONFIGS
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
+from hf_dtl.audit import AttackConfig
 from hf_dtl.data import embedded_processor
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -99,3 +100,10 @@ def reader(tmp_path_factory):
     (folder / "later.txt").write_text("".join(f"{row}\n" for row in range(2, 120, 4)))
     (folder / "renamed.txt").write_text("0,ship\n1,ship\n")
     return folder
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Attacks of few steps."""
+    usual, few = AttackConfig.for_model, {"linear_probe_steps": 20, "full_min_steps": 8, "full_passes": 1}
+    monkeypatch.setattr(AttackConfig, "for_model", staticmethod(lambda size, **given: usual(size, **few | given)))

@@ -12,7 +12,6 @@ import pytest
 from cli.commands import ended
 from documents import DOCUMENTS, ROOT, bare, commands, text_of
 
-from hf_dtl.audit import AttackConfig
 from hf_dtl.cli import audit, forget, metrics, publish, verify
 from hf_dtl.cli.parsing import Command
 from hf_dtl.data import DatasetSpec, ForgetRequest
@@ -128,10 +127,8 @@ def small(words):
 
 
 @pytest.fixture
-def here(reader, monkeypatch):
-    """A terminal in the reader's folder, with few glyphs to draw, and attacks of few steps."""
-    usual, few = AttackConfig.for_model, {"linear_probe_steps": 20, "full_min_steps": 8, "full_passes": 1}
-    monkeypatch.setattr(AttackConfig, "for_model", staticmethod(lambda size, **given: usual(size, **few | given)))
+def here(reader, few_steps, monkeypatch):
+    """A terminal in the reader's folder, with few glyphs to draw."""
     monkeypatch.chdir(reader)
     monkeypatch.setenv("TQDM_DISABLE", "1")
     monkeypatch.setattr("hf_dtl.data.multitask.GLYPH_IMAGES", {"train": 200, "validation": 100, "test": 100})

@@ -1,18 +1,20 @@
 """Every Python block of the documents runs, in a reader's folder with tiny models."""
 
+import re
 import subprocess
 import sys
 from functools import partial
 from types import ModuleType
 
 import pytest
-from documents import DOCUMENTS, ROOT, blocks
+from documents import DOCUMENTS, ROOT, blocks, text_of
 
 import hf_dtl
 from hf_dtl.audit.attacks import registry as attacks
 from hf_dtl.hub.publish import publish
 from hf_dtl.methods import registry as methods
 from hf_dtl.pipeline.options import as_given
+from hf_dtl.scenarios.scenario import Scenario
 
 CHEAP = {
     "attacks": "linear_probe", "budgets": "2", "seeds": "0,1", "max_eval_images": 24, "steps": 6, "retrain_epochs": 1,
@@ -23,7 +25,7 @@ SNIPPETS = [(page, number) for page in PAGES for number in range(len(blocks(page
 
 
 @pytest.fixture
-def cheap(monkeypatch):
+def cheap(few_steps, monkeypatch):
     """The calls of the snippets take few images and attacks, and publishing sends nothing."""
 
     def small(given, options):
@@ -109,6 +111,13 @@ def test_the_files_of_the_guide_are_formatted():
             words = [sys.executable, "-m", "ruff", *check, "--stdin-filename", f"hf_dtl/methods/guide{number}.py", "-"]
             done = subprocess.run(words, input=text, cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, (number, done.stdout, done.stderr)
+
+
+def test_the_hooks_of_the_guide_are_those_of_the_code():
+    method, scenario = re.findall(r"^\| give .*\n\|.*\n((?:\|.*\n)+)", text_of("CONTRIBUTING.md"), flags=re.MULTILINE)
+    hooks = re.findall(r"^\| `(\w+)", method, flags=re.MULTILINE)
+    assert len(hooks) >= 6 and all(callable(getattr(hf_dtl.UnlearningTrainer, hook)) for hook in hooks)
+    assert set(re.findall(r"^\| `(\w+)", scenario, flags=re.MULTILINE)) == Scenario.__abstractmethods__
 
 
 def test_the_entry_points_of_the_guide_are_looked_for():

@@ -12,7 +12,7 @@ from typing import Any
 
 import hf_dtl
 from hf_dtl.audit.attacks.registry import ADAPTIVE, GRID, attack_summaries
-from hf_dtl.audit.cells import Cells
+from hf_dtl.audit.text_table import TextTable
 from hf_dtl.methods.registry import find_method, method_summaries
 from hf_dtl.pipeline.audit import audit
 from study.tables import Average, number
@@ -54,7 +54,7 @@ def beside(
         for name, groups in rows.items()
     ]
     columns = (first, *(title for head in heads for title in head))
-    return Cells("", columns, tuple(lines), notes).markdown()
+    return TextTable("", columns, tuple(lines), notes).markdown()
 
 
 def aligned(parts: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, list[Sequence[str]]]:
@@ -77,7 +77,7 @@ def main_job() -> str:
         "trained without the task, 1 the model before disposal; [95 % interval over 3 attack seeds].",
         ATTACKED,
     )
-    return Cells("", chosen, tuple(tuple(row[place] for place in places) for row in rows), notes).markdown()
+    return TextTable("", chosen, tuple(tuple(row[place] for place in places) for row in rows), notes).markdown()
 
 
 def main_job_in_full() -> str:
@@ -297,7 +297,7 @@ def public_names(kind: str) -> str:
 
 
 def _listed(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = Cells("", tuple(columns), tuple(map(tuple, rows))).markdown()
+    text = TextTable("", tuple(columns), tuple(map(tuple, rows))).markdown()
     return text.replace("--:", ":--")  # words, not numbers
 
 
