@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python scripts/benchmark.py collision
     OMP_NUM_THREADS=1 python scripts/benchmark.py audit
     OMP_NUM_THREADS=1 python scripts/benchmark.py subspace
+    OMP_NUM_THREADS=1 python scripts/benchmark.py size
 
 `collision`: one evaluation of the gradient collision loss and its gradients on a ViT-Ti shape (5.5 M parameters):
 naive (every chunk's graph alive, all pairs, double backward) against this library's two back ends, relative to one
@@ -16,6 +17,9 @@ of all processes, wall-clock seconds, and how far the results agree with the pla
 
 `subspace`: the bases of all layers of a ViT of 22 M parameters, from the moments of 256 MNIST images: this library's
 symmetric solver against singular values of the same matrices in float64, with the largest angle between the spans.
+
+`size`: what one step of disposal and one attack cost on the ViT-Ti shape at 224 pixels, in CPU seconds, and the peak
+resident size of the process so far.
 """
 
 import argparse
@@ -235,9 +239,55 @@ def subspace():
     Console(width=100).print(table, note, f"torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 
+def size():
+    from hf_dtl import MultiHeadClassifier, RepresentationErasureConfig, RepresentationErasureTrainer
+    from hf_dtl.audit import AttackConfig, AttackedTask, run_audit
+    from hf_dtl.data import embedded_processor, load_images, load_task
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768, image_size=224,
+        patch_size=16, num_labels=6,
+    )  # fmt: skip
+    source, target = (
+        load_images(load_task(name, images_per_class=count).train, embedded_processor(224), num_channels=3)
+        for name, count in (("mnist[0-5]", 12), ("mnist[6-9]", 10))
+    )
+    model = MultiHeadClassifier(ViTForImageClassification(config), task="source")
+    model.add_head("target", list("6789"))
+    rows, seconds = [], []
+    for steps in (1, 3):
+        options = {"output_dir": tempfile.mkdtemp(), "max_steps": steps, "per_device_train_batch_size": 64}
+        options |= {"use_cpu": True, "save_strategy": "no", "disable_tqdm": True, "report_to": "none"}
+        trainer = RepresentationErasureTrainer(model, RepresentationErasureConfig(**options), source, target)
+        seconds.append(_timed(trainer.train)[0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rows.append(("a step of representation erasure, 64 + 64 images", (seconds[1] - seconds[0]) / 2, peak))
+    held_out = source.subset(range(30))
+    task = AttackedTask("mnist[0-5]", "source_subset", tuple("012345"), source, held_out, held_out)
+    for attack in ("linear_probe", "full"):
+        options = {"attacks": (attack,), "budgets": (5,), "seeds": (0,), "full_learning_rates": (1e-4,)}
+        own = AttackConfig(**options)
+        found = _timed(run_audit, {"undisposed": model.export("source")}, {"source": task}, own, progress=False)
+        rows.append((f"{attack}, 5 images a class, one seed, one learning rate", *found))
+    table = Table(title="ViT-Ti shape at 224 pixels")
+    for column in ("work", "CPU seconds", "peak so far, GiB"):
+        table.add_column(column, justify="right" if column != "work" else "left")
+    for name, used, memory in rows:
+        table.add_row(name, f"{used:.0f}", f"{memory:.1f}")
+    Console(width=100).print(table, f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _timed(work, *arguments, **options):
+    """CPU seconds of a call, and the peak resident size in GiB after it."""
+    start = time.process_time()
+    work(*arguments, **options)
+    return time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["collision", "audit", "subspace", "measure", "measure_audit"])
+    parser.add_argument("what", choices=["collision", "audit", "subspace", "size", "measure", "measure_audit"])
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.what == "collision":
@@ -246,6 +296,8 @@ if __name__ == "__main__":
         audit()
     elif arguments.what == "subspace":
         subspace()
+    elif arguments.what == "size":
+        size()
     elif arguments.what == "measure_audit":
         measure_audit(*arguments.rest)
     else:
