@@ -1,6 +1,8 @@
 """`hf-dtl audit --example`: two small models that come with the package, attacked for real."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,8 @@ from hf_dtl.audit import LeakageReport
 from hf_dtl.cli.main import main
 from hf_dtl.data.sources import EXAMPLE_FOLDER
 from hf_dtl.pipeline import example
+
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 @pytest.fixture
@@ -31,6 +35,33 @@ def test_it_ends_with_a_verdict_and_a_picture(few_attacks, tmp_path, monkeypatch
     stored = (tmp_path / "hf_dtl_example" / "attacks.jsonl").read_text().splitlines()
     attacks = 2
     assert len(stored) == attacks * len(("undisposed", "retrained", "scratch", "one", "other"))
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_it_prints(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = re.search(r"```text\n(method .*?)\n\n", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    rows = {
+        line.split()[0]: [float(n) for n in re.findall(r"-?\d\.\d{3}", line)] for line in shown[1].splitlines()[1:]
+    }
+    reports = {report.method: report for report in example.audit_example("out")}
+    first = reports["representation_erasure"]
+    for model in ("undisposed", "scratch", "retrained"):
+        points = first.axes["source_subset"].points(model).values()
+        assert rows[f"({model})"][-2:] == pytest.approx([point.mean for point in points], abs=0.02)
+    for method, report in reports.items():
+        points = report.axes["source_subset"].points("scrubbed").values()
+        leakage = report.headline
+        wanted = [
+            report.target_accuracy["scrubbed"],
+            *(point.mean for point in points),
+            leakage.mean,
+            leakage.low,
+            leakage.high,
+        ]
+        assert rows[method] == pytest.approx(wanted, abs=0.02)
+    sentence = re.search(r"leakage over retrained -?\d\.\d{3}", " ".join(README.read_text().split()))[0]
+    assert sentence.endswith(f"{rows['representation_erasure'][3]:.3f}")
 
 
 def test_an_option_that_there_is_not(capsys):
