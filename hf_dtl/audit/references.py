@@ -77,7 +77,7 @@ class PixelModel(PreTrainedModel):
     def __init__(self, config: PixelConfig):
         super().__init__(config)
         self.scale = nn.Parameter(torch.ones(()))  # a network without any parameter has no device and no type
-        self.classifier = nn.Linear(config.num_channels * config.height * config.width, config.num_labels)
+        self.classifier = nn.Linear(config.num_channels * config.height * config.width, config.num_labels or 0)
         self.post_init()
 
     def forward(

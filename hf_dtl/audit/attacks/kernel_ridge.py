@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
-from hf_dtl.audit.attacks.attack import Attack, Attacked, Unit
+from hf_dtl.audit.attacks.attack import Attack, TrainedAttack, Unit
 from hf_dtl.audit.attacks.choice import Choice, share_right
-from hf_dtl.audit.attacks.published import Published
+from hf_dtl.audit.attacks.context import AttackContext
 from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.errors import ModelError
@@ -101,12 +101,12 @@ class KernelRidge(Attack):
 
     source: ClassVar[str] = "Saunders et al., ICML 1998; the readings and the copies are ours"
 
-    def train(self, published: Published, units: Sequence[Unit]) -> Iterator[Attacked]:
-        validation, classes = published.task.validation, published.num_classes
-        judged = split_readings(published, validation)
+    def train(self, context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:
+        validation, classes = context.task.validation, context.num_classes
+        judged = split_readings(context, validation)
         for unit in units:
-            images, labels = published.images(unit)
-            readings, labels = readings_of(published, self._copies(images, unit.seed)), labels.repeat(self.copies)
+            images, labels = context.images(unit)
+            readings, labels = readings_of(context, self._copies(images, unit.seed)), labels.repeat(self.copies)
             few = slice(0, min(self.copies, CHOOSING_COPIES) * len(images))
             best, reached = None, -1.0
             for choice in itertools.product(range(len(readings)), self.widths, RIDGES):
@@ -118,7 +118,7 @@ class KernelRidge(Attack):
             if self.copies > CHOOSING_COPIES:
                 best = Regression.fit(readings, labels, classes, best.reading, best.width, best.ridge)
                 reached = share_right(best.scores(judged), validation.labels)
-            yield unit, Choice(0.0, reached, {"solution": best.solution}), partial(_classify, published, best)
+            yield unit, Choice(0.0, reached, {"solution": best.solution}), partial(_classify, context, best)
 
     def _copies(self, images: Tensor, seed: int) -> Tensor:
         """The images, and then each of them again in other forms: (copies * images, ...)."""
@@ -126,24 +126,24 @@ class KernelRidge(Attack):
         return torch.cat([images, *(augment(images, self.augmentation, generator) for _ in range(self.copies - 1))])
 
 
-def readings_of(published: Published, pixel_values: Tensor) -> list[Tensor]:
+def readings_of(context: AttackContext, pixel_values: Tensor) -> list[Tensor]:
     """Readings (images, values) of many images: every depth, what enters the classifier, and the means of all."""
-    parts = [_read(published, batch) for batch in pixel_values.split(published.config.eval_batch_size)]
+    parts = [_read(context, batch) for batch in pixel_values.split(context.config.eval_batch_size)]
     return [torch.cat(own) for own in zip(*parts, strict=True)]
 
 
-def split_readings(published: Published, split: LabelledImages) -> list[Tensor]:
+def split_readings(context: AttackContext, split: LabelledImages) -> list[Tensor]:
     """Readings of the validation or test split, computed once for all regressions."""
-    return published.once(("readings", id(split)), lambda: readings_of(published, split.pixel_values))
+    return context.once(("readings", id(split)), lambda: readings_of(context, split.pixel_values))
 
 
 @torch.no_grad()
-def _read(published: Published, pixel_values: Tensor) -> list[Tensor]:
-    batch = pixel_values.to(published.device, published.dtype)
+def _read(context: AttackContext, pixel_values: Tensor) -> list[Tensor]:
+    batch = pixel_values.to(context.device, context.dtype)
     try:
-        states, features = published.heads.hidden_states(batch)
+        states, features = context.heads.hidden_states(batch)
     except ModelError:  # the features are all that it gives
-        states, features = [], published.heads.features(batch)
+        states, features = [], context.heads.features(batch)
     maps = [state if state.ndim == 4 else state.transpose(1, 2) for state in states]  # (images, values, places)
     means = torch.cat([*(one.flatten(2).mean(2) for one in maps), features], dim=1)
     return [*(_averaged(one).flatten(1) for one in maps), features, means]
@@ -157,5 +157,5 @@ def _averaged(places: Tensor) -> Tensor:
     return adaptive_avg_pool2d(places, math.isqrt(room)) if places.ndim == 4 else adaptive_avg_pool1d(places, room)
 
 
-def _classify(published: Published, regression: Regression, split: LabelledImages) -> Tensor:
-    return regression.scores(split_readings(published, split))
+def _classify(context: AttackContext, regression: Regression, split: LabelledImages) -> Tensor:
+    return regression.scores(split_readings(context, split))
