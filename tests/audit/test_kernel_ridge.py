@@ -46,6 +46,21 @@ def test_it_is_its_own_choice_and_the_same_again(name):
     assert better.accuracy >= first.accuracy
 
 
+def test_many_images_are_copied_less_often(monkeypatch):
+    monkeypatch.setattr(kernel_ridge, "MOST_ROWS", 20)
+    monkeypatch.setattr(kernel_ridge, "CHOOSING_ROWS", 10)
+    fitted, fit = [], kernel_ridge.Regression.fit
+    monkeypatch.setattr(
+        kernel_ridge.Regression,
+        "fit",
+        lambda readings, labels, *a: fitted.append(len(labels)) or fit(readings, labels, *a),
+    )
+    attacker = Attacker(trained(vit(), split(20, seed=7)), task(), QUICK)
+    for budget, wanted in ((1, {9, 18}), (2, {6, 18}), (5, {15}), (10, {30})):
+        fitted.clear()
+        assert attacker.run("ridge_affine", budget, 0).accuracy > 0.5 and set(fitted) == wanted, budget
+
+
 def test_it_reads_a_depth_where_the_last_one_is_empty():
     """A defence that leaves the features constant hides nothing of the depths before."""
     model, toy = trained(vit(), split(20, seed=7)), task()
@@ -65,11 +80,11 @@ def test_without_weights_the_features_are_the_pixels():
 
 
 def test_copies_are_other_forms_of_the_images_and_change_nothing_else():
-    images, attack = task().train.pixel_values[:3], kernel_ridge.KernelRidge(name="x", copies=3, augmentation="affine")
-    copies = attack._copies(images, seed=4)
+    images, attack = task().train.pixel_values[:3], kernel_ridge.KernelRidge(name="x", augmentation="affine")
+    copies = attack._copies(images, 3, seed=4)
     assert copies.shape[0] == 9 and torch.equal(copies[:3], images)
     assert not any(torch.equal(copies[i], copies[j]) for i in range(9) for j in range(i))
-    assert torch.equal(copies, attack._copies(images, seed=4))
+    assert torch.equal(copies, attack._copies(images, 3, seed=4))
 
 
 def test_the_test_split_decides_nothing():

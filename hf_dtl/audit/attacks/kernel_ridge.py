@@ -24,6 +24,8 @@ WIDTHS = (0.5, 1.0)
 """Of the RBF kernel, in units of the root mean square distance of training images."""
 CHOOSING_COPIES = 4
 """Copies of each image by which reading, width and ridge are chosen; the chosen ones are then fitted to all copies."""
+CHOOSING_ROWS, MOST_ROWS = 2048, 4096
+"""Most copies of images in either step, or one of each image where those are more."""
 MOST_VALUES = 4096
 """A reading of several tokens is averaged down to at most this many values."""
 
@@ -91,7 +93,7 @@ class KernelRidge(Attack):
 
     Args:
         widths: of the RBF kernel, see `Regression`; None is the linear kernel.
-        copies: of each training image, itself among them.
+        copies: most of each training image, itself among them.
         augmentation: of the other copies.
     """
 
@@ -106,8 +108,10 @@ class KernelRidge(Attack):
         judged = split_readings(context, validation)
         for unit in units:
             images, labels = context.images(unit)
-            readings, labels = readings_of(context, self._copies(images, unit.seed)), labels.repeat(self.copies)
-            few = slice(0, min(self.copies, CHOOSING_COPIES) * len(images))
+            copies = max(1, min(self.copies, MOST_ROWS // len(images)))
+            choosing = max(1, min(copies, CHOOSING_COPIES, CHOOSING_ROWS // len(images)))
+            readings = readings_of(context, self._copies(images, copies, unit.seed))
+            labels, few = labels.repeat(copies), slice(0, choosing * len(images))
             best, reached = None, -1.0
             for choice in itertools.product(range(len(readings)), self.widths, RIDGES):
                 tried = Regression.fit([r[few] for r in readings], labels[few], classes, *choice)
@@ -115,15 +119,15 @@ class KernelRidge(Attack):
                 if value > reached:
                     best, reached = tried, value
             assert best is not None
-            if self.copies > CHOOSING_COPIES:
+            if copies > choosing:
                 best = Regression.fit(readings, labels, classes, best.reading, best.width, best.ridge)
                 reached = share_right(best.scores(judged), validation.labels)
             yield unit, Choice(0.0, reached, {"solution": best.solution}), partial(_classify, context, best)
 
-    def _copies(self, images: Tensor, seed: int) -> Tensor:
+    def _copies(self, images: Tensor, copies: int, seed: int) -> Tensor:
         """The images, and then each of them again in other forms: (copies * images, ...)."""
         generator = torch.Generator().manual_seed(seed)
-        return torch.cat([images, *(augment(images, self.augmentation, generator) for _ in range(self.copies - 1))])
+        return torch.cat([images, *(augment(images, self.augmentation, generator) for _ in range(copies - 1))])
 
 
 def readings_of(context: AttackContext, pixel_values: Tensor) -> list[Tensor]:
