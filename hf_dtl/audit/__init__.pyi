@@ -21,6 +21,7 @@ from .plots import plot_attacks as plot_attacks
 from .plots import plot_comparison as plot_comparison
 from .plots import plot_piggyback as plot_piggyback
 from .plots import plot_tasks as plot_tasks
+from .references import no_model as no_model
 from .references import scratch_model as scratch_model
 from .references import scratch_models as scratch_models
 from .report import LeakageReport as LeakageReport

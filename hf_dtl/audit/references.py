@@ -1,9 +1,12 @@
 """Reference models that show what a number of the audit means."""
 
 import copy
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_dtl.errors import ModelError
 
@@ -50,3 +53,51 @@ def scratch_models(model: PreTrainedModel, count: int, seed: int = 0) -> list[Pr
         seed: the first draw is `scratch_model(model, seed)`.
     """
     return [scratch_model(model, seed + 1_000 * draw) for draw in range(count)]
+
+
+class PixelConfig(PretrainedConfig):
+    """Shape of images, and the number of classes (`num_labels`)."""
+
+    model_type = "pixels"
+
+    def __init__(self, num_channels: int = 3, height: int = 28, width: int = 28, **options: Any):
+        super().__init__(**options)
+        self.num_channels, self.height, self.width = num_channels, height, width
+
+
+class PixelModel(PreTrainedModel):
+    """A classifier without weights but its head: what enters that are the pixels.
+
+    An attacker who has it has nothing; what he reaches comes from his own images. It is the audit's floor `no_model`.
+    """
+
+    config_class = PixelConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: PixelConfig):
+        super().__init__(config)
+        self.scale = nn.Parameter(torch.ones(()))  # a network without any parameter has no device and no type
+        self.classifier = nn.Linear(config.num_channels * config.height * config.width, config.num_labels or 0)
+        self.post_init()
+
+    def forward(
+        self, pixel_values: Tensor, output_hidden_states: bool = False, **options: Any
+    ) -> ImageClassifierOutput:
+        """Logits (images, labels) of images (images, channels, height, width)."""
+        states = (pixel_values,) if output_hidden_states else None
+        return ImageClassifierOutput(
+            logits=self.classifier(self.scale * pixel_values.flatten(1)), hidden_states=states
+        )
+
+
+def no_model(images: Tensor, classes: int) -> PixelModel:
+    """Build the floor of an attacker who has no weights at all.
+
+    Args:
+        images: (n, channels, height, width), as the attacked model's processor gives them.
+        classes: number of classes.
+    """
+    channels, height, width = images.shape[1:]
+    config = PixelConfig(num_channels=channels, height=height, width=width, num_labels=classes)
+    with torch.random.fork_rng(devices=[]):
+        return PixelModel(config).eval()

@@ -14,6 +14,7 @@ from hf_dtl.functional.collision import (
 from hf_dtl.functional.erasure import probe_generalisation
 from hf_dtl.functional.held_out import held_out_answers, unseen_labels
 from hf_dtl.functional.importance import importance_penalty, weight_importance
+from hf_dtl.functional.kernel_ridge import gram, kernel_ridge
 from hf_dtl.functional.losses import (
     bounded_forgetting,
     distillation,
@@ -59,9 +60,11 @@ __all__ = [
     "default_step",
     "distillation",
     "gradient_collision",
+    "gram",
     "held_out_answers",
     "importance_penalty",
     "js_divergence",
+    "kernel_ridge",
     "margin_loss",
     "negative_cross_entropy",
     "orthogonalise",

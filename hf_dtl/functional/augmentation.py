@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Augmentation = Literal["none", "affine", "affine_flip"]
-"""Nothing, `random_affine`, or that with mirrored images (not for letters or digits)."""
+Augmentation = Literal["none", "affine", "affine_flip", "crop_flip"]
+"""Nothing, `random_affine`, that with mirrored images (not for letters or digits), or shifts and mirrored images."""
 
 
 def random_affine(
@@ -62,4 +62,6 @@ def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generat
     """
     if augmentation == "none":
         return images
+    if augmentation == "crop_flip":
+        return random_affine(images, generator, degrees=0.0, scale=0.0, flip=True)
     return random_affine(images, generator, flip=augmentation == "affine_flip")

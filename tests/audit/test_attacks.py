@@ -97,6 +97,8 @@ def other(value):
             return value + "x"
         case tuple():
             return (*value, 1)
+        case None:
+            return 1
     raise AssertionError(f"no other value known for {value!r}")
 
 

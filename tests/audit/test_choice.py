@@ -75,13 +75,17 @@ def test_every_attack_of_a_stack_has_its_own_choice():
     assert found == {UNIT: (1e-2, 0.8), OTHER: (1e-3, 0.9)}
 
 
-def test_halving_gives_up_the_worse_half_twice_and_trains_less():
-    curves = [(1e-4, (0.1, 0.2, 1.0)), (1e-3, (0.3, 0.4, 0.5)), (1e-2, (0.4, 0.3, 0.9)), (1e-1, (0.2, 0.2, 0.2))]
-    whole, stack = chosen(curves)
-    assert whole[UNIT] == (1e-4, 1.0) and stack.trained == 32
-    halved, stack = chosen(curves, halving=True)
-    # After a quarter 1e-3 and 1e-2 are left, after half 1e-3: the slow and the late ones are lost, as documented.
-    assert halved[UNIT] == (1e-3, 0.5) and stack.trained == 4 * 2 + 2 * 2 + 1 * 4
+@pytest.mark.parametrize(
+    ("curves", "expected"),
+    [
+        ([(1e-3, (0.2, 0.9, 0.5)), (1e-2, (0.1, 0.1, 0.6))], (1e-3, 0.9, 4)),
+        ([(1e-3, (0.4, 0.4, 0.4)), (1e-2, (0.4, 0.4, 0.4))], (1e-3, 0.4, 2)),
+        ([(1e-3, (0.4, 0.5, None)), (1e-2, (0.1, 0.1, 0.1))], (1e-3, 0.5, 4)),
+    ],
+)
+def test_effort_is_chosen_like_the_rate_and_what_diverges_later_had_its_time(curves, expected):
+    found = dict(choose(Trained(curves), [UNIT], logits, VALIDATION, halving=False, checkpoints=(2, 4)))[UNIT]
+    assert (found.learning_rate, found.validation_accuracy, found.effort) == expected
 
 
 def test_halving_gives_up_what_diverged_first():

@@ -12,9 +12,10 @@ from torch.nn.functional import cross_entropy
 from hf_dtl.audit.attacks import schedule
 from hf_dtl.audit.attacks.networks import HEAD, Trainable, new_head
 from hf_dtl.audit.attacks.stack import FineTuning, Stack, batch_order, prepare_for_vmap
+from hf_dtl.functional import augment
 from hf_dtl.models.heads import MultiHeadClassifier
 
-RATES, STEPS = (1e-3, 1e-2, 3e-3), 8
+RATES, STEPS, FORMS = (1e-3, 1e-2, 3e-3), 8, ("none", "affine", "crop_flip")
 
 
 def network(architecture, dtype, lora_rank=None):
@@ -29,7 +30,9 @@ def fine_tunings(net, dtype, steps=STEPS):
         images = torch.randn(9, 3, 16, 16, generator=generator, dtype=dtype)
         start = net.start(new_head(net.model.num_features, 3, seed), seed)
         labels = torch.arange(3).repeat(3)
-        members.append(FineTuning(start, images, labels, batch_order(9, 5, steps, seed), rate))
+        members.append(
+            FineTuning(start, images, labels, batch_order(9, 5, steps, seed), rate, None, FORMS[seed], seed)
+        )
     return members
 
 
@@ -56,7 +59,9 @@ def oracle(net, member):
     for step, batch in enumerate(member.order):
         optimizer.param_groups[0]["lr"] = member.learning_rate * schedule(step, len(member.order))
         optimizer.zero_grad()
-        cross_entropy(net(member.images[batch]), member.labels[batch]).backward()
+        draws = torch.Generator().manual_seed(1_000_003 * member.seed + step)
+        images = augment(member.images[batch], member.augmentation, draws)
+        cross_entropy(net(images), member.labels[batch]).backward()
         nn.utils.clip_grad_norm_(own, 1.0)
         optimizer.step()
     return {name: parameters[name].detach() for name in member.start}

@@ -32,11 +32,17 @@ def share_right(logits: Tensor, labels: Tensor) -> float:
 
 
 def choose(
-    stack: Stack, units: Sequence[Unit], classify: Classify, validation: LabelledImages, *, halving: bool
+    stack: Stack,
+    units: Sequence[Unit],
+    classify: Classify,
+    validation: LabelledImages,
+    *,
+    halving: bool,
+    checkpoints: Sequence[int] = (),
 ) -> Iterator[tuple[Unit, Choice | None]]:
-    """Train a stack to its end, and keep of every attack the learning rate that is best on validation.
+    """Train a stack to its end, and keep of every attack the learning rate and effort that are best on validation.
 
-    The smaller one of equals is kept; one that diverges loses.
+    The smaller one of equals is kept, in effort and then in rate; one that diverges loses.
 
     Args:
         stack: for every attack as many fine-tunings as it has learning rates, the smallest rate first.
@@ -45,6 +51,7 @@ def choose(
         validation: the images they are judged on.
         halving: give up the worse half of every attack's learning rates after a quarter of the steps, and again
             after half of them.
+        checkpoints: numbers of steps after which it is also judged, beside the end.
 
     Returns:
         Every attack with its choice, None when every learning rate diverged.
@@ -63,14 +70,15 @@ def choose(
             kept = _better_half(running, [validate(position) for position in range(len(running))])
             stack.keep(kept)
             running = [running[position] for position in kept]
-    stack.advance()
-    for unit in units:
-        choice: Choice | None = None
-        for position in (i for i, own in enumerate(running) if own == unit):
+    best: dict[Unit, Choice] = {}
+    for until in sorted({*(c for c in checkpoints if stack.step < c < stack.steps), stack.steps}):
+        stack.advance(until)
+        for position, unit in enumerate(running):
             value = validate(position)
-            if value is not None and (choice is None or value > choice.validation_accuracy):
-                choice = Choice(stack.members[position].learning_rate, value, stack.result(position), stack.steps)
-        yield unit, choice
+            if value is not None and (unit not in best or value > best[unit].validation_accuracy):
+                best[unit] = Choice(stack.members[position].learning_rate, value, stack.result(position), until)
+    for unit in units:
+        yield unit, best.get(unit)
 
 
 def _better_half(running: Sequence[Unit], values: Sequence[float | None]) -> list[int]:

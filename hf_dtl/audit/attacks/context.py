@@ -1,10 +1,11 @@
 """What an attacker has: the published model, the attacked task, and what several attacks on them share."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from threading import Event, Lock
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import published_rows
 
 Head = tuple[Tensor, Tensor]
+Kept = TypeVar("Kept")
 _BUILDING = Lock()
 
 
@@ -62,7 +64,7 @@ class AttackContext:
         self.rows = published_rows(model, len(self.published_head[0]), task.labels)
         self._networks: dict[str, Trainable] = {}
         self._together: dict[str, bool] = {}
-        self._features: dict[int, Tensor] = {}
+        self._kept: dict[Hashable, Any] = {}
         check_forward(model, task.train.pixel_values, "The attacked model")
         if task.retain is not None:
             self._check_retain(task.retain)
@@ -99,9 +101,13 @@ class AttackContext:
 
     def split_features(self, split: LabelledImages) -> Tensor:
         """Features of the validation or test split, computed once for all linear probes."""
-        if id(split) not in self._features:
-            self._features[id(split)] = self.features(split.pixel_values)
-        return self._features[id(split)]
+        return self.once(("features", id(split)), lambda: self.features(split.pixel_values))
+
+    def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """What `make` gives, computed when it is first asked for under this key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     # Heads and networks ---------------------------------------------------------------------------------------
 

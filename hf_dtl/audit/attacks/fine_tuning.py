@@ -16,6 +16,7 @@ from hf_dtl.audit.attacks.stack import FineTuning as Member
 from hf_dtl.audit.attacks.stack import batch_order
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
+from hf_dtl.functional import Augmentation
 
 
 def schedule(step: int, steps: int) -> float:
@@ -34,6 +35,17 @@ def schedule(step: int, steps: int) -> float:
     "head_then_full_published", "The published head on frozen features first, then every weight.",
     published_head=True, head_first=True,
 )  # fmt: skip
+@register_attack(
+    "full_affine", "Fine-tuning of every weight for 400 steps on images that are shifted, turned and stretched.",
+    training_steps=400, checkpoints=(50, 100, 200), augmentation="affine",
+)  # fmt: skip
+@register_attack(
+    "full_crop_flip", "Fine-tuning of every weight for 400 steps on images that are shifted and mirrored.",
+    training_steps=400, checkpoints=(50, 100, 200), augmentation="crop_flip",
+)  # fmt: skip
+@register_attack(
+    "full_400", "Fine-tuning of every weight for 400 steps.", training_steps=400, checkpoints=(50, 100, 200)
+)
 @register_attack("full_longer", "Fine-tuning of every weight, four times as long.", length=4)
 @register_attack("full_large_lr", "Fine-tuning of every weight, ten times as fast.", learning_rate_factor=10.0)
 class FineTuning(Attack):
@@ -44,12 +56,18 @@ class FineTuning(Attack):
         head_first: train the head on frozen features first, then everything from there.
         length: factor on the number of steps.
         learning_rate_factor: factor on the learning rates.
+        training_steps: number of steps; None follows from the images.
+        checkpoints: steps after which validation may also stop it.
+        augmentation: of the images of every step.
     """
 
     published_head: bool = each_own(False)
     head_first: bool = each_own(False)
     length: int = 1
     learning_rate_factor: float = 1.0
+    training_steps: int | None = None
+    checkpoints: tuple[int, ...] = ()
+    augmentation: Augmentation = "none"
 
     whole_network: ClassVar[bool] = True
     network: ClassVar[str] = "full"
@@ -65,6 +83,8 @@ class FineTuning(Attack):
         return self.published_head
 
     def steps(self, config: AttackConfig, images: int) -> int:
+        if self.training_steps is not None:
+            return self.training_steps
         return self.length * max(config.full_min_steps, config.full_passes * math.ceil(images / config.batch_size))
 
     def learning_rates(self, config: AttackConfig) -> tuple[float, ...]:
@@ -86,7 +106,8 @@ class FineTuning(Attack):
                 return self.read(context, context.predict(network, split.pixel_values))
 
         halving = config.successive_halving
-        for unit, choice in choose(stack, units, classify, context.task.validation, halving=halving):
+        validation, checkpoints = context.task.validation, self.checkpoints
+        for unit, choice in choose(stack, units, classify, validation, halving=halving, checkpoints=checkpoints):
             yield unit, choice, partial(classify, unit, choice.state if choice else {})
 
     def members(self, context: AttackContext, units: Sequence[Unit], rates: Sequence[float]) -> list[Member]:
@@ -101,7 +122,7 @@ class FineTuning(Attack):
                 start = network.start(heads[unit], unit.seed, before[len(members)] if before else None)
                 if scale is not None:
                     start = {name: value / scale[name] for name, value in start.items()}
-                members.append(Member(start, images, labels, order, rate, scale))
+                members.append(Member(start, images, labels, order, rate, scale, self.augmentation, unit.seed))
         return members
 
     def _heads(self, context: AttackContext, units: Sequence[Unit]) -> dict[Unit, Head]:

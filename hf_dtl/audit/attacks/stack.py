@@ -11,6 +11,8 @@ from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from hf_dtl.functional import Augmentation, augment
+
 Schedule = Callable[[int, int], float]
 
 
@@ -25,6 +27,8 @@ class FineTuning:
         order: positions of the images of every step; as long as the training.
         learning_rate: of AdamW, before the schedule.
         scale: factors by which the trained tensors enter the network, by name; none means 1.
+        augmentation: of the images of every step, drawn by `seed` and the step.
+        seed: of these draws.
     """
 
     start: dict[str, Tensor]
@@ -33,6 +37,14 @@ class FineTuning:
     order: Sequence[Tensor]
     learning_rate: float
     scale: dict[str, Tensor] | None = None
+    augmentation: Augmentation = "none"
+    seed: int = 0
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of a step."""
+        where = self.order[step].to(self.labels.device)
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + step)
+        return augment(self.images[where], self.augmentation, generator), self.labels[where]
 
 
 def batch_order(count: int, batch_size: int, steps: int, seed: int) -> list[Tensor]:
@@ -137,9 +149,13 @@ class Stack:
         return torch.stack([loss([t[i] for t in entering], images[i], labels[i]) for i in range(len(labels))])
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        where = [m.order[step].to(m.labels.device) for m in self.members]
-        images = torch.stack([m.images[w] for m, w in zip(self.members, where, strict=True)])
-        return images, torch.stack([m.labels[w] for m, w in zip(self.members, where, strict=True)])
+        batches: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}  # shared by the learning rates of one attack
+        own = [(id(member.images), id(member.order), member.seed) for member in self.members]
+        for key, member in zip(own, self.members, strict=True):
+            if key not in batches:
+                batches[key] = member.batch(step)
+        images, labels = zip(*(batches[key] for key in own), strict=True)
+        return torch.stack(images), torch.stack(labels)
 
     def losses(self, step: int = 0) -> Tensor:
         """The losses (members,) on the batches of `step` with the present tensors."""
