@@ -81,8 +81,8 @@ def main_job() -> str:
 
 
 def main_job_in_full() -> str:
-    """The main job's own table."""
-    return f"{(RESULTS / 'main_job' / 'comparison.md').read_text(encoding='utf-8').strip()}\n\n{ATTACKED}"
+    """The main job's own table, which says itself how it was attacked."""
+    return (RESULTS / "main_job" / "comparison.md").read_text(encoding="utf-8").strip()
 
 
 SETTINGS = {
