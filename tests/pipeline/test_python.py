@@ -15,7 +15,7 @@ from hf_dtl.audit import LeakageReport
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import ConfigError, DTLError, PublishError
 
-QUICK = {"attacks": ["linear_probe", "full"], "budgets": [2], "seeds": [0, 1], "max_eval_images": 60, "use_cpu": True}
+QUICK = {"attacks": ["linear_probe"], "budgets": [2], "seeds": [0, 1], "max_eval_images": 60, "use_cpu": True}
 NAMES = ("cat", "dog", "car", "ship")
 
 
