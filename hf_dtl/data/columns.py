@@ -30,7 +30,7 @@ def find_image_column(features: datasets.Features, requested: str | None, where:
         read = "; its files were read as text. A folder of images has a folder for each class"
         read *= list(features) == ["text"]
         raise DataError(
-            f"{where} has {found}{read}. Say which with image_column. Columns there: {', '.join(features)}."
+            f"{where} has {found}{read}. Say which with --image_column. Columns there: {', '.join(features)}."
         )
     return candidates[0]
 
@@ -52,8 +52,9 @@ def find_label_column(features: datasets.Features, requested: str | None, where:
         if not column:
             found = f"several: {', '.join(class_labels)}" if class_labels else "none"
             raise DataError(
-                f"{where}: the label column cannot be told ({found}). Say which with label_column. Columns there: "
-                f"{', '.join(features)}. In an image folder, each class needs a subfolder."
+                f"{where}: the label column cannot be told ({found}). Say which with --retain_label_column, or "
+                f"--forget_label_column of a whole task. Columns there: {', '.join(features)}. In an image folder, each "
+                "class needs a subfolder."
             )
     feature = features[column]
     if _kind(feature) not in ("ClassLabel", "string", "int"):

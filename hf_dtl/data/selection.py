@@ -136,7 +136,8 @@ def select_classes(requested: Sequence[str] | None, names: Sequence[str], where:
     if len(chosen) < 2:
         raise DataError(
             f"{where}: a task needs at least two classes, but this one has {len(chosen)}"
-            f"{''.join(f' ({names[position]})' for position in chosen)}. Classes there: {_class_listing(names)}."
+            f"{''.join(f' ({names[position]})' for position in chosen)}. Classes there: {_class_listing(names)}. To "
+            "forget a class of a data set, name the data with --retain and write --forget class=NAME."
         )
     return tuple(chosen)
 

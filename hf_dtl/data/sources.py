@@ -97,6 +97,8 @@ def _unreadable(spec: DatasetSpec, path: Path, error: Exception) -> DataError:
             f"'{spec.name}' cannot be read as a data set: {reason}. It must be a parquet file, a folder of parquet "
             "files or of images in one subfolder a class, or a folder written by save_to_disk."
         )
+    if path.suffix in (".txt", ".csv"):
+        return DataError(f"There is no file {spec.name!r} of row numbers here ({path.absolute().parent}).")
     hint = nearest(spec.name, EMBEDDED_NAMES, quoted=True, cutoff=0.5)
     offline = " HF_HUB_OFFLINE is set: unset it to use the Hub." if datasets.config.HF_HUB_OFFLINE else ""
     return DataError(

@@ -86,7 +86,7 @@ def test_corrupt_embedded_file_is_noticed(tmp_path, monkeypatch):
     for source in sources.EMBEDDED_FOLDER.rglob("*"):
         if source.is_file():
             copy = tmp_path / source.relative_to(sources.EMBEDDED_FOLDER)
-            copy.parent.mkdir(exist_ok=True)
+            copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(source.read_bytes())
     monkeypatch.setattr(sources, "EMBEDDED_FOLDER", tmp_path)
     assert len(load_task("mnist").test) == 2000
