@@ -53,8 +53,8 @@ def find_label_column(features: datasets.Features, requested: str | None, where:
             found = f"several: {', '.join(class_labels)}" if class_labels else "none"
             raise DataError(
                 f"{where}: the label column cannot be told ({found}). Say which with --retain_label_column, or "
-                f"--forget_label_column of a whole task. Columns there: {', '.join(features)}. In an image folder, each "
-                "class needs a subfolder."
+                f"--forget_label_column of a whole task. Columns there: {', '.join(features)}. In an image folder, "
+                "each class needs a subfolder."
             )
     feature = features[column]
     if _kind(feature) not in ("ClassLabel", "string", "int"):
