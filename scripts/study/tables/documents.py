@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hf_dtl
+from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.attacks.registry import ADAPTIVE, GRID, attack_summaries
 from hf_dtl.audit.text_table import TextTable
 from hf_dtl.methods.registry import find_method, method_summaries
@@ -83,6 +84,21 @@ def main_job() -> str:
 def main_job_in_full() -> str:
     """The main job's own table, which says itself how it was attacked."""
     return (RESULTS / "main_job" / "comparison.md").read_text(encoding="utf-8").strip()
+
+
+def main_job_by_regression() -> str:
+    """The main job's models under attacks in closed form."""
+    report = LeakageReport.load(RESULTS / "main_job" / "by_regression.json")
+    found, models = report.axes["source_subset"], ("scrubbed", "undisposed", "scratch", "retrained")
+    rows = []
+    for model in models:
+        points = found.points(model)
+        cells = [f"{point.mean:.3f} ± {point.deviation or 0:.3f}" for point in points.values()]
+        rows.append((model, *cells, ", ".join(dict.fromkeys(f"`{point.attack}`" for point in points.values()))))
+    heads = [f"PL at {budget}" for _, budget in found.points("scrubbed")]
+    attacks = " and ".join(f"`{name}`" for name in found.by_attack)
+    note = f"Attacked by `custom`, of {attacks}; mean ± deviation over {report.seeds} draws."
+    return TextTable("", ("model", *heads, "strongest attack"), tuple(rows), (note,)).markdown()
 
 
 SETTINGS = {
@@ -303,6 +319,7 @@ def _listed(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "main_job": main_job,
+    "main_job_by_regression": main_job_by_regression,
     "main_job_in_full": main_job_in_full,
     "study": study,
     "study_cost": study_cost,
