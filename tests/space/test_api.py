@@ -196,6 +196,8 @@ def test_visitors_at_once_are_served_in_order(count, space, digit):
     """The first one waits for a Hub that does not answer, the others behind it, each in the place in which it came."""
     with ThreadPoolExecutor(count) as pool:
         visitors = list(pool.map(lambda _: connected(space), range(count)))
+    space.hub.held.clear()
+    space.hub.release.clear()
     space.hub.hold = "ann/held"
     first = visitors[0].submit("ann/held", "", handle_file(digit), api_name="/probe")
     assert space.hub.held.wait(60)
