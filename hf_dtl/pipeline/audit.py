@@ -203,13 +203,13 @@ class Audit:
 
     # Attacks and report ---------------------------------------------------------------------------------------
 
-    def attack(self, store: Path) -> list[PiggybackRecord]:
+    def attack(self, store: Path | None = None) -> list[PiggybackRecord]:
         """Run every attack that is not finished yet, shared among the processes; each of them gets all records."""
         models = {**self.models}
         if self.options.scratch is None:  # a draw of the random weights for each attack seed
             draws = scratch_models(self.models["undisposed"], len(self.attacks.seeds), self.options.seed)
             models["scratch"] = [draw.to(self.state.device) for draw in draws]
-        return run_audit(models, self.attacked, self.attacks, store=store)
+        return run_audit(models, self.attacked, self.attacks, store=store or self.run.folder / STORE)
 
     def report(self, records: Sequence[PiggybackRecord]) -> LeakageReport:
         """Put everything that was measured together; what could not be measured is said in the notes."""
@@ -319,7 +319,7 @@ def run(options: AuditOptions, store: Path | None = None) -> LeakageReport:
     """
     quiet()
     job = Audit(options)
-    records = job.attack(store or job.run.folder / STORE)
+    records = job.attack(store)
 
     def finish() -> None:
         if job.state.is_main_process:
