@@ -141,7 +141,7 @@ def _attack(
 
         return do
 
-    with tqdm(total=sum(len(piece.group) for piece in work), desc="piggyback", disable=not progress) as bar:
+    with tqdm(total=sum(len(piece.group) for piece in work), desc="piggyback", disable=not (progress and work)) as bar:
         share_out(work, start, workers, stop)
 
 

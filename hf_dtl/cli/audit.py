@@ -6,7 +6,7 @@ from typing import Any
 
 from hf_dtl.audit.attacks.registry import attack_summaries
 from hf_dtl.cli.parsing import Command
-from hf_dtl.cli.terminal import end_processes, run_command, say, show_names, show_reports, spelled
+from hf_dtl.cli.terminal import HARDER, end_processes, run_command, say, show_names, show_reports, spelled
 from hf_dtl.options import option
 from hf_dtl.pipeline.audit_options import AuditOptions
 from hf_dtl.pipeline.options import RUN
@@ -69,12 +69,14 @@ def work(options: AuditOptions) -> None:
 
     report, state = run(options), PartialState()
     if state.is_main_process:
-        harder = spelled(COMMAND.prog, options, attacks="all", resume=False, output_dir=f"{options.output_dir}_all")
+        harder = spelled(
+            COMMAND.prog, options, attacks=HARDER, resume=False, output_dir=f"{options.output_dir}_harder"
+        )
         show_reports(
             [report],
             f"Report, tables, plots and finished attacks: {options.output_dir}",
             {
-                "attack in every way that there is": harder,
+                "attack it harder": harder,
                 "scrub a model yourself": "hf-dtl forget --help",
                 "every option": "hf-dtl audit --help",
             },

@@ -7,7 +7,7 @@ from shlex import quote
 from typing import Any
 
 from hf_dtl.cli.parsing import Command
-from hf_dtl.cli.terminal import end_processes, run_command, say, show_names, show_reports
+from hf_dtl.cli.terminal import HARDER, end_processes, run_command, say, show_names, show_reports
 from hf_dtl.methods.registry import method_summaries
 from hf_dtl.pipeline.forget_options import ForgetOptions
 
@@ -70,7 +70,7 @@ def _next(options: ForgetOptions, folder: Path) -> dict[str, str]:
         words = [f"hf-dtl audit {place}/scrubbed --undisposed {place}/undisposed"]
         words += [f"--retrained {place}/retrained"] * (folder / "retrained").is_dir()
         words += [f"--forget {quote(options.forget)}", f"--retain {quote(str(options.retain))}"]
-        found["attack in every way that there is"] = f"{' '.join(words)} --attacks all"
+        found["attack it harder"] = f"{' '.join(words)} --attacks {HARDER} --budgets {options.budgets}"
     found["run the report's attacks again and compare"] = f"hf-dtl verify {place}/scrubbed"
     found["see what would be published"] = f"hf-dtl publish {place} USER/NAME --dry_run"
     if (folder / LAYER_INPUTS).exists():

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from hf_dtl.audit import LeakageReport
 
+HARDER = "ridge,ridge_affine,full_affine"
+"""Attacks that a first look leaves out."""
 AGAIN = "Start the same command again"
 
 
