@@ -19,6 +19,7 @@ from hf_dtl.pipeline.audit import Audit
 from hf_dtl.pipeline.audit_options import AuditOptions, VerifyOptions
 from hf_dtl.pipeline.forget import run as forget
 from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.job import STORE
 from hf_dtl.pipeline.verify import run as verify
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
@@ -71,7 +72,7 @@ def audited(disposed, tmp_path_factory):
     )  # fmt: skip
     job = Audit(options)
     shutil.copytree(disposed, output / "published")
-    job.report(job.attack()).save(output / "published" / "leakage_report.json")
+    job.report(job.attack(job.run.folder / STORE)).save(output / "published" / "leakage_report.json")
     return output / "published"
 
 

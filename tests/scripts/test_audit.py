@@ -17,10 +17,12 @@ from torch.nn.functional import cross_entropy
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
 from hf_dtl.audit import LeakageReport, parse_attacks, scratch_model
+from hf_dtl.audit.attacks.registry import attack_names
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import DTLError
 from hf_dtl.pipeline.audit import Audit
 from hf_dtl.pipeline.audit_options import AuditOptions
+from hf_dtl.pipeline.job import STORE
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
 QUICK = {
@@ -100,7 +102,7 @@ def audit(models, output, **options):
     """The report of an audit in this process, without plots."""
     given = {"undisposed": str(models / "vit"), "scrubbed": str(models / "vit-copy"), "output_dir": str(output)}
     job = Audit(AuditOptions(**given | QUICK | options))
-    return job.report(job.attack())
+    return job.report(job.attack(job.run.folder / STORE))
 
 
 @pytest.fixture(scope="module")
@@ -304,6 +306,6 @@ def test_one_processor_for_all_models_and_other_sizes(models, tmp_path):
 
 def test_names_of_attacks():
     assert parse_attacks("full, full,linear_probe") == ("full", "linear_probe")
-    assert set(parse_attacks("grid,adaptive")) == set(parse_attacks("all"))
+    assert set(parse_attacks("grid,adaptive")) < set(parse_attacks("all")) == set(attack_names())
     with pytest.raises(DTLError, match="'nothing'"):
         parse_attacks("nothing")
