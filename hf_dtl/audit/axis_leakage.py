@@ -258,7 +258,8 @@ def _ratio(points: Sequence[PLAccuracy], floor: str) -> Ratio:
     complete = _complete(points, {(point.dataset, point.budget) for point in points})
     for model in ("undisposed", "scrubbed", floor):
         if model not in complete:
-            return Ratio(None, None, f"the {model} model was not attacked at every budget", None, None)
+            partly = " at every budget" * any(point.model == model for point in points)
+            return Ratio(None, None, f"the {model} model was not attacked{partly}", None, None)
     seeds_of = {model: _over_places(own) for model, own in complete.items()}
     scrubbed, undisposed, lowest = seeds_of["scrubbed"], seeds_of["undisposed"], seeds_of[floor]
     ceiling, ground = fmean(undisposed), fmean(lowest)

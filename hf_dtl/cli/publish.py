@@ -22,6 +22,9 @@ class PublishOptions:
     revision: str | None = option(None, "Branch to commit to; default: main.")
     commit_message: str = option("Publish the scrubbed model with its leakage report", "First line of the commit.")
     license: str | None = option(None, "Licence that the card is to name, such as apache-2.0; default: what it names.")
+    report: str | None = option(
+        None, "Report of an audit of these weights (leakage_report.json), for a model's folder without a card."
+    )
     dry_run: bool = option(False, "Only check and show what would be published; nothing is sent.")
 
 
@@ -38,6 +41,7 @@ The same command continues an interrupted upload.
     examples="""\
 hf-dtl publish outputs/forget user/scrubbed-digits --dry_run
 hf-dtl publish outputs/forget user/scrubbed-digits
+hf-dtl publish ./scrubbed user/scrubbed-digits --report outputs/audit/leakage_report.json
 hf-dtl publish outputs/forget user/scrubbed-digits --private False --revision v2
 """,
     places=("folder", "repo_id"),

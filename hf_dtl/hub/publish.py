@@ -1,5 +1,6 @@
 """Publish a scrubbed model on the Hub, together with its leakage card and report."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +41,7 @@ def publish(
     dry_run: bool = False,
     token: str | None = None,
     license: str | None = None,
+    report: str | Path | None = None,
 ) -> Publication:
     """Stage a run's scrubbed model and upload it in one commit; nothing is made on the Hub before all is checked.
 
@@ -55,6 +57,7 @@ def publish(
         dry_run: only stage and check; nothing is sent.
         token: of a user who may write there; default: that of `hf auth login` or HF_TOKEN.
         license: what the card is to name, as the Hub writes it (`apache-2.0`); default: what it names.
+        report: file of an audit of these weights, for a model's folder that has no card yet; one is made of it.
 
     Returns:
         The published files, and the address of model and commit.
@@ -69,6 +72,14 @@ def publish(
             f"{repo_id!r} is not the id of a model: write user/name, in letters, digits, '-', '_' and '.', without an "
             "address or a type (datasets/, spaces/) before it."
         ) from error
+    if report is not None and Path(folder).is_dir():
+        with TemporaryDirectory(prefix="hf_dtl_model_") as own:
+            model = shutil.copytree(folder, Path(own) / "scrubbed", symlinks=True)
+            add_evidence(model, LeakageReport.load(report), license=license)
+            return publish(
+                model, repo_id, private=private, revision=revision, commit_message=commit_message, dry_run=dry_run,
+                token=token,
+            )  # fmt: skip
     with TemporaryDirectory(prefix="hf_dtl_publish_") as new:
         files = stage(folder, new, license)
         if dry_run:

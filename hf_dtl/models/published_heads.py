@@ -49,13 +49,13 @@ class PublishedHeads:
             raise DataError(
                 f"The head of the scrubbed model names {_names(models['scrubbed'])}; not all of the target classes "
                 f"{', '.join(target)} are among them. Choose classes that it names, correct id2label in "
-                "its config.json, or leave out --target_dataset."
+                "its config.json, or leave out --retain."
             )
         for role in ("undisposed", "scrubbed"):
             if heads.source[role] is None:
                 heads.notes.append(f"Source accuracy of the {role} model: not measured, its head has other classes.")
         if target is None:
-            heads.notes.append("Target accuracy: not measured, there is no --target_dataset.")
+            heads.notes.append("Target accuracy: not measured, there is no --retain.")
         elif heads.target["undisposed"] is None:
             heads.notes.append("Target accuracy of the undisposed model: not measured, its head has other classes.")
         for role in ("undisposed", "scrubbed"):

@@ -65,6 +65,7 @@ class Audit:
         # The others wait while the first one measures and writes.
         self.state = PartialState(cpu=options.use_cpu, timeout=timedelta(hours=24))
         together(self._load)
+        together(lambda: self._check_resume() if self.state.is_main_process else None)
         self.run = Run(options.output_dir, options.settings(), self.state)
         if options.retrain:
             self.models["retrained"] = self._retrained()
@@ -74,8 +75,6 @@ class Audit:
 
     def _load(self) -> None:
         o = self.options
-        if self.state.is_main_process:
-            self._check_resume()
         if o.retrain and o.retrain_batch_size % self.state.num_processes:
             raise ConfigError(
                 f"--retrain_batch_size {o.retrain_batch_size} must be a multiple of the "

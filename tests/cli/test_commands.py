@@ -185,7 +185,7 @@ def test_ctrl_c_says_what_continues(monkeypatch, capsys):
     import hf_dtl.pipeline.audit
     import hf_dtl.pipeline.forget
 
-    monkeypatch.setattr(hf_dtl.pipeline.forget, "run", interrupt)
+    monkeypatch.setattr(hf_dtl.pipeline.forget, "open_job", interrupt)
     monkeypatch.setattr(hf_dtl.pipeline.audit, "run", interrupt)
     assert ended(capsys, "forget")[2] == "Interrupted. Start the same command again to continue.\n"
     assert ended(capsys, "audit", *GIVEN)[2] == "Interrupted. Start the same command with --resume to continue.\n"

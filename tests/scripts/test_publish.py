@@ -1,6 +1,7 @@
 """The publishing command as a user types it; what it sends is tested in tests/hub."""
 
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -47,6 +48,27 @@ def test_a_dry_run_shows_files_sizes_and_hashes_and_needs_neither_token_nor_netw
 def test_it_is_private_and_on_main_unless_told_otherwise(run, command, capsys):
     assert command(run, "ann/x", "--dry_run") is None
     assert "ann/x, private, branch main" in capsys.readouterr().out
+
+
+def test_a_model_of_ones_own_is_published_with_the_report_of_its_audit(run, command, capsys, tmp_path):
+    model, report = tmp_path / "model", tmp_path / "leakage_report.json"
+    shutil.copytree(
+        run / "scrubbed", model, ignore=shutil.ignore_patterns("README.md", "plots", "leakage_report.json")
+    )
+    shutil.copy(run / "leakage_report.json", report)
+    before = sorted(path.name for path in model.iterdir())
+    assert command(model, "ann/x", "--report", report, "--dry_run") is None
+    shown = capsys.readouterr().out
+    assert " README.md " in shown and " plots/attacks.png " in shown and " leakage_report.json " in shown
+    assert sorted(path.name for path in model.iterdir()) == before, "the user's folder stays as it is"
+    (model / "optimizer.pt").write_bytes(b"x")
+    assert "optimizer.pt" in command(model, "ann/x", "--report", report, "--dry_run")
+    (model / "optimizer.pt").unlink()
+    shutil.copy(run / "undisposed" / "model.safetensors", model)
+    assert "PublishError" in command(model, "ann/x", "--report", report, "--dry_run"), (
+        "other weights than the report's"
+    )
+    assert "There is no folder" in command(tmp_path / "nowhere", "ann/x", "--report", report, "--dry_run")
 
 
 @pytest.mark.parametrize(
