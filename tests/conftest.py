@@ -31,6 +31,16 @@ QUICK = (
     "tests/test_",
 )
 """Where the tests of `make quick` are."""
+NOT_QUICK = (
+    "tests/audit/test_plots",
+    "tests/audit/test_run",
+    "tests/audit/test_stack",
+    "tests/audit/test_verdicts",
+    "tests/methods/test_collages",
+    "tests/methods/test_continual",
+    "tests/methods/test_feature_eraser",
+)
+"""But for these, which take long."""
 LONG = ("tests/scripts", "tests/pipeline", "tests/trainers/test_distributed", "tests/space", "tests/hub/test_publish")
 """Begun first: what is begun last keeps the other worker waiting."""
 
@@ -40,7 +50,8 @@ def pytest_addoption(parser):
 
 
 def _is_quick(path):
-    return path.is_relative_to(ROOT) and str(path.relative_to(ROOT)).startswith(QUICK)
+    name = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else ""
+    return name.startswith(QUICK) and not name.startswith(NOT_QUICK)
 
 
 def pytest_ignore_collect(collection_path, config):
