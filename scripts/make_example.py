@@ -12,14 +12,16 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import transformers
-from transformers import AutoModelForImageClassification, PreTrainedModel, ViTConfig
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, ViTConfig
 
+from hf_dtl.audit import LeakageReport
 from hf_dtl.cli.terminal import end_processes, run_script
 from hf_dtl.data import embedded_processor
 from hf_dtl.data.sources import EXAMPLE_FOLDER
+from hf_dtl.hub.card import leakage_card
+from hf_dtl.hub.staging import CARD, REPORT
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.loading import quiet
 from hf_dtl.options import option
@@ -77,12 +79,11 @@ def _keep(result: ForgetResult) -> None:
     for name in ("scrubbed", "undisposed", "retrained"):
         shutil.copytree(result.folder / name, new / name, ignore=shutil.ignore_patterns("*.svg"))
     for choice in result.job.choices[1:]:
-        published = Path("methods", choice.folder, "scrubbed")
-        shutil.copytree(
-            result.folder / published,
-            new / "methods" / choice.name / "scrubbed",
-            ignore=shutil.ignore_patterns("plots"),
-        )
+        published = new / "methods" / choice.name / "scrubbed"
+        made = result.folder / "methods" / choice.folder / "scrubbed"
+        shutil.copytree(made, published, ignore=shutil.ignore_patterns("plots"))
+        labels = AutoConfig.from_pretrained(published).id2label
+        leakage_card(LeakageReport.load(published / REPORT), model_labels=labels).save(published / CARD)
     replace_folder(new, EXAMPLE_FOLDER)
 
 

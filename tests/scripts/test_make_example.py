@@ -25,4 +25,5 @@ def test_it_leaves_models_and_reports_with_their_command(tmp_path):
     names = ("scrubbed", "undisposed", "retrained")
     heads = [AutoModelForImageClassification.from_pretrained(example / name) for name in names]
     assert all(model.config.num_labels == 4 and model.num_parameters() < 80_000 for model in heads)
-    assert (example / "methods" / "gradient_collision" / "scrubbed" / "README.md").is_file()
+    card = (example / "methods" / "gradient_collision" / "scrubbed" / "README.md").read_text()
+    assert "Leakage" in card and "](plots/" not in card, "its pictures are left out"
