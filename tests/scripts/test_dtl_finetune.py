@@ -247,7 +247,7 @@ def test_retrained_starts_where_the_source_model_started(epochs, same, tmp_path,
             parameter.data += 1  # as training does
         return model
 
-    monkeypatch.setattr(job, "trained", remember)
+    monkeypatch.setattr(job, "train_stage", remember)
     job.references(job.pretrain())
     body = [key for key in starts["retrained"] if not key.startswith("classifier")]
     assert all(torch.equal(starts["retrained"][key], given.state_dict()[key]) for key in body) is same
