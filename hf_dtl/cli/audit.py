@@ -69,9 +69,7 @@ def work(options: AuditOptions) -> None:
 
     report, state = run(options), PartialState()
     if state.is_main_process:
-        harder = spelled(
-            COMMAND.prog, options, attacks=HARDER, resume=False, output_dir=f"{options.output_dir}_harder"
-        )
+        harder = spelled(COMMAND.prog, options, attacks=HARDER, resume=True, output_dir=f"{options.output_dir}_harder")
         show_reports(
             [report],
             f"Report, tables, plots and finished attacks: {options.output_dir}",

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from hf_dtl.audit import LeakageReport
 
-HARDER = "ridge,ridge_affine,full_affine"
-"""Attacks that a first look leaves out."""
+HARDER = "linear_probe,full,ridge,ridge_affine"
+"""A first look's attacks, and those that get more in little time."""
 AGAIN = "Start the same command again"
 
 

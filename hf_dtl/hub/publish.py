@@ -14,7 +14,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DTLError, PublishError
 from hf_dtl.hub.leaks import INDEX, leak_of
-from hf_dtl.hub.staging import CONFIG, PLOTS, PROCESSORS, StagedFile, add_evidence, stage
+from hf_dtl.hub.staging import CONFIG, PLOTS, PROCESSORS, REPORT, StagedFile, add_evidence, stage
 from hf_dtl.hub.weights import ONE
 
 MAIN = "main"
@@ -72,7 +72,13 @@ def publish(
             f"{repo_id!r} is not the id of a model: write user/name, in letters, digits, '-', '_' and '.', without an "
             "address or a type (datasets/, spaces/) before it."
         ) from error
-    if report is not None and Path(folder).is_dir():
+    place = Path(folder)
+    if (place / "attacks.jsonl").is_file() and not any(any(place.glob(f"{p}{CONFIG}")) for p in ("", "*/", "*/*/")):
+        raise PublishError(
+            f"{folder} is the folder of an audit and holds no model. Give the folder of the model that was audited, "
+            f"with --report {place / REPORT}."
+        )
+    if report is not None and place.is_dir():
         with TemporaryDirectory(prefix="hf_dtl_model_") as own:
             model = shutil.copytree(folder, Path(own) / "scrubbed", symlinks=True)
             add_evidence(model, LeakageReport.load(report), license=license)

@@ -176,7 +176,7 @@ def _check_complete(files: list[str], models: tuple[str, ...]) -> None:
     remedies = {
         (CONFIG,): "Save the model with `save_pretrained`, or give the folder that holds it",
         PROCESSORS: "Without it nobody can prepare an image as the model needs it: save the image processor there",
-        (REPORT,): "A scrubbed model without its evidence is a claim: audit it first (scripts/audit.py)",
+        (REPORT,): "A scrubbed model without its evidence is a claim: audit it first (hf-dtl audit)",
         (CARD,): "Write the leakage card with `hf_dtl.hub.staging.add_evidence(folder, report)`",
     }
     for names, remedy in remedies.items():

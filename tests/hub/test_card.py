@@ -91,7 +91,7 @@ def test_nothing_undefined_is_invented_in_the_metadata():
     assert told["target_destroyed"] is None and "not known" in told["target_not_measured"]
     for floor in ("scratch", "retrained"):
         assert told["leakage"][f"over_{floor}"] == {
-            "mean": None, "undefined": f"the {floor} model was not attacked at every budget",
+            "mean": None, "undefined": f"the {floor} model was not attacked",
         }  # fmt: skip
     relearned = ModelCard(str(card(found))).data.eval_results[-1].metric_args
     assert not {"scratch", "retrained", "deviation"} & relearned.keys() and relearned["undisposed"] == 0.9
@@ -143,7 +143,7 @@ def test_versions_seeds_and_weights_are_said_or_said_to_be_unknown():
     text = str(card(report(machine={"torch": "2.13.0", "device": "x86_64"}, weights={"model.safetensors": "0" * 64})))
     for words in (
         "hf_dtl ", "torch 2.13.0", "transformers not recorded", "python not recorded", "Machine: device x86_64.",
-        "- Seed 0; seeds of the attacks 0, 1, 2.", f"SHA-256 of `model.safetensors`: `{'0' * 64}`", "--verify",
+        "- Seed 0; seeds of the attacks 0, 1, 2.", f"SHA-256 of `model.safetensors`: `{'0' * 64}`", "hf-dtl verify",
         "does not say by which command",
     ):  # fmt: skip
         assert words in text, words

@@ -68,6 +68,11 @@ def test_a_model_of_ones_own_is_published_with_the_report_of_its_audit(run, comm
     assert "PublishError" in command(model, "ann/x", "--report", report, "--dry_run"), (
         "other weights than the report's"
     )
+    audit = tmp_path / "audit"
+    audit.mkdir()
+    (audit / "attacks.jsonl").touch()
+    for words in ((), ("--report", report)):
+        assert "is the folder of an audit and holds no model" in command(audit, "ann/x", "--dry_run", *words)
     assert "There is no folder" in command(tmp_path / "nowhere", "ann/x", "--report", report, "--dry_run")
 
 
