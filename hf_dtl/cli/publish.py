@@ -59,7 +59,7 @@ def start(words: Sequence[str], **changed: Any) -> None:
 
 
 def work(options: PublishOptions) -> None:
-    """Publish and print what was publication."""
+    """Publish and print what was published."""
     from hf_dtl.hub.publish import publish
     from hf_dtl.models.loading import quiet
 
