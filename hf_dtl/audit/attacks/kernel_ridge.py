@@ -55,17 +55,24 @@ class Regression:
 
     @classmethod
     def fit(
-        cls, readings: Sequence[Tensor], labels: Tensor, classes: int, reading: int, width: float | None, ridge: float
-    ) -> "Regression":
-        """Fit to images by their readings (images, values) and labels."""
+        cls,
+        readings: Sequence[Tensor],
+        labels: Tensor,
+        classes: int,
+        reading: int,
+        width: float | None,
+        ridges: Sequence[float],
+    ) -> "Iterator[Regression]":
+        """Fit to images by their readings (images, values) and labels, once for every ridge; they share the kernel."""
         values = readings[reading].double()
         mean, deviation = values.mean(0), values.std(0, correction=0)
         deviation = deviation + 1e-2 * deviation.mean() + 1e-6  # a value that is nearly constant stays small
         rows = (values - mean) / deviation / values.shape[1] ** 0.5
         distance = max((2 * rows.square().sum(1).mean()).sqrt().item(), 1e-6)
         kernel = gram(rows, rows, None if width is None else width * distance)
-        solution = kernel_ridge(kernel, labels, classes, ridge)
-        return cls(reading, width, ridge, mean, deviation, rows, distance, solution)
+        for ridge in ridges:
+            solution = kernel_ridge(kernel, labels, classes, ridge)
+            yield cls(reading, width, ridge, mean, deviation, rows, distance, solution)
 
     def scores(self, readings: Sequence[Tensor]) -> Tensor:
         """Scores (images, classes) of images by their readings."""
@@ -113,14 +120,14 @@ class KernelRidge(Attack):
             readings = readings_of(context, self._copies(images, copies, unit.seed))
             labels, few = labels.repeat(copies), slice(0, choosing * len(images))
             best, reached = None, -1.0
-            for choice in itertools.product(range(len(readings)), self.widths, RIDGES):
-                tried = Regression.fit([r[few] for r in readings], labels[few], classes, *choice)
-                value = share_right(tried.scores(judged), validation.labels)
-                if value > reached:
-                    best, reached = tried, value
+            for choice in itertools.product(range(len(readings)), self.widths):
+                for tried in Regression.fit([r[few] for r in readings], labels[few], classes, *choice, RIDGES):
+                    value = share_right(tried.scores(judged), validation.labels)
+                    if value > reached:
+                        best, reached = tried, value
             assert best is not None
             if copies > choosing:
-                best = Regression.fit(readings, labels, classes, best.reading, best.width, best.ridge)
+                (best,) = Regression.fit(readings, labels, classes, best.reading, best.width, [best.ridge])
                 reached = share_right(best.scores(judged), validation.labels)
             yield unit, Choice(0.0, reached, {"solution": best.solution}), partial(_classify, context, best)
 
