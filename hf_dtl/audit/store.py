@@ -15,7 +15,7 @@ from hf_dtl.audit.report_fields import FLAG, SHARE, TEXT, check_fields, integer,
 from hf_dtl.errors import DataError, OutputError
 from hf_dtl.processes import portable
 
-ModelName = Literal["undisposed", "scrubbed", "scratch", "retrained"]
+ModelName = Literal["undisposed", "scrubbed", "no_model", "scratch", "base", "retrained"]
 Axis = Literal["source_subset", "novel_downstream"]
 
 
@@ -24,7 +24,7 @@ class PiggybackRecord:
     """One finished attack, as it stands in the list `piggyback` of a leakage report.
 
     Args:
-        model: which of the four models was attacked: undisposed, scrubbed, scratch or retrained.
+        model: which model was attacked: undisposed, scrubbed, or a floor: no_model, scratch, base, retrained.
         dataset: name of the attacked data set.
         axis: `source_subset` (the task that was to be forgotten) or `novel_downstream` (a task that nobody trained).
         attack: name of the attack.
