@@ -6,9 +6,9 @@ from rich.table import Table
 
 from hf_dtl.audit.axis_leakage import AxisLeakage
 from hf_dtl.audit.report import LeakageReport
-from hf_dtl.audit.tables import floors, halving_note, interval_note
+from hf_dtl.audit.tables import floors, halving_note, interval_note, models_of
 from hf_dtl.audit.task_tables import task_table
-from hf_dtl.audit.text_table import TextTable, accuracy_pair, average, mark, number, with_deviation, with_interval
+from hf_dtl.audit.text_table import TextTable, accuracy_pair, average, mark, number, with_interval
 from hf_dtl.audit.unlearning import GAP_SPLITS
 from hf_dtl.errors import DataError
 
@@ -44,25 +44,25 @@ def methods_table(reports: Sequence[LeakageReport], *, narrow: bool = False) -> 
         cells = [average(points.get(place), deviation=not narrow) for place in places[0]]
         return cells if narrow else [*cells, average(axis.slc_auc.get(model))]
 
-    rows = []
+    rows, shown = [], floors(reports)
+    shown = shown[:2] if narrow else shown
     for report in reports:
         target, source = accuracy_pair(report, "scrubbed")
         first = (report.method + mark(report), target + mark(report), source)
-        over, less = (report.over(floor) for floor in floors(reports))
-        last = with_deviation(less.mean, None) if narrow else with_interval(less, deviation=False)
+        ratios = [report.over(floor) for floor in shown]
+        last = [number(r.mean, "undefined") if narrow else with_interval(r) for r in ratios[1:]]
         scrubbed = learned(report.axes["source_subset"], "scrubbed")
-        rows.append((*first, *scrubbed, with_interval(over, deviation=False), last))
-    for model in ("undisposed", "scratch", "retrained"):
+        rows.append((*first, *scrubbed, with_interval(ratios[0]), *last))
+    for model in (m for m in models_of(reports) if m != "scrubbed"):
         measured = accuracy_pair(reports[0], model) if model == "undisposed" else ("", "")
-        rows.append((f"({model})", *measured, *learned(axes[0], model), "", ""))
+        rows.append((f"({model})", *measured, *learned(axes[0], model), *[""] * len(shown)))
     if narrow:
         rows = [tuple(cell.replace(" [", "\n[").replace("not measured", "not\nmeasured") for cell in r) for r in rows]
     several = len(axes[0].datasets) > 1
     headings = [f"PL at {budget}" + (f", {dataset}" if several else "") for dataset, budget in places[0]]
     headings += [] if narrow else ["SLC-AUC"]
-    headline, other = floors(reports)
-    last = f"over {other}" if narrow else f"leakage over {other}"
-    columns = ("method", "target after", "source after", *headings, f"leakage over {headline}", last)
+    last = [f"over {floor}" if narrow else f"leakage over {floor}" for floor in shown[1:]]
+    columns = ("method", "target after", "source after", *headings, f"leakage over {shown[0]}", *last)
     return TextTable("Methods compared", columns, tuple(rows), _notes(reports, narrow))
 
 
@@ -75,7 +75,7 @@ def unlearning_methods_table(reports: Sequence[LeakageReport]) -> TextTable:
     notes = [
         "Accuracy on forget and retain (training images) and test images; gap: their mean distance to retrained.",
         "MIA: AUC of telling forgotten from unseen images by their loss; 0.5 is guessing, retrained is the goal.",
-        "PL: mean accuracy after relearning, strongest attack; leakage over retrained: 1 leaks all, 0 as retrained.",
+        "PL: mean accuracy after relearning, strongest attack; leakage: 1 leaks all, 0 as the best floor.",
     ]
     notes += dict.fromkeys(report.attacked_by for report in reports)
     if any(report.target_destroyed for report in reports):
@@ -93,7 +93,7 @@ def _unlearning_row(report: LeakageReport, model: str, title: str) -> tuple[str,
     auc = [row["auc"] for row in report.membership if (row["model"], row["attack"]) == (model, "loss")]
     points = [point.mean for point in report.axes["source_subset"].points(model).values()]
     numbers = (*measured, gap, auc[-1] if auc else None, sum(points) / len(points) if points else None)
-    leakage, cost = report.leakage_over_retrained.mean if model == "scrubbed" else None, found.cost.get(model)
+    leakage, cost = report.headline.mean if model == "scrubbed" else None, found.cost.get(model)
     return (title, *map(number, (*numbers, leakage)), "–" if cost is None else f"{cost['cpu']:.1f}")
 
 

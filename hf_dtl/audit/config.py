@@ -38,6 +38,8 @@ class AttackConfig:
         retain_images_per_class: most retain images a class in `retain_then_full`.
 
     Parameters that control the cost:
+        trial_seeds, finalists: after the first `trial_seeds` seeds only the `finalists` attacks that are best on
+            validation go on to the others, on each model at each budget; 0 finalists: all go on.
         successive_halving: give up the worse half of the learning rates after a quarter of the steps, and again after
             half of them. It makes the attacker weaker: a rate that is slow at first is lost. The report says so.
         max_stack: fine-tunings that run together; None chooses by the size of the network, 1 runs one after another.
@@ -54,6 +56,8 @@ class AttackConfig:
     seeds: tuple[int, ...] = _option(
         (0, 1, 2), "Seeds of the images and of the new head.", decides=False, positive=False
     )
+    trial_seeds: int = _option(2, "Seeds that every attack is run with.", decides=False)
+    finalists: int = _option(0, "Attacks that go on to the other seeds; 0: all.", decides=False, positive=False)
     linear_probe_learning_rates: tuple[float, ...] = _option(
         (1e-3, 1e-2, 1e-1), "Learning rates that the linear probe chooses from."
     )
@@ -81,6 +85,8 @@ class AttackConfig:
             for value in values if isinstance(values, tuple) else (values,):
                 if f.metadata["positive"] and value is not None and not value > 0:
                     raise ConfigError(f"`{f.name}` must be positive, got {value}.")
+        if self.finalists < 0:
+            raise ConfigError(f"`finalists` must not be negative, got {self.finalists}.")
         if min(self.seeds) < 0:
             raise ConfigError(f"`seeds` must not be negative, got {min(self.seeds)}.")
 
@@ -101,10 +107,18 @@ class AttackConfig:
         return {name: value for name, value in asdict(self).items() if name not in free}
 
     def suite(self) -> dict[str, str]:
-        """Name of the suite, and the hash of everything about the attacker that decides numbers."""
+        """Name of the suite that these settings are, else `custom`, and the hash of all that decides numbers."""
+        from hf_dtl.audit.suites import name_of
+
+        found = self.hash()
+        return {"name": name_of(found), "hash": found}
+
+    def hash(self) -> str:
+        """Hash of everything about the attacker that decides numbers."""
         from hf_dtl.audit.attacks.attack import PROTOCOL  # both load torch
         from hf_dtl.fingerprint import fingerprint
 
         attacks = [find_attack(name) for name in self.attacks]
         told = [[own.name, own.family, own.settings(), own.numbers(self)] for own in attacks]
-        return {"name": "custom", "hash": fingerprint([PROTOCOL, self.budgets, self.seeds, told])}
+        chosen = [self.trial_seeds, self.finalists] if self.finalists else []
+        return fingerprint([PROTOCOL, self.budgets, self.seeds, told, *chosen])

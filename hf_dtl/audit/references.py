@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from hf_dtl.audit.task import AttackedTask
 from hf_dtl.errors import ModelError
 
 _OFFSET = 7_368_787
@@ -90,14 +91,9 @@ class PixelModel(PreTrainedModel):
         )
 
 
-def no_model(images: Tensor, classes: int) -> PixelModel:
-    """Build the floor of an attacker who has no weights at all.
-
-    Args:
-        images: (n, channels, height, width), as the attacked model's processor gives them.
-        classes: number of classes.
-    """
-    channels, height, width = images.shape[1:]
-    config = PixelConfig(num_channels=channels, height=height, width=width, num_labels=classes)
+def no_model(task: AttackedTask) -> PixelModel:
+    """Build the floor of an attacker who has no weights at all, for the images of a task."""
+    channels, height, width = task.train.pixel_values.shape[1:]
+    config = PixelConfig(num_channels=channels, height=height, width=width, num_labels=len(task.labels))
     with torch.random.fork_rng(devices=[]):
         return PixelModel(config).eval()

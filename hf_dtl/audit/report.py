@@ -19,18 +19,17 @@ from rich.console import Console
 from rich.text import Text
 
 from hf_dtl.audit import report_fields as kinds
-from hf_dtl.audit.axis_leakage import AxisLeakage, Floor, Ratio, leakage, strongest_floor
-from hf_dtl.audit.bootstrap import CONFIDENCE
+from hf_dtl.audit.axis_leakage import AxisLeakage, Ratio, leakage, plain_ratio
+from hf_dtl.audit.estimate import CONFIDENCE
 from hf_dtl.audit.store import Axis, PiggybackRecord
+from hf_dtl.audit.suites import CUSTOM, SUITES, check_complete
 from hf_dtl.audit.tables import table
 from hf_dtl.audit.tasks import TaskScores, check_tasks
 from hf_dtl.audit.unlearning import Unlearning, agree
 from hf_dtl.audit.verdict import verdict
 from hf_dtl.errors import DataError
 
-SCHEMA_VERSION = 2
-CUSTOM, WEAK = "custom", "Attacked by custom, weaker than a practitioner."
-"""The suite of every report that names none, and what it is worth."""
+SCHEMA_VERSION = 3
 _LOCAL_FOLDERS = re.compile(
     r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*"
 )
@@ -110,7 +109,8 @@ class LeakageReport:
         spec: the scenario, flat, so that it can be built again: its `kind` (`task`, `part` or `tasks`), `forget` and
             `retain` as `audit` takes them, `seed`, and what else decides the images. Folders are cut off. Empty
             where it is not known.
-        suite: `name` of the suite of attacks and `hash` of all its settings that decide numbers.
+        suite: `name` of the suite of attacks and `hash` of all its settings that decide numbers; a name is believed
+            only with the hash that it has here, and with every attack that it consists of.
         tasks: where images were forgotten for some tasks of a model of several, what became of each task.
 
     Raises:
@@ -151,6 +151,8 @@ class LeakageReport:
             spec=kinds.scenario_spec, suite=kinds.each(kinds.TEXT, keys=("name", "hash") if self.suite else ()),
         )  # fmt: skip
         object.__setattr__(self, "piggyback", tuple(self.piggyback))
+        if self.suite_name != CUSTOM:
+            check_complete(self.suite, self.piggyback)
         for name in ("settings", "machine", "membership", "spec"):
             object.__setattr__(self, name, without_folders(getattr(self, name)))
         _ = self.axes
@@ -158,25 +160,12 @@ class LeakageReport:
     @cached_property
     def axes(self) -> dict[str, AxisLeakage]:
         """Leakage by axis, computed from the attacks."""
-        return self._axes(self.floor)
-
-    def _axes(self, floor: Floor) -> dict[str, AxisLeakage]:
-        found = {axis: leakage(self.piggyback, axis, floor) for axis in get_args(Axis)}
+        found = {axis: leakage(self.piggyback, axis) for axis in get_args(Axis)}
         return {axis: value for axis, value in found.items() if value is not None}
 
-    def over(self, floor: Floor) -> Ratio:
-        """Leakage on the source subset over either floor."""
+    def over(self, floor: str) -> Ratio:
+        """Leakage on the source subset over one floor, or over the best one."""
         return self.axes["source_subset"].over(floor) if "source_subset" in self.axes else _NOT_ATTACKED
-
-    @property
-    def leakage(self) -> Ratio:
-        """Leakage over the scratch model on the source subset."""
-        return self.over("scratch")
-
-    @property
-    def leakage_over_retrained(self) -> Ratio:
-        """The same with the model that was trained on what may be kept alone as the floor."""
-        return self.over("retrained")
 
     @property
     def part(self) -> bool:
@@ -184,28 +173,40 @@ class LeakageReport:
         return self.unlearning is not None or self.tasks is not None
 
     @property
-    def floor(self) -> Floor:
-        """The model that leakage 0 means in the headline: retrained where it was attacked, else scratch.
-
-        Where a part was forgotten, always retrained: what is kept helps to learn the rest, scratch would be unfair.
-        """
-        return "retrained" if self.part else strongest_floor(self.piggyback)
+    def floor(self) -> str:
+        """What leakage 0 means in the headline: at each budget the floor that is best on validation."""
+        return self.axes["source_subset"].floor if "source_subset" in self.axes else "retrained"
 
     @property
     def headline(self) -> Ratio:
         """Leakage over that floor: the one number of verdict, tables, card, pictures and page."""
-        return self.over(self.floor)
+        return self.axes["source_subset"].headline if "source_subset" in self.axes else _NOT_ATTACKED
 
     @property
-    def _written_floor(self) -> Floor:
-        """The floor of `leakage` in the file, which schema 2 fixes; what is read from it has both."""
-        return "retrained" if self.part else "scratch"
+    def suite_name(self) -> str:
+        """The suite that attacked; `custom` where none is named."""
+        return self.suite.get("name", CUSTOM)
+
+    @property
+    def word(self) -> str | None:
+        """What is shown: forgotten, leaks, or not shown; None where nothing can be.
+
+        "forgotten" takes a suite that is strong enough to say so.
+        """
+        word = self.headline.word
+        return "not shown" if word == "forgotten" and not self.claims else word
+
+    @property
+    def claims(self) -> bool:
+        """Whether the suite that attacked may say "forgotten"."""
+        return self.suite_name != CUSTOM and SUITES[self.suite_name].claims
 
     @property
     def attacked_by(self) -> str:
         """How strong the attacker was behind every number, as a sentence."""
-        name = self.suite.get("name", CUSTOM)
-        return WEAK if name == CUSTOM else f"Attacked by {name}, as the report says."
+        if self.suite_name == CUSTOM:
+            return "Attacked by custom, weaker than a practitioner."
+        return f"Attacked by {self.suite_name}{'' if self.claims else ', a first look'}."
 
     @property
     def verdict(self) -> str:
@@ -244,9 +245,9 @@ class LeakageReport:
 
     @property
     def successive_halving(self) -> bool:
-        """Whether the attacker dropped hopeless learning rates early; it may then have missed the best one."""
+        """Whether an attacker of no suite dropped learning rates early; he may then have missed the best one."""
         audit = self.settings.get("audit")
-        return isinstance(audit, Mapping) and audit.get("successive_halving") is True
+        return self.suite_name == CUSTOM and isinstance(audit, Mapping) and audit.get("successive_halving") is True
 
     @property
     def seeds(self) -> int:
@@ -266,9 +267,8 @@ class LeakageReport:
         if "source_subset" in self.axes:
             attack = self.axes["source_subset"].strongest_attack
             strongest = {"attack": attack.attack, "budget": attack.budget, "accuracy": attack.mean}
-        floor = self._written_floor
-        written = asdict(self.over(floor)) | {"confidence": CONFIDENCE, "strongest_attack": strongest}
-        written |= {"floor": floor, "axes": {axis: asdict(value) for axis, value in self._axes(floor).items()}}
+        written = asdict(self.headline) | {"word": self.word, "floor": self.floor, "confidence": CONFIDENCE}
+        written |= {"strongest_attack": strongest, "axes": {axis: _written(own) for axis, own in self.axes.items()}}
 
         def own(*names: str) -> dict[str, Any]:
             return {name: getattr(self, name) for name in names}
@@ -337,14 +337,20 @@ class LeakageReport:
         """Compare the numbers written in the file with those that follow from its attacks."""
         claim = content["leakage"]
         kinds.OBJECT(claim, "leakage", kinds.REPORT)
-        written = ("low", "high") if {"low", "high"} & claim.keys() else ()  # the first files had no interval
-        for name in ("mean", "deviation", *written):
-            own, claimed = getattr(self.over(self._written_floor), name), claim.get(name)
-            if not agree(own, claimed):
+        if content["schema_version"] == SCHEMA_VERSION:
+            known = {name: getattr(self.headline, name) for name in ("mean", "low", "high")}
+        elif claim.get("mean") is not None:  # over one floor, which was not the best one
+            known = {"mean": plain_ratio(self.piggyback, "source_subset", "retrained" if self.part else "scratch")}
+        else:
+            known = {}
+        for name, own in known.items():
+            if not agree(own, claimed := claim.get(name)):
                 raise DataError(
                     f"The report says leakage {name} {claimed!r}, but its attacks give {own!r}. "
                     "It was changed by hand or cut; run the audit again."
                 )
+        if content["schema_version"] == SCHEMA_VERSION and claim.get("word") != self.word:
+            raise DataError(f"The report says {claim.get('word')!r}, but its attacks show {self.word!r}.")
         if content.get("target_destroyed", self.target_destroyed) is not self.target_destroyed:
             raise DataError("`target_destroyed` of the report does not follow from its target accuracies.")
 
@@ -376,4 +382,11 @@ class LeakageReport:
             raise DataError(f"There is no readable leakage report at {path}: {error}.") from error
 
 
-_NOT_ATTACKED = Ratio(None, None, "the scrubbed model was not attacked on the source subset", None, None)
+def _written(axis: AxisLeakage) -> dict[str, Any]:
+    """An axis as JSON values; what follows from the attacks without a choice is left out."""
+    found = {name: value for name, value in vars(axis).items() if name not in ("floors", "pl_accuracy_by_effort")}
+    floors = [{"dataset": d, "budget": b, "floor": floor} for (d, b), floor in axis.floors.items()]
+    return json.loads(json.dumps(found | {"floors": floors}, default=asdict))
+
+
+_NOT_ATTACKED = Ratio(None, "the scrubbed model was not attacked on the source subset")

@@ -1,10 +1,10 @@
 """Every attack on every model and axis, shared among the processes, with nothing done twice."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Lock
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from tqdm.auto import tqdm
@@ -77,39 +77,90 @@ def run_audit(
     """
     config = config or AttackConfig()
     _check(models, axes, config)
-    draws = {role: tuple(m) if isinstance(m, Sequence) else (m,) for role, m in models.items()}
-    task_prints = {name: _task_fingerprint(task) for name, task in axes.items()}
-    retain_prints = {name: _retain_fingerprint(task) for name, task in axes.items()}
-    wanted: list[tuple[str, str, str]] = []  # role, axis, key
-    work: dict[tuple[str, ...], _Work] = {}
-    for role, (first, *_) in draws.items():
-        model_prints = [_model_fingerprint(model) for model in draws[role]]
-        for name, task in axes.items():
-            keys: dict[Unit, str] = {}
-            units = plan.units(first, task, config)
-            for number, model in enumerate(draws[role]):
-                own = [unit for unit in units if config.seeds.index(unit.seed) % len(draws[role]) == number]
-                prints = (model_prints[number], task_prints[name], plan.rows(model, task), retain_prints[name])
-                keys |= {unit: find_attack(unit.attack).fingerprint(unit, config, *prints) for unit in own}
-                for group in plan.groups(own, model, task, config, torch.device(device or model.device)):
-                    names = tuple(keys[unit] for unit in group)
-                    piece = _Work(role, model, task, group, names, plan.cost(group, task, config))
-                    work.setdefault(names, piece)  # models with the same weights are attacked once
-            wanted += [(role, name, keys[unit]) for unit in units]
-    if not wanted:
+    finished = AttackStore(store)
+    planned = [_Plan.of(role, given, name, task, config, device) for role, given in models.items()
+               for name, task in axes.items()]  # fmt: skip
+    if not any(plan.units for plan in planned):
         raise ConfigError(
             f"None of the attacks {', '.join(config.attacks)} applies to these models: they need a published head "
             "with the attacked classes, or retain images. Add `full` or `linear_probe`."
         )
-    finished = AttackStore(store)
+    trial = set(config.seeds[: config.trial_seeds] if config.finalists else config.seeds)
+    _run(planned, [[u for u in plan.units if u.seed in trial] for plan in planned], config, finished, device, progress)
+    chosen = [plan.going_on(finished, trial, config.finalists) for plan in planned]
+    if any(chosen):
+        _run(planned, chosen, config, finished, device, progress)
+    return [
+        replace(finished[plan.keys[unit]], model=plan.role, dataset=plan.task.name)
+        for plan, own in zip(planned, chosen, strict=True)
+        for unit in plan.units
+        if unit.seed in trial or unit in own
+    ]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Every attack on the models of one role and one task."""
+
+    role: str
+    draws: tuple[PreTrainedModel, ...]
+    task: AttackedTask
+    units: tuple[Unit, ...]
+    keys: dict[Unit, str]
+
+    @classmethod
+    def of(cls, role: str, given: Any, name: str, task: AttackedTask, config: AttackConfig, device: Any) -> "_Plan":
+        draws = tuple(given) if isinstance(given, Sequence) else (given,)
+        units, keys = tuple(plan.units(draws[0], task, config)), dict[Unit, str]()
+        prints, retain = _task_fingerprint(task), _retain_fingerprint(task)
+        for number, model in enumerate(draws):
+            own = (_model_fingerprint(model), prints, plan.rows(model, task), retain)
+            for unit in units:
+                if config.seeds.index(unit.seed) % len(draws) == number:
+                    keys[unit] = find_attack(unit.attack).fingerprint(unit, config, *own)
+        return cls(role, draws, task, units, keys)
+
+    def pieces(self, units: Sequence[Unit], config: AttackConfig, device: Any) -> Iterator[_Work]:
+        """Some of the attacks, in groups that run together."""
+        for number, model in enumerate(self.draws):
+            own = [unit for unit in units if config.seeds.index(unit.seed) % len(self.draws) == number]
+            for group in plan.groups(own, model, self.task, config, torch.device(device or model.device)):
+                names = tuple(self.keys[unit] for unit in group)
+                yield _Work(self.role, model, self.task, group, names, plan.cost(group, self.task, config))
+
+    def going_on(self, finished: AttackStore, trial: set[int], finalists: int) -> set[Unit]:
+        """The attacks on further seeds: of those that were best on validation so far, the order breaking ties."""
+        value: dict[tuple[int, str], float] = {}
+        for unit in self.units:
+            if unit.seed in trial:
+                place = (unit.budget, unit.attack)
+                value[place] = value.get(place, 0.0) + finished[self.keys[unit]].validation_accuracy
+        best: dict[int, list[str]] = {}
+        for budget, attack in sorted(value, key=value.__getitem__, reverse=True):
+            best.setdefault(budget, []).append(attack)
+        return {u for u in self.units if u.seed not in trial and u.attack in best[u.budget][:finalists]}
+
+
+def _run(
+    planned: Sequence[_Plan],
+    units: Sequence[Collection[Unit]],
+    config: AttackConfig,
+    finished: AttackStore,
+    device: torch.device | str | None,
+    progress: bool,
+) -> None:
+    """Run some attacks of every plan that are not finished, shared among the processes."""
+    work: dict[tuple[str, ...], _Work] = {}
+    for own, wanted in zip(planned, units, strict=True):
+        for piece in own.pieces([unit for unit in own.units if unit in wanted], config, device):
+            work.setdefault(piece.keys, piece)  # models with the same weights are attacked once
     missing = [piece for piece in work.values() if not all(key in finished for key in piece.keys)]
     owner = plan.share([piece.cost for piece in missing], finished.processes)
     share = [piece for piece, process in zip(missing, owner, strict=True) if process == finished.process]
-    on_cpu = all(torch.device(device or model.device).type == "cpu" for given in draws.values() for model in given)
+    on_cpu = all(torch.device(device or model.device).type == "cpu" for own in planned for model in own.draws)
     workers = max(1, min(config.workers, len(share))) if on_cpu else 1
     with finished.shared():
         _attack(share, config, finished, device, progress and finished.process == 0, workers)
-    return [replace(finished[key], model=role, dataset=axes[name].name) for role, name, key in wanted]
 
 
 def _attack(

@@ -36,6 +36,7 @@ class PiggybackRecord:
         diverged: no learning rate gave finite values; the accuracies are those of guessing, 1 / classes, and the
             learning rate is the smallest.
         effort: training steps of the chosen run, without those that prepared its start; None where it is not known.
+        curve: of the chosen learning rate, (steps, validation accuracy, test accuracy) at each checkpoint.
 
     Raises:
         DataError: a value has the wrong type or is out of its range.
@@ -52,8 +53,10 @@ class PiggybackRecord:
     validation_accuracy: float
     diverged: bool = False
     effort: int | None = None
+    curve: tuple[tuple[int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "curve", tuple(tuple(point) for point in self.curve))  # JSON has lists
         check_fields(
             self, "of a piggyback record", model=one_of(ModelName), axis=one_of(Axis), dataset=TEXT, attack=TEXT,
             budget=integer(1), seed=integer(0), learning_rate=number(0), accuracy=SHARE, validation_accuracy=SHARE,
@@ -66,7 +69,7 @@ class PiggybackRecord:
         if not isinstance(entry, dict):
             raise DataError(f"A piggyback record must be an object, got {entry!r}.")
         known = {f.name for f in fields(cls)}
-        wrong = sorted(map(str, entry.keys() - known)) + sorted(known - entry.keys() - {"diverged", "effort"})
+        wrong = sorted(map(str, entry.keys() - known)) + sorted(known - entry.keys() - {"diverged", "effort", "curve"})
         if wrong:
             raise DataError(f"A piggyback record has unknown or missing keys: {', '.join(wrong)}.")
         return cls(**entry)

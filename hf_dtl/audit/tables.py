@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hf_dtl.audit.axis_leakage import Floor
-from hf_dtl.audit.bootstrap import CONFIDENCE
+from hf_dtl.audit.axis_leakage import BEST_FLOOR, FLOORS
+from hf_dtl.audit.estimate import CONFIDENCE
 from hf_dtl.audit.report_fields import MEMBERSHIP_SHARES
 from hf_dtl.audit.task_tables import task_table
 from hf_dtl.audit.text_table import AXIS_TITLES, MODELS, TextTable, accuracy_pair, average, mark, number, with_interval
@@ -31,18 +31,35 @@ def accuracy_table(report: LeakageReport) -> TextTable:
     return TextTable(title, ("", *roles), rows, _notes(report))
 
 
-def floors(reports: Sequence[LeakageReport]) -> tuple[Floor, ...]:
-    """Both floors, that of the headline first: the strongest one that every report has."""
-    return ("retrained", "scratch") if all(r.floor == "retrained" for r in reports) else ("scratch", "retrained")
+def floors(reports: Sequence[LeakageReport]) -> tuple[str, ...]:
+    """The best floor, and then each that some report has."""
+    there = {floor for report in reports for axis in report.axes.values() for floor in axis.by_floor}
+    names = {report.floor for report in reports}
+    first = names.pop() if len(names) == 1 else BEST_FLOOR
+    return (first, *(floor for floor in FLOORS if floor in there and floor != first))
+
+
+def models_of(reports: Sequence[LeakageReport]) -> tuple[str, ...]:
+    """The models that some report attacked, in one order."""
+    there = {record.model for report in reports for record in report.piggyback}
+    return tuple(model for model in MODELS if model in there)
 
 
 def interval_note(reports: Sequence[LeakageReport]) -> str | None:
-    """Say what the brackets behind a leakage are, and how far to trust them; nothing when there are none."""
+    """Say what the brackets behind a leakage are; nothing when there are none."""
     if all(report.over(floor).mean is None for report in reports for floor in floors(reports)):
         return None
     seeds = min(report.seeds for report in reports)
-    few = "; coarse and optimistic with so few" if seeds < 10 else ""
-    return f"[low, high]: {100 * CONFIDENCE:.0f} % bootstrap interval over {seeds} seeds{few}."
+    return f"[low, high]: {100 * CONFIDENCE:.0f} % bounds (Fieller) over {seeds} draws of images."
+
+
+def floor_note(report: LeakageReport) -> str | None:
+    """Which floor counts at each budget, where it is not one."""
+    found = report.axes.get("source_subset")
+    if found is None or report.floor != BEST_FLOOR:
+        return None
+    said = [f"{floor} at {budget}" for (_, budget), floor in found.floors.items()]
+    return f"The best floor, by validation: {', '.join(dict.fromkeys(said))}."
 
 
 def halving_note(reports: Sequence[LeakageReport]) -> str | None:
@@ -68,21 +85,23 @@ def _notes(report: LeakageReport) -> tuple[str, ...]:
         elif ratio.mean is not None and ratio.mean > 1:
             notes.append(f"Leakage over {floor} above 1: relearned at least as well as the undisposed model.")
         elif ratio.mean is not None and ratio.mean < 0:
-            notes.append(f"Leakage over {floor} below 0: relearned worse than the {floor} model.")
-    return tuple(note for note in (*notes, halving_note([report]), report.attacked_by) if note)
+            notes.append(f"Leakage over {floor} below 0: relearned worse than from there.")
+    if any(ratio.undefined for ratio in (report.over(floor) for floor in floors([report]))):
+        notes = list(dict.fromkeys(notes))
+    return tuple(note for note in (*notes, floor_note(report), halving_note([report]), report.attacked_by) if note)
 
 
 def piggyback_table(report: LeakageReport) -> TextTable:
-    """PL accuracy of the four models at every budget under the strongest attack, and the area under it."""
-    rows = []
+    """PL accuracy of every model at every budget under the strongest attack, and the area under it."""
+    rows, models = [], models_of([report])
     for axis, found in report.axes.items():
-        points = [found.points(model) for model in MODELS]
+        points = [found.points(model) for model in models]
         for dataset, budget in found.places:
             cells = [average(own.get((dataset, budget))) for own in points]
             rows.append((f"{AXIS_TITLES[axis]}: {dataset}", str(budget), *cells))
-        areas = [average(found.slc_auc.get(model)) for model in MODELS]
+        areas = [average(found.slc_auc.get(model)) for model in models]
         rows.append((f"{AXIS_TITLES[axis]}: {' and '.join(found.datasets)}", "SLC-AUC", *areas))
-    columns = ("PL accuracy", "images/class", *MODELS)
+    columns = ("PL accuracy", "images/class", *models)
     notes = (
         (f"Mean ± deviation over {report.seeds} seeds" if report.seeds > 1 else "One seed")
         + f"; strongest attack and learning rate chosen on validation images. {report.attacked_by}",
@@ -92,31 +111,31 @@ def piggyback_table(report: LeakageReport) -> TextTable:
 
 
 def attack_table(report: LeakageReport, axis: str) -> TextTable:
-    """Each attack on one axis: PL accuracy of the four models averaged over budgets, and its leakage."""
+    """Each attack on one axis: PL accuracy of every model averaged over budgets, and its leakage."""
     found = report.axes[axis]
-    rows, runs = [], []
+    rows, runs, models = [], [], models_of([report])
     for attack, ratio in found.by_attack.items():
         averages = found.accuracy_by_attack[attack]
         cells = []
-        for model in MODELS:
+        for model in models:
             diverged = report.diverged.get((axis, attack, model))
             if diverged:
                 runs.append(f"{diverged} of {attack} on {model}")
             cells.append(average(averages.get(model), deviation=False) + (" ‡" if diverged else ""))
-        whole = {"undisposed", "scrubbed", report.floor} <= averages.keys()
+        whole = {"undisposed", "scrubbed"} <= averages.keys() and averages.keys() & set(FLOORS)
         strongest = " (strongest)" if attack == found.strongest_by_attack else ""
-        leakage = with_interval(ratio, deviation=False) if whole else "–"
+        leakage = with_interval(ratio) if whole else "–"
         rows.append((attack + strongest, *cells, leakage))
     budgets = ", ".join(map(str, sorted({budget for _, budget in found.places})))
     notes = [
-        f"PL accuracy averaged over {budgets} images a class; leakage over {report.floor} under the same attack.",
+        f"PL accuracy averaged over {budgets} images a class; leakage over the best floor under the same attack.",
         f"Strongest: best validation accuracy on the scrubbed model, averaged likewise. {report.attacked_by}",
     ]
     if any("–" in row for row in rows):
         notes.append("–: not run on that model at every budget.")
     if runs:
         notes.append(f"‡ Diverged with every learning rate, counted as guessing: {', '.join(runs)}.")
-    columns = (f"attack ({AXIS_TITLES[axis]})", *MODELS, "leakage")
+    columns = (f"attack ({AXIS_TITLES[axis]})", *models, "leakage")
     return TextTable(f"Attacks on the {AXIS_TITLES[axis]}", columns, tuple(rows), tuple(notes))
 
 

@@ -9,13 +9,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from hf_dtl.audit.axis_leakage import Average, PLAccuracy, Ratio
+from hf_dtl.audit.axis_leakage import FLOORS, Average, PLAccuracy, Ratio
 
 if TYPE_CHECKING:
     from hf_dtl.audit.report import LeakageReport
 
 AXIS_TITLES = {"source_subset": "source subset", "novel_downstream": "novel task"}
-MODELS = ("undisposed", "scrubbed", "scratch", "retrained")
+MODELS = ("undisposed", "scrubbed", *FLOORS)
 NOT_MEASURED = "not measured"
 
 
@@ -62,16 +62,16 @@ def with_deviation(mean: float | None, deviation: float | None) -> str:
 
 
 def interval(ratio: Ratio) -> str:
-    """Write the bootstrap interval of a leakage, ∞ where there is no bound; nothing when it is undefined."""
+    """Write the bounds of a leakage, ∞ where there is none; nothing when it is undefined."""
     if ratio.mean is None:
         return ""
     low = "-∞" if ratio.low is None else f"{ratio.low:.3f}"
     return f"[{low}, {'∞' if ratio.high is None else f'{ratio.high:.3f}'}]"
 
 
-def with_interval(ratio: Ratio, *, deviation: bool = True) -> str:
-    """Write a leakage with its interval, and its deviation unless that is not wanted."""
-    return f"{with_deviation(ratio.mean, ratio.deviation if deviation else None)} {interval(ratio)}".strip()
+def with_interval(ratio: Ratio) -> str:
+    """Write a leakage with its bounds."""
+    return f"{number(ratio.mean, 'undefined')} {interval(ratio)}".strip()
 
 
 def number(value: float | None, missing: str = "–") -> str:

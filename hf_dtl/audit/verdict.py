@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from hf_dtl.audit.axis_leakage import PLAccuracy
+from hf_dtl.audit.axis_leakage import BEST_FLOOR, PLAccuracy
+from hf_dtl.audit.estimate import FORGOTTEN, SHOWN_BELOW
 from hf_dtl.audit.text_table import MODELS, with_interval
 
 if TYPE_CHECKING:
     from hf_dtl.audit.report import LeakageReport
 
-# Upper ends of the leakage (of interval and mean + deviation, the worse) that a sentence of the verdict speaks for.
-MOST_REMOVED, PART_REMOVED = 0.25, 0.75
-
 
 def verdict(report: LeakageReport) -> str:
-    """Say in plain words what the report shows, reading every number from its less favourable end.
+    """Say in plain words what the report shows: forgotten, leaks, or not shown, as `Estimate.word` defines them.
 
     The accuracies are those of the budget at which the scrubbed model is worth most to an attacker.
 
@@ -35,7 +34,7 @@ def verdict(report: LeakageReport) -> str:
     said += [
         *_tasks(report),
         _accuracies(report),
-        _leakage(report, praise=report.target_destroyed is False and not diverged),
+        _leakage(report),
     ]
     if diverged:
         said.append(
@@ -44,7 +43,7 @@ def verdict(report: LeakageReport) -> str:
         )
     if report.target_destroyed is None:
         said.append("Target accuracy was not measured, so it is not known whether this model still does its task.")
-    said += [_over_retrained(report), _missing(report)]
+    said += [_saved(report), _average_gap(report), _missing(report)]
     if report.seeds == 1:
         said.append("One seed was used, so it is not known how much of these numbers is luck.")
     if report.piggyback:
@@ -85,7 +84,10 @@ def _origins(report: LeakageReport) -> dict[str, str]:
     without = "trained on the target task alone"
     if report.part:
         without = "that was trained again without the forgotten images"
-    return {"scratch": "random weights", "undisposed": "the model before disposal", "retrained": f"a model {without}"}
+    return {
+        "undisposed": "the model before disposal", "retrained": f"a model {without}", "base": "the public weights",
+        "scratch": "random weights", "no_model": "no model at all",
+    }  # fmt: skip
 
 
 def _points(report: LeakageReport) -> dict[tuple[str, int], dict[str, PLAccuracy]]:
@@ -102,13 +104,13 @@ def _accuracies(report: LeakageReport) -> str:
     places = _points(report)
     if not places:
         return ""
-    compared = {place: points for place, points in places.items() if report.floor in points} or places
+    floors = report.axes["source_subset"].floors
 
     def advantage(place: tuple[str, int]) -> float:
         points = places[place]
-        return points["scrubbed"].mean - (points[report.floor].mean if report.floor in points else 0.0)
+        return points["scrubbed"].mean - (points[floors[place]].mean if place in floors else 0.0)
 
-    dataset, budget = worst = max(compared, key=advantage)
+    dataset, budget = worst = max(places, key=advantage)
     starts = [("scrubbed", "this model"), *_origins(report).items()]
     reached = [f"{_percent(places[worst][role])} from {name}" for role, name in starts if role in places[worst]]
     listed = " and ".join([", ".join(reached[:-1]), reached[-1]] if len(reached) > 1 else reached)
@@ -133,41 +135,72 @@ def _diverged(report: LeakageReport) -> int:
     return sum((run.dataset, run.budget, run.attack) in chosen for run in runs)
 
 
-def _leakage(report: LeakageReport, *, praise: bool) -> str:
+def _leakage(report: LeakageReport) -> str:
+    """The number and the word for it."""
     ratio, what = report.headline, _what(report)
+    if ratio.gate == "weights do not matter":
+        return (
+            f"This setting shows nothing about {what}: {ratio.undefined}. Who has none of these weights learns it as "
+            "well, so neither leakage nor removal can be measured here; take a harder task or fewer images."
+        )
     if ratio.mean is None:
         return f"The leakage is undefined, so nothing is shown about removal: {ratio.undefined}."
-    start = _origins(report)[report.floor]
+    start = {**_origins(report), BEST_FLOOR: "from the best floor"}[report.floor]
     number = f"leakage over {report.floor} {with_interval(ratio)}, where 1 leaks all and 0 no more than {start}"
-    if ratio.mean > 1:
-        return f"This method did not remove {what}: it is relearned at least as well as before ({number})."
-    if ratio.least_favourable > PART_REMOVED:
-        return f"This method did not remove {what}: {number}."
-    if not praise:
-        return f"The attacks tried here gave the {number}. A stronger attack may recover more."
-    if ratio.least_favourable > MOST_REMOVED:
-        return f"This method removed a part of {what}: {number}."
-    return f"The attacks tried here recovered little of {what}: {number}. A stronger attack may recover more."
+    if ratio.word is None:
+        return (
+            f"The attacks gave the {number}. That is no verdict: it was compared neither with a model that was "
+            "retrained without it nor with the public base model."
+        )
+    if report.word == "leaks":
+        more = ": it is relearned at least as well as before" if ratio.mean >= 1 else ""
+        return f"LEAKS: {what} was not removed{more} ({number})."
+    if report.word == "forgotten":
+        return f"FORGOTTEN, as far as these attacks can tell: {what} ({number})."
+    if ratio.word == "forgotten":
+        return f"NOT SHOWN by a first look: little of {what} came back ({number}). Only standard-1 may say forgotten."
+    return (
+        f"NOT SHOWN: neither that {what} leaks nor that it was forgotten ({number}). Forgotten takes at most "
+        f"{FORGOTTEN:.2f}, shown to lie below {SHOWN_BELOW:.2f} at every budget and effort."
+    )
 
 
-def _over_retrained(report: LeakageReport) -> str:
-    if report.unlearning is not None:
-        gap = report.unlearning.average_gap()
-        if gap is None:
-            return ""
-        return f"Its accuracies are {100 * gap:.1f} points on average away from {_origins(report)['retrained']}."
-    ratio = report.headline
-    if report.floor == "scratch" or ratio.mean is None or ratio.least_favourable <= 0.1:
+def _saved(report: LeakageReport) -> str:
+    """How many images a class the weights save the attacker."""
+    found = report.axes.get("source_subset")
+    if found is None or report.headline.mean is None:
         return ""
-    still = "is still" if ratio.low is not None and ratio.low > 0 else "may still be"
-    return f"It {still} relearned better than {_origins(report)['retrained']}."
+    dataset, budget = min(found.floors, default=("", 0))
+    scrubbed = found.points("scrubbed").get((dataset, budget))
+    curve = sorted((b, found.points(floor)[d, b].mean) for (d, b), floor in found.floors.items() if d == dataset)
+    if scrubbed is None or scrubbed.mean <= curve[0][1]:
+        return ""
+    worth = _images_for(scrubbed.mean, curve)
+    many = f"about {worth:.0f}" if worth is not None else f"more than {curve[-1][0]}"
+    return f"{budget} images a class and these weights are worth as much as {many} images without them."
+
+
+def _images_for(accuracy: float, curve: list[tuple[int, float]]) -> float | None:
+    """Images a class at which a curve of (images, accuracy) reaches an accuracy, by log-linear interpolation."""
+    for (few, low), (many, high) in pairwise(curve):
+        if low < accuracy <= high:
+            return float(few * (many / few) ** ((accuracy - low) / (high - low)))
+    return None
+
+
+def _average_gap(report: LeakageReport) -> str:
+    gap = None if report.unlearning is None else report.unlearning.average_gap()
+    if gap is None:
+        return ""
+    return f"Its accuracies are {100 * gap:.1f} points on average away from {_origins(report)['retrained']}."
 
 
 def _missing(report: LeakageReport) -> str:
     """The references that this model was not compared with, or not at every budget."""
     places = _points(report).values()
     compared = {name: [role in points for points in places] for role, name in _origins(report).items()}
-    absent = [name for name, there in compared.items() if there and not any(there)]
+    optional = {_origins(report)["base"], _origins(report)["no_model"]}
+    absent = [name for name, there in compared.items() if there and not any(there) and name not in optional]
     partly = [name for name, there in compared.items() if any(there) and not all(there)]
     said = [f"It was not compared with {', nor with '.join(absent)}."] if absent else []
     if partly:

@@ -17,7 +17,7 @@ TEMPLATE = Path(__file__).parent / "templates" / "leakage_card.md.jinja"
 
 ALTERNATIVE_TEXTS = {
     "piggyback": "PL accuracy over budgets: undisposed, scrubbed, scratch and retrained model",
-    "attacks": "Leakage attack by attack, with bootstrap intervals",
+    "attacks": "Leakage attack by attack, with bounds",
     "comparison": "Target accuracy against leakage, one point a method",
     "tasks": "Every task's score on forgotten, retained and test images",
 }

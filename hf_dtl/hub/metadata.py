@@ -9,9 +9,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from hf_dtl.audit.axis_leakage import PLAccuracy, Ratio
-from hf_dtl.audit.bootstrap import CONFIDENCE
-from hf_dtl.audit.report import CUSTOM, LeakageReport, without_folders
+from hf_dtl.audit.axis_leakage import FLOORS, PLAccuracy, Ratio
+from hf_dtl.audit.estimate import CONFIDENCE
+from hf_dtl.audit.report import LeakageReport, without_folders
 from hf_dtl.audit.tasks import mean_uis
 from hf_dtl.audit.text_table import AXIS_TITLES
 
@@ -95,13 +95,13 @@ def _unlearning(report: LeakageReport) -> dict[str, Any]:
     told["leakage"] = {
         "floor": report.floor,
         "confidence": CONFIDENCE,
-        "over_scratch": _ratio(report.leakage),
-        "over_retrained": _ratio(report.leakage_over_retrained),
+        "word": report.word,
+        **_ratio(report.headline),
     }
     told["target_destroyed"] = report.target_destroyed
     if report.target_destroyed is None:
         told["target_not_measured"] = "target accuracy before or after disposal is not known"
-    told["suite"] = report.suite.get("name", CUSTOM)
+    told["suite"] = report.suite_name
     told["attacks"] = list(dict.fromkeys(record.attack for record in report.piggyback))
     told["budgets"] = sorted({record.budget for record in report.piggyback})
     told["attack_seeds"] = sorted({record.seed for record in report.piggyback})
@@ -114,7 +114,7 @@ def _unlearning(report: LeakageReport) -> dict[str, Any]:
 def _ratio(ratio: Ratio) -> dict[str, Any]:
     if ratio.mean is None:
         return {"mean": None, "undefined": ratio.undefined}
-    told: dict[str, Any] = dict.fromkeys(("mean", "deviation", "low", "high"))
+    told: dict[str, Any] = dict.fromkeys(("mean", "low", "high"))
     told |= _rounded(**{name: getattr(ratio, name) for name in told})
     if ratio.low is None or ratio.high is None:
         told["unbounded"] = "the draws give no bound where low or high is null"
@@ -160,7 +160,7 @@ def _relearned(report: LeakageReport) -> Iterator[EvalResult]:
         means = {(p.dataset, p.budget, p.model): p.mean for p in found.pl_accuracy}
         for point in (point for point in found.pl_accuracy if point.model == "scrubbed"):
             place = (point.dataset, point.budget)
-            others = {role: means.get((*place, role)) for role in ("undisposed", "scratch", "retrained")}
+            others = {role: means.get((*place, role)) for role in ("undisposed", *FLOORS)}
             name = f"{point.dataset} ({AXIS_TITLES[axis]}), {point.budget} images a class"
             yield _result(
                 axis, name, "piggyback-test", metric, point.mean,
@@ -175,7 +175,7 @@ def _attack(report: LeakageReport, axis: str, point: PLAccuracy) -> dict[str, An
     runs = [r for r in report.piggyback if (r.model, r.dataset, r.axis, r.attack, r.budget) == chosen]
     runs = sorted(runs, key=lambda run: run.seed)
     return {
-        "suite": report.suite.get("name", CUSTOM),
+        "suite": report.suite_name,
         "attack": point.attack,
         "seeds": [run.seed for run in runs],
         "learning_rates": [run.learning_rate for run in runs],

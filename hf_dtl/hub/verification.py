@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 
 from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, leakage
-from hf_dtl.audit.axis_leakage import Ratio
+from hf_dtl.audit.axis_leakage import FLOORS, Ratio
 from hf_dtl.audit.text_table import AXIS_TITLES, TextTable, number, with_deviation, with_interval
 from hf_dtl.errors import DataError
 
@@ -202,10 +202,10 @@ def leakage_again(report: LeakageReport, records: Sequence[PiggybackRecord]) -> 
     again = {record.model for record in records}
     kept = [record for record in report.piggyback if record.model not in again and record.axis == "source_subset"]
     try:
-        found = leakage([*records, *kept], "source_subset", report.floor)
+        found = leakage([*records, *kept], "source_subset")
     except DataError:  # other seeds than the report's
         return None
-    return None if found is None else found.over(report.floor)
+    return None if found is None else found.headline
 
 
 def not_verified(report: LeakageReport, models: set[str], datasets: Iterable[str]) -> list[str]:
@@ -214,7 +214,7 @@ def not_verified(report: LeakageReport, models: set[str], datasets: Iterable[str
     if not report.weights:
         notes.append("The report does not name the weights that it speaks of, so their hashes say nothing.")
     reported = {record.model for record in report.piggyback} - models
-    taken = [role for role in ("undisposed", "scratch", "retrained") if role in reported]
+    taken = [role for role in ("undisposed", *FLOORS) if role in reported]
     if taken:
         notes.append(f"Not published, so taken from the report and not verified: {', '.join(taken)}.")
     known = set(datasets)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from hf_dtl.audit import AttackConfig, AxisLeakage, leakage, run_audit, scratch_models
+from hf_dtl.audit import AttackConfig, AxisLeakage, leakage, no_model, run_audit, scratch_models
 from hf_dtl.audit.store import Axis
+from hf_dtl.audit.suites import CUSTOM, find_suite
 from hf_dtl.data import load_processor
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.metrics.attacked import Images, attacked_task
@@ -34,6 +35,7 @@ def attack_model(
     image_column: str | None = None,
     label_column: str | None = None,
     axis: Axis = "source_subset",
+    suite: str | None = None,
     store: str | Path | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -57,10 +59,12 @@ def attack_model(
         labels: names of the classes, for tensors; None means their numbers.
         image_column, label_column: columns of data sets; None finds them.
         axis: `source_subset` (the task that was to be forgotten) or `novel_downstream` (one that nobody trained).
+        suite: attacks that are fixed by name; None means quick-1, or custom where `attack` says something else.
         store: file that keeps finished attacks, so that an interrupted call continues.
         device: where to attack; None means the device of the model.
         progress: show a bar.
-        attack: options of `AttackConfig`, such as `budgets=(1, 5, 20)`, `seeds=(0, 1, 2)` or `attacks=("full",)`.
+        attack: options of `AttackConfig` for an attacker of one's own (`custom`), such as `budgets=(1, 5, 20)`,
+            `seeds=(0, 1, 2)` or `attacks=("full",)`.
 
     Returns:
         Plain values that JSON can hold:
@@ -73,8 +77,9 @@ def attack_model(
         - `per_budget`: budget → `mean`, `deviation`, `attack` and the `values` of the seeds.
         - `attacks`: every attack on every model, as in a leakage report.
         - `references`: model → the first five of these, for each reference that was given.
-        - `leakage`, where undisposed and scratch are there: `mean`, `deviation`, `undefined` (why there is no mean)
-          and the other fields of `hf_dtl.audit.Ratio`; `leakage_over_retrained` likewise.
+        - `suite`: `name` and `hash` of the suite of attacks.
+        - `leakage`, where undisposed is there: the fields of `hf_dtl.audit.Ratio` over the floor that is best on
+          validation at each budget; `leakage_over`: the same over each floor, `no_model` among them.
 
     Raises:
         ConfigError, DataError, ModelError: arguments, images or a model cannot be used; before the first attack.
@@ -84,7 +89,7 @@ def attack_model(
     if train_dataset is None:
         raise ConfigError("train_dataset is missing: what does the attacker learn from?")
     loaded = _classifier(model)
-    config = _config(loaded, attack)
+    config = _config(loaded, suite, attack)
     optional = {"undisposed": undisposed, "scratch": scratch, "retrained": retrained}
     references = {role: one for role, one in optional.items() if one is not None and not isinstance(one, bool)}
     models: dict[str, Any] = {"scrubbed": loaded, **{role: _classifier(one) for role, one in references.items()}}
@@ -108,15 +113,17 @@ def attack_model(
         label_column=label_column, axis=axis,
     )  # fmt: skip
     device = device or loaded.device
+    if undisposed is not None:
+        models["no_model"] = no_model(task)
     records = run_audit(models, {"attacked": task}, config, store=store, progress=progress, device=device)
     found = leakage(records, axis)
     assert found is not None
     accuracies = {name: _accuracy(found, name) | {"chance": 1 / len(task.labels)} for name in models}
     result = accuracies.pop("scrubbed") | {"attacks": [asdict(record) for record in records], "references": accuracies}
-    if {"undisposed", "scratch"} <= accuracies.keys():
-        result["leakage"] = asdict(found.over_scratch)
-    if {"undisposed", "retrained"} <= accuracies.keys():
-        result["leakage_over_retrained"] = asdict(found.over_retrained)
+    result["suite"] = config.suite()
+    if "undisposed" in accuracies:
+        result["leakage"] = asdict(found.headline)
+        result["leakage_over"] = {floor: asdict(ratio) for floor, ratio in found.by_floor.items()}
     return result
 
 
@@ -142,11 +149,20 @@ def _processor(source: BaseImageProcessor | Model, model: PreTrainedModel) -> Ba
     return load_processor(place, model.config)
 
 
-def _config(model: PreTrainedModel, options: dict[str, Any]) -> AttackConfig:
+def _config(model: PreTrainedModel, suite: str | None, options: dict[str, Any]) -> AttackConfig:
     known = {field.name: field.default for field in fields(AttackConfig)}
     unknown = sorted(options.keys() - known.keys())
     if unknown:
         raise ConfigError(f"Unknown arguments {', '.join(unknown)}. Options of the attacker: {', '.join(known)}.")
+    cost = {"max_stack", "workers", "eval_batch_size"}
+    if suite is None:
+        suite = CUSTOM if options.keys() - cost else "quick-1"
+    if suite != CUSTOM:
+        if own := sorted(options.keys() - cost):
+            raise ConfigError(
+                f"suite={suite!r} fixes the attacker: leave out {', '.join(own)}, or give suite='custom'."
+            )
+        return find_suite(suite).config(model.num_parameters(), **options)
     for name in options.keys() & {name for name, default in known.items() if isinstance(default, tuple)}:
         value = options[name]
         options[name] = (value,) if isinstance(value, (int, float, str)) else tuple(value)

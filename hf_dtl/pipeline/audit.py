@@ -14,16 +14,15 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import (
-    AttackConfig,
     LeakageReport,
     PiggybackRecord,
     markdown_table,
+    no_model,
     plot_comparison,
     run_audit,
     scratch_model,
     scratch_models,
 )
-from hf_dtl.audit.attacks import parse_attacks
 from hf_dtl.audit.classifiers import check_finite
 from hf_dtl.audit.report import machine
 from hf_dtl.audit.text_table import AXIS_TITLES
@@ -80,14 +79,11 @@ class Audit:
                 f"--retrain_batch_size {o.retrain_batch_size} must be a multiple of the "
                 f"{self.state.num_processes} processes."
             )
-        assert o.attacks is not None
-        attacks, values = parse_attacks(o.attacks), o.attack_values()
-        AttackConfig.for_model(0, attacks=attacks, **values)
-        self.scenario = (Part if o.kind == "part" else WholeTask)(o.spec(), max(values["budgets"]))
+        self.scenario = (Part if o.kind == "part" else WholeTask)(o.spec(), max(o.attacker().budgets))
         self.models: dict[str, Any] = {role: load_classifier(*place) for role, place in o.models.items()}
         size = max(model.num_parameters() for model in self.models.values())
         workers = one_core_each(self.state.device, self.state.num_processes) if size < FEW_PARAMETERS else 1
-        self.attacks = AttackConfig.for_model(size, attacks=attacks, workers=workers, **values)
+        self.attacks = o.attacker(size, workers=workers)
         for role, model in self.models.items():
             check_finite(model, f"the {role} model")
         self.architectures = {role: _architecture(model) for role, model in self.models.items()}
@@ -109,6 +105,21 @@ class Audit:
                 raise ModelError(f"The {role} model: {error}") from error
             model.to(self.state.device)
         self.measured = self._measure()
+        if o.base_model is not None:
+            self.models["base"] = self._base(o.base_model).to(self.state.device)
+
+    def _base(self, place: str) -> PreTrainedModel:
+        """The public weights, whatever head they have.
+
+        Raises:
+            ModelError: they cannot be loaded, or do not take these images.
+        """
+        model = load_classifier(place, new_head=True)
+        try:
+            check_forward(model, self._training_images()[0])
+        except ModelError as error:
+            raise ModelError(f"The base model {place} is no floor for these models: {error}") from error
+        return model
 
     def _training_images(self) -> list[Any]:
         if isinstance(self.scenario, Part):
@@ -208,6 +219,7 @@ class Audit:
         if self.options.scratch is None:  # a draw of the random weights for each attack seed
             draws = scratch_models(self.models["undisposed"], len(self.attacks.seeds), self.options.seed)
             models["scratch"] = [draw.to(self.state.device) for draw in draws]
+        models["no_model"] = no_model(self.attacked["source"])
         return run_audit(models, self.attacked, self.attacks, store=store or self.run.folder / STORE)
 
     def report(self, records: Sequence[PiggybackRecord]) -> LeakageReport:

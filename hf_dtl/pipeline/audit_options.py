@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from hf_dtl.audit.attacks.registry import parse_attacks
 from hf_dtl.errors import ConfigError
-from hf_dtl.options import numbers, option
+from hf_dtl.options import option
 from hf_dtl.pipeline.options import AUDIT, MODEL, RUN, WHAT, Options, public_name
 from hf_dtl.scenarios.spec import ScenarioKind, ScenarioSpec, is_request
 
@@ -32,7 +32,7 @@ class AuditOptions(Options):
         None, "Reference that leakage 0 means; default: the undisposed architecture with random weights.", group=MODEL
     )
     base_model: str | None = option(
-        None, "Hub id of the public weights that the owner started from: the report and the card name it.", group=MODEL
+        None, "The public weights that the owner started from, Hub id or folder: a floor.", group=MODEL
     )
     scrubbed_revision: str = option("main", "Revision of the scrubbed model.", group=MODEL)
     undisposed_revision: str = option("main", "Revision of the undisposed model.", group=MODEL)
@@ -61,10 +61,6 @@ class AuditOptions(Options):
         group=WHAT,
     )
 
-    attacks: str | None = option("grid", "Attacks, separated by commas: grid, adaptive, all, or names.", group=AUDIT)
-    budgets: str | None = option(
-        "1,5,20,100", "Images a class that the attacker gets, separated by commas.", group=AUDIT
-    )
     method: str | None = option(
         None, "Name of the method for the report; default: name of the scrubbed model.", group=AUDIT
     )
@@ -80,6 +76,7 @@ class AuditOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.choose_attacker("quick-1", attacks="grid", budgets="5,20")
         for name in ("max_train_images_per_class", "retrain_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -115,8 +112,7 @@ class AuditOptions(Options):
         taken = {f.name: getattr(self, f.name) for f in fields(ScenarioSpec) if hasattr(self, f.name)}
         if self.kind == "part":
             return ScenarioSpec(**{name: value for name, value in taken.items() if not name.startswith("novel")})
-        assert self.budgets is not None
-        most = max(numbers(self.budgets, "budgets", int))
+        most = max(self.attacker().budgets)
         pool = self.max_train_images_per_class
         taken["pool"] = min(max(400, 4 * most), 20 * most) if pool is None else pool
         taken["retain_pool"] = None if pool is None and self.retrain else taken["pool"]

@@ -7,13 +7,14 @@ from typing import Any
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.report import machine, without_folders
+from hf_dtl.audit.suites import CUSTOM
 from hf_dtl.errors import ConfigError
 from hf_dtl.hub.staging import REPORT
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.loading import quiet
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.job import Job
-from hf_dtl.pipeline.options import Options, as_given
+from hf_dtl.pipeline.options import ATTACKER, Options, as_given
 from hf_dtl.pipeline.outputs import Scrubbed, write_outputs
 from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
@@ -78,6 +79,10 @@ class ForgetResult:
         wrong = options.keys() - Options.FREE | options.keys() & {"output_dir", "use_cpu"}
         if wrong:
             raise ConfigError(f"{', '.join(sorted(wrong))}: no option of the audit of a run; give it to forget(...).")
+        if "suite" in given:
+            given = dict.fromkeys(ATTACKER) | {"successive_halving": False} | given
+        elif given.keys() & set(ATTACKER) and self.job.options.suite != CUSTOM:
+            given["suite"] = CUSTOM
         self.job.options = replace(self.job.options, **given)
         self.job.__dict__.pop("attacks", None)
         self.job.scenario.most_budget = max(self.job.attacks.budgets)

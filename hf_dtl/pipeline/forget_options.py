@@ -140,26 +140,26 @@ class ForgetOptions(Options):
             "augmentation": "affine",
             "reference": "retrain",
             "method": "representation_erasure,gradient_collision:max_steps=100",
-            "attacks": "linear_probe,full,head_then_full",
-            "budgets": "5,20",
         },
         "part": {
             "retain": "fashion_mnist",
             "augmentation": "affine",
             "reference": "none",
             "method": "projected_gradient",
-            "attacks": "linear_probe,full,full_published",
-            "budgets": "5,20",
         },
         "tasks": {
             "retain": "glyphs",
             "augmentation": "none",
             "reference": "none",
             "method": "multitask",
-            "attacks": "full",
-            "budgets": "5",
         },
     }
+    _ATTACKER: ClassVar[dict[ScenarioKind, tuple[str, dict[str, str]]]] = {
+        "task": ("quick-1", {"attacks": "linear_probe,full,head_then_full", "budgets": "5,20"}),
+        "part": ("quick-1", {"attacks": "linear_probe,full,full_published", "budgets": "5,20"}),
+        "tasks": ("custom", {"attacks": "full", "budgets": "5"}),
+    }
+    """Suite, and what is custom where no attacks and budgets are given."""
     _ONLY: ClassVar[dict[str, tuple[ScenarioKind, ...]]] = {
         **dict.fromkeys(("forget_tasks", "task_columns", "images"), ("tasks",)),
         **dict.fromkeys(("novel", "novel_label_column", "forget_label_column"), ("task",)),
@@ -183,6 +183,8 @@ class ForgetOptions(Options):
         if small and self.retain_images_per_class is None:
             self.retain_images_per_class = 10
         asked = self.reference
+        suite, custom = self._ATTACKER[kind]
+        self.choose_attacker(suite, **custom)
         for name, default in self._DEFAULTS[kind].items():
             if getattr(self, name) is None:
                 setattr(self, name, default)

@@ -21,8 +21,7 @@ from transformers import (
     ViTConfig,
 )
 
-from hf_dtl.audit import AttackConfig, AttackedTask, PiggybackRecord, run_audit, scratch_models
-from hf_dtl.audit.attacks import parse_attacks
+from hf_dtl.audit import AttackConfig, AttackedTask, PiggybackRecord, no_model, run_audit, scratch_models
 from hf_dtl.data import check_forward, default_processor, embedded_processor, load_processor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
@@ -80,11 +79,11 @@ class Job(ABC):
             size, processes = getattr(options, name), self.state.num_processes
             if size < 1 or size % processes:
                 raise ConfigError(f"--{name} {size} must be a positive multiple of the {processes} processes.")
-        assert options.method is not None and options.attacks is not None
+        assert options.method is not None
         self.choices = parse_methods(with_goal(options.method, options.goal) if options.goal else options.method)
         for choice in self.choices:
             self._check_kind(choice)
-        self._attacker(parameters=0)
+        options.attacker()
         self.scenario = self._open()
         self.model = self._load_model()
         small = options.model is None
@@ -100,15 +99,10 @@ class Job(ABC):
         if self.options.kind not in kinds:
             raise ConfigError(f"--method {choice.text} cannot be used: {_CANNOT[self.options.kind]}. Use another one.")
 
-    def _attacker(self, parameters: int) -> AttackConfig:
-        o = self.options
-        assert o.attacks is not None
-        return AttackConfig.for_model(parameters, attacks=parse_attacks(o.attacks), **o.attack_values())
-
     @cached_property
     def attacks(self) -> AttackConfig:
         """What the attacker may do, its learning rates by the size of the model."""
-        return AttackConfig(**vars(self._attacker(self.parameters)) | {"workers": self.workers})
+        return self.options.attacker(self.parameters, workers=self.workers)
 
     @abstractmethod
     def _open(self) -> Scenario:
@@ -373,6 +367,8 @@ class Job(ABC):
         for given in models.values():
             for model in given if isinstance(given, Sequence) else (given,):
                 model.to(self.state.device)  # type: ignore[arg-type]
+        if "undisposed" in models:
+            models = {**models, "no_model": no_model(next(iter(attacked.values())))}
         return run_audit(
             models, attacked, self.attacks, store=self.run.folder / store, progress=progress, device=self.state.device
         )

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_dtl.audit.attacks.registry import parse_attacks
+from hf_dtl.audit.config import AttackConfig
+from hf_dtl.audit.suites import CUSTOM, find_suite
 from hf_dtl.errors import ConfigError
 from hf_dtl.options import nearest, numbers, option
 
 WHAT, MODEL, METHOD = "what to forget", "model", "method"
 AUDIT, RUN = "audit", "run"
 RATES = ("linear_probe_learning_rates", "full_learning_rates", "lora_learning_rates")
+ATTACKER = ("attacks", "budgets", "seeds", *RATES, "successive_halving")
+"""What a suite fixes."""
 FEW_PARAMETERS = 2_000_000
 """Networks up to this size gain nothing from several threads, and take the learning rates of small ones."""
 
@@ -57,10 +61,17 @@ class Options:
     image_size: int | None = option(
         None, "Resize images to this many pixels instead of what the model's processor asks for.", group=MODEL
     )
-    suite: str = option("custom", "Suite of attacks: custom, which the following options make up.", group=AUDIT)
+    suite: str | None = option(
+        None,
+        "Suite of attacks: quick-1 (a first look), standard-1 (what a claim takes), full-1 (every attack, hours), or "
+        "custom, made up by the following options; default: quick-1, or custom where one of those is given, and of "
+        "several tasks.",
+        group=AUDIT,
+    )
     attacks: str | None = option(
         None,
-        "Attacks, separated by commas: names, grid, adaptive or all; those that do not apply are left out.",
+        "Attacks of one's own choice, separated by commas: names, grid, adaptive or all; those that do not apply are "
+        "left out.",
         group=AUDIT,
     )
     budgets: str | None = option(
@@ -68,7 +79,9 @@ class Options:
         "Images a class that the attacker gets, separated by commas; default: 5,20, for several tasks 5.",
         group=AUDIT,
     )
-    seeds: str = option("0,1,2", "Seeds of the attacks, separated by commas.", group=AUDIT, aliases=("audit_seeds",))
+    seeds: str | None = option(
+        None, "Seeds of the attacks, separated by commas; default: 0,1,2.", group=AUDIT, aliases=("audit_seeds",)
+    )
     linear_probe_learning_rates: str | None = option(
         None, "Learning rates that linear probes choose from; default: what suits the size of the model.", group=AUDIT
     )
@@ -89,16 +102,11 @@ class Options:
     use_cpu: bool = option(False, "Compute on the CPU even if there is a GPU.", group=RUN)
 
     FREE: ClassVar[frozenset[str]] = frozenset(
-        {"output_dir", "use_cpu", "attacks", "budgets", "seeds", *RATES, "successive_halving", "max_stack"}
-        | {"membership", "suite"}
+        {"output_dir", "use_cpu", *ATTACKER, "max_stack", "membership", "suite"}
     )
     """What a run may be continued with otherwise: it decides which attacks are run, and none of the stages."""
 
     def __post_init__(self) -> None:
-        if self.suite != "custom":
-            raise ConfigError(
-                f"suite={self.suite!r} is unknown; there is: custom, made up by attacks, budgets, seeds."
-            )
         for name in ("max_eval_images", "image_size", "max_stack"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -108,12 +116,35 @@ class Options:
         if self.attacks is not None:
             parse_attacks(self.attacks)
 
-    def attack_values(self) -> dict[str, Any]:
-        """What the options say of the attacker, as `AttackConfig` takes it."""
+    def choose_attacker(self, suite: str, **custom: str) -> None:
+        """Fill in what was not given: the suite, or what `custom` attacks with.
+
+        Raises:
+            ConfigError: the suite is unknown, or something else is given that it fixes.
+        """
+        own = [name for name in ATTACKER if getattr(self, name)]
+        if self.suite is None:
+            self.suite = CUSTOM if own else suite
+        if self.suite != CUSTOM:
+            find_suite(self.suite)
+            if own:
+                raise ConfigError(
+                    f"--suite {self.suite} fixes the attacker: leave out --{', --'.join(own)}, or give --suite custom."
+                )
+            return
+        for name, value in {"seeds": "0,1,2", **custom}.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+
+    def attacker(self, parameters: int = 0, **cost: Any) -> AttackConfig:
+        """What the attacker may do to a network of so many parameters; `cost`: workers."""
+        if self.suite != CUSTOM:
+            return find_suite(str(self.suite)).config(parameters, max_stack=self.max_stack, **cost)
         chosen: dict[str, Any] = {name: getattr(self, name) for name in ("successive_halving", "max_stack")}
         rates = {name: getattr(self, name) for name in RATES}
         chosen |= {name: numbers(text, name, float) for name, text in rates.items() if text is not None}
-        return chosen | {name: numbers(getattr(self, name), name, int) for name in ("budgets", "seeds")}
+        chosen |= {name: numbers(getattr(self, name), name, int) for name in ("budgets", "seeds")}
+        return AttackConfig.for_model(parameters, attacks=parse_attacks(str(self.attacks)), **chosen, **cost)
 
     def settings(self) -> dict[str, Any]:
         """What decides the stages of a run: a folder holds one choice of these."""

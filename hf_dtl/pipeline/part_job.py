@@ -37,7 +37,7 @@ class PartJob(Job):
     layer_inputs: Path | None = None
 
     def _open(self) -> Part:
-        return Part(self.options.spec(), max(self._attacker(0).budgets))
+        return Part(self.options.spec(), max(self.options.attacker().budgets))
 
     def _load_model(self) -> PreTrainedModel:
         if self.options.model is not None:

@@ -40,7 +40,7 @@ class SomeTasksJob(Job):
     undisposed: MultiHeadClassifier
 
     def _open(self) -> SomeTasks:
-        return SomeTasks(self.options.spec(), max(self._attacker(0).budgets))
+        return SomeTasks(self.options.spec(), max(self.options.attacker().budgets))
 
     def _load_model(self) -> MultiHeadClassifier:
         o, scenario = self.options, self.scenario

@@ -16,6 +16,7 @@ from hf_dtl.audit import (
     LeakageReport,
     PiggybackRecord,
     accuracy,
+    no_model,
     run_audit,
     scratch_models,
 )
@@ -286,6 +287,8 @@ def _attacked(
         own: dict[str, Any] = {"scrubbed": model}
         if scratch:
             own["scratch"] = scratch_models(model, len(config.seeds), report.seed)
+        if any(record.model == "no_model" for record in report.piggyback):
+            own["no_model"] = no_model(task)
         found[name] = own, task
     return found
 

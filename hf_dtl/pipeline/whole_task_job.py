@@ -37,7 +37,7 @@ class WholeTaskJob(Job):
     heads: MultiHeadClassifier
 
     def _open(self) -> WholeTask:
-        return WholeTask(self.options.spec(), max(self._attacker(0).budgets))
+        return WholeTask(self.options.spec(), max(self.options.attacker().budgets))
 
     def _load_model(self) -> PreTrainedModel:
         """The model before any stage; with a head for the source task unless it is the TL model."""
@@ -130,6 +130,14 @@ class WholeTaskJob(Job):
     def prepare(self) -> PreTrainedModel:
         self.undisposed, self.heads = self.adapt(self.pretrain())
         return self.undisposed
+
+    def references(self, undisposed: Any = None) -> dict[str, Any]:
+        found = super().references(undisposed)
+        if self.options.model is not None and self.epochs:  # what a given model knew before it learned the source
+            found["base"] = with_new_head(
+                self.given_model(new_head=True), self.scenario.tasks["target"].labels, self.options.seed
+            )
+        return found
 
     def retrain(self, scratch: PreTrainedModel) -> PreTrainedModel:
         """Trained on the target alone.

@@ -9,6 +9,7 @@ from html import escape
 from matplotlib.figure import Figure
 
 from hf_dtl.audit import LeakageReport
+from hf_dtl.audit.axis_leakage import FLOORS
 from hf_dtl.audit.plots.attacks import draw_attacks
 from hf_dtl.audit.plots.piggyback import draw_piggyback
 from hf_dtl.audit.tables import report_tables
@@ -77,7 +78,7 @@ def _relearned(report: LeakageReport) -> tuple[str, str, str]:
     budgets = sorted({point.budget for point in found.pl_accuracy})
     budget = budgets[len(budgets) // 2]
     values = {point.model: point.mean for point in found.pl_accuracy if point.budget == budget}
-    others = [f"{model} {values[model]:.2f}" for model in ("undisposed", "retrained", "scratch") if model in values]
+    others = [f"{model} {values[model]:.2f}" for model in ("undisposed", *FLOORS[::-1]) if model in values]
     number = f"{values['scrubbed']:.2f}" if "scrubbed" in values else "?"
     words = f"{' · '.join(others)}. {report.attacked_by}"
     return f"relearned with {budget} image{'s' * (budget > 1)} a class", number, words
@@ -167,7 +168,7 @@ def status(pair: Pair, progress: Progress | None, references: Lines, report_says
             else ", which ran beside other seeds there: rounding adds up"
         )
         words.append(f"The report says {report_says:.3f} for this very attack{why}.")
-    floor = report.floor if report.floor in references else "scratch"
+    floor = max((name for name in FLOORS if name in references), key=references.__getitem__, default="")
     if {"undisposed", floor} <= references.keys():
         gap = references["undisposed"] - references[floor]
         if gap > 0.02:

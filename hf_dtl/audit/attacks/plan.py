@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.config import AttackConfig
+from hf_dtl.audit.references import PixelModel
 from hf_dtl.audit.task import AttackedTask
 from hf_dtl.models.labels import published_rows
 
@@ -23,6 +24,8 @@ def units(model: PreTrainedModel, task: AttackedTask, config: AttackConfig) -> l
     """Every attack that applies to this model and task, in the order attacks, budgets, seeds."""
     head, retain = rows(model, task) is not None, task.retain is not None
     fitting = [name for name in config.attacks if find_attack(name).applies(published_head=head, retain=retain)]
+    if isinstance(model, PixelModel):  # there is no network
+        fitting = [name for name in fitting if not find_attack(name).whole_network]
     return [Unit(a, budget, seed) for a in fitting for budget in config.budgets for seed in config.seeds]
 
 

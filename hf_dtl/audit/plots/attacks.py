@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hf_dtl.audit.axis_leakage import AxisLeakage, Floor, Ratio
+from hf_dtl.audit.axis_leakage import AxisLeakage, Ratio
 from hf_dtl.audit.plots.look import draw_guides, draw_ratio, limits, note, plain, save, target_line, wrapped
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.text_table import AXIS_TITLES
@@ -22,7 +22,7 @@ WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 
 
 def plot_attacks(report: LeakageReport, path: str | Path) -> list[Path]:
-    """Draw the leakage attack by attack: mean and bootstrap interval, one panel an axis.
+    """Draw the leakage attack by attack: the number and its bounds, one panel an axis.
 
     A leakage that is undefined is written as a word in its row. An interval that is very long, or has no bound, ends
     in an arrow.
@@ -65,7 +65,7 @@ def draw_attacks(report: LeakageReport, only: str | None = None) -> Figure:
     figure.suptitle(f"{title}\n{target_line(report)}", fontsize=11)
     handles = [_sign(*style) for style in (HEADLINE, STRONGEST, ATTACK)]
     if any(ratio.mean is not None for ratio in ratios):
-        label = f"95 % bootstrap interval over {report.seeds} seeds"
+        label = f"95 % bounds over {report.seeds} draws of images"
         handles.append(Line2D([], [], color="0.3", marker="|", label=label))
     handles += [Line2D([], [], color="0.3", marker=">", label="interval goes on beyond the picture")] if arrows else []
     handles += [note("‡ diverged on some model, counted as guessing")] if diverged else []
@@ -77,7 +77,7 @@ def _sign(colour: str, marker: str, size: float, label: str) -> Line2D:
     return Line2D([], [], color=colour, marker=marker, markersize=size, linestyle="none", label=label)
 
 
-def _draw_panel(panel: Axes, axis: AxisLeakage, names: list[str], floor: Floor) -> bool:
+def _draw_panel(panel: Axes, axis: AxisLeakage, names: list[str], floor: str) -> bool:
     rows: list[tuple[Ratio | None, tuple[str, str, float, str]]] = [(axis.over(floor), HEADLINE)]
     rows += [(axis.by_attack.get(n), STRONGEST if n == axis.strongest_by_attack else ATTACK) for n in names]
     arrows = False
@@ -102,6 +102,6 @@ def _why(ratio: Ratio | None) -> str:
         return "not run"
     if ratio.gap is None:
         return "not run on every model"
-    if ratio.gap_error is None:
+    if ratio.gate is None:
         return "undefined: one seed"
-    return "undefined: within noise"
+    return "weights do not matter" if ratio.gate == "weights do not matter" else "unresolved: more draws"

@@ -17,7 +17,9 @@ from hf_dtl.audit.report import LeakageReport
 STYLES = {
     "undisposed": ("#D55E00", "o", "-."),
     "scrubbed": ("#0072B2", "s", "-"),
+    "no_model": ("#CC79A7", "^", (0, (1, 1))),
     "scratch": ("#000000", "v", ":"),
+    "base": ("#E69F00", "P", (0, (5, 1))),
     "retrained": ("#009E73", "D", "--"),
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

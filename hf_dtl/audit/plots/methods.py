@@ -73,7 +73,7 @@ def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
     request = reports[0].unlearning
     what = "of the source task" if request is None else f"of {request.request}"
     seeds = " or ".join(str(seeds) for seeds in sorted({report.seeds for report in defined}))
-    with_interval = f", 95 % bootstrap interval over {seeds} seeds" if defined else ""
+    with_interval = f", 95 % bounds over {seeds} draws" if defined else ""
     panels[-1].set_xlabel(f"leakage {what} over {floor}{with_interval}")
     if not defined:
         panels[0].text(0.5, 0.5, "no leakage is defined", transform=panels[0].transAxes, ha="center", style="italic")

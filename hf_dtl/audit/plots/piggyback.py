@@ -15,7 +15,7 @@ from hf_dtl.errors import DataError
 
 
 def plot_piggyback(report: LeakageReport, path: str | Path) -> list[Path]:
-    """Draw PL accuracy over budgets: four models, mean and deviation over seeds, one panel an attacked data set.
+    """Draw PL accuracy over budgets: every model, mean and deviation over seeds, one panel an attacked data set.
 
     Args:
         report: the report.

@@ -167,8 +167,8 @@ def relearned(result: Result) -> dict[str, float]:
 def _leaked(result: Result, references: Result, task: str) -> float | None:
     """Leakage over the retrained model in one task; None where the audit calls it undefined."""
     parts = (result, references["undisposed"], references["retrained"])
-    ratio = leakage([r for one in parts for r in records_of({"attacks": one["attacks"][task]})], floor="retrained")
-    return None if ratio is None else ratio.over_retrained.mean
+    ratio = leakage([r for one in parts for r in records_of({"attacks": one["attacks"][task]})])
+    return None if ratio is None else ratio.over("retrained").mean
 
 
 def markdown(values: Result, scopes: Sequence[Scope]) -> str:

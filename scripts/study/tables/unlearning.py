@@ -119,7 +119,7 @@ def method_row(name: str, outcomes: Sequence[Outcome | None], tried: dict[float,
     return UnlearningRow(
         name=name,
         **_numbers("scrubbed", kept, [one.unlearning.cost["scrubbed"] for one in kept]),
-        leakage=Average.of(one.leakage.over_retrained.mean for one in kept),
+        leakage=Average.of(one.leakage.over("retrained").mean for one in kept),
         cost=Average.of(one.unlearning.relative_cost for one in kept),
         tried=tried,
         diverged=len(outcomes) - len(kept),

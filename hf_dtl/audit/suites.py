@@ -1,0 +1,129 @@
+"""Suites: attackers that are fixed by name, so that nobody can choose a weak one and call it the standard."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from hf_dtl.audit.attacks.registry import find_attack
+from hf_dtl.audit.config import AttackConfig
+from hf_dtl.audit.store import PiggybackRecord
+from hf_dtl.errors import ConfigError, DataError
+from hf_dtl.options import nearest
+
+CUSTOM = "custom"
+MUST = ("no_model", "scratch")
+"""Floors that every suite attacks; `retrained` or `base` must be given for a word."""
+SMALL, LARGE = 0, 10_000_000
+"""Parameters of a network of either kind: a suite has other learning rates for each."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """An attacker, fixed by name; a change of anything makes another one.
+
+    Args:
+        name: with a number that grows.
+        about: what it is for, in one sentence.
+        attacks, budgets, seeds: see `AttackConfig`; attacks that do not apply to a model are left out.
+        hashes: of the settings, for small networks and for large ones.
+        claims: whether it is strong enough that a report may say "forgotten".
+        options: of `AttackConfig`.
+        images: validation and test images that it wants; with fewer the report says how many there were.
+    """
+
+    name: str
+    about: str
+    attacks: tuple[str, ...]
+    budgets: tuple[int, ...]
+    seeds: tuple[int, ...]
+    hashes: tuple[str, str]
+    claims: bool
+    options: dict[str, Any] = field(default_factory=dict)
+    images: int = 500
+
+    def config(self, parameters: int, **cost: Any) -> AttackConfig:
+        """The attacker for a network of so many parameters; `cost` changes no number: workers, max_stack."""
+        rates = {} if parameters > 2_000_000 else {"full_learning_rates": (3e-4, 1e-3, 3e-3)}
+        chosen = {"attacks": self.attacks, "budgets": self.budgets, "seeds": self.seeds}
+        return AttackConfig.for_model(parameters, **{**chosen, **rates, **self.options, **cost})
+
+
+_CLOSED = ("ridge", "ridge_affine", "ridge_crop_flip")
+_STANDARD = (*_CLOSED, "full_400", "full_affine", "full_crop_flip")
+SUITES = {
+    suite.name: suite
+    for suite in (
+        Suite(
+            "quick-1", "A first look, in minutes on two cores; it never says forgotten.", _CLOSED, (5, 20), (0, 1, 2),
+            ("", ""), claims=False, options={"finalists": 1},
+        ),
+        Suite(
+            "standard-1", "What a claim must use.", _STANDARD, (5, 20), (0, 1, 2, 3, 4), ("", ""), claims=True,
+            options={"finalists": 2, "successive_halving": True},
+        ),
+    )
+}  # fmt: skip
+
+
+def suite_names() -> tuple[str, ...]:
+    """The suites that there are, the shortest first, and `custom`."""
+    return (*SUITES, CUSTOM)
+
+
+def find_suite(name: str) -> Suite:
+    """The suite of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in SUITES:
+        near = nearest(name, suite_names())
+        raise ConfigError(f"There is no suite {name!r}.{near} There are: {', '.join(suite_names())}.")
+    return SUITES[name]
+
+
+def check_complete(claimed: Mapping[str, str], records: Sequence[PiggybackRecord]) -> None:
+    """Refuse a claim to a suite that is not one: another hash, or attacks that are missing.
+
+    Args:
+        claimed: `name` and `hash`, as a report holds them.
+        records: its attacks.
+
+    Raises:
+        DataError: the suite is unknown here, or the report is not what it makes.
+    """
+    name, suite = claimed["name"], SUITES.get(claimed["name"])
+    if suite is None or claimed["hash"] not in suite.hashes:
+        known = f"it has {', '.join(suite.hashes)}" if suite else f"there are {', '.join(suite_names())}"
+        raise DataError(
+            f"The report says that the suite {name} with the hash {claimed['hash']} attacked; in this library {known}."
+        )
+    done = {(r.axis, r.dataset, r.model, r.attack, r.budget, r.seed) for r in records}
+    trial = suite.seeds[: suite.config(SMALL).trial_seeds]
+    for axis, dataset in dict.fromkeys((r.axis, r.dataset) for r in records):
+        models = {r.model for r in records if (r.axis, r.dataset) == (axis, dataset)}
+        for model in sorted(models | {"undisposed", "scrubbed", *MUST}):
+            wanted = [a for a in suite.attacks if not find_attack(a).needs and not _above_pixels(a, model)]
+            runs = [(axis, dataset, model, *run) for run in product(wanted, suite.budgets, trial)]
+            missing = [run for run in runs if run not in done]
+            finished = {run[3:] for run in done if run[:3] == (axis, dataset, model)}
+            for budget in suite.budgets:
+                if not any(all((a, budget, seed) in finished for seed in suite.seeds) for a in suite.attacks):
+                    missing.append((axis, dataset, model, "an attack", budget, suite.seeds[-1]))
+            if missing:
+                _, _, _, attack, budget, seed = missing[0]
+                raise DataError(
+                    f"The report says that the suite {name} attacked, and lacks {len(missing)} of its attacks on the "
+                    f"{model} model: {attack} with {budget} images a class, seed {seed}. It is {CUSTOM}."
+                )
+
+
+def _above_pixels(attack: str, model: str) -> bool:
+    """Whether the attack trains a network, which the floor `no_model` has none of."""
+    return model == "no_model" and find_attack(attack).whole_network
+
+
+def name_of(found: str) -> str:
+    """The suite of this hash, `custom` where it is none."""
+    return next((suite.name for suite in SUITES.values() if found in suite.hashes), CUSTOM)
