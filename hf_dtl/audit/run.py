@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from hf_dtl.audit.attacks import plan
 from hf_dtl.audit.attacks.attack import Unit
+from hf_dtl.audit.attacks.context import check_base
 from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.attacks.workers import share_out
 from hf_dtl.audit.classifiers import check_finite, check_forward
@@ -32,6 +33,7 @@ class _Work:
 
     role: str
     model: PreTrainedModel
+    base: PreTrainedModel | None
     task: AttackedTask
     group: plan.Group
     keys: tuple[str, ...]
@@ -56,9 +58,10 @@ def run_audit(
     process must be given the same models and tasks.
 
     Args:
-        models: the classifiers by their role: undisposed, scrubbed, scratch, retrained. Not changed. Several for one
-            role are draws of it, of one architecture: the first attack seed takes the first, and so on. With
-            `scratch_models` the noise over seeds holds that of the random weights, which one draw would hide.
+        models: the classifiers by their role, see `PiggybackRecord`. Not changed. Several for one role are draws of
+            it, of one architecture: the first attack seed takes the first, and so on. With `scratch_models` the noise
+            over seeds holds that of the random weights, which one draw would hide. Attacks that need the public
+            weights take the first of the role `base`.
         axes: the attacked tasks; the keys are free names.
         config: what the attacker may do; None means the defaults. Attacks that do not apply to a model are left out.
         store: JSON-lines file of finished attacks; None keeps nothing.
@@ -84,16 +87,18 @@ def run_audit(
     work: dict[tuple[str, ...], _Work] = {}
     for role, (first, *_) in draws.items():
         model_prints = [_model_fingerprint(model) for model in draws[role]]
+        base = _base(role, models, config)
+        base_print = _model_fingerprint(base) if base is not None else None
         for name, task in axes.items():
             keys: dict[Unit, str] = {}
-            units = plan.units(first, task, config)
+            units = plan.units(first, task, config, base)
             for number, model in enumerate(draws[role]):
                 own = [unit for unit in units if config.seeds.index(unit.seed) % len(draws[role]) == number]
                 prints = (model_prints[number], task_prints[name], plan.rows(model, task), retain_prints[name])
-                keys |= {unit: find_attack(unit.attack).fingerprint(unit, config, *prints) for unit in own}
+                keys |= {u: find_attack(u.attack).fingerprint(u, config, *prints, base_print) for u in own}
                 for group in plan.groups(own, model, task, config, torch.device(device or model.device)):
                     names = tuple(keys[unit] for unit in group)
-                    piece = _Work(role, model, task, group, names, plan.cost(group, task, config))
+                    piece = _Work(role, model, base, task, group, names, plan.cost(group, task, config))
                     work.setdefault(names, piece)  # models with the same weights are attacked once
             wanted += [(role, name, keys[unit]) for unit in units]
     if not wanted:
@@ -123,13 +128,13 @@ def _attack(
     stop, writing = Event(), Lock()
 
     def start() -> Callable[[_Work], None]:
-        attackers: dict[tuple[int, int], Attacker] = {}  # one at a time: each holds networks
+        attackers: dict[tuple[int, ...], Attacker] = {}  # one at a time: each holds networks
 
         def do(piece: _Work) -> None:
             task, first = piece.task, piece.group[0]
-            if (where := (id(piece.model), id(task))) not in attackers:
+            if (where := (id(piece.model), id(piece.base), id(task))) not in attackers:
                 attackers.clear()
-                attackers[where] = Attacker(piece.model, task, config, device, stop)
+                attackers[where] = Attacker(piece.model, task, config, device, stop, piece.base)
             # The whole group also when a part of it is stored: so the numbers do not depend on interruptions.
             results = attackers[where].run_stack(piece.group)
             with writing:
@@ -143,6 +148,14 @@ def _attack(
 
     with tqdm(total=sum(len(piece.group) for piece in work), desc="piggyback", disable=not (progress and work)) as bar:
         share_out(work, start, workers, stop)
+
+
+def _base(role: str, models: Models, config: AttackConfig) -> PreTrainedModel | None:
+    """The public weights that an attacker of this model has beside it, where an attack needs them."""
+    if role in ("no_model", "scratch", "base") or not any(find_attack(name).needs_base for name in config.attacks):
+        return None  # the first two are floors of an attacker without any weights
+    given = models.get("base")
+    return given[0] if isinstance(given, Sequence) else given
 
 
 def _model_fingerprint(model: PreTrainedModel) -> str:
@@ -177,5 +190,7 @@ def _check(models: Models, axes: Mapping[str, AttackedTask], config: AttackConfi
     for role, given in models.items():
         for model in given if isinstance(given, Sequence) else (given,):
             check_finite(model, f"the {role} model")
+            if (base := _base(role, models, config)) is not None:
+                check_base(model, base)
             for task in axes.values():
                 check_forward(model, task.train.pixel_values, f"The {role} model")
