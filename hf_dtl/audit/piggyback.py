@@ -29,6 +29,7 @@ class AttackResult:
     validation_accuracy: float
     diverged: bool = False
     effort: int | None = None
+    curve: tuple[tuple[int, float, float], ...] = ()
 
 
 class Attacker(AttackContext):
@@ -50,7 +51,8 @@ class Attacker(AttackContext):
         """
         for unit in units:
             attack = find_attack(unit.attack)
-            if not attack.applies(published_head=self.rows is not None, retain=self.task.retain is not None):
+            given = {"published_head": self.rows, "retain": self.task.retain, "base": self.base}
+            if not attack.applies(**{name: value is not None for name, value in given.items()}):
                 raise ConfigError(f"The attack {unit.attack} does not apply: it needs {attack.needs}.")
         results, test = [], self.task.test
         try:
@@ -60,9 +62,14 @@ class Attacker(AttackContext):
                     rate = find_attack(unit.attack).learning_rates(self.config)[0]
                     results.append(AttackResult(*unit, rate, guess, guess, True))
                 else:
-                    reached = share_right(classify(test), test.labels)
+                    curve = tuple(
+                        (point.effort, point.validation_accuracy, share_right(point.classify(test), test.labels))
+                        for point in choice.curve
+                    )
+                    reached = next((share for effort, _, share in curve if effort == choice.effort), None)
+                    reached = share_right(classify(test), test.labels) if reached is None else reached
                     chosen = (choice.learning_rate, reached, choice.validation_accuracy)
-                    results.append(AttackResult(*unit, *chosen, effort=choice.effort))
+                    results.append(AttackResult(*unit, *chosen, effort=choice.effort, curve=curve))
         except (RuntimeError, TypeError) as error:
             raise ModelError(
                 f"{type(self.model).__name__} failed in the attack {units[0].attack} with {units[0].budget} "

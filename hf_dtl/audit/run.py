@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from hf_dtl.audit.attacks import plan
 from hf_dtl.audit.attacks.attack import Unit
+from hf_dtl.audit.attacks.context import check_base
 from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.attacks.workers import share_out
 from hf_dtl.audit.classifiers import check_finite, check_forward
@@ -32,6 +33,7 @@ class _Work:
 
     role: str
     model: PreTrainedModel
+    base: PreTrainedModel | None
     task: AttackedTask
     group: plan.Group
     keys: tuple[str, ...]
@@ -56,9 +58,10 @@ def run_audit(
     process must be given the same models and tasks.
 
     Args:
-        models: the classifiers by their role: undisposed, scrubbed, scratch, retrained. Not changed. Several for one
-            role are draws of it, of one architecture: the first attack seed takes the first, and so on. With
-            `scratch_models` the noise over seeds holds that of the random weights, which one draw would hide.
+        models: the classifiers by their role, see `PiggybackRecord`. Not changed. Several for one role are draws of
+            it, of one architecture: the first attack seed takes the first, and so on. With `scratch_models` the noise
+            over seeds holds that of the random weights, which one draw would hide. Attacks that need the public
+            weights take the first of the role `base`.
         axes: the attacked tasks; the keys are free names.
         config: what the attacker may do; None means the defaults. Attacks that do not apply to a model are left out.
         store: JSON-lines file of finished attacks; None keeps nothing.
@@ -78,8 +81,11 @@ def run_audit(
     config = config or AttackConfig()
     _check(models, axes, config)
     finished = AttackStore(store)
-    planned = [_Plan.of(role, given, name, task, config, device) for role, given in models.items()
-               for name, task in axes.items()]  # fmt: skip
+    planned = [
+        _Plan.of(role, given, _base(role, models, config), task, config)
+        for role, given in models.items()
+        for task in axes.values()
+    ]
     if not any(plan.units for plan in planned):
         raise ConfigError(
             f"None of the attacks {', '.join(config.attacks)} applies to these models: they need a published head "
@@ -104,21 +110,25 @@ class _Plan:
 
     role: str
     draws: tuple[PreTrainedModel, ...]
+    base: PreTrainedModel | None
     task: AttackedTask
     units: tuple[Unit, ...]
     keys: dict[Unit, str]
 
     @classmethod
-    def of(cls, role: str, given: Any, name: str, task: AttackedTask, config: AttackConfig, device: Any) -> "_Plan":
+    def of(
+        cls, role: str, given: Any, base: PreTrainedModel | None, task: AttackedTask, config: AttackConfig
+    ) -> "_Plan":
         draws = tuple(given) if isinstance(given, Sequence) else (given,)
-        units, keys = tuple(plan.units(draws[0], task, config)), dict[Unit, str]()
+        units, keys = tuple(plan.units(draws[0], task, config, base)), dict[Unit, str]()
         prints, retain = _task_fingerprint(task), _retain_fingerprint(task)
+        base_print = None if base is None else _model_fingerprint(base)
         for number, model in enumerate(draws):
-            own = (_model_fingerprint(model), prints, plan.rows(model, task), retain)
+            own = (_model_fingerprint(model), prints, plan.rows(model, task), retain, base_print)
             for unit in units:
                 if config.seeds.index(unit.seed) % len(draws) == number:
                     keys[unit] = find_attack(unit.attack).fingerprint(unit, config, *own)
-        return cls(role, draws, task, units, keys)
+        return cls(role, draws, base, task, units, keys)
 
     def pieces(self, units: Sequence[Unit], config: AttackConfig, device: Any) -> Iterator[_Work]:
         """Some of the attacks, in groups that run together."""
@@ -126,7 +136,7 @@ class _Plan:
             own = [unit for unit in units if config.seeds.index(unit.seed) % len(self.draws) == number]
             for group in plan.groups(own, model, self.task, config, torch.device(device or model.device)):
                 names = tuple(self.keys[unit] for unit in group)
-                yield _Work(self.role, model, self.task, group, names, plan.cost(group, self.task, config))
+                yield _Work(self.role, model, self.base, self.task, group, names, plan.cost(group, self.task, config))
 
     def going_on(self, finished: AttackStore, trial: set[int], finalists: int) -> set[Unit]:
         """The attacks on further seeds: of those that were best on validation so far, the order breaking ties."""
@@ -174,13 +184,13 @@ def _attack(
     stop, writing = Event(), Lock()
 
     def start() -> Callable[[_Work], None]:
-        attackers: dict[tuple[int, int], Attacker] = {}  # one at a time: each holds networks
+        attackers: dict[tuple[int, ...], Attacker] = {}  # one at a time: each holds networks
 
         def do(piece: _Work) -> None:
             task, first = piece.task, piece.group[0]
-            if (where := (id(piece.model), id(task))) not in attackers:
+            if (where := (id(piece.model), id(piece.base), id(task))) not in attackers:
                 attackers.clear()
-                attackers[where] = Attacker(piece.model, task, config, device, stop)
+                attackers[where] = Attacker(piece.model, task, config, device, stop, piece.base)
             # The whole group also when a part of it is stored: so the numbers do not depend on interruptions.
             results = attackers[where].run_stack(piece.group)
             with writing:
@@ -194,6 +204,14 @@ def _attack(
 
     with tqdm(total=sum(len(piece.group) for piece in work), desc="piggyback", disable=not (progress and work)) as bar:
         share_out(work, start, workers, stop)
+
+
+def _base(role: str, models: Models, config: AttackConfig) -> PreTrainedModel | None:
+    """The public weights that an attacker of this model has beside it, where an attack needs them."""
+    if role in ("no_model", "scratch", "base") or not any(find_attack(name).needs_base for name in config.attacks):
+        return None  # the first two are floors of an attacker without any weights
+    given = models.get("base")
+    return given[0] if isinstance(given, Sequence) else given
 
 
 def _model_fingerprint(model: PreTrainedModel) -> str:
@@ -228,5 +246,7 @@ def _check(models: Models, axes: Mapping[str, AttackedTask], config: AttackConfi
     for role, given in models.items():
         for model in given if isinstance(given, Sequence) else (given,):
             check_finite(model, f"the {role} model")
+            if (base := _base(role, models, config)) is not None:
+                check_base(model, base)
             for task in axes.values():
                 check_forward(model, task.train.pixel_values, f"The {role} model")

@@ -1,5 +1,6 @@
 """Finished attacks on disk: one JSON line each, so that an interrupted audit continues where it was."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -11,12 +12,34 @@ from typing import Any, Literal
 import torch
 import torch.distributed
 
-from hf_dtl.audit.report_fields import FLAG, SHARE, TEXT, check_fields, integer, number, one_of, optional
+from hf_dtl.audit.report_fields import (
+    FLAG,
+    SHARE,
+    TEXT,
+    check_fields,
+    integer,
+    is_number,
+    must_be,
+    number,
+    one_of,
+    optional,
+)
 from hf_dtl.errors import DataError, OutputError
 from hf_dtl.processes import portable
 
 ModelName = Literal["undisposed", "scrubbed", "no_model", "scratch", "base", "retrained"]
 Axis = Literal["source_subset", "novel_downstream"]
+
+
+def _is_curve(points: Any) -> bool:
+    whole = isinstance(points, tuple) and all(isinstance(point, tuple) and len(point) == 3 for point in points)
+    if not whole or not all(isinstance(v, int) and is_number(v, 1) for v, *_ in points):
+        return False
+    rising = all(a < b for (a, *_), (b, *_) in itertools.pairwise(points))
+    return rising and all(is_number(share, 0, 1) for _, *shares in points for share in shares)
+
+
+_CURVE = must_be("a list of (steps, accuracy, accuracy), ascending in steps, accuracies in 0..1", _is_curve)
 
 
 @dataclass(frozen=True)
@@ -36,7 +59,8 @@ class PiggybackRecord:
         diverged: no learning rate gave finite values; the accuracies are those of guessing, 1 / classes, and the
             learning rate is the smallest.
         effort: training steps of the chosen run, without those that prepared its start; None where it is not known.
-        curve: of the chosen learning rate, (steps, validation accuracy, test accuracy) at each checkpoint.
+        curve: of the chosen learning rate (steps, validation accuracy, accuracy) at each checkpoint, the chosen one
+            among them; none of an attack without checkpoints.
 
     Raises:
         DataError: a value has the wrong type or is out of its range.
@@ -56,12 +80,13 @@ class PiggybackRecord:
     curve: tuple[tuple[int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "curve", tuple(tuple(point) for point in self.curve))  # JSON has lists
         check_fields(
             self, "of a piggyback record", model=one_of(ModelName), axis=one_of(Axis), dataset=TEXT, attack=TEXT,
             budget=integer(1), seed=integer(0), learning_rate=number(0), accuracy=SHARE, validation_accuracy=SHARE,
-            effort=optional(integer(0)), diverged=FLAG,
+            effort=optional(integer(0)), diverged=FLAG, curve=_CURVE,
         )  # fmt: skip
+        if self.curve and (self.effort, self.validation_accuracy, self.accuracy) not in self.curve:
+            raise DataError(f"`curve` of a piggyback record lacks the chosen effort {self.effort}: {self.curve}.")
 
     @classmethod
     def from_dict(cls, entry: object) -> "PiggybackRecord":
@@ -69,9 +94,13 @@ class PiggybackRecord:
         if not isinstance(entry, dict):
             raise DataError(f"A piggyback record must be an object, got {entry!r}.")
         known = {f.name for f in fields(cls)}
-        wrong = sorted(map(str, entry.keys() - known)) + sorted(known - entry.keys() - {"diverged", "effort", "curve"})
+        needed = known - {"diverged", "effort", "curve"}
+        wrong = sorted(map(str, entry.keys() - known)) + sorted(needed - entry.keys())
         if wrong:
             raise DataError(f"A piggyback record has unknown or missing keys: {', '.join(wrong)}.")
+        if isinstance(points := entry.get("curve"), list):
+            curve = tuple(tuple(point) if isinstance(point, list) else point for point in points)
+            entry = entry | {"curve": curve}
         return cls(**entry)
 
 

@@ -36,7 +36,9 @@ from hf_dtl.functional.metrics import (
 from hf_dtl.functional.orthogonal import orthogonalise, pcgrad
 from hf_dtl.functional.per_sample import per_sample_gradients
 from hf_dtl.functional.preconditioning import preconditioner
+from hf_dtl.functional.prototypes import class_means, mean_and_deviation, nearest_mean
 from hf_dtl.functional.relabelling import wrong_labels
+from hf_dtl.functional.rounding import round_to_bits
 from hf_dtl.functional.saliency import saliency_mask
 from hf_dtl.functional.subspace import Basis, GradientSubspace
 from hf_dtl.functional.synaptic_dampening import dampening_factors, squared_gradients
@@ -54,8 +56,8 @@ __all__ = [
     "average_loss",
     "bounded_forgetting",
     "calibrate_step",
+    "class_means",
     "collages",
-    "preconditioner",
     "dampening_factors",
     "default_step",
     "distillation",
@@ -66,15 +68,19 @@ __all__ = [
     "js_divergence",
     "kernel_ridge",
     "margin_loss",
+    "mean_and_deviation",
+    "nearest_mean",
     "negative_cross_entropy",
     "orthogonalise",
     "output_moments",
     "pcgrad",
     "per_sample_gradients",
+    "preconditioner",
     "probe_generalisation",
     "random_affine",
     "random_fooling",
     "relearn_time",
+    "round_to_bits",
     "saliency_mask",
     "slc_auc",
     "squared_gradients",

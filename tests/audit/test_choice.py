@@ -88,6 +88,32 @@ def test_effort_is_chosen_like_the_rate_and_what_diverges_later_had_its_time(cur
     assert (found.learning_rate, found.validation_accuracy, found.effort) == expected
 
 
+def test_the_curve_is_that_of_the_chosen_rate_at_every_checkpoint():
+    curves = [(1e-3, (0.2, 0.9, 0.5)), (1e-2, (0.8, 0.7, 0.6))]
+    found = dict(choose(Trained(curves), [UNIT], logits, VALIDATION, halving=False, checkpoints=(2, 4, 8, 99)))[UNIT]
+    assert [(point.effort, point.validation_accuracy) for point in found.curve] == [(2, 0.2), (4, 0.9), (8, 0.5)]
+    assert [share_right(point.classify(TEST), TEST.labels) for point in found.curve] == [0.2, 0.9, 0.5]
+    assert dict(choose(Trained(curves), [UNIT], logits, VALIDATION, halving=False))[UNIT].curve == ()
+    broken = [(1e-3, (0.4, 0.5, None))]
+    found = dict(choose(Trained(broken), [UNIT], logits, VALIDATION, halving=False, checkpoints=(2, 4)))[UNIT]
+    assert [point.effort for point in found.curve] == [2, 4]
+
+
+def test_halving_keeps_the_curves_of_the_rates_still_in_the_race_alone():
+    """The first rate's .9 came too early: given up at half of the steps, it does not come back by its checkpoint."""
+    curves = [(1e-3, (0.9, 0.2, 0.2)), (3e-3, (0.8, 0.3, 0.6)), (1e-2, (0.1, 0.9, 0.9))]
+    stack = Trained(curves)
+    found = dict(choose(stack, [UNIT], logits, VALIDATION, halving=True, checkpoints=(1, 2, 4)))[UNIT]
+    assert (found.learning_rate, found.validation_accuracy, found.effort) == (3e-3, 0.8, 1)
+    assert [(point.effort, point.validation_accuracy) for point in found.curve] == [
+        (1, 0.8),
+        (2, 0.8),
+        (4, 0.3),
+        (8, 0.6),
+    ]
+    assert len(stack.members) == 1 and stack.trained == 2 * 3 + 2 * 2 + 4
+
+
 def test_halving_gives_up_what_diverged_first():
     assert chosen([(1e-3, (0.0, 0.0, 0.3)), (1e-2, None)], halving=True)[0][UNIT] == (1e-3, 0.3)
 

@@ -88,6 +88,10 @@ class Attack(ABC):
     """Whether it trains the whole network, which takes memory and time; else it counts as an evaluation."""
     needs_retain: ClassVar[bool] = False
     """Whether it needs retain images."""
+    needs_base: ClassVar[bool] = False
+    """Whether it needs the public weights that the owner started from."""
+    version: ClassVar[int] = 1
+    """Raised when a family's code changes its numbers; it is in the keys of all but the attacks of `_PROTOCOL_2`."""
 
     def __init_subclass__(cls) -> None:
         if {"group_key", "fingerprint", "settings"} & cls.__dict__.keys():
@@ -128,26 +132,35 @@ class Attack(ABC):
 
     @final
     def fingerprint(
-        self, unit: Unit, config: AttackConfig, model: str, task: str, rows: list[int] | None, retain: str | None
+        self,
+        unit: Unit,
+        config: AttackConfig,
+        model: str,
+        task: str,
+        rows: list[int] | None,
+        retain: str | None,
+        base: str | None = None,
     ) -> str:
         """The key of a stored run: everything that its numbers depend on.
 
         Args:
             unit: the run.
             config: what the attacker may do.
-            model, task, retain: fingerprints of the model, the task, and its retain images if there are any.
+            model, task, retain, base: fingerprints of the model, the task, its retain images if there are any, and
+                the public weights, which only an attack that needs them depends on.
             rows: of the published head that stand for the attacked classes, if they do.
         """
         parts: list[Any] = [PROTOCOL, model, task, *unit, self.numbers(config)]
         if not self._known_by_name:
-            return fingerprint([*parts, rows, retain, self.family, self.settings()])
+            own = [base] if self.needs_base else []
+            return fingerprint([*parts, rows, retain, self.family, self.settings(), *own])
         parts += [rows] if self.needs_published_head else []
         return fingerprint(parts + ([retain] if self.needs_retain else []))
 
     def numbers(self, config: AttackConfig) -> list[Any]:
-        """Every setting of the config that decides the result; all but those of the cost, for attacks from outside."""
+        """Every setting of the config that decides the result, and the version; all but the cost's where it may be."""
         if not self._known_by_name:
-            return [self.learning_rates(config), config.deciding()]
+            return [self.version, self.learning_rates(config), config.deciding()]
         own = (getattr(config, name) for name in self.reads)
         return [self.learning_rates(config), config.weight_decay, config.successive_halving, *own]
 
@@ -172,17 +185,22 @@ class Attack(ABC):
     @property
     def needs(self) -> str:
         """What it needs, in words."""
-        retain = ["retain images"] if self.needs_retain else []
-        return " and ".join(retain + ["a published head with the attacked classes"] * self.needs_published_head)
+        return " and ".join(
+            ["retain images"] * self.needs_retain
+            + ["a published head with the attacked classes"] * self.needs_published_head
+            + ["a base model"] * self.needs_base
+        )
 
-    def applies(self, *, published_head: bool, retain: bool) -> bool:
+    def applies(self, *, published_head: bool, retain: bool, base: bool = False) -> bool:
         """Whether it can be run on a model.
 
         Args:
             published_head: the published head has the attacked classes.
             retain: the attacker has retain images.
+            base: the attacker has the public weights that the owner started from.
         """
-        return (published_head or not self.needs_published_head) and (retain or not self.needs_retain)
+        has = ((published_head, self.needs_published_head), (retain, self.needs_retain), (base, self.needs_base))
+        return all(given or not needed for given, needed in has)
 
     def steps(self, config: AttackConfig, images: int) -> int:
         """Training steps on so many images; 0 for an attack in closed form."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,13 +17,27 @@ Classify = Callable[[Unit, State, LabelledImages], Tensor]
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """An attack after some steps: its accuracy on validation images, its tensors, and how it classifies a split."""
+
+    effort: int
+    validation_accuracy: float
+    state: State
+    classify: Callable[[LabelledImages], Tensor]
+
+
+@dataclass(frozen=True)
 class Choice:
-    """The best learning rate of one attack, its validation accuracy, the tensors that it ended with, and its steps."""
+    """The best learning rate of one attack, its validation accuracy, the tensors that it ended with, and its steps.
+
+    The curve holds the checkpoints of this learning rate, the chosen one among them; none without checkpoints.
+    """
 
     learning_rate: float
     validation_accuracy: float
     state: State
     effort: int | None = None
+    curve: tuple[Checkpoint, ...] = ()
 
 
 def share_right(logits: Tensor, labels: Tensor) -> float:
@@ -51,7 +66,7 @@ def choose(
         validation: the images they are judged on.
         halving: give up the worse half of every attack's learning rates after a quarter of the steps, and again
             after half of them.
-        checkpoints: numbers of steps after which it is also judged, beside the end.
+        checkpoints: numbers of steps after which it is also judged, beside the end; also those of the halving count.
 
     Returns:
         Every attack with its choice, None when every learning rate diverged.
@@ -64,21 +79,44 @@ def choose(
         logits = classify(running[position], stack.result(position), validation)
         return share_right(logits, validation.labels) if torch.isfinite(logits).all() else None
 
-    for until in (stack.steps // 4, stack.steps // 2) if halving else ():
-        if max(map(running.count, units)) > 1:
+    def reached(position: int) -> Checkpoint | None:
+        value, unit = validate(position), running[position]
+        if value is None:
+            return None
+        state = stack.result(position)
+        return Checkpoint(stack.step, value, state, partial(classify, unit, state))
+
+    halvings = {stack.steps // 4, stack.steps // 2} if halving else set()
+    curves: list[tuple[Checkpoint, ...]] = [()] * len(running)
+    for until in sorted({*halvings, *(c for c in checkpoints if c < stack.steps)} - {0}):
+        halved = until in halvings and max(map(running.count, units)) > 1
+        if halved or until in checkpoints:
             stack.advance(until)
-            kept = _better_half(running, [validate(position) for position in range(len(running))])
+            found = [reached(position) for position in range(len(running))]
+            if until in checkpoints:
+                curves = [curve + ((point,) if point else ()) for curve, point in zip(curves, found, strict=True)]
+        if halved:
+            kept = _better_half(running, [point.validation_accuracy if point else None for point in found])
             stack.keep(kept)
-            running = [running[position] for position in kept]
+            running, curves = [running[position] for position in kept], [curves[position] for position in kept]
+    stack.advance()
     best: dict[Unit, Choice] = {}
-    for until in sorted({*(c for c in checkpoints if stack.step < c < stack.steps), stack.steps}):
-        stack.advance(until)
-        for position, unit in enumerate(running):
-            value = validate(position)
-            if value is not None and (unit not in best or value > best[unit].validation_accuracy):
-                best[unit] = Choice(stack.members[position].learning_rate, value, stack.result(position), until)
+    for position, unit in enumerate(running):
+        last = reached(position)
+        curve, curves[position] = curves[position] + ((last,) if last else ()), ()
+        point = max(curve, key=lambda point: point.validation_accuracy, default=None)  # the first of equals
+        if point and (unit not in best or _merit(point) > _merit(best[unit])):
+            rate = stack.members[position].learning_rate
+            best[unit] = Choice(
+                rate, point.validation_accuracy, point.state, point.effort, curve if checkpoints else ()
+            )
     for unit in units:
         yield unit, best.get(unit)
+
+
+def _merit(point: Checkpoint | Choice) -> tuple[float, int]:
+    """By which two are compared: accuracy on validation, then fewer steps."""
+    return point.validation_accuracy, -(point.effort or 0)
 
 
 def _better_half(running: Sequence[Unit], values: Sequence[float | None]) -> list[int]:

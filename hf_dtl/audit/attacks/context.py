@@ -16,9 +16,10 @@ from hf_dtl.audit.attacks.networks import Trainable, new_head
 from hf_dtl.audit.attacks.stack import FineTuning, Schedule, Stack, prepare_for_vmap
 from hf_dtl.audit.classifiers import LabelledImages, check_finite, check_forward, predict
 from hf_dtl.audit.config import AttackConfig
+from hf_dtl.audit.references import scratch_model
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
-from hf_dtl.errors import DataError
-from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.errors import DataError, ModelError
+from hf_dtl.models.heads import MultiHeadClassifier, locate_classifier
 from hf_dtl.models.labels import published_rows
 
 Head = tuple[Tensor, Tensor]
@@ -33,6 +34,27 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
+def check_base(model: PreTrainedModel, base: PreTrainedModel) -> None:
+    """Refuse public weights that no difference to the published ones can be taken of.
+
+    Raises:
+        ModelError: the architectures differ in more than the head, or a weight of the base is not finite.
+    """
+    check_finite(base, "the base model")
+    heads = [f"{locate_classifier(m)}." for m in (model, base)]
+    own, other = (
+        {name: p.shape for name, p in m.named_parameters() if not name.startswith(head)}
+        for m, head in zip((model, base), heads, strict=True)
+    )
+    if own != other:
+        wrong = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
+        raise ModelError(
+            f"The base model ({type(base).__name__}) has another architecture than the attacked one "
+            f"({type(model).__name__}): {len(wrong)} weights differ in shape, such as `{wrong[0]}`. Give the model "
+            "that the owner started from, or none."
+        )
+
+
 class AttackContext:
     """The published model and the attacked task.
 
@@ -42,18 +64,26 @@ class AttackContext:
         config: what the attacker may do.
         device: where to run; None means the model's own device.
         stop: when it is set, an attack ends with `Stopped` at its next step.
+        base: the public weights that the owner started from, if there are such.
 
     Raises:
-        ModelError: the weights are not finite, there is no exchangeable classifier, or the images do not fit.
+        ModelError: the weights are not finite, there is no exchangeable classifier, the images do not fit, or the base
+            is of another architecture.
         DataError: a split is empty, labels are out of range, or there is one class only.
     """
 
     def __init__(
-        self, model: PreTrainedModel, task: AttackedTask, config: AttackConfig, device=None, stop: Event | None = None
+        self,
+        model: PreTrainedModel,
+        task: AttackedTask,
+        config: AttackConfig,
+        device=None,
+        stop: Event | None = None,
+        base: PreTrainedModel | None = None,
     ):
         check_task(task)
         check_finite(model, "the attacked model")
-        self.model, self.task, self.config, self.stop = model, task, config, stop
+        self.model, self.task, self.config, self.stop, self.base = model, task, config, stop, base
         self.num_classes = len(task.labels)
         self.device = torch.device(device) if device is not None else model.device
         self.heads = MultiHeadClassifier(copy.deepcopy(model), task="published").to(self.device).eval()
@@ -66,6 +96,8 @@ class AttackContext:
         self._together: dict[str, bool] = {}
         self._kept: dict[Hashable, Any] = {}
         check_forward(model, task.train.pixel_values, "The attacked model")
+        if base is not None:
+            check_base(model, base)
         if task.retain is not None:
             self._check_retain(task.retain)
 
@@ -133,6 +165,18 @@ class AttackContext:
             with _undisturbed():
                 self._networks[kind] = Trainable(self.heads, classes, rank).to(self.device)
         return self._networks[kind]
+
+    def weights_of(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """The weights of a model of the same architecture, without its head, by the names that attacks train."""
+        with _undisturbed():
+            backbone = MultiHeadClassifier(copy.deepcopy(model), task="other").backbone
+        return {f"model.backbone.{n}": p.detach().to(self.device, self.dtype) for n, p in backbone.named_parameters()}
+
+    def fresh_weights(self, seed: int) -> dict[str, Tensor]:
+        """Random weights as those that a training starts from, by seed; see `weights_of`."""
+        with _undisturbed():
+            fresh = scratch_model(self.model, seed)
+        return self.weights_of(fresh)
 
     @cached_property
     def relative_scale(self) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -17,6 +17,11 @@ from hf_dtl.audit.attacks.stack import batch_order
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.functional import Augmentation
+
+LONG: dict[str, Any] = {"training_steps": 400, "checkpoints": (50, 100, 200)}
+AFFINE = LONG | {"augmentation": "affine"}
+CROP_FLIP = LONG | {"augmentation": "crop_flip"}
+"""Settings of the attacks that train as long as anybody would; validation stops them sooner where that is better."""
 
 
 def schedule(step: int, steps: int) -> float:
@@ -37,15 +42,25 @@ def schedule(step: int, steps: int) -> float:
 )  # fmt: skip
 @register_attack(
     "full_affine", "Fine-tuning of every weight for 400 steps on images that are shifted, turned and stretched.",
-    training_steps=400, checkpoints=(50, 100, 200), augmentation="affine",
+    **AFFINE,
 )  # fmt: skip
 @register_attack(
-    "full_crop_flip", "Fine-tuning of every weight for 400 steps on images that are shifted and mirrored.",
-    training_steps=400, checkpoints=(50, 100, 200), augmentation="crop_flip",
-)  # fmt: skip
-@register_attack(
-    "full_400", "Fine-tuning of every weight for 400 steps.", training_steps=400, checkpoints=(50, 100, 200)
+    "full_crop_flip", "Fine-tuning of every weight for 400 steps on images that are shifted and mirrored.", **CROP_FLIP
 )
+@register_attack(
+    "head_first_affine", "A new head on frozen features first, then as full_affine.", head_first=True, **AFFINE
+)
+@register_attack(
+    "head_first_crop_flip",
+    "A new head on frozen features first, then as full_crop_flip.",
+    head_first=True,
+    **CROP_FLIP,
+)
+@register_attack("published_affine", "As full_affine, from the published head.", published_head=True, **AFFINE)
+@register_attack(
+    "published_crop_flip", "As full_crop_flip, from the published head.", published_head=True, **CROP_FLIP
+)
+@register_attack("full_400", "Fine-tuning of every weight for 400 steps.", **LONG)
 @register_attack("full_longer", "Fine-tuning of every weight, four times as long.", length=4)
 @register_attack("full_large_lr", "Fine-tuning of every weight, ten times as fast.", learning_rate_factor=10.0)
 class FineTuning(Attack):
@@ -114,7 +129,7 @@ class FineTuning(Attack):
         """Fine-tunings on images of the attacked task, one for every attack and learning rate."""
         config, network = context.config, context.network(self.network)
         scale, before = self.scale(context), self.weights_before(context, units, rates)
-        heads, members = self._heads(context, units), list[Member]()
+        heads, members = self.heads(context, units), list[Member]()
         for unit in units:
             images, labels = context.images(unit)
             order = batch_order(len(labels), config.batch_size, self.steps(config, len(labels)), unit.seed)
@@ -125,7 +140,9 @@ class FineTuning(Attack):
                 members.append(Member(start, images, labels, order, rate, scale, self.augmentation, unit.seed))
         return members
 
-    def _heads(self, context: AttackContext, units: Sequence[Unit]) -> dict[Unit, Head]:
+    # What families of it change -------------------------------------------------------------------------------
+
+    def heads(self, context: AttackContext, units: Sequence[Unit]) -> dict[Unit, Head]:
         """The heads that attacks start from: trained on frozen features first where the attack says so."""
         heads = {unit: context.head(unit.seed, self.of(unit).published_head) for unit in units}
         for attack in dict.fromkeys(unit.attack for unit in units if self.of(unit).head_first):
@@ -134,8 +151,6 @@ class FineTuning(Attack):
                 if choice is not None:
                     heads[unit] = (choice.state["weight"], choice.state["bias"])
         return heads
-
-    # What families of it change -------------------------------------------------------------------------------
 
     def scale(self, context: AttackContext) -> dict[str, Tensor] | None:
         """Factors by which the trained tensors enter the network, by name; None means 1."""

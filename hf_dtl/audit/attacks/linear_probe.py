@@ -15,6 +15,7 @@ from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.attacks.stack import FineTuning
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
+from hf_dtl.functional import mean_and_deviation
 
 
 @register_attack("linear_probe", "A new linear head on frozen features.")
@@ -64,8 +65,7 @@ def probes(context: AttackContext, starts: Mapping[Unit, bool]) -> list[tuple[Un
     for unit, from_published in starts.items():
         images, labels = context.images(unit)
         features = context.features(images)
-        mean, deviation = features.mean(0), features.std(0, correction=0)
-        deviation = deviation + 1e-2 * deviation.mean() + 1e-6  # a feature that is nearly constant stays small
+        mean, deviation = mean_and_deviation(features)
         weight, bias = (t.to(features) for t in context.head(unit.seed, from_published))
         if from_published:
             weight, bias = weight * deviation, bias + weight @ mean

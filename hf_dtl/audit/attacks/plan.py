@@ -20,10 +20,18 @@ def rows(model: PreTrainedModel, task: AttackedTask) -> list[int] | None:
     return published_rows(model, int(model.config.num_labels or 0), task.labels)
 
 
-def units(model: PreTrainedModel, task: AttackedTask, config: AttackConfig) -> list[Unit]:
-    """Every attack that applies to this model and task, in the order attacks, budgets, seeds."""
-    head, retain = rows(model, task) is not None, task.retain is not None
-    fitting = [name for name in config.attacks if find_attack(name).applies(published_head=head, retain=retain)]
+def units(
+    model: PreTrainedModel, task: AttackedTask, config: AttackConfig, base: PreTrainedModel | None = None
+) -> list[Unit]:
+    """Every attack that applies to this model and task, in the order attacks, budgets, seeds.
+
+    Args:
+        model, task, config: the attacked model and task, and what the attacker may do.
+        base: the public weights that the owner started from, if the attacker has them.
+    """
+    given = {"published_head": rows(model, task), "retain": task.retain, "base": base}
+    there = {name: value is not None for name, value in given.items()}
+    fitting = [name for name in config.attacks if find_attack(name).applies(**there)]
     if isinstance(model, PixelModel):  # there is no network
         fitting = [name for name in fitting if not find_attack(name).whole_network]
     return [Unit(a, budget, seed) for a in fitting for budget in config.budgets for seed in config.seeds]

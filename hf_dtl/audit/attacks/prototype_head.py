@@ -1,0 +1,33 @@
+"""Fine-tuning from a head of class means."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from hf_dtl.audit.attacks.attack import Unit
+from hf_dtl.audit.attacks.context import AttackContext, Head
+from hf_dtl.audit.attacks.fine_tuning import AFFINE, CROP_FLIP, FineTuning
+from hf_dtl.audit.attacks.registry import register_attack
+from hf_dtl.functional import class_means, mean_and_deviation, nearest_mean
+
+
+@register_attack("prototype_affine", "As full_affine, from a head of class means.", **AFFINE)
+@register_attack("prototype_crop_flip", "As full_crop_flip, from a head of class means.", **CROP_FLIP)
+class PrototypeHead(FineTuning):
+    """Fine-tuning of every weight from a head whose rows are the class means of the standardised features.
+
+    The logits are divided by the root of the number of features, so that the loss starts neither flat nor saturated.
+    """
+
+    source: ClassVar[str] = "Qi et al., Low-Shot Learning with Imprinted Weights, CVPR 2018"
+
+    def heads(self, context: AttackContext, units: Sequence[Unit]) -> dict[Unit, Head]:
+        found = {}
+        for unit in units:
+            images, labels = context.images(unit)
+            features = context.features(images)
+            mean, deviation = mean_and_deviation(features)
+            weight, bias = nearest_mean(class_means((features - mean) / deviation, labels, context.num_classes))
+            weight = weight / deviation
+            size = features.shape[1] ** 0.5
+            found[unit] = (weight / size, (bias - weight @ mean) / size)
+        return found
