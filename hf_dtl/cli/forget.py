@@ -16,7 +16,7 @@ COMMAND = Command(
     ForgetOptions,
     description="""\
 Make an image classifier forget, attack the result, and save it with its leakage report and card.
-Without options it runs offline on embedded data: MNIST digits 0-5 are forgotten, 6-9 are kept.
+Without options it runs offline on embedded data: six letters of rendered glyphs are forgotten, four are kept.
 --retain is fashion_mnist where a part is forgotten (class=3), and glyphs with --method multitask.
 Start it again with the same options to continue an interrupted run. --list names the methods.
 """,
@@ -70,6 +70,8 @@ def _next(options: ForgetOptions, folder: Path) -> dict[str, str]:
         words = [f"hf-dtl audit {place}/scrubbed --undisposed {place}/undisposed"]
         words += [f"--retrained {place}/retrained"] * (folder / "retrained").is_dir()
         words += [f"--forget {quote(options.forget)}", f"--retain {quote(str(options.retain))}"]
+        columns = {name: getattr(options, name) for name in ("forget_label_column", "retain_label_column")}
+        words += [f"--{name} {quote(column)}" for name, column in columns.items() if column is not None]
         found["attack it harder"] = f"{' '.join(words)} --attacks {HARDER} --budgets {options.budgets}"
     found["run the report's attacks again and compare"] = f"hf-dtl verify {place}/scrubbed"
     found["see what would be published"] = f"hf-dtl publish {place} USER/NAME --dry_run"

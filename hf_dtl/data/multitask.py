@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 
 from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label_column, images_beside, raw_column
 from hf_dtl.data.glyphs import render_glyphs
-from hf_dtl.data.selection import DatasetSpec
-from hf_dtl.data.sources import open_splits
+from hf_dtl.data.selection import GLYPHS, DatasetSpec
+from hf_dtl.data.sources import open_splits, rendered
 from hf_dtl.data.splits import Named, Part, dataset_fields, draw, hold_out, require_columns
 from hf_dtl.errors import DataError, listing
 from hf_dtl.options import nearest
 
-GLYPHS, FASHION_GROUPS = "glyphs", "fashion_groups"
+FASHION_GROUPS = "fashion_groups"
 GLYPH_IMAGES = {"train": 5000, "validation": 1000, "test": 2000}
 GROUPS = {
     "kind": {
@@ -152,8 +152,8 @@ def _open(spec: DatasetSpec, images: int | None, seed: int) -> Splits:
     if spec.name == FASHION_GROUPS:
         return {name: _with_groups(split) for name, split in open_splits(DatasetSpec("fashion_mnist")).items()}
     # what is held out is the same whatever the seed
-    rendered = {split: render_glyphs(split, GLYPH_IMAGES[split]) for split in ("validation", "test")}
-    return {"train": render_glyphs("train", images or GLYPH_IMAGES["train"], seed), **rendered}
+    held_out = {split: rendered(split, GLYPH_IMAGES[split]) for split in ("validation", "test")}
+    return {"train": render_glyphs("train", images or GLYPH_IMAGES["train"], seed), **held_out}
 
 
 def _with_groups(fashion: datasets.Dataset) -> datasets.Dataset:

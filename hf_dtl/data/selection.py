@@ -11,8 +11,11 @@ from hf_dtl.options import nearest
 GRAMMAR = """A data set is written NAME[@REVISION][:SPLIT][[CLASS,CLASS,...]], for example
   mnist[0,1,2]                     three classes of the embedded MNIST
   fashion_mnist[Bag,Ankle boot]    classes by name; 0 or 0-5 means by position
+  glyphs[A,B,D]                    three letters of the rendered glyphs
   user/name@main:train[:50%][cat]  revision, half of the train split and one class of a Hub data set
   photos/                          an image folder, all classes; photos.parquet or a saved data set work too"""
+
+GLYPHS = "glyphs"
 
 _SLICE = re.compile(r"(-?\d+%?)?:(-?\d+%?)?")
 _SPLIT_PART = rf"\w+(\.\w+)*(\[{_SLICE.pattern}\])?"
@@ -25,8 +28,8 @@ class DatasetSpec:
     """A data set with the split and the classes requested from it.
 
     Args:
-        name: an embedded name (`mnist`, `fashion_mnist`), a Hub id, or the path of a parquet file, of a folder of
-            parquet files or images, or of a folder written by `save_to_disk`.
+        name: a name that comes with the library (`mnist`, `fashion_mnist`, `glyphs`), a Hub id, or the path of a
+            parquet file, of a folder of parquet files or images, or of a folder written by `save_to_disk`.
         split: a `datasets` split expression such as `"train"` or `"train[:10%]"`; None means the train split.
         revision: branch, tag or commit of a Hub data set.
         classes: requested classes by name, position (`"3"`) or range of positions (`"0-5"`, both ends included), in

@@ -1,4 +1,4 @@
-"""Where data comes from: the embedded sets, local files and folders, or the Hugging Face Hub."""
+"""Where data comes from: the embedded and the rendered sets, local files and folders, or the Hugging Face Hub."""
 
 import hashlib
 import logging
@@ -8,15 +8,21 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 
-from hf_dtl.data.selection import DatasetSpec
+from hf_dtl.data.glyphs import render_glyphs
+from hf_dtl.data.selection import GLYPHS, DatasetSpec
 from hf_dtl.errors import DataError
 from hf_dtl.options import nearest
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 EXAMPLE_FOLDER = EMBEDDED_FOLDER / "example"
 """Small models of one run, laid out as its output folder."""
-EMBEDDED_NAMES = ("mnist", "fashion_mnist")
+RENDERED_IMAGES = {"train": 7000, "validation": 1000, "test": 2000}
+"""Images of `glyphs` as one task: as many as an embedded set has."""
+EMBEDDED_NAMES = ("mnist", "fashion_mnist", GLYPHS)
+"""What comes with the library: files, and glyphs, which are rendered."""
 EMBEDDED_SPLITS = ("train", "validation", "test")
+DEFAULT_LABEL_COLUMNS = {GLYPHS: "letter"}
+"""Label column of data that have several, where none is asked for."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +36,7 @@ def open_splits(spec: DatasetSpec) -> dict[str, datasets.Dataset]:
         spec: what to open; its split and classes are not applied.
 
     Returns:
-        Split name → data set, with the columns as stored.
+        Split name → data set, with the columns as stored; of `glyphs` those of `render_glyphs`.
 
     Raises:
         DataError: the data set is unknown, unreachable or broken; the message says what was tried.
@@ -39,6 +45,8 @@ def open_splits(spec: DatasetSpec) -> dict[str, datasets.Dataset]:
     embedded = spec.name in EMBEDDED_NAMES
     if spec.revision is not None and (embedded or path.exists()):
         raise DataError(f"'{spec}': a revision is for Hub data sets; leave out '@{spec.revision}'.")
+    if spec.name == GLYPHS:
+        return {split: rendered(split, images) for split, images in RENDERED_IMAGES.items()}
     if embedded:
         return {split: _open_embedded(EMBEDDED_FOLDER, spec.name, split) for split in EMBEDDED_SPLITS}
     try:
@@ -78,6 +86,12 @@ def _open_embedded(folder: Path, name: str, split: str) -> datasets.Dataset:
         )
     # Read in memory: 3 MB at most, and nothing is written to the user's cache.
     return datasets.Dataset(pq.read_table(path))
+
+
+@cache
+def rendered(split: str, images: int) -> datasets.Dataset:
+    """The first glyphs of a split, see `render_glyphs`; rendered once a process."""
+    return render_glyphs(split, images)
 
 
 def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from hf_dtl.data.selection import GLYPHS, DatasetSpec
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods.registry import find_method, method_names
 from hf_dtl.options import option
@@ -136,7 +137,7 @@ class ForgetOptions(Options):
     )
     _DEFAULTS: ClassVar[dict[ScenarioKind, dict[str, Any]]] = {
         "task": {
-            "retain": "mnist[6,7,8,9]",
+            "retain": "glyphs[N,Q,R,T]",
             "augmentation": "affine",
             "reference": "retrain",
             "method": "representation_erasure,gradient_collision:max_steps=100",
@@ -179,7 +180,8 @@ class ForgetOptions(Options):
                 raise ConfigError(_misplaced(name, value, kinds, self))
         small = kind == "task" and self.model is None
         if small and self.novel is None:
-            self.novel = "fashion_mnist[0,1,2,3]"
+            self.novel, column = self._novel
+            self.novel_label_column = self.novel_label_column or column
         if small and self.retain_images_per_class is None:
             self.retain_images_per_class = 10
         asked = self.reference
@@ -192,6 +194,14 @@ class ForgetOptions(Options):
             raise ConfigError(f"--reference {self.reference!r} is unknown; use none or retrain.")
         if self.retrained is not None and asked == "retrain":
             raise ConfigError("Give --reference retrain or --retrained, not both.")
+
+    @property
+    def _novel(self) -> tuple[str, str | None]:
+        """A task that nobody trained, and its column: of glyphs another column of the images themselves."""
+        trained = {self.forget_label_column, self.retain_label_column}
+        if DatasetSpec.parse(self.forget).name == GLYPHS and "family" not in trained:
+            return GLYPHS, "family"
+        return "fashion_mnist[0,1,2,3]", None
 
     @property
     def _method_names(self) -> set[str]:

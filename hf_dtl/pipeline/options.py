@@ -25,7 +25,7 @@ class Options:
     """What every command that loads images and attacks models has."""
 
     forget: str = option(
-        "mnist[0,1,2,3,4,5]",
+        "glyphs[A,B,D,E,G,H]",
         "What to forget: data, NAME[:SPLIT][CLASS,CLASS,...], for a whole task; or a part of --retain: class=3 (also "
         "class=cat,dog or class=0-2), a file of row numbers of the training split (or of row,class: what to name each "
         "image instead), column=value (such as person=ann), or random=10% of the training images.",
@@ -45,15 +45,18 @@ class Options:
         aliases=("novel_dataset",),
     )
     forget_label_column: str | None = option(
-        None, "Column of the classes to forget; default: label.", group=WHAT, aliases=("source_label_column",)
+        None,
+        "Column of the classes to forget; default: label, of glyphs letter.",
+        group=WHAT,
+        aliases=("source_label_column",),
     )
     retain_label_column: str | None = option(
         None,
-        "Column of the classes of --retain; default: label.",
+        "Column of the classes of --retain; default: as there.",
         group=WHAT,
         aliases=("target_label_column", "label_column"),
     )
-    novel_label_column: str | None = option(None, "Column of novel classes; default: label.", group=WHAT)
+    novel_label_column: str | None = option(None, "Column of novel classes; default: as there.", group=WHAT)
     image_column: str | None = option(None, "Column of images; default: the only one.", group=WHAT)
     max_eval_images: int | None = option(
         None, "Cap on the images of each validation and test split; default: all.", group=WHAT

@@ -63,6 +63,11 @@ class WholeTask(Scenario):
             counts = [min(count, self.spec.pool) for count in counts]
         check_budget(counts, task.labels, self.most_budget, task.name)
 
+    def _title(self, name: str) -> str:
+        """A task as attacks and tables name it: with the column of its classes where one is asked for."""
+        column = getattr(self.spec, f"{_SPEC[name]}_label_column")
+        return self.tasks[name].name + (f" by {column}" if column is not None else "")
+
     @property
     def names(self) -> dict[str, str]:
         return {name: task.name for name, task in self.tasks.items()}
@@ -111,7 +116,7 @@ class WholeTask(Scenario):
         task = partial(AttackedTask, retain=retain)
         return {
             name: task(
-                self.tasks[name].name,
+                self._title(name),
                 axis,
                 self.tasks[name].labels,
                 in_memory(self.images[name]["train"], 20 * self.most_budget),
@@ -151,7 +156,7 @@ class WholeTask(Scenario):
             "target_accuracy": model_pair(measurements.accuracy["target"]),
             "source_accuracy": model_pair(measurements.accuracy["source"]),
             "membership": measurements.membership,
-            "chance": {self.tasks[name].name: 1 / len(self.tasks[name].labels) for name in AXES if name in self.tasks},
+            "chance": {self._title(name): 1 / len(self.tasks[name].labels) for name in AXES if name in self.tasks},
         }
 
     def infer_membership(self, models: Mapping[str, PreTrainedModel], notes: list[str]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from hf_dtl.data import DatasetSpec, check_disjoint, load_task, sources
+from hf_dtl.data.glyphs import FAMILIES, LETTERS, render_glyph
 from hf_dtl.errors import DataError
 
 CIFAR10 = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cifar10"
@@ -239,6 +240,8 @@ def test_columns_found_or_named(tmp_path):
         (__file__, "not a .parquet file"),
         (str(Path(__file__).parent), "cannot be read as a data set|no column of images"),
         ("mnist@main", "leave out '@main'"),
+        ("glyphs@main", "leave out '@main'"),
+        ("glyphs[A,Z]", "'glyphs' has no class 'Z'.*Classes there: 0: A"),
         ("mnist:tset", "no split 'tset'. Splits there: train, validation, test"),
         ("mnist[0,eleven]", "no class 'eleven'"),
         ("mnist[0,3-5,4]", "'4' is listed twice"),
@@ -285,6 +288,37 @@ def test_unusable_files(tmp_path):
         load_task(f"{tmp_path}/hole.parquet")
 
 
+def test_glyphs_as_one_task_by_letter_or_by_another_column():
+    letters, family = load_task("glyphs[T,A]"), load_task("glyphs[stix,mono]", label_column="family")
+    assert letters.labels == ("T", "A") and family.labels == ("stix", "mono")
+    whole = load_task("glyphs")
+    assert [len(getattr(whole, split)) for split in ("train", "validation", "test")] == [7000, 1000, 2000]
+    assert whole.labels == LETTERS and whole.duplicates_removed == 0
+    for task, column, names in ((letters, "letter", LETTERS), (family, "family", FAMILIES)):
+        rows = [row for row in range(60) if names[render_glyph("test", row)[1][column]] in task.labels]
+        assert contents(task.test)[: len(rows)] == [render_glyph("test", row)[0].tobytes() for row in rows]
+        told = [task.labels[label] for label in task.test["label"][: len(rows)]]
+        assert told == [names[render_glyph("test", row)[1][column]] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("label", "'glyphs' has no label column 'label'. Columns there: image, letter, case"),
+        ("rotation", "'rotation' holds .*float32.*; a label is one ClassLabel"),
+    ],
+)
+def test_a_column_of_glyphs_that_is_no_task(column, message):
+    with pytest.raises(DataError, match=message):
+        load_task("glyphs", label_column=column)
+
+
+def test_glyphs_are_rendered_once_a_process(monkeypatch):
+    load_task("glyphs[A,B]")
+    monkeypatch.setattr(sources, "render_glyphs", None)
+    assert load_task("glyphs[bold,regular]", label_column="weight").labels == ("bold", "regular")
+
+
 def test_source_and_target_must_not_share_classes(tmp_path):
     check_disjoint(load_task("mnist[0-5]"), load_task("mnist[6-9]"))
     check_disjoint(load_task("fashion_mnist[0-5]"), load_task("fashion_mnist[6-9]"))
@@ -296,6 +330,9 @@ def test_source_and_target_must_not_share_classes(tmp_path):
     check_disjoint(load_task("mnist"), other)
     with pytest.raises(DataError, match="share the classes Bag"):
         check_disjoint(load_task("fashion_mnist"), other)
+    check_disjoint(load_task("glyphs[A,B,D,E,G,H]"), load_task("glyphs[N,Q,R,T]"))
+    with pytest.raises(DataError, match="share the classes B"):
+        check_disjoint(load_task("glyphs[A,B]"), load_task("glyphs[B,T]"))
 
 
 @needs_cifar10

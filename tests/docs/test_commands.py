@@ -131,7 +131,9 @@ def here(reader, few_steps, monkeypatch):
     """A terminal in the reader's folder, with few glyphs to draw."""
     monkeypatch.chdir(reader)
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    monkeypatch.setattr("hf_dtl.data.multitask.GLYPH_IMAGES", {"train": 200, "validation": 100, "test": 100})
+    few = {"train": 200, "validation": 100, "test": 100}
+    monkeypatch.setattr("hf_dtl.data.multitask.GLYPH_IMAGES", few)
+    monkeypatch.setattr("hf_dtl.data.sources.RENDERED_IMAGES", few | {"train": 1000})
 
 
 def run(words, capsys):

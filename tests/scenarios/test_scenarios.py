@@ -7,15 +7,18 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification, ViTConfig
 
-from hf_dtl.data import embedded_processor
+from hf_dtl.data import embedded_processor, load_task, sources
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.pipeline.verify import SCENARIOS
+from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.scenarios.spec import ScenarioSpec, is_request
 from hf_dtl.trainers import with_task_heads
 
 SPECS = {
     "task": ScenarioSpec(kind="task", forget="mnist[0,1]", retain="mnist[6,7]", novel="fashion_mnist[0,1]",
                          forget_images_per_class=12, retain_images_per_class=6, max_eval_images=30, seed=1),
+    "glyphs": ScenarioSpec(kind="task", forget="glyphs[A,B]", retain="glyphs[Q,R]", novel="glyphs",
+                           novel_label_column="family", retain_images_per_class=6, max_eval_images=30),
     "class": ScenarioSpec(kind="part", forget="class=1", retain="mnist[0,1,2]", retain_images_per_class=12,
                           max_eval_images=30),
     "rows": ScenarioSpec(kind="part", forget="random=50%", retain="mnist[0,1,2]", retain_images_per_class=12,
@@ -23,6 +26,11 @@ SPECS = {
     "tasks": ScenarioSpec(kind="tasks", forget="random=20%", retain="glyphs", task_columns="case,weight",
                           forget_tasks="case", images=60, max_eval_images=30),
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_glyphs(monkeypatch):
+    monkeypatch.setattr(sources, "RENDERED_IMAGES", {"train": 200, "validation": 100, "test": 100})
 
 
 def model(scenario):
@@ -59,7 +67,27 @@ def test_the_spec_of_a_report_gives_the_same_images_again(name):
     assert all(same(task, again.attacked[key]) for key, task in scenario.attacked.items())
 
 
-@pytest.mark.parametrize("name", ["task", "class", "tasks"])
+def test_two_columns_of_the_same_images_are_two_tasks_under_names_that_differ():
+    spec = ScenarioSpec.from_dict(
+        SPECS["glyphs"].to_dict()
+        | {"forget": "glyphs", "forget_label_column": "case"}
+        | {"retain": "glyphs[bold,regular]", "retain_label_column": "weight"}
+    )
+    scenario = loaded(spec)
+    labels = {key: task.labels for key, task in scenario.attacked.items()}
+    assert labels == {"source": ("upper", "lower"), "novel": ("sans", "mono", "serif", "stix")}
+    assert [task.name for task in scenario.attacked.values()] == ["glyphs by case", "glyphs by family"]
+    assert scenario.names == {"source": "glyphs", "target": "glyphs[bold,regular]", "novel": "glyphs"}
+    case, family = (task.test for task in scenario.attacked.values())
+    assert torch.equal(case.pixel_values, family.pixel_values) and not torch.equal(case.labels, family.labels)
+    told = scenario.findings(
+        Measurements({task: {"undisposed": 1.0, "scrubbed": 0.5} for task in ("target", "source")})
+    )["chance"]
+    assert told == {"glyphs by case": 1 / 2, "glyphs by family": 1 / 4}
+    assert load_task("glyphs", label_column="case").labels == scenario.labels
+
+
+@pytest.mark.parametrize("name", ["task", "glyphs", "class", "tasks"])
 def test_tuning_takes_validation_images_in_the_place_of_test(name):
     scenario = loaded(SPECS[name])
     tuning = scenario.with_test("validation")
