@@ -51,6 +51,11 @@ class Suite:
 
 _CLOSED = ("ridge", "ridge_affine", "ridge_crop_flip")
 _STANDARD = (*_CLOSED, "full_400", "full_affine", "full_crop_flip")
+_STARTS = (
+    "head_first", "published", "prototype", "reinitialised_last", "reinitialised_half", "relative", "lora",
+    "retain_first", "rounded_8", "rounded_4", "interpolated", "extrapolated",
+)  # fmt: skip
+_FULL = (*_STANDARD, *(f"{start}_{form}" for start in _STARTS for form in ("affine", "crop_flip")), "retain_only")
 SUITES = {
     suite.name: suite
     for suite in (
@@ -61,6 +66,10 @@ SUITES = {
         Suite(
             "standard-1", "What a claim must use.", _STANDARD, (5, 20), (0, 1, 2, 3, 4), ("", ""), claims=True,
             options={"finalists": 2, "successive_halving": True},
+        ),
+        Suite(
+            "full-1", "Every attack at every budget, in hours.", _FULL, (1, 5, 20, 100), (0, 1, 2, 3, 4), ("", ""),
+            claims=True, options={"finalists": 4, "successive_halving": True},
         ),
     )
 }  # fmt: skip
