@@ -68,6 +68,7 @@ def development_models(options: SuiteOptions) -> Iterator[tuple[str, PreTrainedM
         config = ResNetConfig(
             embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[2, 2, 2, 2], layer_type="basic"
         )
+        torch.manual_seed(options.seed)
         ResNetForImageClassification(config).save_pretrained(resnet)
         embedded_processor(28).save_pretrained(resnet)
     for architecture, own in {"vit": {}, "resnet": {"model": str(resnet), "train_epochs": 16}}.items():

@@ -23,8 +23,8 @@ def suite_table(result: Mapping[str, Any]) -> TextTable:
     options = result["options"]
     note = (
         f"PL accuracy of the best attack of `full-1` ({len(SUITES['full-1'].attacks)} attacks), and by how many "
-        f"points it exceeds the best of a suite; chosen on one half of the validation images, measured on the other. Draws "
-        f"{options['draws']}, training seed {options['seed']}."
+        f"points it exceeds the best of a suite; chosen on one half of the validation images, measured on the other. "
+        f"Draws {options['draws']}, training seed {options['seed']}."
     )
     columns = ("model", "images/class", "full-1", "by", "over standard-1", "over quick-1")
     return TextTable("The choice of the suites", columns, tuple(rows), (note,))
