@@ -19,6 +19,7 @@ from .piggyback import AttackResult as AttackResult
 from .piggyback import piggyback_attack as piggyback_attack
 from .plots import plot_attacks as plot_attacks
 from .plots import plot_comparison as plot_comparison
+from .plots import plot_effort as plot_effort
 from .plots import plot_piggyback as plot_piggyback
 from .plots import plot_tasks as plot_tasks
 from .references import no_model as no_model

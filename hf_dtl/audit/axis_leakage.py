@@ -164,10 +164,8 @@ class AxisLeakage:
         return {str(name): ratio for name, ratio in self.by_floor.items()}.get(floor, missing)
 
 
-def pl_accuracies(
-    records: Iterable[PiggybackRecord], axis: Axis, *, first_of_equals: bool = False
-) -> tuple[PLAccuracy, ...]:
-    """Pick the strongest attack of every model, data set and budget, and average it over seeds.
+def complete_points(records: Iterable[PiggybackRecord], axis: Axis) -> list[list[PLAccuracy]]:
+    """The attacks on each model, data set and budget that were run with every seed, averaged over seeds.
 
     An attack may have been broken off after its first draws if another one, run on all draws, was at least as good on
     validation in these: a suite spends its time on what leads.
@@ -175,27 +173,23 @@ def pl_accuracies(
     Args:
         records: finished attacks of any axis.
         axis: the axis wanted.
-        first_of_equals: among attacks that are equal on validation take the first, as the first reports did.
-
-    Returns:
-        One entry for each (data set, budget, model), budgets ascending.
 
     Raises:
         DataError: an attack is there twice, or one that leads was not run with every seed.
     """
-    groups: dict[tuple[str, int, str], dict[str, dict[int, PiggybackRecord]]] = {}
+    groups: dict[tuple[str, str, int], dict[str, dict[int, PiggybackRecord]]] = {}
     for record in records:
         if record.axis != axis:
             continue
-        place = groups.setdefault((record.dataset, record.budget, record.model), {})
+        place = groups.setdefault((record.model, record.dataset, record.budget), {})
         runs = place.setdefault(record.attack, {})
         if record.seed in runs:
             raise DataError(f"The attack {record} is in the report twice.")
         runs[record.seed] = record
     seeds = sorted({seed for attacks in groups.values() for runs in attacks.values() for seed in runs})
-    points = []
-    for (dataset, budget, model), attacks in groups.items():
-        own = {attack: _point((model, dataset, budget), attack, runs) for attack, runs in attacks.items()}
+    found = []
+    for where, attacks in groups.items():
+        own = {attack: _point(where, attack, runs) for attack, runs in attacks.items()}
         complete = [point for point in own.values() if list(point.seeds) == seeds]
         for attack, point in own.items():
             if point not in complete and not any(
@@ -204,11 +198,31 @@ def pl_accuracies(
                 for rival in complete
             ):
                 raise DataError(
-                    f"The attacks on axis {axis} were run with different seeds: {attack} on {model} with "
-                    f"{budget} images a class has {list(point.seeds)} of {seeds}. Finish the audit."
+                    f"The attacks on axis {axis} were run with different seeds: {attack} on {point.model} with "
+                    f"{point.budget} images a class has {list(point.seeds)} of {seeds}. Finish the audit."
                 )
-        points.append(max(complete, key=lambda p: p.validation_accuracy if first_of_equals else p.rank))
-    return tuple(sorted(points, key=lambda point: point.place))
+        found.append(complete)
+    return found
+
+
+def pl_accuracies(
+    records: Iterable[PiggybackRecord], axis: Axis, *, first_of_equals: bool = False
+) -> tuple[PLAccuracy, ...]:
+    """Pick the strongest attack of every model, data set and budget; see `complete_points`.
+
+    Args:
+        records: finished attacks of any axis.
+        axis: the axis wanted.
+        first_of_equals: among attacks that are equal on validation take the first, as the first reports did.
+
+    Returns:
+        One entry for each (data set, budget, model), budgets ascending.
+    """
+    strongest = [
+        max(points, key=lambda p: (p.validation_accuracy,) if first_of_equals else p.rank)
+        for points in complete_points(records, axis)
+    ]
+    return tuple(sorted(strongest, key=lambda point: point.place))
 
 
 def _point(place: tuple[str, str, int], attack: str, runs: Mapping[int, PiggybackRecord]) -> PLAccuracy:
@@ -246,20 +260,20 @@ def leakage(records: Iterable[PiggybackRecord], axis: Axis = "source_subset") ->
     by_attack, accuracy_by_attack, validation = {}, {}, {}
     for attack in dict.fromkeys(record.attack for record in chosen):
         own = pl_accuracies(_common_seeds([record for record in chosen if record.attack == attack]), axis)
-        by_attack[attack] = _ratio(own)
+        by_attack[attack] = ratio_of(own, worded=False)
         complete = _complete(own, places)
         accuracy_by_attack[attack] = {model: Average.over(p) for model, p in complete.items()}
         if "scrubbed" in complete:
             validation[attack] = fmean(point.validation_accuracy for point in complete["scrubbed"])
     by_effort = {effort: pl_accuracies(_common_seeds(own), axis) for effort, own in _at_efforts(chosen).items()}
-    ratios = {effort: _ratio(own) for effort, own in by_effort.items()}
+    ratios = {effort: ratio_of(own, worded=False) for effort, own in by_effort.items()}
     efforts = [found for own in by_effort.values() if (found := _estimate(own)) is not None]
     there = {point.model for point in points}
     strongest = max(scrubbed, key=lambda point: point.rank)
     return AxisLeakage(
-        headline=_ratio(points, efforts=efforts, worded=True),
+        headline=ratio_of(points, efforts=efforts),
         floors=_best_floors(points),
-        by_floor={floor: _ratio(points, (floor,)) for floor in FLOORS if floor in there},
+        by_floor={floor: ratio_of(points, (floor,), worded=False) for floor in FLOORS if floor in there},
         by_attack=by_attack,
         by_effort={effort: ratio for effort, ratio in ratios.items() if ratio.gap is not None},
         accuracy_by_attack=accuracy_by_attack,
@@ -336,13 +350,21 @@ def _estimate(points: Sequence[PLAccuracy], floors: Sequence[str] = FLOORS) -> E
     return Estimate(*(np.array([known[key] for key in row]).T for row in wanted))
 
 
-def _ratio(
+def ratio_of(
     points: Sequence[PLAccuracy],
     floors: Sequence[str] = FLOORS,
     *,
     efforts: Sequence[Estimate] = (),
-    worded: bool = False,
+    worded: bool = True,
 ) -> Ratio:
+    """The leakage from one point for each model and place, over the best of some floors.
+
+    Args:
+        points: PL accuracies.
+        floors: those that count.
+        efforts: the same when attacks stop earlier, for the word.
+        worded: give the word.
+    """
     found = _estimate(points, floors)
     if found is None:
         return Ratio(None, _missing(points, floors))

@@ -21,6 +21,7 @@ from rich.text import Text
 from hf_dtl.audit import report_fields as kinds
 from hf_dtl.audit.axis_leakage import AxisLeakage, Ratio, leakage, plain_ratio
 from hf_dtl.audit.estimate import CONFIDENCE
+from hf_dtl.audit.flags import Flag, flags
 from hf_dtl.audit.store import Axis, PiggybackRecord
 from hf_dtl.audit.suites import CUSTOM, SUITES, check_complete
 from hf_dtl.audit.tables import table
@@ -209,6 +210,11 @@ class LeakageReport:
         return f"Attacked by {self.suite_name}{'' if self.claims else ', a first look'}."
 
     @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What makes the number doubtful, with what to do; docs/flags.md explains each."""
+        return flags(self)
+
+    @property
     def verdict(self) -> str:
         """What the report shows, in a few plain sentences; see `hf_dtl.audit.verdict`."""
         return verdict(self)
@@ -216,25 +222,27 @@ class LeakageReport:
     def __str__(self) -> str:
         """The verdict and every table, as plain text of 100 columns."""
         console = Console(width=100, file=StringIO(), color_system=None)
-        console.print(Text(self.verdict))
+        console.print(Text("\n".join([self.verdict, *map(str, self.flags)])))
         for one in table(self):
             console.print("", one)
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
 
     def plot(self, folder: str | Path) -> list[Path]:
-        """Draw the report: PL accuracy over budgets, leakage attack by attack, and the scores of several tasks.
+        """Draw the report: PL accuracy over budgets and effort, leakage attack by attack, scores of several tasks.
 
         Args:
-            folder: of the pictures `piggyback`, `attacks` and `tasks`; made where it is missing.
+            folder: of the pictures `piggyback`, `attacks`, `effort` and `tasks`; made where it is missing.
 
         Returns:
             The files written, of each a PNG and an SVG.
         """
-        from hf_dtl.audit.plots import plot_attacks, plot_piggyback, plot_tasks  # Matplotlib takes a second
+        from hf_dtl.audit.plots import plot_attacks, plot_effort, plot_piggyback, plot_tasks  # takes a second
 
         files = [] if self.tasks is None else plot_tasks([self], Path(folder) / "tasks")
         if self.axes:
             files += [*plot_piggyback(self, Path(folder) / "piggyback"), *plot_attacks(self, Path(folder) / "attacks")]
+        if any(axis.by_effort for axis in self.axes.values()):
+            files += plot_effort(self, Path(folder) / "effort")
         return files
 
     @property

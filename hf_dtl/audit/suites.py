@@ -14,6 +14,8 @@ from hf_dtl.options import nearest
 CUSTOM = "custom"
 MUST = ("no_model", "scratch")
 """Floors that every suite attacks; `retrained` or `base` must be given for a word."""
+IMAGES = 500
+"""Validation and test images that a suite wants; of fewer a flag tells."""
 SMALL, LARGE = 0, 10_000_000
 """Parameters of a network of either kind: a suite has other learning rates for each."""
 
@@ -29,7 +31,6 @@ class Suite:
         hashes: of the settings, for small networks and for large ones.
         claims: whether it is strong enough that a report may say "forgotten".
         options: of `AttackConfig`.
-        images: validation and test images that it wants; with fewer the report says how many there were.
     """
 
     name: str
@@ -40,7 +41,6 @@ class Suite:
     hashes: tuple[str, str]
     claims: bool
     options: dict[str, Any] = field(default_factory=dict)
-    images: int = 500
 
     def config(self, parameters: int, **cost: Any) -> AttackConfig:
         """The attacker for a network of so many parameters; `cost` changes no number: workers, max_stack."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hf_dtl.audit.axis_leakage import BEST_FLOOR, FLOORS
+from hf_dtl.audit.axis_leakage import BEST_FLOOR, FLOORS, Average
 from hf_dtl.audit.estimate import CONFIDENCE
 from hf_dtl.audit.report_fields import MEMBERSHIP_SHARES
 from hf_dtl.audit.task_tables import task_table
@@ -139,6 +139,20 @@ def attack_table(report: LeakageReport, axis: str) -> TextTable:
     return TextTable(f"Attacks on the {AXIS_TITLES[axis]}", columns, tuple(rows), tuple(notes))
 
 
+def effort_table(report: LeakageReport, axis: str) -> TextTable:
+    """PL accuracy when every attack stops after so many steps, averaged over budgets, and the leakage then."""
+    found, rows = report.axes[axis], []
+    models = [model for model in models_of([report]) if model != "no_model"]
+    for effort, ratio in found.by_effort.items():
+        points = found.pl_accuracy_by_effort[effort]
+        own = [[point for point in points if point.model == model] for model in models]
+        cells = [average(Average.over(p) if p else None, deviation=False) for p in own]
+        rows.append((str(effort), *cells, with_interval(ratio)))
+    notes = ("Attacks that train, stopped after so many steps; PL accuracy averaged over budgets.",)
+    columns = (f"steps ({AXIS_TITLES[axis]})", *models, "leakage")
+    return TextTable(f"Effort on the {AXIS_TITLES[axis]}", columns, tuple(rows), notes)
+
+
 def membership_table(report: LeakageReport) -> TextTable:
     """Membership inference against the forget data, one row an attack on a model."""
     rows = []
@@ -192,6 +206,7 @@ def report_tables(report: LeakageReport) -> list[TextTable]:
     tables.append(accuracy_table(report))
     if report.axes:
         tables += [piggyback_table(report), *(attack_table(report, axis) for axis in report.axes)]
+        tables += [effort_table(report, axis) for axis, found in report.axes.items() if found.by_effort]
     return [*tables, membership_table(report)] if report.membership else tables
 
 

@@ -111,6 +111,7 @@ def show_reports(reports: Sequence["LeakageReport"], holds: str, commands: Mappi
     terminal = console()
     terminal.print(*([comparison_table(reports)] if len(reports) > 1 else table(reports[0])))
     say(*dict.fromkeys(note for report in reports for note in report.settings.get("notes", ())))
+    say(*dict.fromkeys(str(flag) for report in reports for flag in report.flags))
     say("", f"Verdict on {reports[0].method}:", reports[0].verdict, "", holds, "", "Next:")
     for purpose, command in commands.items():
         say(f"  {purpose}:")

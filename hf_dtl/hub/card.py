@@ -16,8 +16,9 @@ from hf_dtl.hub.metadata import card_metadata, request
 TEMPLATE = Path(__file__).parent / "templates" / "leakage_card.md.jinja"
 
 ALTERNATIVE_TEXTS = {
-    "piggyback": "PL accuracy over budgets: undisposed, scrubbed, scratch and retrained model",
+    "piggyback": "PL accuracy over budgets: the undisposed and the scrubbed model, and the floors",
     "attacks": "Leakage attack by attack, with bounds",
+    "effort": "PL accuracy over training steps of the attacker",
     "comparison": "Target accuracy against leakage, one point a method",
     "tasks": "Every task's score on forgotten, retained and test images",
 }

@@ -346,7 +346,7 @@ def _write(report: LeakageReport, folder: Path) -> None:
     report.plot(plots)
     plot_comparison([report], plots / "comparison")
     replace_folder(plots, folder / "plots")
-    notes = "".join(f"\n- {note}" for note in report.settings["notes"])
+    notes = "".join(f"\n- {note}" for note in (*map(str, report.flags), *report.settings["notes"]))
     write_atomically(folder / "tables.md", markdown_table(report) + (f"\nNotes:\n{notes}\n" if notes else ""))
     report.save(folder / REPORT)
 

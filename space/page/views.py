@@ -62,8 +62,14 @@ def headline(pair: Pair) -> str:
     )
     return (
         f'<section class="headline" aria-label="What the report says"><p class="verdict">{escape(report.verdict)}</p>'
-        f'<dl class="tiles">{shown}</dl><p class="small">{_origin(pair)}</p></section>'
+        f'<dl class="tiles">{shown}</dl>{_flags(report)}<p class="small">{_origin(pair)}</p></section>'
     )
+
+
+def _flags(report: LeakageReport) -> str:
+    """What makes the number doubtful."""
+    lines = "".join(f"<li>{escape(str(flag))}</li>" for flag in report.flags)
+    return f'<ul class="small flags">{lines}</ul>' if lines else ""
 
 
 def _change(accuracy: dict[str, float | None]) -> str:
