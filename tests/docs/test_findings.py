@@ -1,4 +1,4 @@
-"""What docs/results.md says in words is what the studies found."""
+"""What docs/results_by_custom.md says in words is what the studies found."""
 
 import pytest
 from documents import text_of

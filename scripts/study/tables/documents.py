@@ -13,6 +13,7 @@ from typing import Any
 import hf_dtl
 from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.attacks.registry import ADAPTIVE, GRID, attack_summaries
+from hf_dtl.audit.suites import SMALL, SUITES
 from hf_dtl.audit.text_table import TextTable
 from hf_dtl.methods.registry import find_method, method_summaries
 from hf_dtl.pipeline.audit import audit
@@ -65,6 +66,20 @@ def aligned(parts: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, list[Sequ
 
 
 # The studies --------------------------------------------------------------------------------------------------
+
+
+def suites() -> str:
+    """The suites, and who may claim with them."""
+    rows = []
+    for suite in SUITES.values():
+        config = suite.config(SMALL)
+        finalists = f"{config.trial_seeds} for all, {len(suite.seeds)} for the {config.finalists} that lead"
+        budgets = ", ".join(map(str, suite.budgets))
+        hashes = " / ".join(f"`{digest[:12]}…`" for digest in suite.hashes)
+        names = ", ".join(f"`{attack}`" for attack in suite.attacks) if len(suite.attacks) < 12 else "every one below"
+        rows.append((f"`{suite.name}`", suite.about, budgets, finalists, names, hashes))
+    columns = ("suite", "what for", "images a class", "draws", "attacks", "hash, small / large networks")
+    return TextTable("", columns, tuple(rows)).markdown()
 
 
 def main_job() -> str:
@@ -332,6 +347,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tasks_glyphs": lambda: tasks("glyphs"),
     "tasks_fashion_groups": lambda: tasks("fashion_groups"),
     "methods": methods,
+    "suites": suites,
     "attacks": attacks,
     "calls": lambda: public_names("calls"),
     "trainers": lambda: public_names("trainers"),
