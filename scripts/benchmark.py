@@ -12,8 +12,8 @@ size. Every variant runs in a process of its own.
 
 `audit`: a suite (quick-1, or what is named) on a ViT of 0.3 M parameters with all its references, glyphs A,B,D,E,G,H:
 CPU seconds of the suite, and of the plain loop over the same attacks (every attack, draw and learning rate alone,
-nothing shared, nothing broken off), with the PL accuracies of both. `audit standard-1 scrubbed 5` takes one role and one
-budget. Weights are random, of another seed for each role: an attack costs the same on any.
+nothing shared, nothing broken off), with the PL accuracies of both. `audit standard-1 scrubbed 5` takes one role and
+one budget. Weights are random, of another seed for each role: an attack costs the same on any.
 
 `subspace`: the bases of all layers of a ViT of 22 M parameters, from the moments of 256 MNIST images: this library's
 symmetric solver against singular values of the same matrices in float64, with the largest angle between the spans.
