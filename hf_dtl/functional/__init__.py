@@ -14,7 +14,7 @@ from hf_dtl.functional.collision import (
 from hf_dtl.functional.erasure import probe_generalisation
 from hf_dtl.functional.held_out import held_out_answers, unseen_labels
 from hf_dtl.functional.importance import importance_penalty, weight_importance
-from hf_dtl.functional.kernel_ridge import gram, kernel_ridge
+from hf_dtl.functional.kernel_ridge import gram, kernel_ridge, rbf, squared_distances
 from hf_dtl.functional.losses import (
     bounded_forgetting,
     distillation,
@@ -79,10 +79,12 @@ __all__ = [
     "probe_generalisation",
     "random_affine",
     "random_fooling",
+    "rbf",
     "relearn_time",
     "round_to_bits",
     "saliency_mask",
     "slc_auc",
+    "squared_distances",
     "squared_gradients",
     "targeted_l2_pgd",
     "task_impact",
