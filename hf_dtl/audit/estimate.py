@@ -114,22 +114,20 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Levels that the leakage is shown neither below nor above; None where these are no interval.
+        """Levels that the leakage is shown neither below nor above; None unless the gate says that it is defined.
 
         They are the roots of (A - level G)^2 = t^2 / n (s_AA - 2 level s_AG + level^2 s_GG), with A and G the means
-        over draws of scrubbed and undisposed over the floor.
+        over draws of scrubbed and undisposed over the floor. A gap that passes the gate is so far above its noise
+        that there are two, around the leakage.
         """
-        draws = np.stack([(self.scrubbed - self.floor).mean(1), (self.undisposed - self.floor).mean(1)])
-        count = draws.shape[1]
-        if count < 2 or self.gate != "defined":
+        if self.gate != "defined":
             return None
-        a, g = draws.mean(1)
+        draws = np.stack([(self.scrubbed - self.floor).mean(1), (self.undisposed - self.floor).mean(1)])
+        count, (a, g) = draws.shape[1], draws.mean(1)
         (aa, ag), (_, gg) = np.cov(draws) * student.ppf(CONFIDENCE, count - 1) ** 2 / count
         square, half, rest = g**2 - gg, a * g - ag, a**2 - aa
-        root = half**2 - square * rest
-        if square <= 0 or root < 0:
-            return None
-        return float((half - root**0.5) / square), float((half + root**0.5) / square)
+        root = max(0.0, half**2 - square * rest) ** 0.5  # below 0 by rounding alone
+        return float((half - root) / square), float((half + root) / square)
 
     def word(self, others: Sequence["Estimate"] = ()) -> Word | None:
         """What is shown of forgetting; None where the weights do not matter or that is unresolved.

@@ -62,11 +62,8 @@ def with_deviation(mean: float | None, deviation: float | None) -> str:
 
 
 def interval(ratio: Ratio) -> str:
-    """Write the bounds of a leakage, ∞ where there is none; nothing when it is undefined."""
-    if ratio.mean is None:
-        return ""
-    low = "-∞" if ratio.low is None else f"{ratio.low:.3f}"
-    return f"[{low}, {'∞' if ratio.high is None else f'{ratio.high:.3f}'}]"
+    """Write the bounds of a leakage; nothing when it is undefined."""
+    return "" if ratio.mean is None else f"[{number(ratio.low)}, {number(ratio.high)}]"
 
 
 def with_interval(ratio: Ratio) -> str:

@@ -157,15 +157,16 @@ def compare_numbers(
     chosen = [r for r in report.piggyback if r.attack in config.attacks and r.budget in config.budgets]
     reported = _by_attack(r for r in chosen if r.model in models and r.dataset in attacked)
     here = _by_attack(records)
-    found = []
+    needed, found = set(config.seeds[: config.trial_seeds] if config.finalists else config.seeds), []
     for place in here | reported:
-        complete = sorted(r.seed for r in reported[place]) == sorted(config.seeds)
-        task = attacked[place[1]]
+        told, ran = ({r.seed: r for r in runs[place]} for runs in (reported, here))
+        complete, task = needed <= told.keys(), attacked[place[1]]
+        both = told.keys() & ran.keys() if complete and ran else told.keys() | ran.keys()
         for what, name, split in (
             ("PL accuracy", "accuracy", task.test),
             ("validation accuracy", "validation_accuracy", task.validation),
         ):
-            before, now = ([getattr(r, name) for r in runs[place]] for runs in (reported, here))
+            before, now = ([getattr(runs[seed], name) for seed in both & runs.keys()] for runs in (told, ran))
             deviation = stdev(now) if len(now) > 1 else None
             allowed = max(2 * (deviation or 0.0), noise(fmean(now), len(split.labels))) if now else 0.0
             published, reached = fmean(before) if complete else None, fmean(now) if now else None

@@ -147,7 +147,8 @@ def test_one_setting_of_two_families_shares_no_key():
 
 
 def test_every_setting_of_the_config_is_in_the_key_of_an_attack_from_outside():
-    plain, free = key(Toy(name="mine")), {"attacks", "budgets", "seeds", "max_stack", "workers", "eval_batch_size"}
+    plain = key(Toy(name="mine"))
+    free = {"attacks", "budgets", "seeds", "trial_seeds", "finalists", "max_stack", "workers", "eval_batch_size"}
     for field in fields(AttackConfig):
         value = getattr(CONFIG, field.name)
         changed = replace(

@@ -46,9 +46,21 @@ def test_bounds_are_those_of_the_t_test():
 
 def test_the_interval_is_where_a_search_finds_nothing_shown():
     found = simulated(np.random.default_rng(3), leakage=0.3)
-    levels = np.linspace(-1, 2, 30_001)
+    levels = np.linspace(0, 0.6, 6_001)
     open_levels = [level for level in levels if not (found.shown_below(level) or found.shown_above(level))]
     assert found.interval == pytest.approx((open_levels[0], open_levels[-1]), abs=2e-4)
+
+
+def test_where_weights_matter_there_is_an_interval_around_the_leakage():
+    rng, defined = np.random.default_rng(5), 0
+    for _ in range(500):
+        noise = rng.uniform(0.01, 0.2)
+        found = simulated(rng, leakage=rng.uniform(-1, 2), draws=int(rng.integers(2, 6)), noise=noise)
+        if found.gate == "defined":
+            low, high = found.interval
+            assert low <= found.leakage <= high
+            defined += 1
+    assert defined > 50
 
 
 @pytest.mark.parametrize(("gap", "gate"), [(0.3, "defined"), (0.0, "weights do not matter"), (0.1, "unresolved")])

@@ -72,7 +72,7 @@ def test_it_reads_a_depth_where_the_last_one_is_empty():
 
 def test_without_weights_the_features_are_the_pixels():
     toy = task()
-    attacker = Attacker(no_model(toy.train.pixel_values, 3), toy, QUICK)
+    attacker = Attacker(no_model(toy), toy, QUICK)
     pixels = toy.validation.pixel_values
     assert torch.equal(attacker.features(pixels), pixels.flatten(1))
     for name in (*NAMES, "linear_probe", "full"):

@@ -113,7 +113,7 @@ def test_the_last_blocks_of_any_backbone_are_a_part_that_grows(architecture):
 
 def test_without_blocks_everything_is_made_anew():
     toy = task()
-    attacker = Attacker(no_model(toy.train.pixel_values, 3), toy, QUICK)
+    attacker = Attacker(no_model(toy), toy, QUICK)
     assert last_blocks(attacker, 0.0) == [n for n in attacker.network("full").trained if ".heads." not in n]
 
 

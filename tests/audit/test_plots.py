@@ -141,7 +141,7 @@ def test_attacks_plot_shows_every_leakage_the_interval_and_the_strongest():
     figure = draw_attacks(found)
     for panel, axis in zip(figure.axes, found.axes.values(), strict=True):
         drawn = points(panel)
-        assert drawn.pop(0.0) == (pytest.approx(axis.over_retrained.mean), "s")
+        assert drawn.pop(0.0) == (pytest.approx(axis.over(found.floor).mean), "s")
         for y, attack in enumerate(ATTACKS, start=1):
             if attack not in axis.by_attack:
                 assert y not in drawn
@@ -149,27 +149,29 @@ def test_attacks_plot_shows_every_leakage_the_interval_and_the_strongest():
             marker = "D" if attack == axis.strongest_by_attack else "o"
             assert drawn[y] == (pytest.approx(axis.by_attack[attack].mean), marker)
         whisker = next(line for line in panel.lines if line.get_solid_capstyle() == "butt")
-        assert list(whisker.get_xdata()) == pytest.approx([axis.over_retrained.low, axis.over_retrained.high])
+        assert list(whisker.get_xdata()) == pytest.approx([axis.over(found.floor).low, axis.over(found.floor).high])
         assert {0.0, 1.0} <= {line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == ":"}
     assert [t.get_text() for t in figure.axes[1].texts].count("not run") == 4
 
 
 @pytest.mark.parametrize(
-    ("found", "words"), [(ONE_SEED, "undefined: one seed"), (UNDEFINED, "undefined: within noise")]
+    ("found", "words"),
+    [(ONE_SEED, "undefined: one seed"), (UNDEFINED, "weights do not matter"), (NOISY, "unresolved: more draws")],
 )
 def test_an_undefined_leakage_is_a_word_and_no_point(found, words):
     panel = draw_attacks(found).axes[0]
     assert points(panel) == {} and words in [t.get_text() for t in panel.texts]
-    assert "bootstrap" not in "".join(t.get_text() for t in draw_attacks(found).legends[0].get_texts())
+    assert "bounds" not in "".join(t.get_text() for t in draw_attacks(found).legends[0].get_texts())
     figure = draw_comparison([found])
     assert points(figure.axes[0]) == {}
     assert f"leakage undefined: {found.method}" in [t.get_text() for t in figure.legends[0].get_texts()]
 
 
-def test_an_interval_without_a_bound_ends_in_an_arrow():
-    values = {("undisposed", 5): [0.5, 0.85, 0.85], ("scratch", 5): [0.52, 0.4, 0.4], ("scrubbed", 5): [0.5] * 3}
-    endless = report(piggyback=tuple(records(values)))
-    for figure in (draw_attacks(endless), draw_comparison([endless])):
+def test_a_long_interval_ends_in_an_arrow():
+    values = {("undisposed", 5): [0.9] * 3, ("scratch", 5): [0.4] * 3, ("scrubbed", 5): [0.2, 0.6, 0.9]}
+    long = report(piggyback=tuple(records(values)))
+    assert long.headline.high - long.headline.low > 2
+    for figure in (draw_attacks(long), draw_comparison([long])):
         panel = figure.axes[0]
         ends = {line.get_marker(): line.get_xdata()[0] for line in panel.lines if line.get_marker() in ("<", ">")}
         left, right = panel.get_xlim()
@@ -193,12 +195,13 @@ def test_comparison_labels_points_where_there_is_room_and_else_in_the_legend():
     assert "leakage of the source task over retrained" in figure.axes[0].get_xlabel()
 
 
-def test_methods_of_which_one_has_no_retrained_model_are_all_drawn_over_scratch():
+def test_methods_of_which_one_has_no_retrained_model_are_drawn_over_the_best_floor_of_each():
     alone = replace(SPREAD[0], piggyback=tuple(r for r in SPREAD[0].piggyback if r.model != "retrained"))
+    assert (alone.floor, SPREAD[1].floor) == ("scratch", "retrained")
     figure = draw_comparison([alone, *SPREAD[1:]])
-    assert "over scratch" in figure.axes[0].get_xlabel()
+    assert "over the best floor" in figure.axes[0].get_xlabel()
     assert sorted(place for place, _ in points(figure.axes[0]).values() if place != 1) == pytest.approx(
-        sorted(found.leakage.mean for found in SPREAD)
+        sorted(found.headline.mean for found in (alone, *SPREAD[1:]))
     )
 
 
@@ -211,7 +214,7 @@ def test_a_method_without_a_measured_target_has_no_height():
 
 
 def test_models_differ_in_grey_also_by_marker_and_line():
-    assert len({marker for _, marker, _ in STYLES.values()}) == len({line for *_, line in STYLES.values()}) == 4
+    assert len({marker for _, marker, _ in STYLES.values()}) == len({line for *_, line in STYLES.values()}) == 6
     assert len(set(MARKERS)) == len(MARKERS) >= 8 and len(set(COLOURS)) == 7
     # Luminance of every colour stays well below white, so that it can be seen on paper.
     assert all(sum(w * c for w, c in zip((0.21, 0.72, 0.07), to_rgb(colour), strict=True)) < 0.7 for colour in COLOURS)

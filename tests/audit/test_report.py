@@ -7,6 +7,7 @@ import pytest
 from audit_toys import HAND, large_report, records, report, tasks_report
 
 from hf_dtl.audit import LeakageReport, PiggybackRecord
+from hf_dtl.audit.axis_leakage import plain_ratio
 from hf_dtl.audit.report import without_folders
 from hf_dtl.errors import DataError
 
@@ -16,25 +17,26 @@ def test_json_round_trip_keeps_everything_and_the_schema_of_the_design():
     again = LeakageReport.from_json(first.to_json())
     assert again == first
     content = json.loads(first.to_json())
-    assert content["schema_version"] == 2 and content["library_version"]
+    assert content["schema_version"] == 3 and content["library_version"]
     assert content["target_accuracy"] == {"undisposed": 0.95, "scrubbed": 0.94}
     assert {"model", "dataset", "axis", "attack", "budget", "seed", "learning_rate", "accuracy"} < set(
         content["piggyback"][0]
     )
-    # Ceiling 0.85, floor 0.45, scrubbed 0.675 averaged over both budgets, under the stronger attack.
-    assert content["leakage"]["mean"] == pytest.approx((0.675 - 0.45) / 0.4)
-    assert content["leakage"]["floor"] == "scratch", "the file's own number stays; the headline is over retrained"
-    assert report().floor == "retrained" and report().headline == report().leakage_over_retrained
+    # Undisposed 0.85, retrained 0.575, scrubbed 0.675 averaged over both budgets, under the stronger attack.
+    assert content["leakage"]["mean"] == pytest.approx((0.675 - 0.575) / 0.275)
+    assert content["leakage"]["floor"] == "retrained" == first.floor and content["leakage"]["gate"] == "defined"
+    assert content["leakage"]["word"] == first.word == "leaks"
     assert content["leakage"]["strongest_attack"] == {"attack": "full", "budget": 20, "accuracy": pytest.approx(0.75)}
     # Every seed moves all models alike in this report, so its draws agree.
-    assert content["leakage"]["low"] == pytest.approx((0.675 - 0.45) / 0.4)
-    assert content["leakage"]["high"] == pytest.approx((0.675 - 0.45) / 0.4)
+    assert content["leakage"]["low"] == content["leakage"]["high"] == pytest.approx((0.675 - 0.575) / 0.275)
     assert content["leakage"]["confidence"] == 0.95
     axes = content["leakage"]["axes"]
     assert set(axes) == {"source_subset", "novel_downstream"}
     # Two budgets: the area over log(budget) is their mean.
     assert axes["source_subset"]["slc_auc"]["scrubbed"]["mean"] == pytest.approx(0.675)
     assert axes["source_subset"]["strongest_by_attack"] == "full"
+    assert axes["source_subset"]["by_floor"]["scratch"]["mean"] == pytest.approx((0.675 - 0.45) / 0.4)
+    assert axes["source_subset"]["floors"][0] == {"dataset": "mnist[0-5]", "budget": 5, "floor": "retrained"}
 
 
 def test_a_report_of_the_first_release_still_loads():
@@ -43,9 +45,39 @@ def test_a_report_of_the_first_release_still_loads():
     content = json.loads(path.read_text())
     assert "membership" not in content and "low" not in content["leakage"] and content["schema_version"] == 1
     found = LeakageReport.load(path)
-    assert found.leakage.mean == pytest.approx(content["leakage"]["mean"])
-    assert found.leakage.low < found.leakage.mean < found.leakage.high and found.membership == []
+    assert found.over("scratch").mean == pytest.approx(content["leakage"]["mean"]) and found.membership == []
+    assert found.suite_name == "custom" and found.word is None and not found.claims
     assert LeakageReport.from_json(found.to_json()) == found
+
+
+def second(**changes):
+    """A report of schema 2, by the library of that time: two attacks are equally good on validation images."""
+    content = json.loads((Path(__file__).parent / "second_report.json").read_text())
+    assert content["schema_version"] == 2 and content["leakage"]["floor"] == "scratch"
+    return json.dumps({**content, **changes, "leakage": content["leakage"] | changes.get("leakage", {})})
+
+
+def test_a_report_of_the_second_schema_is_custom_and_its_written_mean_is_checked_as_it_was_made():
+    found, written = LeakageReport.from_json(second()), json.loads(second())["leakage"]["mean"]
+    assert found.suite_name == "custom" and not found.claims and "weaker than a practitioner" in found.verdict
+    assert written == pytest.approx(plain_ratio(found.piggyback, "source_subset", "scratch")) == pytest.approx(0.5)
+    # Today the tie goes to the attack that is better on test images, and the floor is the best one.
+    assert found.axes["source_subset"].strongest_attack.attack == "lora" and found.floor == "retrained"
+    assert found.headline.mean == pytest.approx((4.2 - 3.6) / (5.1 - 3.6))
+    again = json.loads(found.to_json())
+    assert again["schema_version"] == 3 and LeakageReport.from_json(json.dumps(again)) == found
+
+
+def test_a_changed_report_of_the_second_schema_is_refused():
+    with pytest.raises(DataError, match=r"leakage mean 0\.4.*attacks give 0\.[45]"):
+        LeakageReport.from_json(second(leakage={"mean": 0.4}))
+    runs = json.loads(second())["piggyback"]
+    with pytest.raises(DataError, match="attacks give"):
+        LeakageReport.from_json(
+            second(piggyback=[r | {"accuracy": 0.3} if r["model"] == "scrubbed" else r for r in runs])
+        )
+    with pytest.raises(DataError, match="suite standard-1 with the hash"):
+        LeakageReport.from_json(second(suite={"name": "standard-1", "hash": "0f" * 16}))
 
 
 def changed(**values):
@@ -66,7 +98,7 @@ def record(**values):
     [
         ("{", "not JSON"),
         ("[]", "JSON object"),
-        (changed(schema_version=3), "schema_version 3"),
+        (changed(schema_version=4), "schema_version 4"),
         (changed(schema_version=True), "schema_version True"),
         (changed(schema_version=1), "unknown keys spec, suite"),
         (without("method"), "lacks method"),
@@ -89,6 +121,7 @@ def record(**values):
         (changed(target_destroyed=None), "target_destroyed"),
         (changed(leakage={**json.loads(report().to_json())["leakage"], "high": 0.5}), "leakage high 0.5"),
         (changed(leakage={**json.loads(report().to_json())["leakage"], "low": None}), "leakage low None"),
+        (changed(leakage={**json.loads(report().to_json())["leakage"], "word": "forgotten"}), "says 'forgotten'"),
         (changed(target_margin=None), "target_margin"),
         (changed(chance={"mnist": None}), "chance.mnist"),
         (changed(weights=["model.safetensors"]), "`weights` of a leakage report must be an object"),
@@ -191,7 +224,7 @@ def test_diverged_attacks_and_successive_halving_are_known_to_the_report():
 
 def test_an_undefined_leakage_survives_the_round_trip():
     found = report(piggyback=tuple(records({k: v[:1] for k, v in HAND.items()})))
-    assert found.leakage.mean is None and json.loads(found.to_json())["leakage"]["mean"] is None
+    assert found.headline.mean is None and json.loads(found.to_json())["leakage"]["mean"] is None
     assert LeakageReport.from_json(found.to_json()) == found
     assert isinstance(found.piggyback[0], PiggybackRecord)
 
@@ -254,7 +287,7 @@ def test_the_tasks_of_a_report_are_checked(change, words):
 def test_a_report_on_several_tasks_is_read_as_it_was_written_and_names_weights_by_task():
     found = tasks_report()
     assert LeakageReport.from_json(found.to_json()) == found
-    assert found.floor == "retrained" and found.headline == found.leakage_over_retrained
+    assert found.floor == "retrained" and found.headline.mean == found.over("retrained").mean
     with pytest.raises(DataError, match="folders of the tasks case"):
         tasks_report(weights={"other/model.safetensors": "0a" * 32})
     # A forgotten regression is not attacked.

@@ -18,7 +18,16 @@ def printed(*tables):
 def test_tables_show_the_four_models_with_deviation_and_fit_100_columns():
     found = report()
     text, markdown = printed(*table(found)), markdown_table(found)
-    for words in ("0.950", "0.940", "0.960", "0.160", "0.562 ± 0.050 [0.56", "0.800 ± 0.020", "0.650 ± 0.020"):
+    for words in (
+        "0.950",
+        "0.940",
+        "0.960",
+        "0.160",
+        "0.364 [0.364, 0.364]",
+        "0.562 [0.562, 0.562]",
+        "0.800 ± 0.020",
+        "0.650 ± 0.020",
+    ):
         assert words in text and words in markdown, words
     assert max(map(len, text.splitlines())) <= 100 and "…" not in text
 
@@ -65,7 +74,7 @@ def test_slc_auc_stands_below_the_budgets():
 
 def test_notes_say_how_far_to_trust_the_numbers():
     plain = markdown_table(report())
-    assert "95 % bootstrap interval over 3 seeds; coarse and optimistic" in plain
+    assert "[low, high]: 95 % bounds (Fieller) over 3 draws of images." in plain
     assert "successive halving" not in plain and "not measured" not in plain
     halved = report(settings={"audit": {"successive_halving": True}})
     for text in (markdown_table(halved), comparison_markdown([report(), halved])):
@@ -113,13 +122,18 @@ def test_large_tables_fit_100_columns_and_cut_nothing():
     folded = "".join(text.split())
     for words in ("head_then_full_published", "cifar10:train[:50%]", "retain_then_full", "a:very=long,name=of_"):
         assert words in folded or words in text
-    ratio = found.leakage
-    assert f"[{ratio.low:.3f}, {ratio.high:.3f}]" in text
+    for ratio in (found.headline, found.over("scratch")):
+        assert f"[{ratio.low:.3f}, {ratio.high:.3f}]" in text
 
 
-def test_an_interval_without_a_bound_is_endless():
-    values = {("undisposed", 5): [0.5, 0.85, 0.85], ("scratch", 5): [0.52, 0.4, 0.4], ("scrubbed", 5): [0.5] * 3}
-    assert "[-∞, ∞]" in markdown_table(report(piggyback=tuple(records(values))))
+def test_a_floor_that_is_not_one_at_every_budget_is_named_at_each():
+    values = {**HAND, ("scratch", 20): [0.72] * 3}
+    text = markdown_table(report(piggyback=tuple(records(values))))
+    assert "The best floor, by validation: retrained at 5, scratch at 20." in text
+    assert [row[0] for row in rows_of(text, "leakage over")] == [
+        f"leakage over {floor}" for floor in ("the best floor", "scratch", "retrained")
+    ]
+    assert "The best floor, by validation" not in markdown_table(report())
 
 
 def test_methods_side_by_side():
@@ -135,7 +149,9 @@ def test_methods_side_by_side():
     assert "| leakage over retrained | leakage over scratch |" in rows[0]
     assert "| 0.870 ± 0.020 | 1.073 [1.073, 1.073] | 1.050 [1.050" in rows[3]  # SLC-AUC, leakage
     alone = replace(report(), piggyback=tuple(r for r in report().piggyback if r.model != "retrained"))
-    assert "| leakage over scratch | leakage over retrained |" in comparison_markdown([report(), alone])
+    assert "| leakage over the best floor | leakage over scratch | leakage over retrained |" in comparison_markdown(
+        [report(), alone]
+    )
     assert rows[5].startswith("| (undisposed) | 0.950 | 0.960 | 0.800 ± 0.020 |")
     assert "-0.636 [" in rows[4] and "-0.125 [" in rows[4]
     assert max(map(len, text.splitlines())) <= 100 and "…" not in text
@@ -152,7 +168,7 @@ def test_methods_attacked_in_different_ways_are_said_to_be():
 
 def test_an_undefined_leakage_is_printed_as_such():
     found = report(piggyback=tuple(records({k: v[:1] for k, v in HAND.items()})))
-    assert found.leakage.mean is None and "| undefined |" in markdown_table(found)
+    assert found.headline.mean is None and "| undefined |" in markdown_table(found)
     assert "[" not in rows_of(markdown_table(found), "leakage over scratch")[0][2]
 
 
