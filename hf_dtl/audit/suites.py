@@ -60,7 +60,8 @@ SUITES = {
     suite.name: suite
     for suite in (
         Suite(
-            "quick-1", "A first look, in minutes on two cores; it never says forgotten.", _CLOSED, (5, 20), (0, 1, 2),
+            "quick-1", "A first look, in minutes on two cores; it never says forgotten.",
+            ("ridge", "ridge_affine_8", "ridge_crop_flip_8"), (5, 20), (0, 1, 2),
             ("", ""), claims=False, options={"finalists": 1},
         ),
         Suite(

@@ -77,7 +77,7 @@ def left_out(**values):
 @pytest.mark.parametrize(
     ("kept", "words"),
     [
-        (left_out(attack="ridge_affine", model="scrubbed", budget=20), "2 of its attacks on the scrubbed model: ridge"),
+        (left_out(attack="ridge_affine", model="scrubbed", budget=20), "2 of its attacks on the scrubbed model"),
         (left_out(attack="full_affine"), "lacks 4 of its attacks on the retrained model: full_affine with 5 images"),
         (left_out(attack="full_affine", model="undisposed", seed=1, budget=5), "on the undisposed model: full_affine"),
         (left_out(budget=20), "on the no_model model: ridge with 20 images a class, seed 0"),

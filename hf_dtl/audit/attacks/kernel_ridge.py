@@ -8,10 +8,11 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from hf_dtl.audit.attacks.answers import better_answer, copy_of
 from hf_dtl.audit.attacks.attack import Attack, TrainedAttack, Unit
 from hf_dtl.audit.attacks.choice import Choice, share_right
 from hf_dtl.audit.attacks.context import AttackContext
-from hf_dtl.audit.attacks.readings import copies_of, readings_of, split_readings, training_readings
+from hf_dtl.audit.attacks.readings import ROOM, copies_of, readings_of, split_readings, training_readings
 from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.functional import Augmentation, kernel_ridge, mean_and_deviation, rbf, squared_distances
@@ -102,12 +103,16 @@ def _relative(distances: Tensor, width: float) -> Tensor:
 )
 @register_attack(
     "ridge_affine", "RBF kernel ridge regression on frozen features of every depth, of shifted, turned and stretched "
-    "copies too.", copies=32, augmentation="affine",
+    "copies too.", copies=32, augmentation="affine", answers=8,
 )  # fmt: skip
 @register_attack(
     "ridge_crop_flip", "RBF kernel ridge regression on frozen features of every depth, of shifted and mirrored copies "
-    "too.", copies=32, augmentation="crop_flip",
+    "too.", copies=32, augmentation="crop_flip", answers=8,
 )  # fmt: skip
+@register_attack("ridge_affine_8", "As ridge_affine, with a quarter of the copies.", copies=8, augmentation="affine")
+@register_attack(
+    "ridge_crop_flip_8", "As ridge_crop_flip, with a quarter of the copies.", copies=8, augmentation="crop_flip"
+)
 class KernelRidge(Attack):
     """Kernel ridge regression on frozen features of every depth.
 
@@ -119,11 +124,13 @@ class KernelRidge(Attack):
         widths: of the RBF kernel, see `Regression`; None is the linear kernel.
         copies: most of each training image, itself among them.
         augmentation: of the other copies.
+        answers: copies of an image to be classified that are looked at beside it, where validation says so.
     """
 
     widths: tuple[float | None, ...] = WIDTHS
     copies: int = 1
     augmentation: Augmentation = "none"
+    answers: int = 0
 
     source: ClassVar[str] = "Saunders et al., ICML 1998; the readings and the copies are ours"
     version: ClassVar[int] = 2
@@ -149,9 +156,19 @@ class KernelRidge(Attack):
                 given = (values, judged[where], own.repeat(copies), classes, [best.width], [best.ridge])
                 ((best, scores),) = Regression.fit(*given)
                 reached = share_right(scores, validation.labels)
-            classify = partial(_classify, context, where, best)
+            plain, copies_too = partial(_plain, context, where, best), partial(self._copy, context, where, best)
+            classify, reached = better_answer(plain, copies_too, self.answers, validation, reached)
             yield unit, Choice(0.0, reached, {"solution": best.solution}), classify
 
+    def _copy(
+        self, context: AttackContext, reading: int, regression: Regression, split: LabelledImages, number: int
+    ) -> Tensor:
+        def make() -> list[Tensor]:
+            return readings_of(context, copy_of(split, self.augmentation, number).pixel_values, reading)
 
-def _classify(context: AttackContext, reading: int, regression: Regression, split: LabelledImages) -> Tensor:
+        key = ("copies", id(split), self.augmentation, number, reading)
+        return regression.scores(context.once(key, make, room=ROOM)[0])
+
+
+def _plain(context: AttackContext, reading: int, regression: Regression, split: LabelledImages) -> Tensor:
     return regression.scores(split_readings(context, split)[reading])
