@@ -1,4 +1,4 @@
-"""Attacks in closed form beside kernel ridge: the nearest class mean, and labels that spread over what is classified."""
+"""Attacks in closed form beside kernel ridge: the nearest class mean, and labels that spread among images."""
 
 import pytest
 import torch
