@@ -55,7 +55,15 @@ _STARTS = (
     "head_first", "published", "prototype", "reinitialised_last", "reinitialised_half", "relative", "lora",
     "retain_first", "rounded_8", "rounded_4", "interpolated", "extrapolated",
 )  # fmt: skip
-_FULL = (*_STANDARD, *(f"{start}_{form}" for start in _STARTS for form in ("affine", "crop_flip")), "retain_only")
+_FULL = (
+    *_STANDARD,
+    "class_means",
+    "class_means_affine",
+    "class_means_crop_flip",
+    "label_spreading",
+    *(f"{start}_{form}" for start in _STARTS for form in ("affine", "crop_flip")),
+    "retain_only",
+)
 SUITES = {
     suite.name: suite
     for suite in (
