@@ -8,8 +8,8 @@ import torch
 from attack_toys import trained
 from audit_toys import QUICK, split, task, vit
 
-from hf_dtl.audit import run as run_module
 from hf_dtl.audit import leakage, run_audit, scratch_model, scratch_models
+from hf_dtl.audit import run as run_module
 from hf_dtl.audit.attacks import plan
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.errors import ConfigError, DataError, ModelError, OutputError
