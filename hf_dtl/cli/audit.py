@@ -87,7 +87,7 @@ def work_example(options: ExampleOptions) -> None:
     """Audit the models that come with the package, and print."""
     from hf_dtl.pipeline.example import audit_example
 
-    say("Two scrubbed models were to forget the digits 0-5 and keep 6-9. They are attacked: about a minute.")
+    say("Two scrubbed models were to forget six letters and keep four others. They are attacked: about a minute.")
     leaking, holding = audit_example(options.output_dir)
     show_reports(
         [holding, leaking],

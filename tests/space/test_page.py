@@ -175,7 +175,7 @@ def test_only_embedded_images_are_opened(pair):
     for name in ("cifar10", "/etc", "user/data", "photos/"):
         other = report(piggyback=tuple(records({("scrubbed", 5): [0.5, 0.6]}, dataset=name)))
         assert "do not come with this page" in tasks_of(other, embedded_processor(28), 3)
-    settings = {"target_dataset": "mnist[6-9]", "source_images_per_class": "many"}
+    settings = {"target_dataset": "mnist[6-9]", "forget_images_per_class": "many"}
     assert "cannot be used" in tasks_of(report(settings=settings), embedded_processor(28), 3)
 
 
