@@ -1,12 +1,14 @@
 import copy
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 from attack_toys import trained
-from audit_toys import QUICK, split, task, vit
+from audit_toys import FINALISTS, QUICK, split, task, vit
+from launching import run_on_two
 
 from hf_dtl.audit import leakage, run_audit, scratch_model, scratch_models
 from hf_dtl.audit import run as run_module
@@ -100,11 +102,6 @@ def test_attacks_that_do_not_apply_are_left_out_model_by_model():
         run_audit({"scratch": vit(4)}, {"toy": TASK}, replace(config, attacks=("retain_only",)), progress=False)
 
 
-FINALISTS = replace(
-    QUICK, attacks=("linear_probe", "full", "ridge"), budgets=(2,), seeds=(3, 0, 1, 4), finalists=1,
-)  # fmt: skip
-
-
 def test_only_finalists_go_on_to_later_seeds_on_each_model_and_the_order_breaks_ties(attacks_run):
     models = {"undisposed": trained(vit(), split(10)), "scratch": vit(seed=4)}
     found = run_audit(models, {"toy": TASK}, FINALISTS, progress=False)
@@ -144,6 +141,38 @@ def test_finalists_are_the_same_after_an_interruption(lines, tmp_path, attacks_r
     attacks_run.clear()
     again = run_audit({"undisposed": vit()}, {"toy": TASK}, FINALISTS, store=tmp_path / "whole.jsonl", progress=False)
     assert again == whole and not attacks_run
+
+
+PROGRAM = """
+import json
+import sys
+from dataclasses import asdict
+
+import torch.distributed
+from audit_toys import FINALISTS, task, vit
+
+from hf_dtl.audit import run_audit
+
+torch.distributed.init_process_group("gloo")
+models = {"undisposed": vit(), "scratch": vit(seed=4)}
+found = run_audit(models, {"toy": task()}, FINALISTS, store=sys.argv[1], progress=False)
+with open(f"{sys.argv[1]}.{torch.distributed.get_rank()}", "w") as file:
+    json.dump([asdict(record) for record in found], file)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.distributed
+def test_two_processes_choose_the_finalists_that_one_chooses(tmp_path):
+    program, store = tmp_path / "program.py", tmp_path / "attacks.jsonl"
+    program.write_text(PROGRAM)
+    status, _, errors = run_on_two(program, store)
+    assert status == 0, errors[-3000:]
+    models = {"undisposed": vit(), "scratch": vit(seed=4)}
+    alone = [asdict(record) for record in run_audit(models, {"toy": TASK}, FINALISTS, progress=False)]
+    for rank in (0, 1):
+        assert json.loads(Path(f"{store}.{rank}").read_text()) == json.loads(json.dumps(alone))
+    assert len(store.read_text().splitlines()) == len(alone) == 16, "none is run twice"
 
 
 def test_attacks_that_train_alike_run_together_and_give_what_they_give_alone():
