@@ -44,7 +44,7 @@ class Suite:
 
     def config(self, parameters: int, **cost: Any) -> AttackConfig:
         """The attacker for a network of so many parameters; `cost` changes no number: workers, max_stack."""
-        rates = {} if parameters > 2_000_000 else {"full_learning_rates": (3e-4, 1e-3, 3e-3)}
+        rates = {} if parameters > 2_000_000 else {"full_learning_rates": (1e-4, 3e-4, 1e-3, 3e-3)}
         chosen = {"attacks": self.attacks, "budgets": self.budgets, "seeds": self.seeds}
         return AttackConfig.for_model(parameters, **{**chosen, **rates, **self.options, **cost})
 

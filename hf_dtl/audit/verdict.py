@@ -106,9 +106,9 @@ def _accuracies(report: LeakageReport) -> str:
         return ""
     floors = report.axes["source_subset"].floors
 
-    def advantage(place: tuple[str, int]) -> float:
-        points = places[place]
-        return points["scrubbed"].mean - (points[floors[place]].mean if place in floors else 0.0)
+    def advantage(place: tuple[str, int]) -> tuple[bool, float]:
+        points = places[place]  # a budget without any floor hides none that has one
+        return place in floors, points["scrubbed"].mean - (points[floors[place]].mean if place in floors else 0.0)
 
     dataset, budget = worst = max(places, key=advantage)
     starts = [("scrubbed", "this model"), *_origins(report).items()]

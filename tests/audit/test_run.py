@@ -1,14 +1,17 @@
 import copy
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
-from audit_toys import QUICK, split, task, vit
+from attack_toys import trained
+from audit_toys import FINALISTS, QUICK, split, task, vit
+from launching import run_on_two
 
+from hf_dtl.audit import leakage, run_audit, scratch_model, scratch_models
 from hf_dtl.audit import run as run_module
-from hf_dtl.audit import run_audit, scratch_model, scratch_models
 from hf_dtl.audit.attacks import plan
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.errors import ConfigError, DataError, ModelError, OutputError
@@ -97,6 +100,79 @@ def test_attacks_that_do_not_apply_are_left_out_model_by_model():
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="retain_only"):
         run_audit({"scratch": vit(4)}, {"toy": TASK}, replace(config, attacks=("retain_only",)), progress=False)
+
+
+def test_only_finalists_go_on_to_later_seeds_on_each_model_and_the_order_breaks_ties(attacks_run):
+    models = {"undisposed": trained(vit(), split(10)), "scratch": vit(seed=4)}
+    found = run_audit(models, {"toy": TASK}, FINALISTS, progress=False)
+    whole = run_audit(models, {"toy": TASK}, replace(FINALISTS, finalists=0), progress=False)
+    winners = {}
+    for role in models:
+        trial = {
+            attack: sum(
+                r.validation_accuracy for r in whole if (r.model, r.attack) == (role, attack) and r.seed in (3, 0)
+            )
+            for attack in FINALISTS.attacks
+        }
+        winners[role] = max(trial, key=trial.get)  # the first of equals
+    assert found == [r for r in whole if r.seed in (3, 0) or r.attack == winners[r.model]]
+    assert len(found) == 2 * (3 * 2 + 2)
+    two = run_audit({"scratch": models["scratch"]}, {"toy": TASK}, replace(FINALISTS, finalists=2), progress=False)
+    assert len(two) == 3 * 2 + 2 * 2 and set(two) > {r for r in found if r.model == "scratch"}
+    assert leakage([replace(r, model="scrubbed") for r in two]) is not None, "a report takes it"
+
+
+@pytest.mark.parametrize("lines", [0, 3, 6, 7])
+def test_finalists_are_the_same_after_an_interruption(lines, tmp_path, attacks_run):
+    whole = run_audit({"undisposed": vit()}, {"toy": TASK}, FINALISTS, store=tmp_path / "whole.jsonl", progress=False)
+    stored = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(stored) == 8
+    (tmp_path / "cut.jsonl").write_bytes(b"".join(stored[:lines]))
+    attacks_run.clear()
+    assert (
+        run_audit({"undisposed": vit()}, {"toy": TASK}, FINALISTS, store=tmp_path / "cut.jsonl", progress=False)
+        == whole
+    )
+    (winner,) = {record.attack for record in whole if record.seed in (1, 4)}
+    assert {unit.attack for unit in attacks_run if unit.seed in (1, 4)} == {winner}
+    # What another choice left in the store makes no attack a finalist.
+    everything = replace(FINALISTS, finalists=0)
+    run_audit({"undisposed": vit()}, {"toy": TASK}, everything, store=tmp_path / "whole.jsonl", progress=False)
+    attacks_run.clear()
+    again = run_audit({"undisposed": vit()}, {"toy": TASK}, FINALISTS, store=tmp_path / "whole.jsonl", progress=False)
+    assert again == whole and not attacks_run
+
+
+PROGRAM = """
+import json
+import sys
+from dataclasses import asdict
+
+import torch.distributed
+from audit_toys import FINALISTS, task, vit
+
+from hf_dtl.audit import run_audit
+
+torch.distributed.init_process_group("gloo")
+models = {"undisposed": vit(), "scratch": vit(seed=4)}
+found = run_audit(models, {"toy": task()}, FINALISTS, store=sys.argv[1], progress=False)
+with open(f"{sys.argv[1]}.{torch.distributed.get_rank()}", "w") as file:
+    json.dump([asdict(record) for record in found], file)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.distributed
+def test_two_processes_choose_the_finalists_that_one_chooses(tmp_path):
+    program, store = tmp_path / "program.py", tmp_path / "attacks.jsonl"
+    program.write_text(PROGRAM)
+    status, _, errors = run_on_two(program, store)
+    assert status == 0, errors[-3000:]
+    models = {"undisposed": vit(), "scratch": vit(seed=4)}
+    alone = [asdict(record) for record in run_audit(models, {"toy": TASK}, FINALISTS, progress=False)]
+    for rank in (0, 1):
+        assert json.loads(Path(f"{store}.{rank}").read_text()) == json.loads(json.dumps(alone))
+    assert len(store.read_text().splitlines()) == len(alone) == 16, "none is run twice"
 
 
 def test_attacks_that_train_alike_run_together_and_give_what_they_give_alone():

@@ -55,6 +55,13 @@ def test_only_a_suite_that_may_claim_says_forgotten(name):
     assert "FORGOTTEN" not in own.verdict and "Only standard-1 may say forgotten" in own.verdict
 
 
+def test_a_claim_is_no_praise_where_the_target_is_destroyed():
+    held = replace(audited("standard-1"), target_accuracy={"undisposed": 0.95, "scrubbed": 0.3})
+    assert held.word == "forgotten" and held.verdict.startswith("The target task was destroyed")
+    unknown = replace(held, target_accuracy={"undisposed": 0.95, "scrubbed": None})
+    assert "it is not known whether this model still does its task" in unknown.verdict
+
+
 def test_a_word_that_the_attacks_do_not_show_is_refused():
     text = audited("quick-1").to_json()
     assert text.count('"word": "not shown"') == 1, "one place says it"
@@ -77,7 +84,7 @@ def left_out(**values):
 @pytest.mark.parametrize(
     ("kept", "words"),
     [
-        (left_out(attack="ridge_affine", model="scrubbed", budget=20), "2 of its attacks on the scrubbed model"),
+        (left_out(attack="ridge_affine", model="scrubbed", budget=20), "2 of its attacks on the scrubbed model: rid"),
         (left_out(attack="full_affine"), "lacks 4 of its attacks on the retrained model: full_affine with 5 images"),
         (left_out(attack="full_affine", model="undisposed", seed=1, budget=5), "on the undisposed model: full_affine"),
         (left_out(budget=20), "on the no_model model: ridge with 20 images a class, seed 0"),

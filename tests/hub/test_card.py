@@ -51,7 +51,13 @@ def test_the_text_has_verdict_tables_plot_limits_and_citation():
     ):  # fmt: skip
         assert words in text, words
     assert "{{" not in text and "{%" not in text and "None" not in text
-    for words in ("0.562 ± 0.050 [0.56", "| SLC-AUC | 0.850 ± 0.020 |", "| full (strongest) |", "bootstrap interval"):
+    for words in (
+        "0.364 [0.364, 0.364]",
+        "0.562 [0.562",
+        "| SLC-AUC | 0.850 ± 0.020 |",
+        "| full (strongest) |",
+        "(Fieller)",
+    ):
         assert words in text, words
     assert "successive halving" not in text and "not measured" not in text and "†" not in text
 
@@ -66,8 +72,10 @@ def test_the_mapping_of_metadata_has_the_numbers_of_the_report():
         "leakage": {
             "floor": "retrained",
             "confidence": 0.95,
-            "over_scratch": {"mean": 0.5625, "deviation": 0.05, "low": 0.5625, "high": 0.5625},
-            "over_retrained": {"mean": 0.363636, "deviation": 0.072727, "low": 0.363636, "high": 0.363636},
+            "word": "leaks",
+            "mean": 0.363636,
+            "low": 0.363636,
+            "high": 0.363636,
         },
         "target_destroyed": False,
         "suite": "custom",
@@ -89,15 +97,12 @@ def test_nothing_undefined_is_invented_in_the_metadata():
     told = ModelCard(str(card(found))).data["unlearning"]
     assert not {"disposed_of", "kept", "weights_sha256", "successive_halving"} & told.keys()
     assert told["target_destroyed"] is None and "not known" in told["target_not_measured"]
-    for floor in ("scratch", "retrained"):
-        assert told["leakage"][f"over_{floor}"] == {
-            "mean": None, "undefined": f"the {floor} model was not attacked",
-        }  # fmt: skip
+    reason = "no floor was attacked"
+    assert told["leakage"] == {
+        "floor": found.floor, "confidence": 0.95, "word": None, "mean": None, "undefined": reason,
+    }  # fmt: skip
     relearned = ModelCard(str(card(found))).data.eval_results[-1].metric_args
     assert not {"scratch", "retrained", "deviation"} & relearned.keys() and relearned["undisposed"] == 0.9
-    unbounded = levels([0.5] * 3, undisposed=(0.5, 0.85, 0.85), scratch=(0.52, 0.4, 0.4))
-    ratio = card(unbounded).data["unlearning"]["leakage"]["over_scratch"]
-    assert ratio["high"] is None and "no bound" in ratio["unbounded"]
 
 
 @pytest.mark.parametrize("base", ["/home/ann/vit", "./vit", "org/vit/part", "org//vit", "a b/c", "", None, "C:\\vit"])
@@ -161,56 +166,54 @@ def test_no_local_path_gets_into_the_card():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"scrubbed": (0.82, 0.92)}, "did not remove the source task: it is relearned at least as well"),
-        ({"scrubbed": (0.78, 0.88)}, "did not remove the source task"),
-        ({"scrubbed": (0.71, 0.83)}, "did not remove the source task"),  # 0.709, but above 0.75 with its deviation
-        ({"scrubbed": (0.60, 0.75)}, "removed a part"),
-        ({"scrubbed": (0.40, 0.50)}, "recovered little"),
+        ({"scrubbed": (0.82, 0.92)}, "LEAKS: the source task was not removed: it is relearned at least as well as"),
+        ({"scrubbed": (0.78, 0.88)}, "LEAKS: the source task was not removed ("),
+        ({"scrubbed": (0.53, 0.68)}, "LEAKS: the source task was not removed ("),  # 0.109
+        ({"scrubbed": (0.54, 0.65)}, "NOT SHOWN: neither that the source task leaks nor that it was forgotten ("),
+        ({"scrubbed": (0.52, 0.67)}, "NOT SHOWN by a first look: little of the source task came back ("),
         ({"scrubbed": (0.40, 0.50), "target": (0.95, 0.3)}, "The target task was destroyed"),
         ({"scrubbed": (0.40, 0.50), "target": (None, None)}, "Target accuracy was not measured"),
     ],
-)
+)  # fmt: skip
 def test_the_verdict_is_not_more_optimistic_than_the_report(changes, said):
-    assert said in verdict(report(**changes))
-    assert ("recovered little" in verdict(report(**changes))) == (changes == {"scrubbed": (0.40, 0.50)})
+    assert said in verdict(report(**changes)) and "FORGOTTEN" not in verdict(report(**changes))
 
 
-def levels(scrubbed, undisposed=(0.9, 0.9, 0.9), scratch=(0.1, 0.1, 0.1)):
-    values = {("undisposed", 5): undisposed, ("scrubbed", 5): scrubbed, ("scratch", 5): scratch}
+def levels(scrubbed, undisposed=(0.9, 0.9, 0.9), floor="retrained"):
+    values = {("undisposed", 5): undisposed, ("scrubbed", 5): scrubbed, (floor, 5): (0.1, 0.1, 0.1)}
     return report(piggyback=tuple(records(values)))
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("scrubbed", "word"),
     [
-        # 0.2 with interval and deviation up to 0.2375.
-        (levels([0.23, 0.26, 0.29]), "recovered little"),
-        # The mean is 0.2 in both. Once the deviation (0.067) decides, as luck that the models share is no noise of the
-        # ratio; once the interval, as the draw of the lowest gap gives 0.28.
-        (levels([0.2, 0.25, 0.3], undisposed=(0.8, 0.85, 0.9), scratch=(0.05, 0.1, 0.15)), "removed a part"),
-        (levels([0.24] * 3, undisposed=(0.9, 0.9, 0.6)), "removed a part"),
-        # No bound at all.
-        (levels([0.5] * 3, undisposed=(0.5, 0.85, 0.85), scratch=(0.52, 0.4, 0.4)), "did not remove"),
+        ([0.1, 0.12, 0.14], "forgotten"),  # 0.025, at most 0.067
+        ([0.05, 0.12, 0.25], "not shown"),  # 0.05, but it may be 0.26
+        ([0.14, 0.2, 0.29], "not shown"),  # 0.14, but it may be below 0.1
+        ([0.2, 0.21, 0.22], "leaks"),  # 0.14, at least 0.116
     ],
 )
-def test_the_verdict_reads_the_less_favourable_end_of_the_interval(found, said):
-    assert said in verdict(found)
-    assert "not compared with a model trained on the target task alone" in verdict(found)
+def test_a_word_is_said_only_as_far_as_the_noise_allows(scrubbed, word):
+    found = levels(scrubbed)
+    said = {"forgotten": "NOT SHOWN by a first look", "not shown": "NOT SHOWN: neither", "leaks": "LEAKS"}
+    assert found.headline.word == word and said[word] in verdict(found)
+    for floor in ("scratch", "no_model"):
+        without = verdict(levels(scrubbed, floor=floor))
+        assert "That is no verdict" in without and not any(other in without for other in ("LEAKS", "SHOWN", "FORG"))
+    assert "It was not compared with random weights." in verdict(found)
 
 
-def test_the_retrained_model_is_named_as_better_only_as_far_as_the_noise_allows():
-    base = {("undisposed", 5): [0.9] * 3, ("scratch", 5): [0.1] * 3, ("retrained", 5): [0.5] * 3}
-    for scrubbed, said in (([0.6, 0.65, 0.7], "is still"), ([0.45, 0.5, 0.6], "may still be"), ([0.5] * 3, None)):
-        text = verdict(report(piggyback=tuple(records({**base, ("scrubbed", 5): scrubbed}))))
-        assert ("relearned better than a model" in text) == (said is not None)
-        assert said is None or f"It {said} relearned better than a model trained on the target task alone" in text
+def test_a_setting_in_which_weights_do_not_matter_shows_nothing():
+    text = verdict(levels([0.1, 0.12, 0.14], undisposed=(0.12, 0.12, 0.12)))
+    assert "This setting shows nothing about the source task: weights do not matter here" in text
+    assert "take a harder task or fewer images" in text and "LEAKS" not in text and "NOT SHOWN" not in text
 
 
 @pytest.mark.parametrize("target", [(0.95, 0.3), (None, None), (0.95, None)])
 @pytest.mark.parametrize("scrubbed", [(0.40, 0.50), (0.60, 0.75)])
 def test_nothing_is_praised_where_the_target_is_destroyed_or_not_measured(target, scrubbed):
     text = str(card(report(target=target, scrubbed=scrubbed)))
-    assert "recovered little" not in text and "removed a part" not in text
+    assert "FORGOTTEN" not in text
     if target == (0.95, 0.3):
         assert "# Scrubbed image classifier (gradient_collision) †" in text and "| 0.300 † |" in text
         assert verdict(report(target=target, scrubbed=scrubbed)).startswith("The target task was destroyed")
@@ -224,8 +227,8 @@ def test_the_card_of_a_large_audit_names_every_attack_note_and_picture():
     found = large_report(settings={"audit": {"successive_halving": True}, "notes": ["Not run: lora."]})
     text = str(card(found, plots=["plots/piggyback.png", "plots/attacks.png", "plots/mine.png"]))
     for words in (
-        "![Leakage attack by attack, with bootstrap intervals](plots/attacks.png)", "![mine](plots/mine.png)",
-        "![PL accuracy over budgets: undisposed, scrubbed, scratch and retrained model](plots/piggyback.png)",
+        "![Leakage attack by attack, with bounds](plots/attacks.png)", "![mine](plots/mine.png)",
+        "![PL accuracy over budgets: the undisposed and the scrubbed model, and the floors](plots/piggyback.png)",
         "linear_probe, full, head_then_full, lora, linear_probe_published", "1, 5, 20, 100 images a class",
         "- Learning rates were chosen by successive halving", "‡ Diverged with every learning rate",
         "- Not run: lora.\n",
@@ -245,10 +248,16 @@ def test_an_undefined_leakage_is_no_praise():
 def test_the_verdict_gives_numbers_that_a_layman_understands():
     assert verdict(report()).startswith(
         "With 5 images a class, an attacker who relearns the source task reaches an accuracy of 60 ± 2 % from this "
-        "model, 40 ± 2 % from random weights, 80 ± 2 % from the model before disposal and 50 ± 2 % from a model "
-        "trained on the target task alone; guessing gives 17 %. This method removed a part of the source task: "
-        "leakage over retrained 0.364 ± 0.073 [0.364, 0.364], where 1 leaks all and 0 no more than a model trained "
-    )
+        "model, 80 ± 2 % from the model before disposal, 50 ± 2 % from a model trained on the target task alone and "
+        "40 ± 2 % from random weights; guessing gives 17 %. LEAKS: the source task was not removed (leakage over "
+        "retrained 0.364 [0.364, 0.364], where 1 leaks all and 0 no more than a model trained on the target task "
+        "alone). 5 images a class and these weights are worth as much as about 13 images without them."
+    )  # 5 * 4 ** (0.1 / 0.15), between 0.5 at 5 and 0.65 at 20 images
+
+
+def test_weights_that_are_worth_more_than_any_budget_or_nothing_are_said_to_be():
+    assert "worth as much as more than 20 images without them" in verdict(report(scrubbed=(0.7, 0.8)))
+    assert "are worth as much as" not in verdict(report(scrubbed=(0.5, 0.65)))
 
 
 def test_the_verdict_shows_the_budget_that_is_worst_for_the_model():
@@ -287,7 +296,7 @@ def test_a_missing_reference_is_said(role, name):
 def test_hostile_reports_get_no_praise():
     one_seed = replace(report(), piggyback=tuple(r for r in report(scrubbed=(0.4, 0.5)).piggyback if r.seed == 1))
     text = verdict(one_seed)
-    assert "One seed was used" in text and "undefined" in text and "recovered" not in text and "±" not in text
+    assert "One seed was used" in text and "undefined" in text and "SHOWN" not in text and "±" not in text
     assert "with 5, 20 images a class and\n  1 seed." in str(card(one_seed))
     # without the axis there is nothing to praise, and no number
     novel = tuple(r for r in report().piggyback if r.axis == "novel_downstream")
@@ -299,10 +308,10 @@ def test_hostile_reports_get_no_praise():
         for r in report().piggyback
     )
     text = verdict(report(piggyback=broken))
-    assert "6 of the attacks on this model failed" in text and "recovered little" not in text
+    assert "6 of the attacks on this model failed" in text and "FORGOTTEN" not in text
     destroyed = report(scrubbed=(0.82, 0.92), target=(0.9, 0.1))
     assert verdict(destroyed).startswith("The target task was destroyed")
-    assert "did not remove the source task" in verdict(destroyed)
+    assert "LEAKS: the source task was not removed" in verdict(destroyed)
 
 
 def test_the_card_of_several_tasks_names_each_and_how_to_load_it():

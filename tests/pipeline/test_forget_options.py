@@ -2,7 +2,8 @@
 
 import pytest
 
-from hf_dtl.errors import DataError
+from hf_dtl.audit.suites import SUITES
+from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.pipeline.forget_options import ForgetOptions
 
 LETTERS = {
@@ -40,3 +41,34 @@ def test_defaults_follow_the_data(given, meant):
 def test_a_malformed_name_of_data_is_refused_at_once():
     with pytest.raises(DataError, match="the name is empty or has"):
         ForgetOptions(forget="glyphs]A[B]")
+
+
+@pytest.mark.parametrize(
+    ("given", "suite", "attacks"),
+    [
+        ({}, "quick-1", SUITES["quick-1"].attacks),
+        ({"suite": "standard-1"}, "standard-1", SUITES["standard-1"].attacks),
+        ({"seeds": "0"}, "custom", ("linear_probe", "full", "head_then_full")),
+        ({"successive_halving": True}, "custom", ("linear_probe", "full", "head_then_full")),
+        ({"full_learning_rates": "1e-3"}, "custom", ("linear_probe", "full", "head_then_full")),
+        ({"suite": "custom", "attacks": "lora"}, "custom", ("lora",)),
+        ({"max_stack": 1, "membership": False}, "quick-1", SUITES["quick-1"].attacks),
+        ({"forget": "class=A", "retain": "glyphs"}, "quick-1", SUITES["quick-1"].attacks),
+        ({"forget": "random=5%", "forget_tasks": "a", "method": "multitask"}, "custom", ("full",)),
+    ],
+)
+def test_a_suite_attacks_unless_something_that_it_fixes_is_given(given, suite, attacks):
+    options = ForgetOptions(**given)
+    assert (options.suite, options.attacker().attacks) == (suite, attacks)
+
+
+@pytest.mark.parametrize("own", [{"attacks": "full"}, {"budgets": "5"}, {"lora_learning_rates": "1e-3"}])
+def test_a_suite_and_what_it_fixes_are_refused_together(own):
+    (name,) = own
+    with pytest.raises(ConfigError, match=f"--suite quick-1 fixes the attacker: leave out --{name}, or give"):
+        ForgetOptions(suite="quick-1", **own)
+
+
+def test_an_unknown_suite_is_named_with_the_nearest():
+    with pytest.raises(ConfigError, match="no suite 'quick1'.*quick-1.* There are: quick-1, standard-1, full-1, cust"):
+        ForgetOptions(suite="quick1")

@@ -12,6 +12,7 @@ from transformers import AutoModelForImageClassification
 
 import hf_dtl
 from hf_dtl.audit import LeakageReport
+from hf_dtl.audit.suites import SUITES
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import ConfigError, DTLError, PublishError
 
@@ -43,7 +44,9 @@ def test_two_published_models_are_audited(demo, tmp_path, monkeypatch, capsys):
     assert max(map(len, said.split("\n"))) <= 100
     assert [path.name for path in report.plot(tmp_path / "plots")] and (tmp_path / "plots" / "piggyback.png").exists()
     models = {record.model for record in report.piggyback}
-    assert models == {"undisposed", "scrubbed", "scratch", "retrained"} and report.suite["name"] == "custom"
+    assert (
+        models == {"undisposed", "scrubbed", "no_model", "scratch", "retrained"} and report.suite["name"] == "custom"
+    )
     assert report.spec | {"forget": "mnist[0-5]", "retain": "mnist[6-9]", "kind": "task"} == report.spec
     assert report == LeakageReport.load(tmp_path / "python" / "leakage_report.json")
 
@@ -99,7 +102,8 @@ def test_a_classifier_forgets_some_of_its_classes(photos, tmp_path, monkeypatch)
     assert not (tmp_path / "out" / "stages" / "adapt").exists(), "it knew both tasks"
     published = result.push_to_hub("user/scrubbed", report=report, dry_run=True)
     assert "model.safetensors" in {file.name for file in published.files}
-    other = result.audit(budgets=[2])
+    other = result.audit(budgets=[2])  # of the suite that was chosen before
+    assert {record.budget for record in other.piggyback} == {2} and result.job.options.suite == "custom"
     with pytest.raises(PublishError, match="give what result.audit"):
         result.push_to_hub("user/scrubbed", report=report, dry_run=True)
     assert hf_dtl.verify(tmp_path / "out" / "scrubbed", forget="./photos[cat,dog]", retain="./photos[car,ship]",
@@ -116,7 +120,11 @@ def test_a_classifier_forgets_some_of_its_classes(photos, tmp_path, monkeypatch)
         (lambda: hf_dtl.forget(forget="mnist[0-5]", retain="mnist[6,seven]"), "seven"),
         (lambda: hf_dtl.forget(method="scrub", forget_tasks="a"), "--forget_tasks a is for several tasks"),
         (lambda: hf_dtl.audit("x", undisposed="./nowhere", forget="mnist[0,1]"), "There is no folder './nowhere'"),
-        (lambda: hf_dtl.audit("x", undisposed="y", forget="mnist", suite="standard-1"), "suite='standard-1'"),
+        (lambda: hf_dtl.audit("x", undisposed="y", forget="mnist", suite="standart-1"), "mean standard-1?"),
+        (
+            lambda: hf_dtl.audit("x", undisposed="y", forget="mnist", suite="quick-1", attacks=["full"], seeds=[1]),
+            "--suite quick-1 fixes the attacker: leave out --attacks, --seeds, or give --suite custom",
+        ),
     ],
 )
 def test_wrong_words_are_said_before_any_work(call, message, tmp_path, monkeypatch):
@@ -134,6 +142,30 @@ def test_an_option_of_the_run_is_none_of_its_audit(photos, tmp_path, monkeypatch
     )  # fmt: skip
     with pytest.raises(ConfigError, match="steps: no option of the audit of a run"):
         result.audit(steps=3)
+
+
+def test_the_audit_of_a_run_changes_to_a_suite_and_back_to_an_attacker_of_ones_own(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    result = hf_dtl.forget(
+        "./classifier", forget="./photos[cat,dog]", retain="./photos[car,ship]", method="random_label", steps=1,
+        reference="none", output_dir=str(tmp_path / "out"), **{**QUICK, "full_learning_rates": "1e-3"},
+    )  # fmt: skip
+
+    def changed(**options):
+        result._change(options)
+        return result.job.attacks
+
+    suite = SUITES["quick-1"]
+    assert (changed(seeds=[0]).attacks, result.job.options.suite) == (("linear_probe",), "custom")
+    quick = changed(suite="quick-1")
+    assert (quick.attacks, quick.budgets, quick.seeds) == (suite.attacks, suite.budgets, suite.seeds)
+    assert quick.hash() == suite.config(result.job.parameters).hash() and result.job.scenario.most_budget == 20
+    own = changed(budgets=[2])
+    assert own.budgets == (2,) and result.job.options.suite == "custom" and result.job.scenario.most_budget == 2
+    assert changed(suite="quick-1") == quick
+    with pytest.raises(ConfigError, match="--suite quick-1 fixes the attacker: leave out --budgets"):
+        result.audit(suite="quick-1", budgets=[2])
+    assert result.job.attacks == quick
 
 
 def test_options_that_are_missing_or_unknown_are_named_before_anything_is_loaded():

@@ -57,7 +57,8 @@ def test_what_the_kind_of_request_decides():
     assert read.kind == "tasks" and read.forget_tasks == "a,b"
     assert (read.retain, read.augmentation, read.attacks, read.budgets) == ("glyphs", "none", "full", "5")
     one = ForgetOptions(forget="random=5%")
-    assert (one.kind, one.retain, one.augmentation, one.budgets) == ("part", "fashion_mnist", "affine", "5,20")
+    assert (one.kind, one.retain, one.augmentation, one.suite) == ("part", "fashion_mnist", "affine", "quick-1")
+    assert read.suite == "custom" and one.attacker().budgets == (5, 20)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_an_honest_folder_holds_and_its_attacks_are_kept(copied, place, capsys):
         for model in ("scrubbed", "scratch")
         for axis in ("source_subset", "novel_downstream")
         for attack in ("linear_probe", "full")
-    }
+    } | {("PL accuracy", "no_model", axis, "linear_probe") for axis in ("source_subset", "novel_downstream")}
     assert found["holds"] and "target accuracy" in {n["what"] for n in found["numbers"]}
     for number in found["numbers"]:  # the same images, heads and random weights
         assert number["found"] == pytest.approx(number["published"], abs=1e-9), number
@@ -142,7 +142,7 @@ def test_an_honest_folder_holds_and_its_attacks_are_kept(copied, place, capsys):
 @pytest.mark.parametrize("kind", ["unlearned", "audited"])
 def test_reports_of_other_jobs_hold_too(kind, request, tmp_path):
     found = verify(options(request.getfixturevalue(kind), tmp_path))
-    assert found.holds and {number.model for number in found.numbers} == {"scrubbed", "scratch"}
+    assert found.holds and {number.model for number in found.numbers} == {"scrubbed", "no_model", "scratch"}
     attacks = {"unlearned": {"linear_probe", "full_published"}, "audited": {"linear_probe", "retain_then_full"}}
     assert {number.attack for number in found.numbers} == attacks[kind] | {""}
     for number in found.numbers:
@@ -176,7 +176,11 @@ def test_attacks_that_were_left_out_or_invented_do_not_hold(copied, place):
     for records, missing in (
         (kept, {("scrubbed", "full")}),
         ((*report.piggyback, *invented), {("scrubbed", "full_published"), ("scratch", "full_published")}),
-        (one_seed, {(m, a) for m in ("scrubbed", "scratch") for a in ("linear_probe", "full")}),
+        (
+            one_seed,
+            {(m, a) for m in ("scrubbed", "scratch") for a in ("linear_probe", "full")}
+            | {("no_model", "linear_probe")},
+        ),
     ):
         replace(report, piggyback=tuple(records)).save(copied / "leakage_report.json")
         found = verify(options(copied, place))
@@ -217,7 +221,7 @@ def no_report(folder):
 
 def other_schema(folder):
     text = (folder / "leakage_report.json").read_text()
-    (folder / "leakage_report.json").write_text(text.replace('"schema_version": 2', '"schema_version": 9'))
+    (folder / "leakage_report.json").write_text(text.replace('"schema_version": 3', '"schema_version": 9'))
 
 
 def pickle_only(folder):
