@@ -1,15 +1,19 @@
 """Suites: attackers that are fixed by name, so that nobody can choose a weak one and call it the standard."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.audit.store import PiggybackRecord
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.options import nearest
+
+if TYPE_CHECKING:  # it loads torch, and the command line must not
+    from hf_dtl.audit.store import PiggybackRecord
 
 CUSTOM = "custom"
 MUST = ("no_model", "scratch")

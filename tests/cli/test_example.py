@@ -34,7 +34,7 @@ def test_it_ends_with_a_verdict_and_a_picture(few_attacks, tmp_path, monkeypatch
     assert references[0] == references[1]
     stored = (tmp_path / "hf_dtl_example" / "attacks.jsonl").read_text().splitlines()
     attacks = 2
-    assert len(stored) == attacks * len(("undisposed", "retrained", "scratch", "one", "other"))
+    assert len(stored) == attacks * len(("undisposed", "retrained", "scratch", "one", "other")) + len(["no_model"])
 
 
 @pytest.mark.slow
