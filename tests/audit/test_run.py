@@ -10,7 +10,7 @@ from attack_toys import trained
 from audit_toys import FINALISTS, QUICK, split, task, vit
 from launching import run_on_two
 
-from hf_dtl.audit import leakage, run_audit, scratch_model, scratch_models
+from hf_dtl.audit import leakage, no_model, run_audit, scratch_model, scratch_models
 from hf_dtl.audit import run as run_module
 from hf_dtl.audit.attacks import plan
 from hf_dtl.audit.piggyback import Attacker
@@ -90,6 +90,19 @@ def test_a_model_that_cannot_be_attacked_is_named_before_the_first_attack(broken
     with pytest.raises(ModelError, match="(?i)the scratch model"):
         run_audit({"undisposed": vit(), "scratch": model}, {"toy": TASK}, QUICK, progress=False)
     assert not attacks_run
+
+
+def test_without_weights_there_is_no_head_that_could_know_retain_images():
+    """Their labels are those of the published head: 3 is none of the attacked classes."""
+    retain = split(4, classes=4, seed=6)
+    toy, config = (
+        replace(TASK, retain=retain),
+        replace(QUICK, attacks=("linear_probe", "retain_then_full"), seeds=(0,)),
+    )
+    found = run_audit({"scrubbed": vit(4), "no_model": no_model(TASK)}, {"toy": toy}, config, progress=False)
+    assert {(r.model, r.attack) for r in found} == {
+        ("scrubbed", "linear_probe"), ("scrubbed", "retain_then_full"), ("no_model", "linear_probe"),
+    }  # fmt: skip
 
 
 def test_attacks_that_do_not_apply_are_left_out_model_by_model():

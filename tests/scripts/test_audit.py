@@ -181,7 +181,7 @@ def test_finished_audit_started_again_writes_the_same_report(models, undisturbed
 
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_unscrubbed_copy_leaks_all_and_random_weights_nothing(models, tmp_path, name):
-    options = {"undisposed": str(models / name), "forget": "mnist", "retain": None, "budgets": "2"}
+    options = {"undisposed": str(models / name), "forget": "mnist", "retain": None, "budgets": "2", "seeds": "0,1,2"}
     options |= {"attacks": "linear_probe,full_published", "max_eval_images": 300, "membership": False}
     for kind, expected, room in (("copy", 1.0, 0.1), ("random", 0.0, 0.25)):
         report = audit(models, tmp_path / kind, scrubbed=str(models / f"{name}-{kind}"), **options)
