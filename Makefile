@@ -2,7 +2,7 @@
 # make quick  what to run while working (under 2 minutes)
 # make test   every check but the slow ones (about ten minutes); a browser test is skipped where there is no browser
 # make slow   walks and soaks
-# make mutations  break ten formulas, one at a time, and see the quick tests notice
+# make mutations  break eleven formulas, one at a time, and see the quick tests notice
 # All make their own environment in .venv; a repeated call starts at once.
 
 PYTHON ?= python3

@@ -40,7 +40,7 @@ class ExampleOptions(ForgetOptions):
     method: str | None = option(
         "representation_erasure,gradient_collision:max_steps=100", "One method that holds less, one that leaks."
     )
-    retain_images_per_class: int | None = option(20, "Target training images a class.")
+    retain_images_per_class: int | None = option(40, "Target training images a class.")
     train_epochs: float | None = option(12, "Passes over the source data.")
     train_learning_rate: float | None = option(3e-3, "Peak learning rate of that training.")
     novel: str | None = option("none", "Task that nobody trained; none: the example is attacked on one axis.")

@@ -14,6 +14,8 @@ QUICK = AttackConfig(
     budgets=(2, 4), seeds=(0, 1), linear_probe_learning_rates=(1e-2, 1e-1), full_learning_rates=(1e-3, 1e-2),
     linear_probe_steps=20, full_passes=4, full_min_steps=8,
 )  # fmt: skip
+FINALISTS = replace(QUICK, attacks=("linear_probe", "full", "ridge"), budgets=(2,), seeds=(3, 0, 1, 4), finalists=1)
+"""Every attack with the seeds 3 and 0, and the best of them with 1 and 4."""
 
 
 def vit(num_labels=3, seed=0, dropout=0.0):

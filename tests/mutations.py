@@ -63,18 +63,24 @@ MUTATIONS = (
     ),
     Mutation(
         "piggyback learning: the strongest attack is chosen on validation images",
-        "audit/axis_leakage.py", "validation > rival.validation_accuracy:", "fmean(values) > rival.mean:",
+        "audit/axis_leakage.py", "return self.validation_accuracy, self.mean", "return self.mean, self.mean",
         "audit/test_axis_leakage.py",
     ),
     Mutation(
-        "leakage: between the floor and the undisposed model",
-        "audit/axis_leakage.py", "(value - ground) / gap for", "(value - ground) / ceiling for",
+        "leakage: a ratio of sums over the floor",
+        "audit/estimate.py",
+        "self.floor).sum() / (self.undisposed", "self.floor).sum() / (1 + self.undisposed",
         "audit/test_axis_leakage.py",
     ),
     Mutation(
-        "interval of the leakage: 2.5 % of the draws at each end",
-        "audit/bootstrap.py", "(1 - CONFIDENCE) / 2", "(1 - CONFIDENCE)",
-        "audit/test_bootstrap.py",
+        "bounds of the leakage: t of 95 % at each end",
+        "audit/estimate.py", "cov(draws) * student.ppf(CONFIDENCE,", "cov(draws) * student.ppf(CONFIDENCE**2,",
+        "audit/test_axis_leakage.py",
+    ),
+    Mutation(
+        "gate: the gap is shown to be large enough before there is a number",
+        "audit/estimate.py", "gap.low >= GAP", "gap.mean >= GAP",
+        "audit/test_estimate.py",
     ),
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from hf_dtl.audit.attacks.workers import share_out
 from hf_dtl.audit.classifiers import check_finite, check_forward
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.piggyback import Attacker
+from hf_dtl.audit.references import PixelModel
 from hf_dtl.audit.store import AttackStore, ModelName, PiggybackRecord
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
 from hf_dtl.errors import ConfigError
@@ -120,6 +121,8 @@ class _Plan:
         cls, role: str, given: Any, base: PreTrainedModel | None, task: AttackedTask, config: AttackConfig
     ) -> "_Plan":
         draws = tuple(given) if isinstance(given, Sequence) else (given,)
+        if isinstance(draws[0], PixelModel):
+            task = replace(task, retain=None)  # there is no published head that could know their classes
         units, keys = tuple(plan.units(draws[0], task, config, base)), dict[Unit, str]()
         prints, retain = _task_fingerprint(task), _retain_fingerprint(task)
         base_print = None if base is None else _model_fingerprint(base)

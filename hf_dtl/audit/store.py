@@ -86,7 +86,8 @@ class PiggybackRecord:
             budget=integer(1), seed=integer(0), learning_rate=number(0), accuracy=SHARE, validation_accuracy=SHARE,
             effort=optional(integer(0)), diverged=FLAG, curve=_CURVE,
         )  # fmt: skip
-        if self.curve and self.effort not in {effort for effort, _, _ in self.curve}:
+        there = {effort: validation for effort, validation, _ in self.curve}
+        if self.curve and not (self.effort in there and there[self.effort] <= self.validation_accuracy):
             raise DataError(f"`curve` of a piggyback record lacks the chosen effort {self.effort}: {self.curve}.")
 
     @classmethod

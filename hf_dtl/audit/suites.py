@@ -1,15 +1,19 @@
 """Suites: attackers that are fixed by name, so that nobody can choose a weak one and call it the standard."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.audit.store import PiggybackRecord
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.options import nearest
+
+if TYPE_CHECKING:  # it loads torch, and the command line must not
+    from hf_dtl.audit.store import PiggybackRecord
 
 CUSTOM = "custom"
 MUST = ("no_model", "scratch")
@@ -44,7 +48,7 @@ class Suite:
 
     def config(self, parameters: int, **cost: Any) -> AttackConfig:
         """The attacker for a network of so many parameters; `cost` changes no number: workers, max_stack."""
-        rates = {} if parameters > 2_000_000 else {"full_learning_rates": (3e-4, 1e-3, 3e-3)}
+        rates = {} if parameters > 2_000_000 else {"full_learning_rates": (1e-4, 3e-4, 1e-3, 3e-3)}
         chosen = {"attacks": self.attacks, "budgets": self.budgets, "seeds": self.seeds}
         return AttackConfig.for_model(parameters, **{**chosen, **rates, **self.options, **cost})
 

@@ -67,6 +67,11 @@ def work(options: AuditOptions) -> None:
 
     from hf_dtl.pipeline.audit import run
 
+    if options.retrained is None and options.base_model is None and not options.retrain:
+        say(
+            "Neither --retrained nor --base_model is given, so there will be numbers and no verdict; --retrain trains "
+            "that reference here, on the data to keep."
+        )
     report, state = run(options), PartialState()
     if state.is_main_process:
         # in the same folder: what is finished is not repeated

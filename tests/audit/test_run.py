@@ -1,14 +1,16 @@
 import copy
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 from attack_toys import trained
-from audit_toys import QUICK, split, task, vit
+from audit_toys import FINALISTS, QUICK, split, task, vit
+from launching import run_on_two
 
-from hf_dtl.audit import leakage, run_audit, scratch_model, scratch_models
+from hf_dtl.audit import leakage, no_model, run_audit, scratch_model, scratch_models
 from hf_dtl.audit import run as run_module
 from hf_dtl.audit.attacks import plan
 from hf_dtl.audit.piggyback import Attacker
@@ -90,6 +92,19 @@ def test_a_model_that_cannot_be_attacked_is_named_before_the_first_attack(broken
     assert not attacks_run
 
 
+def test_without_weights_there_is_no_head_that_could_know_retain_images():
+    """Their labels are those of the published head: 3 is none of the attacked classes."""
+    retain = split(4, classes=4, seed=6)
+    toy, config = (
+        replace(TASK, retain=retain),
+        replace(QUICK, attacks=("linear_probe", "retain_then_full"), seeds=(0,)),
+    )
+    found = run_audit({"scrubbed": vit(4), "no_model": no_model(TASK)}, {"toy": toy}, config, progress=False)
+    assert {(r.model, r.attack) for r in found} == {
+        ("scrubbed", "linear_probe"), ("scrubbed", "retain_then_full"), ("no_model", "linear_probe"),
+    }  # fmt: skip
+
+
 def test_attacks_that_do_not_apply_are_left_out_model_by_model():
     config = replace(QUICK, attacks=("full", "full_published", "retain_only"), budgets=(2,), seeds=(0,))
     records = run_audit({"undisposed": vit(3), "scratch": vit(4)}, {"toy": TASK}, config, progress=False)
@@ -98,11 +113,6 @@ def test_attacks_that_do_not_apply_are_left_out_model_by_model():
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="retain_only"):
         run_audit({"scratch": vit(4)}, {"toy": TASK}, replace(config, attacks=("retain_only",)), progress=False)
-
-
-FINALISTS = replace(
-    QUICK, attacks=("linear_probe", "full", "ridge"), budgets=(2,), seeds=(3, 0, 1, 4), finalists=1,
-)  # fmt: skip
 
 
 def test_only_finalists_go_on_to_later_seeds_on_each_model_and_the_order_breaks_ties(attacks_run):
@@ -144,6 +154,38 @@ def test_finalists_are_the_same_after_an_interruption(lines, tmp_path, attacks_r
     attacks_run.clear()
     again = run_audit({"undisposed": vit()}, {"toy": TASK}, FINALISTS, store=tmp_path / "whole.jsonl", progress=False)
     assert again == whole and not attacks_run
+
+
+PROGRAM = """
+import json
+import sys
+from dataclasses import asdict
+
+import torch.distributed
+from audit_toys import FINALISTS, task, vit
+
+from hf_dtl.audit import run_audit
+
+torch.distributed.init_process_group("gloo")
+models = {"undisposed": vit(), "scratch": vit(seed=4)}
+found = run_audit(models, {"toy": task()}, FINALISTS, store=sys.argv[1], progress=False)
+with open(f"{sys.argv[1]}.{torch.distributed.get_rank()}", "w") as file:
+    json.dump([asdict(record) for record in found], file)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.distributed
+def test_two_processes_choose_the_finalists_that_one_chooses(tmp_path):
+    program, store = tmp_path / "program.py", tmp_path / "attacks.jsonl"
+    program.write_text(PROGRAM)
+    status, _, errors = run_on_two(program, store)
+    assert status == 0, errors[-3000:]
+    models = {"undisposed": vit(), "scratch": vit(seed=4)}
+    alone = [asdict(record) for record in run_audit(models, {"toy": TASK}, FINALISTS, progress=False)]
+    for rank in (0, 1):
+        assert json.loads(Path(f"{store}.{rank}").read_text()) == json.loads(json.dumps(alone))
+    assert len(store.read_text().splitlines()) == len(alone) == 16, "none is run twice"
 
 
 def test_attacks_that_train_alike_run_together_and_give_what_they_give_alone():

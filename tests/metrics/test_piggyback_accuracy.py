@@ -13,7 +13,8 @@ from audit_toys import QUICK, resnet, split, task, vit
 from PIL import Image
 
 import hf_dtl.metrics
-from hf_dtl.audit import leakage, run_audit, scratch_model, scratch_models
+from hf_dtl.audit import leakage, no_model, run_audit, scratch_model, scratch_models
+from hf_dtl.audit.suites import SUITES
 from hf_dtl.data import ImageTensors, embedded_processor
 from hf_dtl.errors import ConfigError, DataError, ModelError
 
@@ -128,10 +129,15 @@ def test_equals_the_audit(metric, audited):
 def test_leakage_over_references(metric, undisposed, audited, tmp_path):
     given = {"undisposed": undisposed, **splits(TASK), **OPTIONS, "store": tmp_path / "attacks.jsonl"}
     result = metric.compute(model=vit(seed=5), **given)
-    assert result["leakage"] == asdict(leakage(audited).over_scratch)
-    assert result["leakage"]["mean"] is not None and result["leakage"]["undefined"] is None
+    known = leakage([*audited, *run_audit({"no_model": no_model(TASK)}, {"task": TASK}, CONFIG, progress=False)])
+    assert result["leakage"] == asdict(known.headline)
+    assert result["leakage"]["gate"] == "weights do not matter", "pixels are enough for the toy task"
+    assert result["leakage_over"] == {floor: asdict(ratio) for floor, ratio in known.by_floor.items()}
+    assert set(result["leakage_over"]) == {"no_model", "scratch"}
+    assert result["suite"]["name"] == "custom" and result["leakage"]["word"] is None
     ceiling, floor = (result["references"][name]["piggyback_accuracy"] for name in ("undisposed", "scratch"))
-    assert result["leakage"]["mean"] == pytest.approx((result["piggyback_accuracy"] - floor) / (ceiling - floor))
+    expected = (result["piggyback_accuracy"] - floor) / (ceiling - floor)
+    assert result["leakage_over"]["scratch"]["mean"] == pytest.approx(expected)
 
     copied = metric.compute(
         model=copy.deepcopy(undisposed),
@@ -139,14 +145,28 @@ def test_leakage_over_references(metric, undisposed, audited, tmp_path):
         retrained=scratch_model(undisposed),
         **given,
     )
-    assert copied["leakage"]["mean"] == pytest.approx(1)
-    assert copied["leakage_over_retrained"] == copied["leakage"]
+    assert copied["leakage_over"]["scratch"]["mean"] == pytest.approx(1)
+    assert copied["leakage_over"]["retrained"] == copied["leakage_over"]["scratch"]
     json.loads(json.dumps(copied))
 
     same = metric.compute(model=vit(seed=5), **{**given, "undisposed": scratch_model(vit(seed=5))})
-    assert same["leakage"]["mean"] is None and "no better than the scratch" in same["leakage"]["undefined"]
+    assert same["leakage"]["mean"] is None and same["leakage"]["gate"] != "defined"
     without = metric.compute(model=vit(seed=5), **given, scratch=False)
-    assert set(without["references"]) == {"undisposed"} and "leakage" not in without
+    assert set(without["references"]) == {"undisposed", "no_model"} == {"undisposed", *without["leakage_over"]}
+
+
+def test_a_suite_by_name_is_the_default_and_fixes_the_attacker(metric, undisposed):
+    images = {name: getattr(TASK, name) for name in ("validation", "test")}
+    many = {f"{name}_dataset": part for name, part in {"train": split(25, seed=3), **images}.items()}
+    quick = metric.compute(model=undisposed, **many, progress=False)
+    suite = SUITES["quick-1"]
+    assert quick["suite"] == suite.config(undisposed.num_parameters()).suite()
+    assert {record["attack"] for record in quick["attacks"]} == set(suite.attacks)
+    assert set(quick["per_budget"]) == set(suite.budgets)
+    assert metric.compute(model=undisposed, **many, suite="quick-1", progress=False) == quick
+    refused(metric, ConfigError, "suite='quick-1' fixes the attacker: leave out attacks, budgets,", suite="quick-1")
+    with pytest.raises(ConfigError, match="no suite 'quick'.*quick-1"):
+        metric.compute(model=undisposed, **many, suite="quick")
 
 
 def as_dataset(images, names=None, label="label"):

@@ -43,4 +43,10 @@ def test_forget_a_task_and_audit_what_is_left(tmp_path):
     assert status == 0, err[-4000:]
     again = LeakageReport.load(tmp_path / "audit" / "leakage_report.json")
     assert "Verdict on" in out and again.target_accuracy.keys() >= {"undisposed", "scrubbed"}
-    assert {record.model for record in again.piggyback} == {"undisposed", "scrubbed", "scratch", "retrained"}
+    assert {record.model for record in again.piggyback} == {
+        "undisposed",
+        "scrubbed",
+        "no_model",
+        "scratch",
+        "retrained",
+    }

@@ -84,7 +84,7 @@ def test_ends_with_tables_reports_plots_and_models(done):
                 split: {"undisposed", "scrubbed", "retrained"} for split in ("forget", "retain", "test")
             }
         assert set(report.tasks["case"].membership_auc) == {"undisposed", "scrubbed", "retrained"}
-        assert {r.model for r in report.piggyback} == {"undisposed", "scrubbed", "retrained", "scratch"}
+        assert {r.model for r in report.piggyback} == {"undisposed", "scrubbed", "retrained", "no_model", "scratch"}
         assert {r.dataset for r in report.piggyback} == {"glyphs, case, random=15%"}
         assert "--forget_tasks case" in report.settings["command"] and report.method in report.settings["command"]
         assert set(report.weights) == {f"{task}/model.safetensors" for task in ("case", "weight", "rotation")}
@@ -113,7 +113,7 @@ def test_what_it_leaves_is_published_and_verified(done, tmp_path):
     assert {"README.md", "leakage_report.json", "case/model.safetensors", "rotation/config.json"} <= files
     assert not any("tasks.json" in name for name in files)
     found = verify(output / "scrubbed", output_dir=str(tmp_path / "verified"), use_cpu=True)
-    assert found.holds and {number.model for number in found.numbers} == {"scrubbed", "scratch"}
+    assert found.holds and {number.model for number in found.numbers} == {"scrubbed", "no_model", "scratch"}
     for number in found.numbers:
         assert number.found == pytest.approx(number.published, abs=1e-9), number
     copy = tmp_path / "copy"
