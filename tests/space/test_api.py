@@ -76,7 +76,7 @@ def test_open(client):
     assert "leakage over retrained" in headline and "these very weights" in headline
     assert "Attacked by custom, weaker than a practitioner." in headline
     assert len(examples["value"] if isinstance(examples, dict) else examples) == 10
-    assert "Before disposal" in seen and card.count("<table ") == 4
+    assert "Before disposal" in seen and card.count("<table ") == 3
 
 
 def test_probe(client, digit):
@@ -247,10 +247,8 @@ def test_models_of_the_hub_that_are_refused(client, space):
     assert "code of its own" in message("code", config=json.dumps(config | {"auto_map": {"AutoConfig": "a.B"}}))
     assert "only architectures" in message("bert", config=json.dumps(config | {"model_type": "bert"}))
     assert "up to 64" in message("deep", config=json.dumps(config | {"num_hidden_layers": 10**6}))
-    assert "parameters" in message(
-        "wide", config=json.dumps(config | {"hidden_size": 4096, "intermediate_size": 4096})
-    )
-    assert "lack" in message("other-size", config=json.dumps(config | {"hidden_size": 64}))
+    assert "parameters" in message("wide", config=json.dumps(config | {"hidden_sizes": [16, 32, 4096]}))
+    assert "lack" in message("other-size", config=json.dumps(config | {"hidden_sizes": [16, 32, 64]}))
     assert "cannot be" in message("broken", model="no safetensors")
     assert "no JSON object" in message("list", config="[" * 20_000)
     assert "up to 512" in message("resized", preprocessor_config=json.dumps({"size": {"height": 9000, "width": 9000}}))

@@ -254,9 +254,9 @@ def test_card_shows_every_table_and_the_numbers_of_the_report(pair):
     point = pair.report.axes["source_subset"].pl_accuracy[0]
     assert f"{point.mean:.3f} ± {point.deviation:.3f}" in drawn
     tables = report_tables(pair.report)
-    assert drawn.count("<table ") == len(tables) == 4
+    assert drawn.count("<table ") == len(tables) == 3
     assert drawn.count("<td ") == sum(len(row) - 1 for cells in tables for row in cells.rows)
-    assert drawn.count("data:image/svg+xml;base64,") == 4
+    assert drawn.count("data:image/svg+xml;base64,") == 2
     assert all(re.search(r'alt="[^"]{20}', image) for image in re.findall(r"<img[^>]*>", drawn))
 
 
