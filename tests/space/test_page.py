@@ -166,12 +166,12 @@ def test_sizes_are_asked_before_anything_is_fetched():
 def test_reports_that_take_long_are_refused():
     hub.check_report(report().to_dict(), "u/m")
     one = report().to_dict()["piggyback"][0]
-    for many, counted in (
+    for many, says in (
         ([one] * 3001, "3001 rows"),
         ([one | {"seed": seed} for seed in range(21)], "21 seeds"),
         ([one | {"attack": f"attack {i}"} for i in range(41)], "41 attacks"),
     ):
-        with pytest.raises(DataError, match=counted):
+        with pytest.raises(DataError, match=says):
             hub.check_report({"piggyback": many}, "u/m")
     with pytest.raises(DataError, match="301 characters"):
         hub.check_report({"piggyback": [], "method": "x" * 301}, "u/m")
@@ -357,8 +357,8 @@ def test_a_model_that_is_too_slow_is_refused(pair, trained, attack, monkeypatch)
 
 @pytest.mark.parametrize(
     "which, attack, budget, seed",
-    (("scratch", "ridge", 5, 0), ("scrubbed", "full", 5, 0), ("scrubbed", "ridge", 3, 0), ("scrubbed", "ridge", 10**9, 0),
-     ("scrubbed", "ridge", 5, -1), ("scrubbed", "ridge", 5, 10**9), ("scrubbed", "ridge", 5, True), (None, None, 5, 0)),
+    (("scratch", "ridge", 5, 0), ("scrubbed", "full", 5, 0), ("scrubbed", "ridge", 3, 0),
+     ("scrubbed", "ridge", 10**9, 0), ("scrubbed", "ridge", 5, -1), ("scrubbed", "ridge", 5, 10**9), ("scrubbed", "ridge", 5, True), (None, None, 5, 0)),
 )  # fmt: skip
 def test_attacks_that_are_not_offered(pair, which, attack, budget, seed):
     with pytest.raises(ConfigError):
