@@ -10,10 +10,10 @@ naive (every chunk's graph alive, all pairs, double backward) against this libra
 ordinary gradient of the same images. CPU seconds are the process's own; memory is the growth of the peak resident
 size. Every variant runs in a process of its own.
 
-`audit`: the attacks of the default grid on one model and one task (MNIST 0-5, 5 and 20 images a class, 3 seeds), for
-the built-in ViT and a small ResNet: the plain loop (every attack alone, one learning rate after another) against
-attacks that run together, the same with successive halving, and shared among two processes. Reported are CPU seconds
-of all processes, wall-clock seconds, and how far the results agree with the plain loop's.
+`audit`: a suite (quick-1, or what is named) on a ViT of 0.3 M parameters with all its references, glyphs A,B,D,E,G,H:
+CPU seconds of the suite, and of the plain loop over the same attacks (every attack, draw and learning rate alone,
+nothing shared, nothing broken off), with the PL accuracies of both. `audit standard-1 scrubbed 5` takes one role and
+one budget. Weights are random, of another seed for each role: an attack costs the same on any.
 
 `subspace`: the bases of all layers of a ViT of 22 M parameters, from the moments of 256 MNIST images: this library's
 symmetric solver against singular values of the same matrices in float64, with the largest angle between the spans.
@@ -24,25 +24,25 @@ resident size of the process so far.
 
 import argparse
 import itertools
-import json
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 
 import torch
 import transformers
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
-from transformers import AutoModelForImageClassification, ResNetConfig, ViTConfig, ViTForImageClassification
+from transformers import ViTConfig, ViTForImageClassification
 
+from hf_dtl.errors import ConfigError
 from hf_dtl.functional import gradient_collision
 
 IMAGES, CHUNKS, REPEATS, SIZE = 32, (2, 4, 8), 3, 112
-BUDGETS = (5, 20)
 
 
 def problem(chunks):
@@ -115,91 +115,79 @@ def collision():
     Console(width=100).print(table, f"torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 
-def audited_task():
-    """MNIST 0-5 as the attacked task."""
-    from hf_dtl.audit import AttackedTask
+def audited():
+    """The models by role, and the attacked task."""
+    from hf_dtl.audit import AttackedTask, no_model, scratch_models
     from hf_dtl.data import embedded_processor, load_images, load_task
 
-    task, processor = load_task("mnist[0,1,2,3,4,5]"), embedded_processor(28)
+    task, processor = load_task("glyphs[A,B,D,E,G,H]"), embedded_processor(28)
     splits = [load_images(getattr(task, s), processor, num_channels=3) for s in ("train", "validation", "test")]
-    return AttackedTask("mnist[0-5]", "source_subset", task.labels, *splits)
+    attacked = AttackedTask("glyphs[A,B,D,E,G,H]", "source_subset", task.labels, *splits)
+    config = ViTConfig(
+        hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192, image_size=28, patch_size=7,
+        num_labels=4,
+    )  # fmt: skip
+    own = scratch_models(ViTForImageClassification(config), 3, seed=5)
+    models = dict(zip(("scrubbed", "undisposed", "retrained"), own, strict=True))
+    models["scratch"] = scratch_models(models["scrubbed"], 5)
+    return models | {"no_model": no_model(attacked)}, attacked
 
 
-def attacked_model(name, labels):
-    torch.manual_seed(0)
-    if name == "vit":
-        config = ViTConfig(
-            hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192, image_size=28,
-            patch_size=7,
-        )  # fmt: skip
-    else:
-        config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
-    config.id2label = dict(enumerate(labels))
-    return AutoModelForImageClassification.from_config(config)
-
-
-def measure_audit(name, variant, output):
-    """CPU and wall-clock seconds of one variant in this process, and its results."""
-    from accelerate import PartialState
-
-    from hf_dtl.audit import AttackConfig, run_audit
-    from hf_dtl.audit.piggyback import Attacker
+def audit(name="quick-1", roles="scrubbed,undisposed,retrained,scratch,no_model", budgets="5,20"):
+    from hf_dtl.audit import run_audit
+    from hf_dtl.audit.axis_leakage import pl_accuracies
+    from hf_dtl.audit.suites import SUITES
 
     transformers.logging.set_verbosity_error()
-    state = PartialState(cpu=True) if variant == "two processes" else None
-    task = audited_task()
-    model = attacked_model(name, task.labels)
-    options = {"max_stack": 1} if variant == "plain loop" else {}
-    config = AttackConfig(budgets=BUDGETS, successive_halving=variant == "halving", **options)
-    Attacker(model, task, AttackConfig(linear_probe_steps=1)).run("linear_probe", 1, 0)
-    start, wall = time.process_time(), time.perf_counter()
-    if variant == "plain loop":
-        units = itertools.product(config.attacks, config.budgets, config.seeds)
-        records = [Attacker(model, task, config).run(*unit) for unit in units]
-    else:
-        records = run_audit({"scrubbed": model}, {"task": task}, config, progress=False)
-    seconds = time.process_time() - start
-    found = {f"{r.attack}/{r.budget}/{r.seed}": [r.validation_accuracy, r.accuracy, r.learning_rate] for r in records}
-    if state is not None:
-        everyone = [None] * state.num_processes
-        torch.distributed.all_gather_object(everyone, seconds)
-        seconds = sum(everyone)
-    if state is None or state.is_main_process:
-        with open(output, "w") as file:
-            json.dump([seconds, time.perf_counter() - wall, found], file)
-    if state is not None:
-        state.destroy_process_group()
+    models, task = audited()
+    models = {role: models[role] for role in roles.split(",")}
+    suite = SUITES[name].config(300_000)
+    suite = replace(suite, budgets=tuple(map(int, budgets.split(","))))
+    table = Table(title=f"{name} on {', '.join(models)}, {budgets} images a class, ViT of 0.3 M parameters")
+    for column in ("variant", "CPU", "ratio", *(f"{role} at {b}" for role in models for b in suite.budgets)):
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    taken = {}
+    for variant, config in (
+        ("the suite", suite),
+        ("plain loop", replace(suite, finalists=0, successive_halving=False)),
+    ):
+        start, records = time.process_time(), []
+        if variant == "plain loop":
+            for role, unit in itertools.product(
+                models, itertools.product(config.attacks, config.budgets, config.seeds)
+            ):
+                records += alone(role, models[role], task, config, unit)
+        else:
+            records = run_audit(models, {"task": task}, config)
+        taken[variant] = time.process_time() - start
+        found = {(p.model, p.budget): p.mean for p in pl_accuracies(records, "source_subset")}
+        cells = [f"{found[role, budget]:.3f}" for role in models for budget in config.budgets]
+        table.add_row(variant, f"{taken[variant]:.0f} s", f"{taken[variant] / taken['the suite']:.1f}x", *cells)
+        Console(width=200).print(table)
 
 
-def audit():
-    table = Table(
-        title=f"Default audit of one model on one task, {', '.join(map(str, BUDGETS))} images a class, 3 seeds"
-    )
-    columns = ("network", "variant", "CPU", "ratio", "wall", "ratio", "same choice", "mean |difference|", "largest")
-    for column in columns:
-        table.add_column(column, justify="right" if column not in ("network", "variant") else "left")
-    for name in ("vit", "resnet"):
-        plain = None
-        for variant in ("plain loop", "together", "halving", "two processes"):
-            with tempfile.TemporaryDirectory() as folder:
-                output = f"{folder}/result.json"
-                command = [sys.executable]
-                if variant == "two processes":
-                    command += ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
-                command += [__file__, "measure_audit", name, variant, output]
-                subprocess.run(command, check=True, capture_output=True, text=True)
-                with open(output) as file:
-                    seconds, wall, found = json.load(file)
-            plain = plain or (seconds, wall, found)
-            gaps = [abs(found[key][1] - value[1]) for key, value in plain[2].items()]
-            same = sum(found[key][2] == value[2] for key, value in plain[2].items())
-            table.add_row(
-                name, variant, f"{seconds:.0f} s", f"{plain[0] / seconds:.1f}x", f"{wall:.0f} s",
-                f"{plain[1] / wall:.1f}x", f"{same} of {len(gaps)}", f"{statistics.fmean(gaps):.4f}",
-                f"{max(gaps):.4f}",
-            )  # fmt: skip
-    note = "Differences are of test accuracy, against the plain loop."
-    Console(width=120).print(table, note, f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+def alone(role, model, task, config, unit):
+    """One attack as its own audit: each learning rate alone, the best on validation kept."""
+    from hf_dtl.audit import run_audit
+
+    attack, budget, seed = unit
+    rates, runs = find_rates(attack, config), []
+    for rate in rates:
+        own = replace(
+            config, attacks=(attack,), budgets=(budget,), seeds=(seed,), full_learning_rates=(rate,), max_stack=1
+        )  # fmt: skip
+        given = model[seed % len(model)] if isinstance(model, list) else model
+        try:
+            runs += run_audit({role: given}, {"task": task}, own, progress=False)
+        except ConfigError:  # the attack does not apply: there is no network
+            return []
+    return [max(runs, key=lambda run: run.validation_accuracy)]
+
+
+def find_rates(attack, config):
+    from hf_dtl.audit.attacks.registry import find_attack
+
+    return config.full_learning_rates if find_attack(attack).whole_network else (config.full_learning_rates[0],)
 
 
 def subspace():
@@ -287,18 +275,16 @@ def _timed(work, *arguments, **options):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["collision", "audit", "subspace", "size", "measure", "measure_audit"])
+    parser.add_argument("what", choices=["collision", "audit", "subspace", "size", "measure"])
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.what == "collision":
         collision()
     elif arguments.what == "audit":
-        audit()
+        audit(*arguments.rest)
     elif arguments.what == "subspace":
         subspace()
     elif arguments.what == "size":
         size()
-    elif arguments.what == "measure_audit":
-        measure_audit(*arguments.rest)
     else:
         measure(arguments.rest[0], int(arguments.rest[1]))

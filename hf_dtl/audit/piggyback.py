@@ -66,8 +66,7 @@ class Attacker(AttackContext):
                         (point.effort, point.validation_accuracy, share_right(point.classify(test), test.labels))
                         for point in choice.curve
                     )
-                    reached = next((share for effort, _, share in curve if effort == choice.effort), None)
-                    reached = share_right(classify(test), test.labels) if reached is None else reached
+                    reached = share_right(classify(test), test.labels)
                     chosen = (choice.learning_rate, reached, choice.validation_accuracy)
                     results.append(AttackResult(*unit, *chosen, effort=choice.effort, curve=curve))
         except (RuntimeError, TypeError) as error:

@@ -60,7 +60,8 @@ class PiggybackRecord:
             learning rate is the smallest.
         effort: training steps of the chosen run, without those that prepared its start; None where it is not known.
         curve: of the chosen learning rate (steps, validation accuracy, accuracy) at each checkpoint, the chosen one
-            among them; none of an attack without checkpoints.
+            among them, where it may reach less: it does without copies of the images it answers. None of an attack
+            without checkpoints.
 
     Raises:
         DataError: a value has the wrong type or is out of its range.
@@ -85,7 +86,8 @@ class PiggybackRecord:
             budget=integer(1), seed=integer(0), learning_rate=number(0), accuracy=SHARE, validation_accuracy=SHARE,
             effort=optional(integer(0)), diverged=FLAG, curve=_CURVE,
         )  # fmt: skip
-        if self.curve and (self.effort, self.validation_accuracy, self.accuracy) not in self.curve:
+        there = {effort: validation for effort, validation, _ in self.curve}
+        if self.curve and not (self.effort in there and there[self.effort] <= self.validation_accuracy):
             raise DataError(f"`curve` of a piggyback record lacks the chosen effort {self.effort}: {self.curve}.")
 
     @classmethod

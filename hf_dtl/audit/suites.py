@@ -48,7 +48,7 @@ class Suite:
 
     def config(self, parameters: int, **cost: Any) -> AttackConfig:
         """The attacker for a network of so many parameters; `cost` changes no number: workers, max_stack."""
-        rates = {} if parameters > 2_000_000 else {"full_learning_rates": (3e-4, 1e-3, 3e-3)}
+        rates = {} if parameters > 2_000_000 else {"full_learning_rates": (1e-4, 3e-4, 1e-3, 3e-3)}
         chosen = {"attacks": self.attacks, "budgets": self.budgets, "seeds": self.seeds}
         return AttackConfig.for_model(parameters, **{**chosen, **rates, **self.options, **cost})
 
@@ -59,12 +59,21 @@ _STARTS = (
     "head_first", "published", "prototype", "reinitialised_last", "reinitialised_half", "relative", "lora",
     "retain_first", "rounded_8", "rounded_4", "interpolated", "extrapolated",
 )  # fmt: skip
-_FULL = (*_STANDARD, *(f"{start}_{form}" for start in _STARTS for form in ("affine", "crop_flip")), "retain_only")
+_FULL = (
+    *_STANDARD,
+    "class_means",
+    "class_means_affine",
+    "class_means_crop_flip",
+    "label_spreading",
+    *(f"{start}_{form}" for start in _STARTS for form in ("affine", "crop_flip")),
+    "retain_only",
+)
 SUITES = {
     suite.name: suite
     for suite in (
         Suite(
-            "quick-1", "A first look, in minutes on two cores; it never says forgotten.", _CLOSED, (5, 20), (0, 1, 2),
+            "quick-1", "A first look, in minutes on two cores; it never says forgotten.",
+            ("ridge", "ridge_affine_8", "ridge_crop_flip_8"), (5, 20), (0, 1, 2),
             ("", ""), claims=False, options={"finalists": 1},
         ),
         Suite(

@@ -6,10 +6,10 @@ from typing import Any
 
 from hf_dtl.audit.attacks.registry import attack_summaries
 from hf_dtl.cli.parsing import Command
-from hf_dtl.cli.terminal import HARDER, end_processes, run_command, say, show_names, show_reports, spelled
+from hf_dtl.cli.terminal import CLAIM, end_processes, run_command, say, show_names, show_reports, spelled
 from hf_dtl.options import option
 from hf_dtl.pipeline.audit_options import AuditOptions
-from hf_dtl.pipeline.options import RUN
+from hf_dtl.pipeline.options import ANY_SUITE, RUN
 
 COMMAND = Command(
     "hf-dtl audit",
@@ -67,14 +67,20 @@ def work(options: AuditOptions) -> None:
 
     from hf_dtl.pipeline.audit import run
 
+    if options.retrained is None and options.base_model is None and not options.retrain:
+        say(
+            "Neither --retrained nor --base_model is given, so there will be numbers and no verdict; --retrain trains "
+            "that reference here, on the data to keep."
+        )
     report, state = run(options), PartialState()
     if state.is_main_process:
-        harder = spelled(COMMAND.prog, options, attacks=HARDER, resume=True, output_dir=f"{options.output_dir}_harder")
+        # in the same folder: what is finished is not repeated
+        harder = spelled(COMMAND.prog, options, **ANY_SUITE, suite=CLAIM, resume=True)
         show_reports(
             [report],
             f"Report, tables, plots and finished attacks: {options.output_dir}",
             {
-                "attack it harder": harder,
+                "what a claim takes": harder,
                 "scrub a model yourself": "hf-dtl forget --help",
                 "every option": "hf-dtl audit --help",
             },

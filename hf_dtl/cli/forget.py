@@ -7,9 +7,10 @@ from shlex import quote
 from typing import Any
 
 from hf_dtl.cli.parsing import Command
-from hf_dtl.cli.terminal import HARDER, end_processes, run_command, say, show_names, show_reports
+from hf_dtl.cli.terminal import CLAIM, end_processes, run_command, say, show_names, show_reports, spelled
 from hf_dtl.methods.registry import method_summaries
 from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.options import ANY_SUITE
 
 COMMAND = Command(
     "hf-dtl forget",
@@ -67,12 +68,10 @@ def _next(options: ForgetOptions, folder: Path) -> dict[str, str]:
 
     found, place = {}, quote(str(folder))
     if options.kind != "tasks":
-        words = [f"hf-dtl audit {place}/scrubbed --undisposed {place}/undisposed"]
-        words += [f"--retrained {place}/retrained"] * (folder / "retrained").is_dir()
-        words += [f"--forget {quote(options.forget)}", f"--retain {quote(str(options.retain))}"]
-        columns = {name: getattr(options, name) for name in ("forget_label_column", "retain_label_column")}
-        words += [f"--{name} {quote(column)}" for name, column in columns.items() if column is not None]
-        found["attack it harder"] = f"{' '.join(words)} --attacks {HARDER} --budgets {options.budgets}"
+        # in the same folder: what is finished is not repeated
+        found["what a claim takes"] = spelled(
+            COMMAND.prog, options, options.plain(), **ANY_SUITE, suite=CLAIM, output_dir=str(folder)
+        )
     found["run the report's attacks again and compare"] = f"hf-dtl verify {place}/scrubbed"
     found["see what would be published"] = f"hf-dtl publish {place} USER/NAME --dry_run"
     if (folder / LAYER_INPUTS).exists():

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from hf_dtl.audit import LeakageReport
 
-HARDER = "linear_probe,full,ridge,ridge_affine"
-"""A first look's attacks, and those that get more in little time."""
+CLAIM = "standard-1"
+"""The suite that a claim takes."""
 AGAIN = "Start the same command again"
 
 
@@ -118,18 +118,19 @@ def show_reports(reports: Sequence["LeakageReport"], holds: str, commands: Mappi
         print(f"    {command}")  # unwrapped, to be copied
 
 
-def spelled(prog: str, options: Any, **changed: Any) -> str:
+def spelled(prog: str, options: Any, plain: Mapping[str, Any] | None = None, **changed: Any) -> str:
     """A command line that says every option which differs from its default.
 
     Args:
         prog: the words that start it.
         options: dataclass of options.
+        plain: the defaults; None takes those of the fields.
         **changed: values in place of those of `options`.
     """
     chosen = {f.name: changed.get(f.name, getattr(options, f.name)) for f in fields(options)}
-    return " ".join(
-        [prog, *(f"--{f.name} {quote(str(chosen[f.name]))}" for f in fields(options) if chosen[f.name] != f.default)]
-    )
+    plain = plain or {f.name: f.default for f in fields(options)}
+    words = [f"--{name} {quote(str(value))}" for name, value in chosen.items() if value not in (None, plain[name])]
+    return " ".join([prog, *words])
 
 
 def end_processes(state: "PartialState") -> None:

@@ -14,7 +14,8 @@ from hf_dtl.functional.collision import (
 from hf_dtl.functional.erasure import probe_generalisation
 from hf_dtl.functional.held_out import held_out_answers, unseen_labels
 from hf_dtl.functional.importance import importance_penalty, weight_importance
-from hf_dtl.functional.kernel_ridge import gram, kernel_ridge
+from hf_dtl.functional.kernel_ridge import gram, kernel_ridge, rbf, squared_distances
+from hf_dtl.functional.label_spreading import neighbour_graph, spread_labels
 from hf_dtl.functional.losses import (
     bounded_forgetting,
     distillation,
@@ -70,6 +71,7 @@ __all__ = [
     "margin_loss",
     "mean_and_deviation",
     "nearest_mean",
+    "neighbour_graph",
     "negative_cross_entropy",
     "orthogonalise",
     "output_moments",
@@ -79,10 +81,13 @@ __all__ = [
     "probe_generalisation",
     "random_affine",
     "random_fooling",
+    "rbf",
     "relearn_time",
     "round_to_bits",
     "saliency_mask",
     "slc_auc",
+    "spread_labels",
+    "squared_distances",
     "squared_gradients",
     "targeted_l2_pgd",
     "task_impact",

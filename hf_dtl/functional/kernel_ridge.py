@@ -4,6 +4,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_BLOCK = 512
+
+
+def squared_distances(rows: Tensor, columns: Tensor | None = None) -> Tensor:
+    """Squared distances of all pairs of vectors, by |x|^2 - 2 <x, y> + |y|^2: centre them for the sake of rounding.
+
+    Args:
+        rows: (n, features).
+        columns: (m, features); None for the rows themselves, which costs half.
+
+    Returns:
+        (n, m), none below zero.
+    """
+    sizes = rows.square().sum(1)
+    if columns is None:
+        products = rows.new_empty(len(rows), len(rows))
+        for start in range(0, len(rows), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            products[block, start:] = part = rows[block] @ rows[start:].T
+            products[start:, block] = part.T
+        return products.mul_(-2).add_(sizes).add_(sizes[:, None]).clamp_(min=0).fill_diagonal_(0)
+    return (rows @ columns.T).mul_(-2).add_(columns.square().sum(1)).add_(sizes[:, None]).clamp_(min=0)
+
 
 def gram(rows: Tensor, columns: Tensor, width: float | None) -> Tensor:
     """Kernel values of all pairs of vectors.
@@ -11,14 +34,17 @@ def gram(rows: Tensor, columns: Tensor, width: float | None) -> Tensor:
     Args:
         rows: (n, features).
         columns: (m, features).
-        width: of the RBF kernel exp(-|x - y|^2 / (2 width^2)), > 0; None for the linear kernel <x, y>.
+        width: of the RBF kernel, see `rbf`; None for the linear kernel <x, y>.
 
     Returns:
         (n, m).
     """
-    if width is None:
-        return rows @ columns.T
-    return (torch.cdist(rows, columns).square_() / (-2 * width**2)).exp_()
+    return rows @ columns.T if width is None else rbf(squared_distances(rows, columns), width)
+
+
+def rbf(distances: Tensor, width: float) -> Tensor:
+    """The RBF kernel exp(-|x - y|^2 / (2 width^2)) of squared distances of any shape; width > 0."""
+    return (distances / (-2 * width**2)).exp_()
 
 
 def kernel_ridge(kernel: Tensor, labels: Tensor, classes: int, ridge: float) -> Tensor:
@@ -31,10 +57,13 @@ def kernel_ridge(kernel: Tensor, labels: Tensor, classes: int, ridge: float) -> 
         ridge: > 0.
 
     Returns:
-        A = (K + ridge I)^-1 Y of shape (n, classes); `gram(queries, rows) @ A` are the scores of the classes.
+        A = (K + ridge I)^-1 Y of shape (n, classes) in double precision; `gram(queries, rows) @ A` are the scores of
+        the classes.
 
     Source: Saunders, Gammerman, Vovk, ICML 1998.
     """
+    kernel = kernel.double()
     onto = F.one_hot(labels, classes).to(kernel) - 1 / classes
-    factor = torch.linalg.cholesky(kernel + ridge * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device))
-    return torch.cholesky_solve(onto, factor)
+    shifted = kernel.clone()
+    shifted.diagonal().add_(ridge)
+    return torch.cholesky_solve(onto, torch.linalg.cholesky(shifted))

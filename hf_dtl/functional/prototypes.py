@@ -28,16 +28,20 @@ def class_means(vectors: Tensor, labels: Tensor, classes: int) -> Tensor:
     return members.T @ vectors / members.sum(0)[:, None]
 
 
-def nearest_mean(means: Tensor) -> tuple[Tensor, Tensor]:
-    """The linear classifier whose strongest class is the one with the nearest mean.
+def nearest_mean(vectors: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The linear classifier whose strongest class is the one with the nearest mean, after standardising.
 
     Args:
-        means: m (classes, values).
+        vectors: (n, values).
+        labels, classes: see `class_means`.
 
     Returns:
-        Weight m and bias -|m|^2 / 2, of shapes (classes, values) and (classes,): x m' + bias is -|x - m|^2 / 2 but for
-        |x|^2 / 2, which all classes share.
+        Weight (classes, values) and bias (classes,) for vectors as they are: their scores are <z, m> - |m|^2 / 2 with
+        z the standardised vector and m the mean of a class, which is -|z - m|^2 / 2 but for what all classes share.
 
     Source: Mensink et al., Distance-Based Image Classification, TPAMI 2013, equation 3.
     """
-    return means, means.square().sum(1) / -2
+    mean, deviation = mean_and_deviation(vectors)
+    means = class_means((vectors - mean) / deviation, labels, classes)
+    weight = means / deviation
+    return weight, means.square().sum(1) / -2 - weight @ mean

@@ -14,7 +14,7 @@ from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.loading import quiet
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.job import Job
-from hf_dtl.pipeline.options import ATTACKER, Options, as_given
+from hf_dtl.pipeline.options import ANY_SUITE, ATTACKER, Options, as_given
 from hf_dtl.pipeline.outputs import Scrubbed, write_outputs
 from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
@@ -80,7 +80,7 @@ class ForgetResult:
         if wrong:
             raise ConfigError(f"{', '.join(sorted(wrong))}: no option of the audit of a run; give it to forget(...).")
         if "suite" in given:
-            given = dict.fromkeys(ATTACKER) | {"successive_halving": False} | given
+            given = ANY_SUITE | given
         elif given.keys() & set(ATTACKER) and self.job.options.suite != CUSTOM:
             given["suite"] = CUSTOM
         self.job.options = replace(self.job.options, **given)

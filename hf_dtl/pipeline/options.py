@@ -16,6 +16,8 @@ AUDIT, RUN = "audit", "run"
 RATES = ("linear_probe_learning_rates", "full_learning_rates", "lora_learning_rates")
 ATTACKER = ("attacks", "budgets", "seeds", *RATES, "successive_halving")
 """What a suite fixes."""
+ANY_SUITE: dict[str, Any] = dict.fromkeys(ATTACKER) | {"successive_halving": False}
+"""Nothing of that given."""
 FEW_PARAMETERS = 2_000_000
 """Networks up to this size gain nothing from several threads, and take the learning rates of small ones."""
 

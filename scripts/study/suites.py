@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, ResNetConfig, ResNetForImageClassifica
 
 import hf_dtl
 from hf_dtl.audit import AttackedTask, PiggybackRecord, run_audit
+from hf_dtl.audit.attacks import parse_attacks
 from hf_dtl.audit.axis_leakage import PLAccuracy, pl_accuracies
 from hf_dtl.audit.suites import SUITES
 from hf_dtl.data import ImageTensors, embedded_processor
@@ -25,6 +26,7 @@ class SuiteOptions:
     """Options of the choice of a suite."""
 
     budgets: str = option("5,20", "Images a class.")
+    attacks: str = option("", "Of full-1 only these, separated by commas; default: all that apply.")
     draws: str = option("100", "Seeds of the draws of images; no suite has these.")
     seed: int = option(7, "Seed of the models' training; no other study has it.")
     output_dir: str = option("outputs/suites", "Folder of the models, the attacks and the table; continued.")
@@ -42,6 +44,7 @@ def choose_suite(options: SuiteOptions) -> dict[str, Any]:
             SUITES["full-1"].config(model.num_parameters()),
             budgets=numbers(options.budgets, "budgets", int),
             seeds=numbers(options.draws, "draws", int),
+            attacks=parse_attacks(options.attacks) if options.attacks else SUITES["full-1"].attacks,
             finalists=0,
         )
         records = run_audit({"scrubbed": model}, {"source": task}, config, store=folder / "attacks.jsonl")

@@ -115,7 +115,7 @@ class Toy(Attack):
 
 def test_attacks_with_different_settings_never_share_a_key():
     """Every field of every family, so that a setting that a key forgets cannot be added."""
-    for name in BUILT_IN:
+    for name in attack_names():
         find_attack(name)
     seen = 0
     for family in [own for own in families() if own.__module__.startswith("hf_dtl.") or own is Toy]:

@@ -1,4 +1,4 @@
-"""What docs/results.md says in words is what the studies found."""
+"""What docs/results_by_custom.md says in words is what the studies found."""
 
 import pytest
 from documents import text_of
@@ -42,7 +42,7 @@ def test_source_accuracy_falls_below_chance_while_the_task_is_relearned():
 
 
 def results_table():
-    lines = text_of("scripts/study/results/main_job/comparison.md").splitlines()
+    lines = text_of("scripts/study/results/mnist/comparison.md").splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_dtl.functional import gram, kernel_ridge
+from hf_dtl.functional import gram, kernel_ridge, rbf, squared_distances
 
 
 def drawn(*shape, seed=0):
@@ -37,3 +37,23 @@ def test_the_solution_is_stationary():
     loss = (kernel @ solution - onto).square().sum() + ridge * (solution.T @ kernel @ solution).trace()
     (gradient,) = torch.autograd.grad(loss, solution)
     assert gradient.abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("count", [3, 700])
+def test_squared_distances_are_those_of_the_differences(count):
+    rows, columns = drawn(count, 4), drawn(6, 4, seed=1)
+    for found, other in ((squared_distances(rows), rows), (squared_distances(rows, columns), columns)):
+        torch.testing.assert_close(found, (rows[:, None] - other[None]).square().sum(2), rtol=1e-9, atol=1e-12)
+        assert found.min() >= 0
+    own = squared_distances(rows)
+    torch.testing.assert_close(own, own.T, rtol=1e-12, atol=1e-12)
+    assert torch.equal(own.diagonal(), torch.zeros(count).double())
+    torch.testing.assert_close(rbf(own, 0.7), gram(rows, rows, 0.7))
+
+
+def test_a_kernel_in_single_precision_is_solved_in_double():
+    rows, labels = drawn(40, 60), torch.arange(40) % 3
+    kernel = gram(rows, rows, 8.0)
+    exact, found = (kernel_ridge(given, labels, 3, 1e-3) for given in (kernel, kernel.float()))
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-3)

@@ -95,6 +95,7 @@ class AttackContext:
         self._networks: dict[str, Trainable] = {}
         self._together: dict[str, bool] = {}
         self._kept: dict[Hashable, Any] = {}
+        self._values = 0
         check_forward(model, task.train.pixel_values, "The attacked model")
         if base is not None:
             check_base(model, base)
@@ -135,11 +136,22 @@ class AttackContext:
         """Features of the validation or test split, computed once for all linear probes."""
         return self.once(("features", id(split)), lambda: self.features(split.pixel_values))
 
-    def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
-        """What `make` gives, computed when it is first asked for under this key."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+    def once(self, key: Hashable, make: Callable[[], Kept], *, room: int | None = None) -> Kept:
+        """What `make` gives, computed when it is first asked for under this key.
+
+        Args:
+            key: what it is.
+            make: gives it; a list of tensors where there is a `room`.
+            room: it is kept only as long as all that is kept so has at most so many values together; None keeps it.
+        """
+        if key in self._kept:
+            return self._kept[key]
+        made = make()
+        size = sum(part.numel() for part in made) if room is not None and isinstance(made, list) else 0
+        if room is None or self._values + size <= room:
+            self._values += size
+            self._kept[key] = made
+        return made
 
     # Heads and networks ---------------------------------------------------------------------------------------
 

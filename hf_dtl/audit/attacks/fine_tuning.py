@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from hf_dtl.audit.attacks.answers import Answer, better_answer, copy_of
 from hf_dtl.audit.attacks.attack import Attack, TrainedAttack, Unit, each_own
 from hf_dtl.audit.attacks.choice import State, choose
 from hf_dtl.audit.attacks.context import AttackContext, Head
@@ -19,8 +21,8 @@ from hf_dtl.audit.config import AttackConfig
 from hf_dtl.functional import Augmentation
 
 LONG: dict[str, Any] = {"training_steps": 400, "checkpoints": (50, 100, 200)}
-AFFINE = LONG | {"augmentation": "affine"}
-CROP_FLIP = LONG | {"augmentation": "crop_flip"}
+AFFINE = LONG | {"augmentation": "affine", "answers": 8}
+CROP_FLIP = LONG | {"augmentation": "crop_flip", "answers": 8}
 """Settings of the attacks that train as long as anybody would; validation stops them sooner where that is better."""
 
 
@@ -74,6 +76,8 @@ class FineTuning(Attack):
         training_steps: number of steps; None follows from the images.
         checkpoints: steps after which validation may also stop it.
         augmentation: of the images of every step.
+        answers: copies of an image to be classified that are looked at beside it, where validation says so; only at
+            the chosen checkpoint.
     """
 
     published_head: bool = each_own(False)
@@ -83,6 +87,7 @@ class FineTuning(Attack):
     training_steps: int | None = None
     checkpoints: tuple[int, ...] = ()
     augmentation: Augmentation = "none"
+    answers: int = 0
 
     whole_network: ClassVar[bool] = True
     network: ClassVar[str] = "full"
@@ -123,7 +128,20 @@ class FineTuning(Attack):
         halving = config.successive_halving
         validation, checkpoints = context.task.validation, self.checkpoints
         for unit, choice in choose(stack, units, classify, validation, halving=halving, checkpoints=checkpoints):
-            yield unit, choice, partial(classify, unit, choice.state if choice else {})
+            if choice is None or not self.answers:
+                yield unit, choice, partial(classify, unit, choice.state if choice else {})
+                continue
+
+            def probabilities(split: LabelledImages, unit: Unit = unit, state: State = choice.state) -> Tensor:
+                return classify(unit, state, split).softmax(-1)
+
+            def of_copy(split: LabelledImages, number: int, answer: Answer = probabilities) -> Tensor:
+                return answer(copy_of(split, self.augmentation, number))
+
+            answer, reached = better_answer(
+                probabilities, of_copy, self.answers, validation, choice.validation_accuracy
+            )
+            yield unit, replace(choice, validation_accuracy=reached), answer
 
     def members(self, context: AttackContext, units: Sequence[Unit], rates: Sequence[float]) -> list[Member]:
         """Fine-tunings on images of the attacked task, one for every attack and learning rate."""

@@ -7,7 +7,7 @@ from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.attacks.context import AttackContext, Head
 from hf_dtl.audit.attacks.fine_tuning import AFFINE, CROP_FLIP, FineTuning
 from hf_dtl.audit.attacks.registry import register_attack
-from hf_dtl.functional import class_means, mean_and_deviation, nearest_mean
+from hf_dtl.functional import nearest_mean
 
 
 @register_attack("prototype_affine", "As full_affine, from a head of class means.", **AFFINE)
@@ -25,9 +25,7 @@ class PrototypeHead(FineTuning):
         for unit in units:
             images, labels = context.images(unit)
             features = context.features(images)
-            mean, deviation = mean_and_deviation(features)
-            weight, bias = nearest_mean(class_means((features - mean) / deviation, labels, context.num_classes))
-            weight = weight / deviation
+            weight, bias = nearest_mean(features, labels, context.num_classes)
             size = features.shape[1] ** 0.5
-            found[unit] = (weight / size, (bias - weight @ mean) / size)
+            found[unit] = (weight / size, bias / size)
         return found

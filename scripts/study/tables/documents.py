@@ -13,10 +13,14 @@ from typing import Any
 import hf_dtl
 from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.attacks.registry import ADAPTIVE, GRID, attack_summaries
+from hf_dtl.audit.comparison import methods_table
+from hf_dtl.audit.suites import SMALL, SUITES
+from hf_dtl.audit.tables import effort_table
 from hf_dtl.audit.text_table import TextTable
 from hf_dtl.methods.registry import find_method, method_summaries
 from hf_dtl.pipeline.audit import audit
 from study.tables import Average, number
+from study.tables.suites import suite_table
 from study.tuning import without_option
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -67,28 +71,59 @@ def aligned(parts: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, list[Sequ
 # The studies --------------------------------------------------------------------------------------------------
 
 
+def suites() -> str:
+    """The suites, and who may claim with them."""
+    rows = []
+    for suite in SUITES.values():
+        config = suite.config(SMALL)
+        finalists = f"{config.trial_seeds} for all, {len(suite.seeds)} for the {config.finalists} that lead"
+        budgets = ", ".join(map(str, suite.budgets))
+        hashes = " / ".join(f"`{digest[:12]}…`" for digest in suite.hashes)
+        names = ", ".join(f"`{attack}`" for attack in suite.attacks) if len(suite.attacks) < 12 else "every one below"
+        rows.append((f"`{suite.name}`", suite.about, budgets, finalists, names, hashes))
+    columns = ("suite", "what for", "images a class", "draws", "attacks", "hash, small / large networks")
+    return TextTable("", columns, tuple(rows)).markdown()
+
+
+def main_job_reports() -> list[LeakageReport]:
+    """The reports of the main job, one a method, under the suite that a claim takes."""
+    return [LeakageReport.load(path) for path in sorted((RESULTS / "main_job").glob("*.json"), reverse=True)]
+
+
 def main_job() -> str:
-    """The columns of the main job's own table that a first reader needs."""
-    chosen = ("method", "target after", "source after", "PL at 5", "PL at 20", "leakage over retrained")
-    lines = (RESULTS / "main_job" / "comparison.md").read_text(encoding="utf-8").splitlines()
-    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    places = [head.index(column) for column in chosen]
-    notes = (
-        "PL at k: accuracy on the forgotten task, relearned from k images a class. Leakage: 0 is the model that was "
-        "trained without the task, 1 the model before disposal; [95 % interval over 3 attack seeds].",
-        ATTACKED,
-    )
-    return TextTable("", chosen, tuple(tuple(row[place] for place in places) for row in rows), notes).markdown()
+    """The main job's methods side by side, with what a first reader needs."""
+    found = methods_table(main_job_reports())
+    shown = [i for i, name in enumerate(found.columns) if name != "SLC-AUC" and not name.startswith("leakage over s")]
+    rows = tuple(tuple(row[i] for i in shown) for row in found.rows)
+    return TextTable("", tuple(found.columns[i] for i in shown), rows, found.notes).markdown()
 
 
-def main_job_in_full() -> str:
-    """The main job's own table, which says itself how it was attacked."""
-    return (RESULTS / "main_job" / "comparison.md").read_text(encoding="utf-8").strip()
+def main_job_verdicts() -> str:
+    """What each report says in words."""
+    parts = [f"> **{r.method}**: {r.verdict}" + "".join(f"\n> {flag}" for flag in r.flags) for r in main_job_reports()]
+    return "\n\n".join(parts)
 
 
-def main_job_by_regression() -> str:
-    """The main job's models under attacks in closed form."""
-    report = LeakageReport.load(RESULTS / "main_job" / "by_regression.json")
+def main_job_efforts() -> str:
+    """PL accuracy over training steps, of each method."""
+    tables = [effort_table(report, "source_subset") for report in main_job_reports()]
+    return "\n\n".join(f"`{r.method}`:\n\n{t.markdown()}\n\n{r.attacked_by}"
+                       for r, t in zip(main_job_reports(), tables, strict=True))  # fmt: skip
+
+
+def suite_choice() -> str:
+    """By how much every attack exceeds the suites on the development models."""
+    return suite_table(json.loads((RESULTS / "suites" / "choice.json").read_text(encoding="utf-8"))).markdown()
+
+
+def mnist() -> str:
+    """The main job's table on MNIST, which says itself how it was attacked."""
+    return (RESULTS / "mnist" / "comparison.md").read_text(encoding="utf-8").strip()
+
+
+def mnist_by_regression() -> str:
+    """The same models under attacks in closed form."""
+    report = LeakageReport.load(RESULTS / "mnist" / "by_regression.json")
     found, models = report.axes["source_subset"], ("scrubbed", "undisposed", "scratch", "retrained")
     rows = []
     for model in models:
@@ -319,8 +354,11 @@ def _listed(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "main_job": main_job,
-    "main_job_by_regression": main_job_by_regression,
-    "main_job_in_full": main_job_in_full,
+    "main_job_verdicts": main_job_verdicts,
+    "main_job_efforts": main_job_efforts,
+    "suite_choice": suite_choice,
+    "mnist": mnist,
+    "mnist_by_regression": mnist_by_regression,
     "study": study,
     "study_cost": study_cost,
     "unlearning_class": lambda: unlearning(0, NETWORKS, mia=True),
@@ -332,6 +370,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tasks_glyphs": lambda: tasks("glyphs"),
     "tasks_fashion_groups": lambda: tasks("fashion_groups"),
     "methods": methods,
+    "suites": suites,
     "attacks": attacks,
     "calls": lambda: public_names("calls"),
     "trainers": lambda: public_names("trainers"),

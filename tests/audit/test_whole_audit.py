@@ -1,0 +1,151 @@
+"""The audit is tested as it tests others: on models of which it is known what they leak."""
+
+import copy
+from itertools import permutations
+
+import pytest
+import torch
+from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
+
+from hf_dtl.audit import AttackedTask, leakage, no_model, run_audit, scratch_model, scratch_models
+from hf_dtl.audit.suites import SUITES
+from hf_dtl.data import embedded_processor, load_images, load_task
+from hf_dtl.trainers.training import fine_tune
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("setting", ["vit", "resnet"], indirect=True)]
+RETRAINED = 6
+"""Models that never saw the source; each is audited as if it were scrubbed, beside each other one as the floor."""
+
+
+class Setting:
+    """An architecture with its models and records of attacks; attacks are kept in one store."""
+
+    def __init__(self, name, folder):
+        self.folder, self.store = folder, folder / "attacks.jsonl"
+        processor = embedded_processor(28)
+
+        def images(data, split, **options):
+            return load_images(getattr(load_task(data, **options), split), processor, num_channels=3)
+
+        source, target = "glyphs[A,B,D,E,G,H]", "glyphs[N,Q,R,T]"
+        splits = [images(source, split) for split in ("train", "validation", "test")]
+        self.task = AttackedTask(source, "source_subset", load_task(source).labels, *splits)
+        kept = images(target, "train", images_per_class=10)
+        if name == "vit":
+            config = ViTConfig(
+                hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128, image_size=28,
+                patch_size=7, num_labels=6,
+            )  # fmt: skip
+            first = ViTForImageClassification(config)
+        else:
+            config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
+            config.num_labels = 6
+            first = ResNetForImageClassification(config)
+        first = scratch_model(first, seed=100)
+        known = self.trained(first, splits[0], "pretrained", epochs=30 if name == "vit" else 8)
+        self.undisposed = self.trained(self.with_head(known, 4), kept, "undisposed", epochs=60)
+        fresh = scratch_models(self.undisposed, RETRAINED, seed=200)
+        self.retrained = [self.trained(m, kept, f"retrained {i}", epochs=120) for i, m in enumerate(fresh)]
+        self.floors = {"scratch": scratch_models(self.undisposed, 3), "no_model": no_model(self.task)}
+
+    def trained(self, model, images, name, epochs):
+        options = {
+            "num_train_epochs": epochs, "learning_rate": 1e-3, "per_device_train_batch_size": 64, "use_cpu": True,
+            "augmentation": "affine", "save_steps": 100_000, "dataloader_pin_memory": False,
+        }  # fmt: skip
+        return fine_tune(model, images, self.folder / name, name, **options)
+
+    def with_head(self, model, classes):
+        config = copy.deepcopy(model.config)
+        config.num_labels = classes
+        other = type(model)(config)
+        head = {name for name, _ in model.named_parameters() if name.startswith("classifier")}
+        other.load_state_dict({k: v for k, v in model.state_dict().items() if k not in head}, strict=False)
+        return other
+
+    def leakage(self, scrubbed, retrained=None):
+        """The headline of quick-1."""
+        models = {"scrubbed": scrubbed, "undisposed": self.undisposed, "retrained": retrained or self.retrained[0]}
+        config = SUITES["quick-1"].config(0)
+        records = run_audit(models | self.floors, {"source": self.task}, config, store=self.store, progress=False)
+        return leakage(records).headline
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return {}
+
+
+@pytest.fixture
+def setting(request, settings, tmp_path_factory):
+    if request.param not in settings:
+        torch.manual_seed(0)
+        settings[request.param] = Setting(request.param, tmp_path_factory.mktemp(request.param))
+    return settings[request.param]
+
+
+def test_a_model_that_forgot_nothing_leaks_all(setting):
+    found = setting.leakage(setting.undisposed)
+    assert found.gate == "defined" and found.mean == pytest.approx(1) and found.word == "leaks"
+
+
+def test_random_weights_leak_nothing(setting):
+    found = setting.leakage(scratch_model(setting.undisposed, seed=7))
+    print(f"\nrandom weights: {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] {found.word}")
+    assert found.mean <= 0.05 and found.word != "leaks"
+
+
+def test_a_damaged_head_hides_nothing(setting):
+    damaged = copy.deepcopy(setting.undisposed)
+    with torch.no_grad():
+        for name, value in damaged.named_parameters():
+            if name.startswith("classifier"):
+                value.normal_(std=10)
+    assert setting.leakage(damaged).mean == pytest.approx(1)
+
+
+@pytest.mark.parametrize("size", [1e-3, 30.0])
+def test_weights_of_another_size_hide_nothing(setting, size):
+    """The same function in weights for which learning rates are too large, or gradients vanish."""
+    hidden = rescaled(setting.undisposed, size)
+    images = setting.task.test.pixel_values[:50]
+    with torch.no_grad():
+        assert torch.allclose(hidden(images).logits, setting.undisposed(images).logits, atol=1e-2)
+    found = setting.leakage(hidden)
+    print(f"\nrescaled by {size}: {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] {found.word}")
+    assert found.mean == pytest.approx(1, abs=0.1) and found.word == "leaks"
+
+
+def test_models_that_never_saw_the_source_do_not_leak_beside_each_other(setting):
+    """A/A: each retrained model audited as if it were scrubbed, with each other one as the floor."""
+    found = [setting.leakage(one, other) for one, other in permutations(setting.retrained, 2)]
+    assert all(one.gate == "defined" for one in found)
+    mean, called = sum(one.mean for one in found) / len(found), sum(one.word == "leaks" for one in found)
+    print(f"\nA/A: mean {mean:.3f}, called leaking {called} of {len(found)}")
+    assert abs(mean) <= 0.05
+    assert called <= len(found) / 20
+
+
+def rescaled(model, size):
+    """The same function with features of another size inside, and a head that undoes it."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        if hasattr(model, "vit"):
+            for layer in model.vit.layers if hasattr(model.vit, "layers") else model.vit.encoder.layer:
+                names = dict(layer.named_parameters())
+                for name, value in names.items():
+                    if "query" in name or "q_proj" in name:
+                        value.mul_(size)
+                    elif "key" in name or "k_proj" in name:
+                        value.div_(size)
+            for value in model.vit.layernorm.parameters():
+                value.mul_(size)
+        else:
+            last = model.resnet.encoder.stages[-1].layers[-1]
+            norms = [m for m in last.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+            for norm in (norms[0], norms[-1]):  # of the shortcut, and the last of the branch
+                norm.weight.mul_(size)
+                norm.bias.mul_(size)
+        head = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
+        head.weight.div_(size)
+    return model
