@@ -91,7 +91,7 @@ class ForgetOptions(Options):
     augmentation: str | None = option(
         None,
         "Random transforms of the training images of all models: none, affine, or affine_flip (no digits); default: "
-        "affine, of several tasks none: some task may ask for what they change.",
+        "affine, of glyphs and several tasks none: some task may ask for what they change.",
         group=MODEL,
     )
 
