@@ -1,4 +1,4 @@
-"""Make the example that comes with the package by running the main job on embedded data with a very small model.
+"""Make the example that comes with the package by running the main job with a very small model.
 
     python scripts/make_example.py
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import transformers
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, ViTConfig
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, ResNetConfig
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.cli.terminal import end_processes, run_script
@@ -40,21 +40,20 @@ class ExampleOptions(ForgetOptions):
     method: str | None = option(
         "representation_erasure,gradient_collision:max_steps=100", "One method that holds less, one that leaks."
     )
-    retain_images_per_class: int | None = option(20, "Target training images a class.")
-    adapt_epochs: float | None = option(100, "Passes over the target data in adaptation.")
-    retrain_epochs: float | None = option(200, "Passes over the target data of the retrained reference.")
-    max_eval_images: int | None = option(400, "Cap on the images of each validation and test split.")
+    retain_images_per_class: int | None = option(40, "Target training images a class.")
+    train_epochs: float | None = option(12, "Passes over the source data.")
+    train_learning_rate: float | None = option(3e-3, "Peak learning rate of that training.")
+    novel: str | None = option("none", "Task that nobody trained; none: the example is attacked on one axis.")
     output_dir: str = option("", "Folder of the run, which a repeated call continues; default: a temporary one.")
 
 
 class ExampleJob(WholeTaskJob):
-    """The main job on a Vision Transformer of 65 thousand parameters."""
+    """The main job on a ResNet of 58 thousand parameters, which learns more from so few images than a ViT."""
 
     def small_model(self, labels: Sequence[str]) -> PreTrainedModel:
-        config = ViTConfig(
-            hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96,
-            image_size=28, patch_size=7, num_labels=len(labels),
-        )  # fmt: skip
+        config = ResNetConfig(
+            embedding_size=16, hidden_sizes=[16, 32, 48], depths=[1, 1, 1], layer_type="basic", num_labels=len(labels)
+        )
         self.processor = embedded_processor(28)
         transformers.set_seed(self.options.seed)
         return AutoModelForImageClassification.from_config(config)

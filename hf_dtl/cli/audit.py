@@ -9,7 +9,7 @@ from hf_dtl.cli.parsing import Command
 from hf_dtl.cli.terminal import CLAIM, end_processes, run_command, say, show_names, show_reports, spelled
 from hf_dtl.options import option
 from hf_dtl.pipeline.audit_options import AuditOptions
-from hf_dtl.pipeline.options import ANY_SUITE, RUN
+from hf_dtl.pipeline.options import ANY_SUITE, AUDIT, RUN
 
 COMMAND = Command(
     "hf-dtl audit",
@@ -37,6 +37,7 @@ class ExampleOptions:
     output_dir: str = option(
         "hf_dtl_example", "Folder of reports, pictures and finished attacks; continued.", group=RUN
     )
+    suite: str = option("quick-1", "Suite of attacks: quick-1, standard-1 or full-1.", group=AUDIT)
 
 
 EXAMPLE_COMMAND = Command(
@@ -92,12 +93,13 @@ def work_example(options: ExampleOptions) -> None:
     """Audit the models that come with the package, and print."""
     from hf_dtl.pipeline.example import audit_example
 
-    say("Two scrubbed models were to forget the digits 0-5 and keep 6-9. They are attacked: about a minute.")
-    leaking, holding = audit_example(options.output_dir)
+    say(f"Two scrubbed models were to forget six letters and keep four others. They are attacked by {options.suite}.")
+    leaking, holding = audit_example(options.output_dir, options.suite)
     show_reports(
         [holding, leaking],
         f"Picture of both: {options.output_dir}/comparison.png; reports, tables and more pictures beside it",
         {
+            "what a claim takes": f"{EXAMPLE_COMMAND.prog} --suite {CLAIM}",
             "your own two models": 'hf-dtl audit SCRUBBED --undisposed ORIGINAL --forget "DATA[CLASS,CLASS]"',
             "make a model forget, attack it, and write its card": "hf-dtl forget",
             "what else a command can do": "hf-dtl audit --help",

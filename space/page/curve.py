@@ -10,23 +10,26 @@ WIDTH, HEIGHT = 540, 340
 LEFT, RIGHT, TOP, BOTTOM = 48, 150, 14, 46
 LABEL_GAP = 19
 """Height of a line of text: labels of lines that lie close are moved apart by it."""
-DASHES = {"undisposed": "9 3 2 3", "scrubbed": "none", "scratch": "2 4", "retrained": "7 4"}
+DASHES = {
+    "undisposed": "9 3 2 3", "scrubbed": "none", "no_model": "1 5", "scratch": "2 4", "retrained": "7 4",
+}  # fmt: skip
 
 
-def curve(progress: Progress | None, references: Lines, title: str) -> str:
+def curve(progress: Progress | None, references: Lines, title: str, unit: str = "training steps") -> str:
     """Draw an attack's accuracy over its steps, and each reference as a line across.
 
     Args:
         progress: how far it has come; None before the start.
         references: accuracy of each model in the report, in 0..1.
         title: what is attacked how, for the text alternative.
+        unit: what the attack goes on in: training steps, or images a class.
 
     Returns:
         SVG with a text alternative that says the same.
     """
     points = progress.points if progress else ()
     steps = progress.steps if progress else 100
-    parts = [_grid(steps if progress else None)]
+    parts = [_grid(steps if progress else None, unit)]
     for model, height in _spread([_y(value) for value in references.values()], references):
         at = _y(references[model])
         parts.append(
@@ -45,15 +48,15 @@ def curve(progress: Progress | None, references: Lines, title: str) -> str:
         above = -12 if y > TOP + 22 else 24
         parts.append(f'<text class="now" text-anchor="{side[0]}" x="{x + side[1]:.1f}" y="{y + above:.1f}">'
                      f"{points[-1][1]:.2f}</text>")  # fmt: skip
-    words = f"{title}. {_in_words(points, references)}"
+    words = f"{title}. {_in_words(points, references, unit)}"
     return (
         f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(words)}">'
         f"<title>{escape(words)}</title>{''.join(parts)}</svg>"
     )
 
 
-def _in_words(points: Sequence[tuple[int, float]], references: Lines) -> str:
-    said = [f"Accuracy {points[-1][1]:.2f} after {points[-1][0]} steps" if points else "The attack has not begun"]
+def _in_words(points: Sequence[tuple[int, float]], references: Lines, unit: str) -> str:
+    said = [f"Accuracy {points[-1][1]:.2f} after {points[-1][0]} {unit}" if points else "The attack has not begun"]
     said += [f"{model} {value:.2f}" for model, value in references.items()]
     return "; ".join(said) + "."
 
@@ -66,7 +69,7 @@ def _y(accuracy: float) -> float:
     return TOP + (HEIGHT - TOP - BOTTOM) * (1 - accuracy)
 
 
-def _grid(steps: int | None) -> str:
+def _grid(steps: int | None, unit: str) -> str:
     rows = []
     for accuracy in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = _y(accuracy)
@@ -78,7 +81,7 @@ def _grid(steps: int | None) -> str:
             f'<text class="tick" text-anchor="middle" x="{_x(step, steps):.1f}" y="{floor + 18}">{step}</text>'
         )
     middle = (LEFT + WIDTH - RIGHT) / 2
-    rows.append(f'<text class="tick" text-anchor="middle" x="{middle}" y="{floor + 37}">training steps</text>')
+    rows.append(f'<text class="tick" text-anchor="middle" x="{middle}" y="{floor + 37}">{unit}</text>')
     return "".join(rows)
 
 

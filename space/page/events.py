@@ -16,10 +16,10 @@ from page.curve import curve
 from page.pairs import Pair, Pairs
 from page.probe import probe
 from page.references import Lines, lines, reported, same_attacker
-from page.relearn import MOST_SEED, LiveAttack, offered
+from page.relearn import MOST_SEED, LiveAttack, counted, offered
 from page.tasks import Tasks
 
-REFERENCES = ("undisposed", "retrained", "scratch")
+REFERENCES = ("undisposed", "retrained", "scratch", "no_model")
 OPENED, MOST_WAITING = 15, 100
 """Outputs of a pair that was opened, and visitors whose attack may wait."""
 
@@ -66,7 +66,7 @@ class Events:
         examples = pair.tasks.examples if isinstance(pair.tasks, Tasks) else ()
         image = examples[0].image if examples else None
         ready = bool(examples and attacks and budgets)
-        attack = ("full" if "full" in attacks else attacks[0]) if ready else None
+        attack = attacks[0] if ready else None
         budget = budgets[len(budgets) // 2] if ready else None
         models = [("scrubbed, as published", "scrubbed"), ("undisposed, before disposal", "undisposed")]
         return (
@@ -130,7 +130,8 @@ class Events:
             note = "" if same else "The report's attacker had other learning rates or lengths, so its numbers differ."
             live.stop = stop
             for progress in live.run():
-                yield "", curve(progress, references, title), views.status(pair, progress, references, says, note)
+                picture = curve(progress, references, title, counted(attack))
+                yield "", picture, views.status(pair, progress, references, says, note, counted(attack))
         except Exception as error:
             yield views.wrong(explained(error)), gr.skip(), gr.skip()
         finally:
@@ -156,11 +157,12 @@ def _lines(pair: Pair, attack: str, budget: int) -> Lines:
 
 def _idle(pair: Pair, attack: str, budget: int) -> tuple[str, str]:
     references = _lines(pair, attack, budget)
-    return curve(None, references, _title("scrubbed", attack, budget)), views.status(pair, None, references, None)
+    picture = curve(None, references, _title("scrubbed", attack, budget), counted(attack))
+    return picture, views.status(pair, None, references)
 
 
 def _title(which: str, attack: str, budget: int) -> str:
-    return f"Accuracy of {attack} on the {which} model with {budget} images a class, over training steps"
+    return f"Accuracy of {attack} on the {which} model with {budget} images a class, over {counted(attack)}"
 
 
 def _why_not(pair: Pair) -> str:

@@ -15,6 +15,7 @@ from hf_dtl.audit import AttackConfig, AttackedTask
 from hf_dtl.audit.attacks import Unit, find_attack, train
 from hf_dtl.audit.attacks.choice import share_right
 from hf_dtl.audit.attacks.context import AttackContext
+from hf_dtl.audit.attacks.kernel_ridge import MOST_ROWS, KernelRidge
 from hf_dtl.audit.attacks.stack import FineTuning, Schedule, Stack, Stopped
 from hf_dtl.audit.classifiers import predict
 from hf_dtl.data import ImageTensors
@@ -22,13 +23,17 @@ from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
 from page.pairs import Pair
 from page.tasks import Tasks
 
-ATTACKS = ("linear_probe", "full", "head_then_full")
+ATTACKS = (
+    "ridge", "ridge_affine_8", "ridge_crop_flip_8", "linear_probe", "full", "head_then_full", "full_400",
+)  # fmt: skip
 BUDGETS = (1, 2, 5, 10, 20)
 MOST_SEED = 9_999
 LIMIT = 30.0
 """Seconds that one attack may take."""
 POINTS, WATCHED_VALIDATION, WATCHED_TEST = 12, 100, 200
 PROBE_STEPS = (1, 2, 4, 8, 16, 32, 64, 100, 150)
+SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+"""Images a class with which an attack in closed form is watched on its way to more of them."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,9 @@ class Progress:
     """How far an attack has come.
 
     Args:
-        points: (step, accuracy on a part of the test images), the steps ascending.
-        steps: steps of the whole attack.
+        points: (step, accuracy on a part of the test images), the steps ascending. Of an attack in closed form, which
+            has none, the images a class that it learned from.
+        steps: steps of the whole attack, or images a class.
         seconds: since the start.
         accuracy: on the whole test split at the end, of the learning rate chosen on validation; None before the end.
         stopped: it was stopped by the limit or by the visitor.
@@ -48,6 +54,11 @@ class Progress:
     seconds: float
     accuracy: float | None = None
     stopped: bool = False
+
+
+def counted(attack: str) -> str:
+    """What a live attack goes on in: training steps, or of an attack in closed form images a class."""
+    return "images a class" if isinstance(find_attack(attack), KernelRidge) else "training steps"
 
 
 def offered(pair: Pair) -> tuple[list[str], list[int]]:
@@ -145,17 +156,22 @@ class LiveAttack:
         each = min(seconds) / len(batch)
         attack, images = find_attack(unit.attack), unit.budget * len(task.labels)
         rates = len(attack.learning_rates(config))
-        training = 0 if unit.attack == "linear_probe" else (
-            3 * rates * attack.steps(config, images) * min(images, config.batch_size)
-            + POINTS * (rates * WATCHED_VALIDATION + WATCHED_TEST)
-        )  # fmt: skip
+        if isinstance(attack, KernelRidge):
+            self._lengths = tuple(size for size in SIZES if size < unit.budget)
+            training = min(MOST_ROWS, attack.copies * images) * (1 + len(self._lengths))
+        elif unit.attack == "linear_probe":
+            self._lengths = PROBE_STEPS if each * images * len(PROBE_STEPS) < 0.2 * LIMIT else ()
+            training = 0
+        else:
+            training = 3 * rates * attack.steps(config, images) * min(images, config.batch_size) + POINTS * (
+                rates * WATCHED_VALIDATION + WATCHED_TEST
+            )
         if each * training > LIMIT:
             raise ModelError(
                 f"`{unit.attack}` with {unit.budget} images a class would take about {each * training:.0f} seconds on "
-                f"this machine; up to {LIMIT:.0f} are allowed. Choose fewer images or `linear_probe`, or use "
+                f"this machine; up to {LIMIT:.0f} are allowed. Choose fewer images or another attack, or use "
                 "scripts/audit.py."
             )
-        self._lengths = PROBE_STEPS if each * images * len(PROBE_STEPS) < 0.2 * LIMIT else ()
         most = max(60, int(LIMIT / 10 / each))
         return replace(task, validation=_part(task.validation, most // 2), test=_part(task.test, most))
 
@@ -193,7 +209,9 @@ class LiveAttack:
     def _attack(self, tell: Callable[[Progress | Exception | None], None]) -> None:
         start = time.perf_counter()
         points: list[tuple[int, float]] = []
-        steps = find_attack(self.unit.attack).steps(self.config, self.unit.budget * len(self.task.labels))
+        attack, budget = find_attack(self.unit.attack), self.unit.budget
+        closed = isinstance(attack, KernelRidge)
+        steps = budget if closed else attack.steps(self.config, budget * len(self.task.labels))
 
         def now(**more: object) -> Progress:
             return Progress(tuple(points), steps, time.perf_counter() - start, **more)  # type: ignore[arg-type]
@@ -206,7 +224,11 @@ class LiveAttack:
                 tell(now())
 
             context.watch = watch
-            if self.unit.attack == "linear_probe":
+            if closed:
+                for size in self._lengths:
+                    points.append((size, self._result(context, context.watched_test, size)))
+                    tell(now())
+            elif self.unit.attack == "linear_probe":
                 # Its learning rate stays the same, so a shorter attack is the beginning of the longer one.
                 for length in self._lengths:
                     context.config = replace(self.config, linear_probe_steps=length)
@@ -226,11 +248,17 @@ class LiveAttack:
         finally:
             tell(None)
 
-    def _result(self, context: _Watched, test: ImageTensors) -> float:
-        """Accuracy at the end of the attack, of the learning rate chosen on validation; guessing when all diverged."""
+    def _result(self, context: _Watched, test: ImageTensors, budget: int | None = None) -> float:
+        """Accuracy at the end of the attack, of the choice made on validation; guessing when all diverged.
+
+        Args:
+            context: the attacker's view.
+            test: images that it is tried on.
+            budget: images a class; None means those asked for.
+        """
         if self.stop.is_set():
             raise Stopped
-        ((_, choice, classify),) = train(context, [self.unit])
+        ((_, choice, classify),) = train(context, [self.unit._replace(budget=budget or self.unit.budget)])
         return 1 / context.num_classes if choice is None else share_right(classify(test), test.labels)
 
 

@@ -65,7 +65,7 @@ def tasks_of(report: LeakageReport, processor: BaseImageProcessor, channels: int
         for name in (source, target):
             if DatasetSpec.parse(name).name not in EMBEDDED_NAMES:
                 return f"Its images ({name[:80]}) do not come with this page. Attack it with scripts/audit.py."
-        count, seed, cap = (report.settings.get(k) for k in ("source_images_per_class", "seed", "max_eval_images"))
+        count, seed, cap = (report.settings.get(k) for k in ("forget_images_per_class", "seed", "max_eval_images"))
         for value in (count, seed, cap):
             if value is not None and (type(value) is not int or value < 0):
                 raise DataError(f"the report's settings have {str(value)[:40]!r} where a number of images belongs.")

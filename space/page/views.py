@@ -147,23 +147,30 @@ def probed(pair: Pair, found: dict[str, Probed]) -> str:
     return f'<div class="columns">{"".join(columns)}</div>{end}'
 
 
-def status(pair: Pair, progress: Progress | None, references: Lines, report_says: float | None, note: str = "") -> str:
-    """How far an attack is, and at its end what it means."""
+def status(
+    pair: Pair,
+    progress: Progress | None,
+    references: Lines,
+    report_says: float | None = None,
+    note: str = "",
+    unit: str = "training steps",
+) -> str:
+    """How far an attack is, and at its end what it means; `unit` is what it goes on in."""
     report = pair.report
     if progress is None:
         words = "Nothing is running. The lines are what the report says of the other models under this attack."
         return message(f"{words} {report.attacked_by}")
     done = progress.points[-1][0] if progress.points else 0
-    bar = f'<progress max="{progress.steps}" value="{done}" aria-label="steps of the attack"></progress>'
+    bar = f'<progress max="{progress.steps}" value="{done}" aria-label="{unit} of the attack"></progress>'
     if progress.stopped:
         words = (
-            f"Stopped after {progress.seconds:.0f} of at most {LIMIT:.0f} seconds, at step {done} of "
-            f"{progress.steps}. {report.attacked_by}"
+            f"Stopped after {progress.seconds:.0f} of at most {LIMIT:.0f} seconds, at {done} of "
+            f"{progress.steps} {unit}. {report.attacked_by}"
         )
         return f'<div class="status" role="status">{bar}<p>{escape(words)}</p></div>'
     if progress.accuracy is None:
         words = (
-            f"Step {done} of {progress.steps}, {progress.seconds:.0f} s. The curve is of a part of the test images."
+            f"{done} of {progress.steps} {unit}, {progress.seconds:.0f} s. The curve is of a part of the test images."
         )
         return f'<div class="status" role="status">{bar}<p>{words}</p></div>'
     words = [f"<b>You relearned it to {progress.accuracy:.3f}</b> in {progress.seconds:.0f} seconds."]

@@ -90,11 +90,11 @@ def test_by_path_as_a_space_and_by_name(first):
 
 
 def test_in_a_later_process_by_name_and_as_the_readmes_say(first, tmp_path):
-    for name in ("scrubbed", "undisposed"):
+    for name in ("scrubbed", "undisposed", "retrained"):
         folder = tmp_path / "outputs" / "demo" / name
         vit().save_pretrained(folder)
         embedded_processor(size=8).save_pretrained(folder)
     found = snippets()
     assert len(found) == 6
     done = run(LATER, first[0], tmp_path, "\n".join(found))
-    assert re.search(r"^0\.\d+ 0\.\d+ ", done.stdout, flags=re.MULTILINE), done.stdout
+    assert re.search(r"^quick-1 0\.\d+ ", done.stdout, flags=re.MULTILINE), done.stdout

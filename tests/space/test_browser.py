@@ -66,7 +66,7 @@ def test_a_visit(browser, space, tmp_path):
     # Relearn: an attack is stopped, the next one goes to its end
     tab(page, "Relearn it")
     assert "Nothing is running" in page.locator(".remark:visible").inner_text()
-    page.get_by_label("head_then_full", exact=True).check()
+    page.get_by_label("ridge_affine_8", exact=True).check()
     page.get_by_label("20", exact=True).check()
     page.get_by_role("button", name="Start attack").click()
     page.wait_for_selector("svg.curve polyline.live")
@@ -76,8 +76,8 @@ def test_a_visit(browser, space, tmp_path):
     page.wait_for_timeout(1500)
     assert page.locator("svg.curve circle.live").count() == points >= 1 and not page.locator(".status.done").count()
 
-    page.get_by_label("linear_probe", exact=True).check()
-    page.get_by_label("5", exact=True).check()
+    page.get_by_label("ridge", exact=True).check()
+    assert "images a class" in page.locator("svg.curve").text_content()
     page.get_by_role("button", name="Start attack").click()
     done = page.locator(".status.done")
     done.wait_for()
@@ -88,7 +88,7 @@ def test_a_visit(browser, space, tmp_path):
     # Leakage card
     tab(page, "Leakage card")
     page.wait_for_selector(".card table")
-    assert page.locator(".card table").count() == 4
+    assert page.locator(".card table").count() == 3
     assert page.evaluate("[...document.querySelectorAll('.card img')].every(i => i.naturalWidth > 300 && i.alt)")
     assert not faults, faults
     page.context.close()

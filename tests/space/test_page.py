@@ -3,7 +3,7 @@
 import re
 import struct
 import zlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from page.curve import curve
 from page.pairs import EXAMPLE, KEPT, Pairs, hub_id, local_pairs
 from page.probe import probe
 from page.references import lines, reported, same_attacker
-from page.relearn import LiveAttack, Progress, offered
+from page.relearn import SIZES, LiveAttack, Progress, counted, offered
 from page.tasks import tasks_of
 
 SPACE = Path(__file__).parents[2] / "space"
@@ -40,6 +40,12 @@ def pairs():
 @pytest.fixture(scope="module")
 def pair(pairs):
     return pairs.get(EXAMPLE)
+
+
+@pytest.fixture(scope="module")
+def trained(pair):
+    """The same with a report whose attacks train: `linear_probe` and `full`."""
+    return replace(pair, report=report())
 
 
 # The example pair, and what may be chosen ---------------------------------------------------------------------
@@ -175,7 +181,7 @@ def test_only_embedded_images_are_opened(pair):
     for name in ("cifar10", "/etc", "user/data", "photos/"):
         other = report(piggyback=tuple(records({("scrubbed", 5): [0.5, 0.6]}, dataset=name)))
         assert "do not come with this page" in tasks_of(other, embedded_processor(28), 3)
-    settings = {"target_dataset": "mnist[6-9]", "source_images_per_class": "many"}
+    settings = {"target_dataset": "mnist[6-9]", "forget_images_per_class": "many"}
     assert "cannot be used" in tasks_of(report(settings=settings), embedded_processor(28), 3)
 
 
@@ -248,16 +254,19 @@ def test_card_shows_every_table_and_the_numbers_of_the_report(pair):
     point = pair.report.axes["source_subset"].pl_accuracy[0]
     assert f"{point.mean:.3f} ± {point.deviation:.3f}" in drawn
     tables = report_tables(pair.report)
-    assert drawn.count("<table ") == len(tables) == 4
+    assert drawn.count("<table ") == len(tables) == 3
     assert drawn.count("<td ") == sum(len(row) - 1 for cells in tables for row in cells.rows)
-    assert drawn.count("data:image/svg+xml;base64,") == 4
+    assert drawn.count("data:image/svg+xml;base64,") == 2
     assert all(re.search(r'alt="[^"]{20}', image) for image in re.findall(r"<img[^>]*>", drawn))
 
 
 def test_curve():
     references = {"undisposed": 0.8, "retrained": 0.52, "scratch": 0.5}
     drawn = curve(Progress(((0, 0.2), (10, 0.75)), 20, 1.0), references, "Attack")
-    assert 'aria-label="Attack. Accuracy 0.75 after 10 steps; undisposed 0.80; retrained 0.52; scratch 0.50."' in drawn
+    assert (
+        'aria-label="Attack. Accuracy 0.75 after 10 training steps; undisposed 0.80; retrained 0.52; scratch 0.50."'
+        in drawn
+    )
     heights = [float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)">', drawn)]
     assert heights == sorted(heights) and min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= 18
     # the live point: half of the width, a quarter from the top
@@ -283,24 +292,43 @@ def result(live):
     return last
 
 
-@pytest.mark.parametrize("attack", ("linear_probe", "full"))
-def test_the_live_attack_is_the_audits_and_repeats_the_report(pair, attack):
-    budget = offered(pair)[1][0]
+def relearned(pair, attack, budget):
+    """A live attack by its steps, which is the audit's own."""
     live = LiveAttack(pair, "scrubbed", attack, budget, 1)
     steps = list(live.run())
     last, points = steps[-1], steps[-1].points
     audits = Attacker(pair.models["scrubbed"], pair.tasks.attacked, live.config).run(attack, budget, 1)
     assert last.accuracy == audits.accuracy and not last.stopped
-    assert last.accuracy == pytest.approx(reported(pair.report, "scrubbed", attack, budget, 1), abs=0.02)
     assert [step for step, _ in points] == sorted({step for step, _ in points})
-    assert points[-1] == (last.steps, last.accuracy) and points[0][0] == (1 if attack == "linear_probe" else 0)
-    assert len(steps) >= 8 and [len(step.points) for step in steps[:3]] == [1, 2, 3]
+    assert points[-1] == (last.steps, last.accuracy) and [len(step.points) for step in steps[:3]] == [1, 2, 3]
+    return live, steps
+
+
+@pytest.mark.parametrize("attack", ("linear_probe", "full"))
+def test_a_live_attack_that_trains_is_the_audits(trained, attack):
+    live, steps = relearned(trained, attack, 5)
+    assert len(steps) >= 8 and steps[-1].points[0][0] == (1 if attack == "linear_probe" else 0)
+    own = replace(trained.report, settings={"audit": asdict(live.config)})
+    assert same_attacker(own, live.config, attack)
+    assert not same_attacker(own, AttackConfig(full_passes=3), attack)
+
+
+@pytest.mark.parametrize("attack, budget", (("ridge", 20), ("ridge_affine_8", 5), ("ridge_crop_flip_8", 5)))
+def test_a_live_attack_in_closed_form_repeats_the_report(pair, attack, budget):
+    live, steps = relearned(pair, attack, budget)
+    assert steps[-1].accuracy == pytest.approx(reported(pair.report, "scrubbed", attack, budget, 1), abs=0.02)
+    assert [size for size, _ in steps[-1].points] == [size for size in SIZES if size < budget] + [budget]
+    assert counted(attack) == "images a class" and counted("full") == "training steps"
     assert same_attacker(pair.report, live.config, attack)
-    assert not same_attacker(pair.report, AttackConfig(full_passes=3), attack)
 
 
-def test_an_attack_is_stopped(pair):
-    live = LiveAttack(pair, "scrubbed", "full", offered(pair)[1][-1], 0)
+def test_attacks_of_the_example_are_those_of_quick_1(pair):
+    assert offered(pair) == (["ridge", "ridge_affine_8", "ridge_crop_flip_8"], [5, 20])
+
+
+@pytest.mark.parametrize("attack", ("full", "ridge_affine_8"))
+def test_an_attack_is_stopped(pair, trained, attack):
+    live = LiveAttack(trained if attack == "full" else pair, "scrubbed", attack, 20, 0)
     run = live.run()
     next(run)
     live.stop.set()
@@ -308,28 +336,29 @@ def test_an_attack_is_stopped(pair):
     assert last.stopped and last.accuracy is None and last.points[-1][0] < last.steps
 
 
-def test_closing_and_the_limit_stop_it(pair, monkeypatch):
-    live = LiveAttack(pair, "scrubbed", "full", offered(pair)[1][-1], 0)
+def test_closing_and_the_limit_stop_it(trained, monkeypatch):
+    live = LiveAttack(trained, "scrubbed", "full", 20, 0)
     run = live.run()
     next(run)
     run.close()
     assert live.stop.is_set()
     monkeypatch.setattr("page.relearn.LIMIT", 0.3)
     monkeypatch.setattr(LiveAttack, "_affordable", lambda self, model, task: task)
-    last = result(LiveAttack(pair, "scrubbed", "full", offered(pair)[1][-1], 0))
+    last = result(LiveAttack(trained, "scrubbed", "full", 20, 0))
     assert last.stopped
 
 
-def test_a_model_that_is_too_slow_is_refused(pair, monkeypatch):
+@pytest.mark.parametrize("attack", ("full", "ridge_affine_8"))
+def test_a_model_that_is_too_slow_is_refused(pair, trained, attack, monkeypatch):
     monkeypatch.setattr("page.relearn.LIMIT", 1e-3)
     with pytest.raises(ModelError, match=r"would take about \d+ seconds"):
-        LiveAttack(pair, "scrubbed", "full", offered(pair)[1][0], 0)
+        LiveAttack(trained if attack == "full" else pair, "scrubbed", attack, 5, 0)
 
 
 @pytest.mark.parametrize(
     "which, attack, budget, seed",
-    (("scratch", "full", 5, 0), ("scrubbed", "lora", 5, 0), ("scrubbed", "full", 3, 0), ("scrubbed", "full", 10**9, 0),
-     ("scrubbed", "full", 5, -1), ("scrubbed", "full", 5, 10**9), ("scrubbed", "full", 5, True), (None, None, 5, 0)),
+    (("scratch", "ridge", 5, 0), ("scrubbed", "full", 5, 0), ("scrubbed", "ridge", 3, 0), ("scrubbed", "ridge", 10**9, 0),
+     ("scrubbed", "ridge", 5, -1), ("scrubbed", "ridge", 5, 10**9), ("scrubbed", "ridge", 5, True), (None, None, 5, 0)),
 )  # fmt: skip
 def test_attacks_that_are_not_offered(pair, which, attack, budget, seed):
     with pytest.raises(ConfigError):
@@ -350,7 +379,7 @@ def test_features_before_disposal_know_more_than_after(pair):
     image = pair.tasks.examples[0].image
     found = probe(pair, "undisposed", image)
     assert sum(value for _, value in found.predictions) == pytest.approx(1, abs=1e-5)
-    assert {name for name, _ in found.predictions} == {"6", "7", "8", "9"}
+    assert {name for name, _ in found.predictions} == {"N", "Q", "R", "T"}
     assert all(-1 <= value <= 1 for _, value in found.nearest)
     with torch.random.fork_rng():
         assert probe(pair, "undisposed", image) == found
