@@ -10,7 +10,7 @@ naive (every chunk's graph alive, all pairs, double backward) against this libra
 ordinary gradient of the same images. CPU seconds are the process's own; memory is the growth of the peak resident
 size. Every variant runs in a process of its own.
 
-`audit`: a suite (quick-1, or what is named) on a ViT of 0.3 M parameters with all its references, glyphs A,B,D,E,G,H:
+`audit`: a suite (quick-1, or what is named) on a ViT of 0.3 M parameters with all its references, styles of glyphs:
 CPU seconds of the suite, and of the plain loop over the same attacks (every attack, draw and learning rate alone,
 nothing shared, nothing broken off), with the PL accuracies of both. `audit standard-1 scrubbed 5` takes one role and
 one budget. Weights are random, of another seed for each role: an attack costs the same on any.
@@ -120,9 +120,9 @@ def audited():
     from hf_dtl.audit import AttackedTask, no_model, scratch_models
     from hf_dtl.data import embedded_processor, load_images, load_task
 
-    task, processor = load_task("glyphs[A,B,D,E,G,H]"), embedded_processor(28)
+    task, processor = load_task("glyphs[regular,italic,bold,bold_italic]"), embedded_processor(28)
     splits = [load_images(getattr(task, s), processor, num_channels=3) for s in ("train", "validation", "test")]
-    attacked = AttackedTask("glyphs[A,B,D,E,G,H]", "source_subset", task.labels, *splits)
+    attacked = AttackedTask("glyphs[regular,italic,bold,bold_italic]", "source_subset", task.labels, *splits)
     config = ViTConfig(
         hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192, image_size=28, patch_size=7,
         num_labels=4,

@@ -10,9 +10,9 @@ Two processes on a machine without a GPU:
     accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no \
         scripts/dtl_finetune.py --use_cpu True
 
-It is `hf-dtl forget` with a folder of its own. Without arguments it runs offline on rendered glyphs: the letters A, B,
-D, E, G and H are the source task, N, Q, R and T the target task. Start it again with the same options to continue an
-interrupted run.
+It is `hf-dtl forget` with a folder of its own. Without arguments it runs offline on rendered glyphs: their style
+(regular, italic, bold, bold italic) is the source task, the letters N, Q, R and T are the target task. Start it again
+with the same options to continue an interrupted run.
 """
 
 import sys

@@ -173,9 +173,11 @@ def _saved(report: LeakageReport) -> str:
     dataset, budget = min(found.floors, default=("", 0))
     scrubbed = found.points("scrubbed").get((dataset, budget))
     curve = sorted((b, found.points(floor)[d, b].mean) for (d, b), floor in found.floors.items() if d == dataset)
-    if scrubbed is None or scrubbed.mean <= curve[0][1]:
+    if scrubbed is None:
         return ""
-    worth = _images_for(scrubbed.mean, curve)
+    worth = float(budget) if scrubbed.mean <= curve[0][1] else _images_for(scrubbed.mean, curve)
+    if worth is not None and round(worth) <= budget:
+        return f"With {budget} images a class these weights save the attacker none."
     many = f"about {worth:.0f}" if worth is not None else f"more than {curve[-1][0]}"
     return f"{budget} images a class and these weights are worth as much as {many} images without them."
 

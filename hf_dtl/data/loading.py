@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_dtl.data.columns import class_feature, class_ids, find_image_column, find_label_column, images_beside
 from hf_dtl.data.selection import DatasetSpec, select_classes
-from hf_dtl.data.sources import DEFAULT_LABEL_COLUMNS, open_splits
+from hf_dtl.data.sources import column_of, open_splits
 from hf_dtl.data.splits import Named, Part, dataset_fields, draw_by_class, hold_out, require_columns
 from hf_dtl.errors import DataError
 
@@ -59,7 +59,8 @@ def load_task(
     Args:
         spec: the data, such as `"mnist[0,1,2]"`; see `DatasetSpec`.
         image_column: column of images; None means the only one.
-        label_column: column of classes; None means `label`, `labels` or the only ClassLabel, of `glyphs` `letter`.
+        label_column: column of classes; None means `label`, `labels` or the only ClassLabel; of `glyphs` the one that
+            has the classes asked for, else `letter`.
         images_per_class: draw so many training images of each class; None means all. A larger draw with the same
             seed contains a smaller one.
         seed: of that draw alone.
@@ -83,7 +84,7 @@ def load_task(
     where = f"'{spec.name}'"
     named = Named.of(spec, open_splits(spec))
     image_column = find_image_column(named.features, image_column, where)
-    label_column = find_label_column(named.features, label_column or DEFAULT_LABEL_COLUMNS.get(spec.name), where)
+    label_column = find_label_column(named.features, label_column or column_of(spec, named.features), where)
     require_columns(named.splits, (image_column, label_column), where)
     if keep_column is not None:
         require_columns({name: named.splits[name] for name in named.train}, (keep_column,), where)

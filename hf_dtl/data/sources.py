@@ -21,8 +21,8 @@ RENDERED_IMAGES = {"train": 7000, "validation": 1000, "test": 2000}
 EMBEDDED_NAMES = ("mnist", "fashion_mnist", GLYPHS)
 """What comes with the library: files, and glyphs, which are rendered."""
 EMBEDDED_SPLITS = ("train", "validation", "test")
-DEFAULT_LABEL_COLUMNS = {GLYPHS: "letter"}
-"""Label column of data that have several, where none is asked for."""
+STYLES = ("regular", "italic", "bold", "bold_italic")
+"""Classes of the column `style` of glyphs as one task: weight and slant together."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def open_splits(spec: DatasetSpec) -> dict[str, datasets.Dataset]:
     if spec.revision is not None and (embedded or path.exists()):
         raise DataError(f"'{spec}': a revision is for Hub data sets; leave out '@{spec.revision}'.")
     if spec.name == GLYPHS:
-        return {split: rendered(split, images) for split, images in RENDERED_IMAGES.items()}
+        return {split: _with_style(rendered(split, images)) for split, images in RENDERED_IMAGES.items()}
     if embedded:
         return {split: _open_embedded(EMBEDDED_FOLDER, spec.name, split) for split in EMBEDDED_SPLITS}
     try:
@@ -92,6 +92,22 @@ def _open_embedded(folder: Path, name: str, split: str) -> datasets.Dataset:
 def rendered(split: str, images: int) -> datasets.Dataset:
     """The first glyphs of a split, see `render_glyphs`; rendered once a process."""
     return render_glyphs(split, images)
+
+
+def _with_style(glyphs: datasets.Dataset) -> datasets.Dataset:
+    """With a column of weight and slant together, see `STYLES`."""
+    styles = [2 * weight + slant for weight, slant in zip(glyphs["weight"], glyphs["slant"], strict=True)]
+    return glyphs.add_column("style", styles, feature=datasets.ClassLabel(names=list(STYLES)))
+
+
+def column_of(spec: DatasetSpec, features: datasets.Features) -> str | None:
+    """Label column of data that have several, where none is asked for: of `glyphs` the first with these classes."""
+    if spec.name != GLYPHS:
+        return None
+    named = {
+        name: set(feature.names) for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)
+    }
+    return next((name for name, own in named.items() if spec.classes and own >= set(spec.classes)), "letter")
 
 
 def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:

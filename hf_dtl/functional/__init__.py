@@ -12,6 +12,7 @@ from hf_dtl.functional.collision import (
     gradient_collision,
 )
 from hf_dtl.functional.erasure import probe_generalisation
+from hf_dtl.functional.gradient_histograms import centred, gradient_histograms
 from hf_dtl.functional.held_out import held_out_answers, unseen_labels
 from hf_dtl.functional.importance import importance_penalty, weight_importance
 from hf_dtl.functional.kernel_ridge import gram, kernel_ridge, rbf, squared_distances
@@ -57,12 +58,14 @@ __all__ = [
     "average_loss",
     "bounded_forgetting",
     "calibrate_step",
+    "centred",
     "class_means",
     "collages",
     "dampening_factors",
     "default_step",
     "distillation",
     "gradient_collision",
+    "gradient_histograms",
     "gram",
     "held_out_answers",
     "importance_penalty",

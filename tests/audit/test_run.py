@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack_toys import trained
+from attack_toys import named, trained
 from audit_toys import FINALISTS, QUICK, split, task, vit
 from launching import run_on_two
 
@@ -92,16 +92,21 @@ def test_a_model_that_cannot_be_attacked_is_named_before_the_first_attack(broken
     assert not attacks_run
 
 
-def test_without_weights_there_is_no_head_that_could_know_retain_images():
-    """Their labels are those of the published head: 3 is none of the attacked classes."""
+def test_without_weights_there_is_no_published_head():
+    """Labels of retain images are those of that head: 3 is none of the attacked classes."""
     retain = split(4, classes=4, seed=6)
     toy, config = (
         replace(TASK, retain=retain),
         replace(QUICK, attacks=("linear_probe", "retain_then_full"), seeds=(0,)),
     )
-    found = run_audit({"scrubbed": vit(4), "no_model": no_model(TASK)}, {"toy": toy}, config, progress=False)
+    found = run_audit(
+        {"scrubbed": named(vit(4), [*TASK.labels, "other"]), "no_model": no_model(TASK)},
+        {"toy": toy},
+        config,
+        progress=False,
+    )
     assert {(r.model, r.attack) for r in found} == {
-        ("scrubbed", "linear_probe"), ("scrubbed", "retain_then_full"), ("no_model", "linear_probe"),
+        *(("scrubbed", attack) for attack in config.attacks), ("no_model", "linear_probe"),
     }  # fmt: skip
 
 

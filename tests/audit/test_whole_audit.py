@@ -27,19 +27,19 @@ class Setting:
         def images(data, split, **options):
             return load_images(getattr(load_task(data, **options), split), processor, num_channels=3)
 
-        source, target = "glyphs[A,B,D,E,G,H]", "glyphs[N,Q,R,T]"
+        source, target = "glyphs[regular,italic,bold,bold_italic]", "glyphs[N,Q,R,T]"
         splits = [images(source, split) for split in ("train", "validation", "test")]
         self.task = AttackedTask(source, "source_subset", load_task(source).labels, *splits)
         kept = images(target, "train", images_per_class=10)
         if name == "vit":
             config = ViTConfig(
                 hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128, image_size=28,
-                patch_size=7, num_labels=6,
+                patch_size=7, num_labels=4,
             )  # fmt: skip
             first = ViTForImageClassification(config)
         else:
             config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
-            config.num_labels = 6
+            config.num_labels = 4
             first = ResNetForImageClassification(config)
         first = scratch_model(first, seed=100)
         known = self.trained(first, splits[0], "pretrained", epochs=30 if name == "vit" else 8)

@@ -7,7 +7,7 @@ from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.pipeline.forget_options import ForgetOptions
 
 LETTERS = {
-    "forget": "glyphs[A,B,D,E,G,H]", "retain": "glyphs[N,Q,R,T]", "retain_images_per_class": 10,
+    "forget": "glyphs[regular,italic,bold,bold_italic]", "retain": "glyphs[N,Q,R,T]", "retain_images_per_class": 10,
     "novel": "glyphs", "novel_label_column": "family", "train_epochs": 48.0,
 }  # fmt: skip
 DIGITS = {"forget": "mnist[0-5]", "retain": "mnist[6-9]"}

@@ -32,6 +32,7 @@ class ClassMeans(Attack):
 
     augmentation: Augmentation = "none"
 
+    version: ClassVar[int] = 2
     source: ClassVar[str] = "Mensink et al., Distance-Based Image Classification, TPAMI 2013; the readings are ours"
 
     def train(self, context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:

@@ -62,6 +62,7 @@ def schedule(step: int, steps: int) -> float:
 @register_attack(
     "published_crop_flip", "As full_crop_flip, from the published head.", published_head=True, **CROP_FLIP
 )
+@register_attack("head_first_400", "A new head on frozen features first, then as full_400.", head_first=True, **LONG)
 @register_attack("full_400", "Fine-tuning of every weight for 400 steps.", **LONG)
 @register_attack("full_longer", "Fine-tuning of every weight, four times as long.", length=4)
 @register_attack("full_large_lr", "Fine-tuning of every weight, ten times as fast.", learning_rate_factor=10.0)

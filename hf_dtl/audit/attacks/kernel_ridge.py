@@ -133,7 +133,7 @@ class KernelRidge(Attack):
     answers: int = 0
 
     source: ClassVar[str] = "Saunders et al., ICML 1998; the readings and the copies are ours"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def train(self, context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:
         validation, classes = context.task.validation, context.num_classes

@@ -31,6 +31,7 @@ class LabelSpreading(Attack):
     spread as they will among test images. The labels of either are not used.
     """
 
+    version: ClassVar[int] = 2
     source: ClassVar[str] = "Zhou et al., Learning with Local and Global Consistency, NeurIPS 2003"
 
     def train(self, context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:

@@ -17,6 +17,8 @@ Group = tuple[Unit, ...]
 
 def rows(model: PreTrainedModel, task: AttackedTask) -> list[int] | None:
     """Rows of the published head that stand for the attacked classes, or None where they do not fit."""
+    if isinstance(model, PixelModel):
+        return None  # nobody published that head
     return published_rows(model, int(model.config.num_labels or 0), task.labels)
 
 

@@ -10,18 +10,23 @@ from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.attacks.context import AttackContext
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.errors import ModelError
-from hf_dtl.functional import Augmentation, augment, mean_and_deviation
+from hf_dtl.functional import Augmentation, augment, centred, gradient_histograms, mean_and_deviation
 
 MOST_VALUES = 4096
 """A reading of several tokens is averaged down to at most this many values."""
 COPIES, CHOOSING_ROWS = 4, 2048
 """Copies of each image by which a reading is chosen, and the most rows: or one copy where the images are more."""
+GRID = 7
+"""Cells of a histogram of gradients along each side, at most."""
 ROOM = 2**27
 """Values of training images that are kept for the next attack."""
 
 
 def readings_of(context: AttackContext, pixel_values: Tensor, only: int | None = None) -> list[Tensor]:
-    """Readings (images, values) of many images: every depth, what enters the classifier, and the means of all.
+    """Readings (images, values) of many images.
+
+    Every depth, what enters the classifier, and the means of all; what no weights are needed for: histograms of the
+    gradients of the image and of its centred form; and these with the means.
 
     Args:
         context: the attacked model.
@@ -81,7 +86,9 @@ def _read(context: AttackContext, pixel_values: Tensor) -> list[Tensor]:
         states, features = [], context.heads.features(batch)
     maps = [state if state.ndim == 4 else state.transpose(1, 2) for state in states]  # (images, values, places)
     means = torch.cat([*(one.flatten(2).mean(2) for one in maps), features], dim=1)
-    return [*(_averaged(one).flatten(1) for one in maps), features, means]
+    grid = max(1, min(GRID, batch.shape[2] // 2, batch.shape[3] // 2))
+    seen = [gradient_histograms(images, grid) for images in (batch, centred(batch))]
+    return [*(_averaged(one).flatten(1) for one in maps), features, means, *seen, torch.cat([means, *seen], dim=1)]
 
 
 def _averaged(places: Tensor) -> Tensor:
