@@ -93,7 +93,10 @@ def work_example(options: ExampleOptions) -> None:
     """Audit the models that come with the package, and print."""
     from hf_dtl.pipeline.example import audit_example
 
-    say(f"Two scrubbed models were to forget six letters and keep four others. They are attacked by {options.suite}.")
+    say(
+        "Two scrubbed models were to forget whether a letter is bold or italic, and to keep telling N, Q, R and T. "
+        f"They are attacked by {options.suite}."
+    )
     leaking, holding = audit_example(options.output_dir, options.suite)
     show_reports(
         [holding, leaking],

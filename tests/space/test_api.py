@@ -75,7 +75,7 @@ def test_open(client):
     headline, examples, seen, card = opened[HEADLINE], opened[HEADLINE + 1], opened[HEADLINE + 4], opened[-1]
     assert "leakage over retrained" in headline and "these very weights" in headline
     assert "Attacked by custom, weaker than a practitioner." in headline
-    assert len(examples["value"] if isinstance(examples, dict) else examples) == 10
+    assert len(examples["value"] if isinstance(examples, dict) else examples) == 8
     assert "Before disposal" in seen and card.count("<table ") == 3
 
 

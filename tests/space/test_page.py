@@ -358,7 +358,8 @@ def test_a_model_that_is_too_slow_is_refused(pair, trained, attack, monkeypatch)
 @pytest.mark.parametrize(
     "which, attack, budget, seed",
     (("scratch", "ridge", 5, 0), ("scrubbed", "full", 5, 0), ("scrubbed", "ridge", 3, 0),
-     ("scrubbed", "ridge", 10**9, 0), ("scrubbed", "ridge", 5, -1), ("scrubbed", "ridge", 5, 10**9), ("scrubbed", "ridge", 5, True), (None, None, 5, 0)),
+     ("scrubbed", "ridge", 10**9, 0), ("scrubbed", "ridge", 5, -1), ("scrubbed", "ridge", 5, 10**9),
+     ("scrubbed", "ridge", 5, True), (None, None, 5, 0)),
 )  # fmt: skip
 def test_attacks_that_are_not_offered(pair, which, attack, budget, seed):
     with pytest.raises(ConfigError):
