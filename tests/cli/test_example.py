@@ -64,7 +64,7 @@ def test_the_readme_shows_what_it_prints(tmp_path, monkeypatch):
         of_card = {(r.model, r.attack, r.budget, r.seed): r.accuracy for r in card.piggyback}
         again = {(r.model, r.attack, r.budget, r.seed): r.accuracy for r in report.piggyback}
         assert again == pytest.approx(of_card, abs=0.02), "an attack on the same draws"
-    sentence = re.search(r"leakage over retrained -?\d\.\d{3}", " ".join(README.read_text().split()))[0]
+    sentence = re.search(r"leakage over the best floor -?\d\.\d{3}", " ".join(README.read_text().split()))[0]
     assert sentence.endswith(f"{rows['representation_erasure'][3]:.3f}")
 
 
