@@ -30,8 +30,8 @@ class ForgetOptions(Options):
     )
     retain_images_per_class: int | None = option(
         None,
-        "Training images a class of --retain; default: all, but 10 (of glyphs 100) for a whole task with the built-in model, so "
-        "that transfer matters.",
+        "Training images a class of --retain; default: all, but 10 (of glyphs 100) for a whole task with the built-in "
+        "model, so that transfer matters.",
         group=WHAT,
         aliases=("target_images_per_class", "images_per_class"),
     )
