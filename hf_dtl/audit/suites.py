@@ -73,20 +73,37 @@ SUITES = {
     suite.name: suite
     for suite in (
         Suite(
-            "quick-1", "A first look, in minutes on two cores; it never says forgotten.",
-            ("ridge", "ridge_affine_8", "ridge_crop_flip_8"), (5, 20), (0, 1, 2),
-            ("", ""), claims=False, options={"finalists": 1},
+            name="quick-1",
+            about="A first look, in minutes on two cores; it never says forgotten.",
+            attacks=("ridge", "ridge_affine_8", "ridge_crop_flip_8"),
+            budgets=(5, 20),
+            seeds=(0, 1, 2),
+            hashes=("6b0cdb6721e806bce1c400bed379946f", "5c7adfd8c858fb598bd4f9837c8c8600"),
+            claims=False,
+            options={"finalists": 1},
         ),
         Suite(
-            "standard-1", "What a claim must use.", _STANDARD, (5, 20), (0, 1, 2, 3, 4), ("", ""), claims=True,
+            name="standard-1",
+            about="What a claim must use.",
+            attacks=_STANDARD,
+            budgets=(5, 20),
+            seeds=(0, 1, 2, 3, 4),
+            hashes=("3a468fe9db1469c05cad272fe1f77e75", "3eb667d131d5fc2b8264e6c71745bcd4"),
+            claims=True,
             options={"finalists": 2, "successive_halving": True},
         ),
         Suite(
-            "full-1", "Every attack at every budget, in hours.", _FULL, (1, 5, 20, 100), (0, 1, 2, 3, 4), ("", ""),
-            claims=True, options={"finalists": 4, "successive_halving": True},
+            name="full-1",
+            about="Every attack at every budget, in hours.",
+            attacks=_FULL,
+            budgets=(1, 5, 20, 100),
+            seeds=(0, 1, 2, 3, 4),
+            hashes=("b051a6d583195a950cd580e4350a3f29", "89a2c6ce1230458df45546a3db4a136b"),
+            claims=True,
+            options={"finalists": 4, "successive_halving": True},
         ),
     )
-}  # fmt: skip
+}
 
 
 def suite_names() -> tuple[str, ...]:
