@@ -88,7 +88,7 @@ def left_out(**values):
     ("kept", "words"),
     [
         (left_out(attack="ridge_affine", model="scrubbed", budget=20), "2 of its attacks on the scrubbed model: rid"),
-        (left_out(attack="head_first_400"), "lacks 4 of its attacks on the retrained model: head_first_400 with 5 ima"),
+        (left_out(attack="head_first_400"), "lacks 4 of its attacks on the retrained model: head_first_400 with 5"),
         (left_out(attack="head_first_400", model="undisposed", seed=1, budget=5), "undisposed model: head_first_400"),
         (left_out(budget=20), "on the no_model model: ridge with 20 images a class, seed 0"),
         (left_out(seed=4), "on the no_model model: an attack with 5 images a class, seed 4"),
