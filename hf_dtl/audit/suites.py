@@ -54,13 +54,14 @@ class Suite:
 
 
 _CLOSED = ("ridge", "ridge_affine", "ridge_crop_flip")
-_STANDARD = (*_CLOSED, "full_400", "full_affine", "full_crop_flip")
+_STANDARD = (*_CLOSED, "head_first_400", "head_first_affine", "head_first_crop_flip")
 _STARTS = (
-    "head_first", "published", "prototype", "reinitialised_last", "reinitialised_half", "relative", "lora",
+    "full", "published", "prototype", "reinitialised_last", "reinitialised_half", "relative", "lora",
     "retain_first", "rounded_8", "rounded_4", "interpolated", "extrapolated",
 )  # fmt: skip
 _FULL = (
     *_STANDARD,
+    "full_400",
     "class_means",
     "class_means_affine",
     "class_means_crop_flip",

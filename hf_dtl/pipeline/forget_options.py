@@ -12,6 +12,7 @@ from hf_dtl.scenarios.spec import ScenarioKind, ScenarioSpec, is_request
 
 GLYPH_EPOCHS = 24.0
 """Glyphs take longer to learn than digits: after 8 passes the small model knows the style of two in three."""
+GLYPH_ADAPT_RATE = 1e-4
 
 
 @dataclass(kw_only=True)
@@ -29,8 +30,8 @@ class ForgetOptions(Options):
     )
     retain_images_per_class: int | None = option(
         None,
-        "Training images a class of --retain; default: all, but 10 for a whole task with the built-in model, so that "
-        "transfer matters.",
+        "Training images a class of --retain; default: all, but 10 (of glyphs 100) for a whole task with the built-in "
+        "model, so that transfer matters.",
         group=WHAT,
         aliases=("target_images_per_class", "images_per_class"),
     )
@@ -203,11 +204,12 @@ class ForgetOptions(Options):
             if glyphs and "family" not in (self.forget_label_column, self.retain_label_column):
                 self.novel, self.novel_label_column = GLYPHS, self.novel_label_column or "family"
         if self.retain_images_per_class is None:
-            self.retain_images_per_class = 10
-        if self.train_epochs is None and glyphs:
-            self.train_epochs = GLYPH_EPOCHS
-        if self.augmentation is None and glyphs:
-            self.augmentation = "none"  # turning and stretching would change what is asked for
+            self.retain_images_per_class = 100 if glyphs else 10
+        if glyphs:
+            self.train_epochs = GLYPH_EPOCHS if self.train_epochs is None else self.train_epochs
+            # Turning and stretching would change what is asked for, and a larger rate forgets it without a method.
+            self.augmentation = self.augmentation or "none"
+            self.adapt_learning_rate = self.adapt_learning_rate or GLYPH_ADAPT_RATE
 
     @property
     def _method_names(self) -> set[str]:

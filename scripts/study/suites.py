@@ -74,9 +74,12 @@ def development_models(options: SuiteOptions) -> Iterator[tuple[str, PreTrainedM
         torch.manual_seed(options.seed)
         ResNetForImageClassification(config).save_pretrained(resnet)
         embedded_processor(28).save_pretrained(resnet)
-    for architecture, own in {"vit": {}, "resnet": {"model": str(resnet), "train_epochs": 16}}.items():
+    for architecture, own in {
+        "vit": {},
+        "resnet": {"model": str(resnet), "train_epochs": 16, "retain_images_per_class": 100},
+    }.items():
         result = hf_dtl.forget(
-            **own, novel="none", method=METHODS, retain_images_per_class=10, reference="none", seed=options.seed,
+            **own, novel="none", method=METHODS, reference="none", seed=options.seed,
             output_dir=str(folder / architecture),
         )  # fmt: skip
         task = halved(result.job.scenario.attacked["source"])
