@@ -30,7 +30,7 @@ class Setting:
         source, target = "glyphs[regular,italic,bold,bold_italic]", "glyphs[N,Q,R,T]"
         splits = [images(source, split) for split in ("train", "validation", "test")]
         self.task = AttackedTask(source, "source_subset", load_task(source).labels, *splits)
-        kept = images(target, "train", images_per_class=10)
+        kept = images(target, "train", images_per_class=100)
         if name == "vit":
             config = ViTConfig(
                 hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128, image_size=28,
@@ -42,16 +42,16 @@ class Setting:
             config.num_labels = 4
             first = ResNetForImageClassification(config)
         first = scratch_model(first, seed=100)
-        known = self.trained(first, splits[0], "pretrained", epochs=30 if name == "vit" else 8)
-        self.undisposed = self.trained(self.with_head(known, 4), kept, "undisposed", epochs=60)
+        known = self.trained(first, splits[0], "pretrained", epochs=24 if name == "vit" else 6)
+        self.undisposed = self.trained(self.with_head(known, 4), kept, "undisposed", epochs=28, learning_rate=1e-4)
         fresh = scratch_models(self.undisposed, RETRAINED, seed=200)
-        self.retrained = [self.trained(m, kept, f"retrained {i}", epochs=120) for i, m in enumerate(fresh)]
+        self.retrained = [self.trained(m, kept, f"retrained {i}", epochs=56) for i, m in enumerate(fresh)]
         self.floors = {"scratch": scratch_models(self.undisposed, 3), "no_model": no_model(self.task)}
 
-    def trained(self, model, images, name, epochs):
+    def trained(self, model, images, name, epochs, learning_rate=1e-3):
         options = {
-            "num_train_epochs": epochs, "learning_rate": 1e-3, "per_device_train_batch_size": 64, "use_cpu": True,
-            "augmentation": "affine", "save_steps": 100_000, "dataloader_pin_memory": False,
+            "num_train_epochs": epochs, "learning_rate": learning_rate, "per_device_train_batch_size": 64, "use_cpu": True,
+            "augmentation": "none", "save_steps": 100_000, "dataloader_pin_memory": False,
         }  # fmt: skip
         return fine_tune(model, images, self.folder / name, name, **options)
 
