@@ -50,8 +50,8 @@ class Setting:
 
     def trained(self, model, images, name, epochs, learning_rate=1e-3):
         options = {
-            "num_train_epochs": epochs, "learning_rate": learning_rate, "per_device_train_batch_size": 64, "use_cpu": True,
-            "augmentation": "none", "save_steps": 100_000, "dataloader_pin_memory": False,
+            "num_train_epochs": epochs, "learning_rate": learning_rate, "per_device_train_batch_size": 64,
+            "use_cpu": True, "save_steps": 100_000, "dataloader_pin_memory": False,
         }  # fmt: skip
         return fine_tune(model, images, self.folder / name, name, **options)
 
