@@ -53,32 +53,29 @@ class Suite:
         return AttackConfig.for_model(parameters, **{**chosen, **rates, **self.options, **cost})
 
 
-_CLOSED = ("ridge", "ridge_affine", "ridge_crop_flip")
-_STANDARD = (*_CLOSED, "head_first_400", "head_first_affine", "head_first_crop_flip")
+_FORMS = ("affine", "crop_flip", "photometric")
+_STANDARD = (
+    "ridge", "class_means", *(f"ridge_{form}" for form in _FORMS),
+    "prototype_400", *(f"prototype_{form}" for form in _FORMS),
+)  # fmt: skip
 _STARTS = (
-    "full", "published", "prototype", "reinitialised_last", "reinitialised_half", "relative", "lora",
-    "retain_first", "rounded_8", "rounded_4", "interpolated", "extrapolated",
+    "full", "head_first", "published", "reinitialised_last", "reinitialised_half", "relative", "lora", "retain_first",
+    "rounded_8", "rounded_4", "interpolated", "extrapolated",
 )  # fmt: skip
 _FULL = (
-    *_STANDARD,
-    "full_400",
-    "class_means",
-    "class_means_affine",
-    "class_means_crop_flip",
-    "label_spreading",
-    *(f"{start}_{form}" for start in _STARTS for form in ("affine", "crop_flip")),
-    "retain_only",
-)
+    *_STANDARD, "full_400", "head_first_400", "head_first_photometric", "class_means_affine", "class_means_crop_flip",
+    "label_spreading", *(f"{start}_{form}" for start in _STARTS for form in _FORMS[:2]), "retain_only",
+)  # fmt: skip
 SUITES = {
     suite.name: suite
     for suite in (
         Suite(
             name="quick-1",
             about="A first look, in minutes on two cores; it never says forgotten.",
-            attacks=("ridge", "ridge_affine_8", "ridge_crop_flip_8"),
+            attacks=("ridge", "class_means", *(f"ridge_{form}_8" for form in _FORMS)),
             budgets=(5, 20),
             seeds=(0, 1, 2),
-            hashes=("6b0cdb6721e806bce1c400bed379946f", "5c7adfd8c858fb598bd4f9837c8c8600"),
+            hashes=("b450cf2ff6f0426e300f237e85076973", "7c912cf8c08e06abb2c5a35413057604"),
             claims=False,
             options={"finalists": 1},
         ),
@@ -88,7 +85,7 @@ SUITES = {
             attacks=_STANDARD,
             budgets=(5, 20),
             seeds=(0, 1, 2, 3, 4),
-            hashes=("3a468fe9db1469c05cad272fe1f77e75", "3eb667d131d5fc2b8264e6c71745bcd4"),
+            hashes=("57ce05a492119ed449fc70f60832cea5", "498949f2d753d5235822fa040ce5c99f"),
             claims=True,
             options={"finalists": 2, "successive_halving": True},
         ),
@@ -98,7 +95,7 @@ SUITES = {
             attacks=_FULL,
             budgets=(1, 5, 20, 100),
             seeds=(0, 1, 2, 3, 4),
-            hashes=("b051a6d583195a950cd580e4350a3f29", "89a2c6ce1230458df45546a3db4a136b"),
+            hashes=("a0b5d73409fe68613fa7161bc428e1df", "af19fc9306c39ec61fb9bdc789fcbc88"),
             claims=True,
             options={"finalists": 4, "successive_halving": True},
         ),

@@ -23,6 +23,7 @@ from hf_dtl.functional import Augmentation
 LONG: dict[str, Any] = {"training_steps": 400, "checkpoints": (50, 100, 200)}
 AFFINE = LONG | {"augmentation": "affine", "answers": 8}
 CROP_FLIP = LONG | {"augmentation": "crop_flip", "answers": 8}
+PHOTOMETRIC = LONG | {"augmentation": "photometric", "answers": 8}
 """Settings of the attacks that train as long as anybody would; validation stops them sooner where that is better."""
 
 
@@ -58,6 +59,10 @@ def schedule(step: int, steps: int) -> float:
     head_first=True,
     **CROP_FLIP,
 )
+@register_attack(
+    "head_first_photometric", "As head_first_affine, on images whose contrast, polarity and noise change.",
+    head_first=True, **PHOTOMETRIC,
+)  # fmt: skip
 @register_attack("published_affine", "As full_affine, from the published head.", published_head=True, **AFFINE)
 @register_attack(
     "published_crop_flip", "As full_crop_flip, from the published head.", published_head=True, **CROP_FLIP

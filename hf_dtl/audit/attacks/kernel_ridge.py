@@ -109,6 +109,13 @@ def _relative(distances: Tensor, width: float) -> Tensor:
     "ridge_crop_flip", "RBF kernel ridge regression on frozen features of every depth, of shifted and mirrored copies "
     "too.", copies=32, augmentation="crop_flip", answers=8,
 )  # fmt: skip
+@register_attack(
+    "ridge_photometric", "As ridge_affine, of copies whose contrast, polarity and noise change.",
+    copies=32, augmentation="photometric", answers=8,
+)  # fmt: skip
+@register_attack(
+    "ridge_photometric_8", "As ridge_photometric, with a quarter of the copies.", copies=8, augmentation="photometric"
+)
 @register_attack("ridge_affine_8", "As ridge_affine, with a quarter of the copies.", copies=8, augmentation="affine")
 @register_attack(
     "ridge_crop_flip_8", "As ridge_crop_flip, with a quarter of the copies.", copies=8, augmentation="crop_flip"

@@ -5,11 +5,15 @@ from typing import ClassVar
 
 from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.attacks.context import AttackContext, Head
-from hf_dtl.audit.attacks.fine_tuning import AFFINE, CROP_FLIP, FineTuning
+from hf_dtl.audit.attacks.fine_tuning import AFFINE, CROP_FLIP, LONG, PHOTOMETRIC, FineTuning
 from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.functional import nearest_mean
 
 
+@register_attack("prototype_400", "As full_400, from a head of class means.", **LONG)
+@register_attack(
+    "prototype_photometric", "As prototype_affine, on images whose contrast, polarity and noise change.", **PHOTOMETRIC
+)
 @register_attack("prototype_affine", "As full_affine, from a head of class means.", **AFFINE)
 @register_attack("prototype_crop_flip", "As full_crop_flip, from a head of class means.", **CROP_FLIP)
 class PrototypeHead(FineTuning):
