@@ -43,6 +43,8 @@ class ExampleOptions(ForgetOptions):
     retain_images_per_class: int | None = option(40, "Target training images a class.")
     train_epochs: float | None = option(12, "Passes over the source data.")
     train_learning_rate: float | None = option(3e-3, "Peak learning rate of that training.")
+    adapt_learning_rate: float | None = option(5e-4, "Peak learning rate of adaptation.")
+    augmentation: str | None = option("none", "Random transforms of the training images.")
     novel: str | None = option("none", "Task that nobody trained; none: the example is attacked on one axis.")
     output_dir: str = option("", "Folder of the run, which a repeated call continues; default: a temporary one.")
 
