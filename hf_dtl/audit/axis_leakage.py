@@ -313,9 +313,10 @@ def _at_efforts(records: Iterable[PiggybackRecord]) -> dict[int, list[PiggybackR
 
 
 def _best_floors(points: Iterable[PLAccuracy], floors: Sequence[str] = FLOORS) -> dict[Place, Floor]:
+    """The floor that is best at each place; of equals the last in `FLOORS`, whatever order the points are in."""
     best: dict[Place, PLAccuracy] = {}
-    for point in points:
-        if point.model in floors and (point.place not in best or point.rank > best[point.place].rank):
+    for point in sorted((p for p in points if p.model in floors), key=lambda p: FLOORS.index(p.model)):  # type: ignore[arg-type]
+        if point.place not in best or point.rank >= best[point.place].rank:
             best[point.place] = point
     return {place: point.model for place, point in best.items()}  # type: ignore[misc]
 
