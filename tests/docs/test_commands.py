@@ -102,7 +102,7 @@ def test_commands_in_running_text_exist():
 
 # Run on a stand-in ---------------------------------------------------------------------------------------------
 
-ATTACKER = "--budgets 2 --seeds 0,1 --attacks linear_probe --max_eval_images 24 --use_cpu"
+ATTACKER = "--suite custom --budgets 2 --seeds 0,1 --attacks linear_probe --max_eval_images 24 --use_cpu"
 
 
 def small(words):
