@@ -17,7 +17,8 @@ from hf_dtl.pipeline.options import as_given
 from hf_dtl.scenarios.scenario import Scenario
 
 CHEAP = {
-    "suite": "custom", "attacks": "linear_probe", "budgets": "2", "seeds": "0,1", "max_eval_images": 24, "steps": 6, "retrain_epochs": 1,
+    "suite": "custom",
+    "attacks": "linear_probe", "budgets": "2", "seeds": "0,1", "max_eval_images": 24, "steps": 6, "retrain_epochs": 1,
     "forget_images_per_class": 12, "retain_images_per_class": 12, "use_cpu": True,
 }  # fmt: skip
 PAGES = [str(path.relative_to(ROOT)) for path in DOCUMENTS if path.name != "CONTRIBUTING.md"]
