@@ -15,7 +15,7 @@ from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.attacks.registry import ADAPTIVE, GRID, attack_summaries
 from hf_dtl.audit.comparison import methods_table
 from hf_dtl.audit.suites import SMALL, SUITES
-from hf_dtl.audit.tables import effort_table, piggyback_table
+from hf_dtl.audit.tables import piggyback_table
 from hf_dtl.audit.text_table import TextTable
 from hf_dtl.methods.registry import find_method, method_summaries
 from hf_dtl.pipeline.audit import audit
@@ -102,13 +102,6 @@ def main_job_verdicts() -> str:
     """What each report says in words."""
     parts = [f"> **{r.method}**: {r.verdict}" + "".join(f"\n> {flag}" for flag in r.flags) for r in main_job_reports()]
     return "\n\n".join(parts)
-
-
-def main_job_efforts() -> str:
-    """PL accuracy over training steps, of each method."""
-    tables = [effort_table(report, "source_subset") for report in main_job_reports()]
-    return "\n\n".join(f"`{r.method}`:\n\n{t.markdown()}\n\n{r.attacked_by}"
-                       for r, t in zip(main_job_reports(), tables, strict=True))  # fmt: skip
 
 
 def suite_choice() -> str:
@@ -361,7 +354,6 @@ def _listed(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "main_job": main_job,
     "main_job_verdicts": main_job_verdicts,
-    "main_job_efforts": main_job_efforts,
     "suite_choice": suite_choice,
     "letters": letters,
     "mnist": mnist,
