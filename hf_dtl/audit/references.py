@@ -96,4 +96,5 @@ def no_model(task: AttackedTask) -> PixelModel:
     channels, height, width = task.train.pixel_values.shape[1:]
     config = PixelConfig(num_channels=channels, height=height, width=width, num_labels=len(task.labels))
     with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # the head is never used, and always the same: so is the model's print
         return PixelModel(config).eval()

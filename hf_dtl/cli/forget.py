@@ -17,7 +17,7 @@ COMMAND = Command(
     ForgetOptions,
     description="""\
 Make an image classifier forget, attack the result, and save it with its leakage report and card.
-Without options it runs offline: the style of rendered glyphs (bold, italic) is forgotten, four letters are kept.
+Without options it runs offline: the style of rendered glyphs is forgotten, four letters are kept.
 --retain is fashion_mnist where a part is forgotten (class=3), and glyphs with --method multitask.
 Start it again with the same options to continue an interrupted run. --list names the methods.
 """,

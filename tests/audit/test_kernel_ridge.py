@@ -25,7 +25,7 @@ def test_large_depths_are_averaged(few_values, architecture):
     attacker = Attacker(build(architecture), larger_task(), QUICK)
     found = readings.readings_of(attacker, larger_task().validation.pixel_values)
     states, features = attacker.heads.hidden_states(larger_task().validation.pixel_values)
-    assert len(found) == len(states) + 2 and torch.equal(found[-2], features)
+    assert len(found) == len(states) + 5 and torch.equal(found[-5], features)
     assert all(reading.shape[1] <= 40 or reading.shape[1] == width for reading, width in zip(
         found, [state.shape[1] if state.ndim == 4 else state.shape[2] for state in states], strict=False
     ))  # fmt: skip

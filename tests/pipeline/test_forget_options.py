@@ -6,9 +6,10 @@ from hf_dtl.audit.suites import SUITES
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.pipeline.forget_options import ForgetOptions
 
-LETTERS = {
-    "forget": "glyphs[regular,italic,bold,bold_italic]", "retain": "glyphs[N,Q,R,T]", "retain_images_per_class": 10,
-    "novel": "glyphs", "novel_label_column": "family", "train_epochs": 48.0,
+STYLES = {
+    "forget": "glyphs[regular,italic,bold,bold_italic]", "retain": "glyphs[N,Q,R,T]", "retain_images_per_class": 100,
+    "novel": "glyphs", "novel_label_column": "family", "train_epochs": 24.0, "augmentation": "none",
+    "adapt_learning_rate": 1e-4,
 }  # fmt: skip
 DIGITS = {"forget": "mnist[0-5]", "retain": "mnist[6-9]"}
 
@@ -16,10 +17,10 @@ DIGITS = {"forget": "mnist[0-5]", "retain": "mnist[6-9]"}
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
-        ({}, LETTERS),
-        ({"novel": "none"}, LETTERS | {"novel": "none", "novel_label_column": None}),
-        ({"novel_label_column": "slant"}, LETTERS | {"novel_label_column": "slant"}),
-        ({"train_epochs": 0.2}, LETTERS | {"train_epochs": 0.2}),
+        ({}, STYLES),
+        ({"novel": "none"}, STYLES | {"novel": "none", "novel_label_column": None}),
+        ({"novel_label_column": "slant"}, STYLES | {"novel_label_column": "slant"}),
+        ({"train_epochs": 0.2}, STYLES | {"train_epochs": 0.2}),
         (
             {"retain": "glyphs[sans,mono]", "retain_label_column": "family"},
             {"novel": "fashion_mnist[0,1,2,3]", "novel_label_column": None},
@@ -27,7 +28,7 @@ DIGITS = {"forget": "mnist[0-5]", "retain": "mnist[6-9]"}
         (
             DIGITS,
             {"retain_images_per_class": 10, "novel": "fashion_mnist[0,1,2,3]", "novel_label_column": None,
-             "train_epochs": None},
+             "train_epochs": None, "augmentation": "affine", "adapt_learning_rate": None},
         ),
         ({"model": "user/model"}, {"retain_images_per_class": None, "novel": None, "train_epochs": None}),
         ({"forget": "class=A", "retain": "glyphs"}, {"novel": None, "train_epochs": None}),

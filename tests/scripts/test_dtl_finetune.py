@@ -170,7 +170,7 @@ def test_without_data_it_forgets_letters_of_glyphs_and_its_report_is_verified(tm
     report = LeakageReport.load(output / "leakage_report.json")
     told = {key: report.spec[key] for key in ("forget", "retain", "novel", "novel_label_column")}
     assert list(told.values()) == ["glyphs[regular,italic,bold,bold_italic]", "glyphs[N,Q,R,T]", "glyphs", "family"]
-    assert report.spec["retain_images_per_class"] == 10
+    assert report.spec["retain_images_per_class"] == 100
     assert report.chance == {"glyphs[regular,italic,bold,bold_italic]": 1 / 4, "glyphs by family": 1 / 4}
     names = AutoModelForImageClassification.from_pretrained(output / "scrubbed").config.id2label.values()
     assert [*names] == ["N", "Q", "R", "T"]

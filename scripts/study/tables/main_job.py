@@ -260,7 +260,7 @@ def _notes(summary: Summary) -> tuple[str, ...]:
     notes = [
         "Leakage: (PL of scrubbed − PL of floor) / (PL of undisposed − PL of floor), over all budgets; 1 leaks all, 0 "
         "nothing more than a floor model gives: one retrained on the target task alone, or scratch (random weights). "
-        "It is undefined where the undisposed model is relearned no better than the floor beyond noise.",
+        "It is undefined where the gap between the undisposed model and the floor is not shown to be at least .10.",
         "Source after: what the old source head still reads; low values prove nothing. Target points lost: hundredths "
         "of test accuracy.",
         "PL at k: source task relearned from k images a class. "

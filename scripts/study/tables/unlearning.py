@@ -47,7 +47,7 @@ def outcome(request: str, result: Result, trained: Result, attacked: Result) -> 
         return None
     both = _measurements(trained) + _measurements(result)
     records = [*records_of(attacked), *records_of(result)]
-    leaked = leakage(records, floor="retrained")
+    leaked = leakage(records)
     assert leaked is not None
     images = {name: trained["images"][name] for name in ("forget", "retain")}
     cost = {"scrubbed": result["cost"], "retrained": trained["cost"]["retrained"]}
@@ -184,8 +184,8 @@ def table(comparison: Comparison) -> TextTable:
     undefined = ", ".join(f"{name} on {seeds}" for name, seeds in missing.items() if seeds)
     if undefined:
         notes.append(
-            "Leakage undefined, because the undisposed model is relearned no better than the retrained one beyond "
-            f"noise (number of seeds; the mean is over the others): {undefined}."
+            "Leakage undefined, because the gap between the undisposed model and the retrained one is not shown to be "
+            f"at least .10 (number of seeds; the mean is over the others): {undefined}."
         )
     return side_by_side(f"Forget {comparison.request}", (*comparison.rows, *comparison.references), notes)
 

@@ -68,7 +68,7 @@ def test_numbers_by_hand(written):
     leaked = negative.over_retrained
     assert leaked.over.values == (pytest.approx(0.5), pytest.approx(0.75), None)
     assert leaked.over.mean == pytest.approx(0.625) and leaked.over.deviation == pytest.approx(0.25 / 2**0.5)
-    assert leaked.undefined[0] is None and "beyond noise" in leaked.undefined[2]
+    assert leaked.undefined[0] is None and "weights do not matter here" in leaked.undefined[2]
     assert negative.over_scratch.over.values == pytest.approx((0.6, 0.8, 1.0))
     assert negative.loss_points.mean == pytest.approx(0.3) and negative.loss_points.deviation == pytest.approx(0.1)
     assert negative.learned[20].values == pytest.approx((0.7, 0.8, 0.9))
@@ -92,7 +92,7 @@ def test_table_reads_well(written):
         "| (retrained) | 0 |  | +4.00 ± 1.00 |",
         "1: 0.950 | **3: 0.940** | 10: 0.900 |",
         "`uniform_fooling` has no row: The training diverged at every strength",
-        "Seed 2, leakage over retrained is undefined: the undisposed model is relearned no better",
+        "Seed 2, leakage over retrained is undefined: weights do not matter here (undisposed over the retrained model",
         "**1: 0.920**",
         "Made on 20",
         "python scripts/reproduce.py --setting mnist_vit --seeds 0,1,2",
