@@ -1,4 +1,4 @@
-"""The two commands of a newcomer, on few images and steps: forget a task, then audit what it left."""
+"""The two commands of a newcomer, on few images and steps: forget a task, then attack harder what it left."""
 
 import shlex
 import subprocess
@@ -34,19 +34,16 @@ def test_forget_a_task_and_audit_what_is_left(tmp_path):
         assert (output / name / "model.safetensors").exists()
     assert (output / "scrubbed" / "README.md").exists() and list((output / "plots").glob("*.png"))
 
-    (command,) = (line for line in following.splitlines() if line.strip().startswith("hf-dtl audit "))
-    words = shlex.split(command)[1:]  # as it is printed, but for fewer attacks
-    del words[words.index("--attacks") :]
+    (command,) = (line for line in following.splitlines() if "--suite standard-1" in line)
+    words = shlex.split(command)[1:]  # as it is printed, but for fewer attacks: of an option the last one counts
+    assert words[0] == "forget"
     status, out, err = launching.run(
-        hf_dtl.cli.__main__.__file__, *words, *ATTACKS, "--output_dir", tmp_path / "audit"
+        hf_dtl.cli.__main__.__file__, *words, *ATTACKS, "--suite", "custom", "--attacks", "ridge"
     )
     assert status == 0, err[-4000:]
-    again = LeakageReport.load(tmp_path / "audit" / "leakage_report.json")
-    assert "Verdict on" in out and again.target_accuracy.keys() >= {"undisposed", "scrubbed"}
-    assert {record.model for record in again.piggyback} == {
-        "undisposed",
-        "scrubbed",
-        "no_model",
-        "scratch",
-        "retrained",
-    }
+    assert "pretrain:" not in err and "dispose:" not in err, "what is finished is not repeated"
+    again = LeakageReport.load(output / "leakage_report.json")
+    assert "Verdict on" in out and again.target_accuracy == report.target_accuracy
+    assert {record.attack for record in again.piggyback} == {"ridge"}
+    models = {"undisposed", "scrubbed", "no_model", "scratch", "retrained"}
+    assert {record.model for record in again.piggyback} == models
