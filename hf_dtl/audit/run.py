@@ -82,10 +82,11 @@ def run_audit(
     config = config or AttackConfig()
     _check(models, axes, config)
     finished = AttackStore(store)
+    tasks = [(task, _task_fingerprint(task), _retain_fingerprint(task)) for task in axes.values()]
     planned = [
-        _Plan.of(role, given, _base(role, models, config), task, config)
+        plan
         for role, given in models.items()
-        for task in axes.values()
+        for plan in _Plan.of_role(role, given, _base(role, models, config), tasks, config)
     ]
     if not any(plan.units for plan in planned):
         raise ConfigError(
@@ -117,21 +118,28 @@ class _Plan:
     keys: dict[Unit, str]
 
     @classmethod
-    def of(
-        cls, role: str, given: Any, base: PreTrainedModel | None, task: AttackedTask, config: AttackConfig
-    ) -> "_Plan":
+    def of_role(
+        cls,
+        role: str,
+        given: Any,
+        base: PreTrainedModel | None,
+        tasks: Sequence[tuple[AttackedTask, str, str | None]],
+        config: AttackConfig,
+    ) -> Iterator["_Plan"]:
+        """One plan for each task, which comes with the fingerprints of its images and of its retain images."""
         draws = tuple(given) if isinstance(given, Sequence) else (given,)
-        if isinstance(draws[0], PixelModel):
-            task = replace(task, retain=None)  # there is no published head that could know their classes
-        units, keys = tuple(plan.units(draws[0], task, config, base)), dict[Unit, str]()
-        prints, retain = _task_fingerprint(task), _retain_fingerprint(task)
+        prints = [_model_fingerprint(model) for model in draws]
         base_print = None if base is None else _model_fingerprint(base)
-        for number, model in enumerate(draws):
-            own = (_model_fingerprint(model), prints, plan.rows(model, task), retain, base_print)
-            for unit in units:
-                if config.seeds.index(unit.seed) % len(draws) == number:
-                    keys[unit] = find_attack(unit.attack).fingerprint(unit, config, *own)
-        return cls(role, draws, base, task, units, keys)
+        for task, task_print, retain in tasks:
+            if isinstance(draws[0], PixelModel):  # there is no published head that could know the retain classes
+                task, retain = replace(task, retain=None), None
+            units, keys = tuple(plan.units(draws[0], task, config, base)), dict[Unit, str]()
+            for number, (model, own) in enumerate(zip(draws, prints, strict=True)):
+                parts = (own, task_print, plan.rows(model, task), retain, base_print)
+                for unit in units:
+                    if config.seeds.index(unit.seed) % len(draws) == number:
+                        keys[unit] = find_attack(unit.attack).fingerprint(unit, config, *parts)
+            yield cls(role, draws, base, task, units, keys)
 
     def pieces(self, units: Sequence[Unit], config: AttackConfig, device: Any) -> Iterator[_Work]:
         """Some of the attacks, in groups that run together."""
