@@ -4,10 +4,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from hf_dtl.audit.axis_leakage import FLOORS, AxisLeakage, Place
-from hf_dtl.audit.plots.look import STYLES, plain, save, target_line, wrapped
+from hf_dtl.audit.plots.look import STYLES, accuracy_over, handles_of, save, target_line, wrapped
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.text_table import AXIS_TITLES, MODELS
 from hf_dtl.errors import DataError
@@ -16,8 +15,7 @@ from hf_dtl.errors import DataError
 def plot_effort(report: LeakageReport, path: str | Path) -> list[Path]:
     """Draw PL accuracy over training steps, one panel a data set and budget; a line for each model.
 
-    Floors that no fine-tuning has are level lines; so is what attacks without steps reach on the other models, dotted,
-    where that is more.
+    A floor that no fine-tuning has, such as `no_model`, is a level line.
 
     Args:
         report: the report.
@@ -49,9 +47,7 @@ def draw_effort(report: LeakageReport) -> Figure:
     axes[0].set_ylabel("accuracy on the test split")
     title = wrapped(f"Relearning over effort after {report.method}", 36 * len(panels), lines=2)
     figure.suptitle(f"{title}\n{target_line(report)}", fontsize=11)
-    handles = {
-        label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
+    handles = handles_of(axes)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", frameon=False, fontsize=9,
                   ncols=min(len(handles), 3 if len(panels) == 1 else 6))  # fmt: skip
     return figure
@@ -68,11 +64,4 @@ def _draw_panel(panel: Axes, found: AxisLeakage, place: Place) -> None:
         elif model in FLOORS and place in found.points(model):
             level = found.points(model)[place].mean
             panel.axhline(level, color=colour, linestyle=line, linewidth=1.2, label=f"{model}, without steps")
-    panel.set_xscale("log")
-    panel.xaxis.set_major_locator(FixedLocator(efforts))
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_xticklabels([str(effort) for effort in efforts])
-    panel.set_xlabel("training steps")
-    panel.set_ylim(0, 1)
-    panel.grid(axis="y", color="0.9", linewidth=0.8)
-    plain(panel)
+    accuracy_over(panel, efforts, "training steps")

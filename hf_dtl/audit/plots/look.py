@@ -3,12 +3,14 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from hf_dtl.audit.axis_leakage import Ratio
 from hf_dtl.audit.report import LeakageReport
@@ -122,6 +124,24 @@ def draw_guides(panel: Axes, floor: str | None) -> None:
             panel.annotate(words, (leakage, 0), xycoords=("data", "axes fraction"), ha=align, fontsize=8,
                            xytext=(3 - 6 * leakage, 4), textcoords="offset points", color=GUIDE,
                            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, zorder=4)  # fmt: skip
+
+
+def accuracy_over(panel: Axes, places: Sequence[int], words: str) -> None:
+    """Make a panel one of accuracies over places on a logarithmic axis, each with its number."""
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(FixedLocator(places))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xticklabels([str(place) for place in places])
+    panel.set_xlabel(words)
+    panel.set_ylim(0, 1)
+    panel.grid(axis="y", color="0.9", linewidth=0.8)
+    plain(panel)
+
+
+def handles_of(panels: Sequence[Axes]) -> dict[str, Any]:
+    """What a legend for all panels shows, each label once."""
+    found = (panel.get_legend_handles_labels() for panel in panels)
+    return {label: handle for own in found for handle, label in zip(*own, strict=True)}
 
 
 def plain(panel: Axes) -> None:

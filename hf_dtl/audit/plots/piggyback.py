@@ -5,10 +5,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from hf_dtl.audit.axis_leakage import PLAccuracy
-from hf_dtl.audit.plots.look import STYLES, plain, save, target_line, wrapped
+from hf_dtl.audit.plots.look import STYLES, accuracy_over, handles_of, save, target_line, wrapped
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.text_table import AXIS_TITLES, MODELS
 from hf_dtl.errors import DataError
@@ -50,9 +49,7 @@ def draw_piggyback(report: LeakageReport, only: str | None = None) -> Figure:
     axes[0].set_ylabel("accuracy on the test split")
     title = wrapped(f"Piggyback learning after {report.method}", 46 * len(panels), lines=2)
     figure.suptitle(f"{title}\n{target_line(report)}", fontsize=11)
-    handles = {
-        label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
+    handles = handles_of(axes)
     if "chance" in handles:
         handles["chance"] = handles.pop("chance")
     title = "mean ± deviation over seeds" if report.seeds > 1 else "one seed"
@@ -74,12 +71,5 @@ def _draw_panel(panel: Axes, points: Sequence[PLAccuracy]) -> None:
         panel.errorbar(x, y, deviation, color=colour, marker=marker, linestyle=line, capsize=3, label=model)
         low, high = zip(*((m - d, m + d) for m, d in zip(y, deviation, strict=True)), strict=True)
         panel.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
-    panel.set_xscale("log")
-    panel.xaxis.set_major_locator(FixedLocator(budgets))
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_xticklabels([str(budget) for budget in budgets])
-    panel.set_xlabel("training images per class")
+    accuracy_over(panel, budgets, "training images per class")
     panel.set_xlim(budgets[0] / 1.25, budgets[-1] * 1.25)
-    panel.set_ylim(0, 1)
-    panel.grid(axis="y", color="0.9", linewidth=0.8)
-    plain(panel)
