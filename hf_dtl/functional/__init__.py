@@ -15,7 +15,7 @@ from hf_dtl.functional.erasure import probe_generalisation
 from hf_dtl.functional.gradient_histograms import centred, gradient_histograms
 from hf_dtl.functional.held_out import held_out_answers, unseen_labels
 from hf_dtl.functional.importance import importance_penalty, weight_importance
-from hf_dtl.functional.kernel_ridge import gram, kernel_ridge, rbf, squared_distances
+from hf_dtl.functional.kernel_ridge import kernel_ridge, rbf, squared_distances
 from hf_dtl.functional.label_spreading import neighbour_graph, spread_labels
 from hf_dtl.functional.losses import (
     bounded_forgetting,
@@ -66,7 +66,6 @@ __all__ = [
     "distillation",
     "gradient_collision",
     "gradient_histograms",
-    "gram",
     "held_out_answers",
     "importance_penalty",
     "js_divergence",

@@ -28,20 +28,6 @@ def squared_distances(rows: Tensor, columns: Tensor | None = None) -> Tensor:
     return (rows @ columns.T).mul_(-2).add_(columns.square().sum(1)).add_(sizes[:, None]).clamp_(min=0)
 
 
-def gram(rows: Tensor, columns: Tensor, width: float | None) -> Tensor:
-    """Kernel values of all pairs of vectors.
-
-    Args:
-        rows: (n, features).
-        columns: (m, features).
-        width: of the RBF kernel, see `rbf`; None for the linear kernel <x, y>.
-
-    Returns:
-        (n, m).
-    """
-    return rows @ columns.T if width is None else rbf(squared_distances(rows, columns), width)
-
-
 def rbf(distances: Tensor, width: float) -> Tensor:
     """The RBF kernel exp(-|x - y|^2 / (2 width^2)) of squared distances of any shape; width > 0."""
     return (distances / (-2 * width**2)).exp_()
@@ -57,8 +43,8 @@ def kernel_ridge(kernel: Tensor, labels: Tensor, classes: int, ridge: float) -> 
         ridge: > 0.
 
     Returns:
-        A = (K + ridge I)^-1 Y of shape (n, classes) in double precision; `gram(queries, rows) @ A` are the scores of
-        the classes.
+        A = (K + ridge I)^-1 Y of shape (n, classes) in double precision; the kernel values (queries, n) of others,
+        times A, are their scores of the classes.
 
     Source: Saunders, Gammerman, Vovk, ICML 1998.
     """

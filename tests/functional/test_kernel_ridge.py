@@ -5,11 +5,16 @@ import math
 import pytest
 import torch
 
-from hf_dtl.functional import gram, kernel_ridge, rbf, squared_distances
+from hf_dtl.functional import kernel_ridge, rbf, squared_distances
 
 
 def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def gram(rows, columns, width):
+    """Kernel values of all pairs of vectors; the linear kernel for no width."""
+    return rows @ columns.T if width is None else rbf(squared_distances(rows, columns), width)
 
 
 def test_the_rbf_kernel_is_the_loop_over_all_pairs():
