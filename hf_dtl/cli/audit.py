@@ -91,8 +91,10 @@ def work(options: AuditOptions) -> None:
 
 def work_example(options: ExampleOptions) -> None:
     """Audit the models that come with the package, and print."""
+    from hf_dtl.audit.suites import find_suite
     from hf_dtl.pipeline.example import audit_example
 
+    find_suite(options.suite)  # before a word that names it
     say(
         "Two scrubbed models were to forget whether a letter is bold or italic, and to keep telling N, Q, R and T. "
         f"They are attacked by {options.suite}."
