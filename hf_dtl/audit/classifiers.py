@@ -6,9 +6,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from transformers import PreTrainedModel
 
 from hf_dtl.errors import DataError, ModelError
+from hf_dtl.models.heads import MULTI_LABEL
 
 
 class LabelledImages(Protocol):
@@ -63,7 +65,11 @@ def predict(model: Classifier, pixel_values: Tensor, batch_size: int = 256) -> T
 
 
 def accuracy(model: Classifier, images: LabelledImages, batch_size: int = 256) -> float:
-    """Compute the share of images that a classifier names right.
+    """Compute the share of images that a classifier names right; of a head of sigmoids, the share of labels.
+
+    A head of sigmoids (`multi_label_classification`) says of each label whether it holds: yes above 0.5. It is right
+    where that is the image's label, and where it says no to another one, so that saying no to all is right in all
+    labels but one.
 
     Args:
         model: a Hub classifier, or a function from (batch, channels, height, width) to logits (batch, classes).
@@ -86,7 +92,15 @@ def accuracy(model: Classifier, images: LabelledImages, batch_size: int = 256) -
     if len(images.labels) == 0:
         raise DataError("The accuracy of zero images is not defined. Give a split that holds at least one image.")
     logits = finite(predict(model, images.pixel_values, batch_size))
-    return (logits.argmax(-1).cpu() == images.labels.cpu()).double().mean().item()
+    labels = images.labels.cpu()
+    if per_label(model):
+        return ((logits.cpu() > 0) == one_hot(labels, logits.shape[-1]).bool()).double().mean().item()
+    return (logits.argmax(-1).cpu() == labels).double().mean().item()
+
+
+def per_label(model: object) -> bool:
+    """Whether a model's head says of each label whether it holds, so that its accuracy is one of labels."""
+    return isinstance(model, PreTrainedModel) and model.config.problem_type == MULTI_LABEL
 
 
 def finite(logits: Tensor) -> Tensor:

@@ -85,7 +85,8 @@ class ImageReader:
         """
         kind = type(self.processor).__name__
         try:
-            outputs = [torch.as_tensor(np.asarray(output)) for output in self.processor(images)["pixel_values"]]
+            made = self.processor(images)["pixel_values"]
+            outputs = [torch.as_tensor(np.ascontiguousarray(output)) for output in made]  # some are views turned round
         except Exception as error:  # whatever a processor raises for images that it cannot take
             raise DataError(
                 f"{self.where}: {kind} cannot process {images[0].mode} images of {images[0].size} pixels: {error}. "

@@ -28,6 +28,17 @@ def embedded_processor(size: int = 28) -> ViTProcessor:
     return _vit_processor((size, size), [0.5] * 3, [0.5] * 3)
 
 
+def vision_config(config: PretrainedConfig) -> PretrainedConfig:
+    """The part of a configuration that speaks of images: CLIP and SigLIP keep it beside one of texts."""
+    return getattr(config, "vision_config", config)
+
+
+def channels_of(config: PretrainedConfig) -> int:
+    """Channels of the images that a model takes."""
+    timm = (getattr(config, "pretrained_cfg", None) or {}).get("input_size", (3,))
+    return getattr(vision_config(config), "num_channels", None) or timm[0]
+
+
 def default_processor(config: PretrainedConfig, size: int | tuple[int, int] | None = None) -> ViTProcessor:
     """Return a processor for a model that comes without one: ImageNet's mean and deviation, the model's image size.
 
@@ -35,9 +46,9 @@ def default_processor(config: PretrainedConfig, size: int | tuple[int, int] | No
         config: of the model; `image_size` (default 224) and `num_channels` (default 3) are read.
         size: pixels (one number, or height and width) in place of the model's image size.
     """
-    size = size or getattr(config, "image_size", None) or 224
+    size = size or getattr(vision_config(config), "image_size", None) or 224
     height, width = (size, size) if isinstance(size, int) else size
-    if getattr(config, "num_channels", 3) == 1:
+    if channels_of(config) == 1:
         return _vit_processor((height, width), [0.5], [0.5])
     return _vit_processor((height, width), list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD))
 
@@ -118,7 +129,7 @@ def _has_processor(name: str) -> bool:
 
 
 def _misfit(model: PreTrainedModel, pixels: torch.Tensor) -> str:
-    known = {key: getattr(model.config, key, None) for key in ("image_size", "num_channels")}
+    known = {key: getattr(vision_config(model.config), key, None) for key in ("image_size", "num_channels")}
     wants = ", ".join(f"{key} {value}" for key, value in known.items() if value is not None)
     return (
         f"{type(model).__name__} cannot use images of the shape {tuple(pixels.shape)} (channels, height, width) that "

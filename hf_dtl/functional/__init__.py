@@ -19,6 +19,7 @@ from hf_dtl.functional.kernel_ridge import kernel_ridge, rbf, squared_distances
 from hf_dtl.functional.label_spreading import neighbour_graph, spread_labels
 from hf_dtl.functional.losses import (
     bounded_forgetting,
+    classification_loss,
     distillation,
     margin_loss,
     negative_cross_entropy,
@@ -63,6 +64,7 @@ __all__ = [
     "collages",
     "dampening_factors",
     "default_step",
+    "classification_loss",
     "distillation",
     "gradient_collision",
     "gradient_histograms",

@@ -16,6 +16,15 @@ def projectable(model: nn.Module) -> dict[str, Layer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
 
 
+def plain(layer: Layer) -> bool:
+    """Whether what a layer is called with is what its weight is multiplied by.
+
+    One with a forward of its own may pad it (TensorFlow's "same", Perceiver) or standardise the weight (BiT, NFNet):
+    then an update outside the span of the inputs changes what the layer does on them all the same.
+    """
+    return type(layer).forward in (nn.Linear.forward, nn.Conv2d.forward)
+
+
 def input_rows(layer: Layer, inputs: Tensor) -> Tensor:
     """Arrange a layer's inputs so that its output is a product of matrices.
 

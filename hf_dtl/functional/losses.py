@@ -5,21 +5,45 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+def classification_loss(logits: Tensor, labels: Tensor, *, multi_label: bool = False, mean: bool = True) -> Tensor:
+    """Cross-entropy over classes; of a head of sigmoids, binary cross-entropy, averaged over its labels.
+
+    Args:
+        logits: (batch, labels).
+        labels: (batch,), the class of each image, which is the one label that holds.
+        multi_label: whether the head is one of sigmoids.
+        mean: over the batch, or the sum.
+
+    Returns:
+        A scalar >= 0.
+    """
+    if not multi_label:
+        return F.cross_entropy(logits.float(), labels, reduction="mean" if mean else "sum")
+    targets = F.one_hot(labels, logits.shape[-1]).float()
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(-1)
+    return losses.mean() if mean else losses.sum()
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0, *, multi_label: bool = False) -> Tensor:
     """Knowledge distillation, T^2 KL(softmax(teacher/T) || softmax(student/T)), averaged over the batch.
 
     Args:
         student: logits (batch, labels) that are trained.
         teacher: logits (batch, labels) of the frozen model; no gradient flows into them.
         temperature: T > 0; larger values weigh the smaller logits more.
+        multi_label: of heads of sigmoids: the divergence of each label's, averaged over the labels.
 
     Returns:
-        A scalar >= 0, zero when both softmax outputs agree.
+        A scalar >= 0, zero when both outputs agree.
 
     Source:
         Hinton, Vinyals, Dean, arXiv 1503.02531. Its use as the retention term of DTL is a reconstruction of
         arXiv 2308.09971.
     """
+    if multi_label:
+        own, other = student.float() / temperature, teacher.detach().float() / temperature
+        cross, entropy = (F.binary_cross_entropy_with_logits(z, other.sigmoid()) for z in (own, other))
+        return temperature**2 * (cross - entropy)
     log_p = F.log_softmax(student.float() / temperature, dim=-1)
     log_q = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
     return temperature**2 * F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")

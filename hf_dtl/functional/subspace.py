@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hf_dtl.functional.collision import Reduce
-from hf_dtl.functional.layer_inputs import Layer, input_rows, projectable, rows_of_an_image, same_rows
+from hf_dtl.functional.layer_inputs import Layer, input_rows, plain, projectable, rows_of_an_image, same_rows
 
 Criterion = Literal["energy", "sigma"]
 
@@ -106,7 +106,8 @@ class GradientSubspace:
         """Stream images through a model, in evaluation mode, and keep the moments of every layer's inputs.
 
         Products are taken in float32 (or wider), 64 MiB of inputs at a time, and summed in float64. A layer that a
-        model does not call as a module (the output projection of `nn.MultiheadAttention`) has no moments.
+        model does not call as a module (the output projection of `nn.MultiheadAttention`), or that has a forward of
+        its own (BiT's convolutions, which standardise their weights), has no moments.
 
         Args:
             model: on any device.
@@ -314,7 +315,9 @@ class _Collector:
         self._last: tuple[str, Layer, Tensor] | None = None
         self._shared: dict[str, str] = {}
         self.handles = [
-            layer.register_forward_pre_hook(self._hook(name, layer)) for name, layer in projectable(model).items()
+            layer.register_forward_pre_hook(self._hook(name, layer))
+            for name, layer in projectable(model).items()
+            if plain(layer)
         ]
 
     def begin(self) -> None:

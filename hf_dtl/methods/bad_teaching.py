@@ -5,6 +5,7 @@ using an Incompetent Teacher", arXiv 2205.08096.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from hf_dtl.trainers import Chunk, UnlearningTrainer, WholeBatchConfig
 @dataclass
 class BadTeachingConfig(WholeBatchConfig):
     """Options of bad teaching: those of `UnlearningConfig`, without cross-entropy and at temperature 1."""
+
+    multi_label: ClassVar[bool] = True
 
     temperature: float = 1.0
     target_ce_weight: float = 0.0

@@ -33,6 +33,7 @@ class RetrainConfig(BatchStatisticsConfig):
     As with every method, an epoch is a pass over the forget images, although none is looked at: set max_steps.
     """
 
+    multi_label: ClassVar[bool] = True
     unused: ClassVar[frozenset[str]] = DISPOSAL | {"chunking"}
 
     num_chunks: int = 1
@@ -67,6 +68,7 @@ class RetrainTrainer(NoiseThenDistilTrainer):
 class FineTuneConfig(WholeBatchConfig):
     """Options of fine-tuning: those of `UnlearningConfig`; for epochs see `RetrainConfig`."""
 
+    multi_label: ClassVar[bool] = True
     unused: ClassVar[frozenset[str]] = DISPOSAL
 
     forget_weight: float = 0.0
@@ -84,6 +86,8 @@ class FineTuneTrainer(UnlearningTrainer):
 class NegGradPlusConfig(WholeBatchConfig):
     """Options of NegGrad+: those of `UnlearningConfig`, of which forget_weight is the paper's (1 - beta) / beta; the
     default is a beta of 0.95."""
+
+    multi_label: ClassVar[bool] = True
 
     forget_weight: float = 0.05 / 0.95
     distillation_weight: float = 0.0

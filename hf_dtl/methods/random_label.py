@@ -23,6 +23,8 @@ _OFFSET = 7_368_787
 class RandomLabelConfig(WholeBatchConfig):
     """Options of random labelling: those of `UnlearningConfig`."""
 
+    multi_label: ClassVar[bool] = True
+
     distillation_weight: float = 0.0
 
 

@@ -5,7 +5,7 @@ abstract and released code, which alternates passes over the data; here phases a
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ class ScrubConfig(PhaseOptions, WholeBatchConfig):
         min_phase, and from `UnlearningConfig` distillation_weight (the paper's alpha), target_ce_weight (its gamma)
         and temperature.
     """
+
+    multi_label: ClassVar[bool] = True
 
     distillation_weight: float = 0.001
     target_ce_weight: float = 0.99

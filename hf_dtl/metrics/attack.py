@@ -13,6 +13,7 @@ from hf_dtl.audit import AttackConfig, AxisLeakage, leakage, no_model, run_audit
 from hf_dtl.audit.store import Axis
 from hf_dtl.audit.suites import CUSTOM, find_suite
 from hf_dtl.data import load_processor
+from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.metrics.attacked import Images, attacked_task
 from hf_dtl.models.loading import check_same_processors, load_classifier
@@ -95,7 +96,7 @@ def attack_model(
     models: dict[str, Any] = {"scrubbed": loaded, **{role: _classifier(one) for role, one in references.items()}}
     if scratch is True or (scratch is None and undisposed is not None):
         models["scratch"] = scratch_models(loaded, len(config.seeds))
-    channels = getattr(loaded.config, "num_channels", 3)
+    channels = channels_of(loaded.config)
 
     def prepare() -> BaseImageProcessor:
         if processor is not None:

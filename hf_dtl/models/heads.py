@@ -2,54 +2,22 @@
 
 import copy
 import json
+import logging
 import re
 from collections.abc import ItemsView, Sequence, ValuesView
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from hf_dtl.errors import ModelError
+from hf_dtl.models.classifiers import HALF, drop_caches, locate_classifiers, put_head, take_head
 
+MULTI_LABEL = "multi_label_classification"
 
-def locate_classifier(model: PreTrainedModel) -> str:
-    """Name the final classifier of an image classifier: the one module whose shape depends on the number of labels.
-
-    The model is rebuilt on the meta device (no memory, no weights) with one label more; what changed shape is the
-    classifier. Neither module names nor sizes are guessed, so a hidden size equal to the number of labels is harmless.
-
-    Args:
-        model: any `AutoModelForImageClassification`.
-
-    Returns:
-        The path of an `nn.Linear`, as `model.get_submodule` takes it.
-
-    Raises:
-        ModelError: the model has no classifier, several, or one that is not an `nn.Linear`.
-    """
-    config = copy.deepcopy(model.config)
-    config.num_labels = (model.config.num_labels or 0) + 1
-    with torch.device("meta"):
-        wider = dict(type(model)(config).named_parameters())
-    changed = {n.rpartition(".")[0] for n, p in model.named_parameters() if n in wider and p.shape != wider[n].shape}
-    name = type(model).__name__
-    if len(changed) != 1:
-        found = f"several ({', '.join(sorted(changed))})" if changed else "none"
-        raise ModelError(
-            f"{name} must have exactly one final classifier, found {found}. Use a model that "
-            "`AutoModelForImageClassification` loads with a single classification head."
-        )
-    path = changed.pop()
-    classifier = model.get_submodule(path)
-    if not isinstance(classifier, nn.Linear):
-        raise ModelError(
-            f"The final classifier of {name}, `{path}`, is a {type(classifier).__name__}; only `nn.Linear` "
-            "classifiers can be exchanged. Use another architecture."
-        )
-    return path
+logger = logging.getLogger(__name__)
 
 
 class Heads(nn.ModuleDict):
@@ -67,14 +35,17 @@ class MultiHeadClassifier(nn.Module):
 
     *Features* are what enters the final classifier module of the Hub model: a tensor of shape (batch, features).
     The backbone is the Hub model itself with its classifier replaced by the identity, so every architecture that
-    `AutoModelForImageClassification` knows works unchanged.
+    `AutoModelForImageClassification` knows works unchanged. Of two classifiers whose mean the logits are (distilled
+    DeiT and LeViT), the features are what enters both, one beside the other, and the head is one.
 
     Args:
-        model: the Hub classifier. It becomes the backbone (it is changed in place, not copied).
+        model: the Hub classifier. It becomes the backbone (it is changed in place, not copied), in single precision
+            where its weights have half of it.
         task: name of the task that its present classifier solves.
 
     Raises:
-        ModelError: see `locate_classifier`, or the task name is not an identifier.
+        ModelError: see `locate_classifiers`; the head has one label, or rows without a name; or the task name is not
+            an identifier.
 
     Example:
         >>> from transformers import AutoModelForImageClassification, ViTConfig
@@ -93,24 +64,39 @@ class MultiHeadClassifier(nn.Module):
                 f"Expected a Hub model (a transformers PreTrainedModel), got {type(model).__name__}. "
                 "Load one with `AutoModelForImageClassification.from_pretrained`."
             )
-        self.classifier_path = locate_classifier(model)
-        classifier = model.get_submodule(self.classifier_path)
-        assert isinstance(classifier, nn.Linear)
-        model.set_submodule(self.classifier_path, nn.Identity())
+        single_precision(model)
+        self.classifier_paths = locate_classifiers(model)
+        classifier = take_head(model, self.classifier_paths)
+        drop_caches(model)
         self.backbone = model
         self.heads = Heads()
         self.labels: dict[str, tuple[str, ...]] = {}  # task -> names of its classes; none for a regression task
+        self.multi_label: set[str] = set()
+        """Tasks whose head says of each label whether it holds, by a sigmoid, and not which one holds."""
         self._attention = model.config._attn_implementation
         id2label: dict = model.config.id2label or {}
-        regression = model.config.problem_type == "regression" and classifier.out_features == 1
-        labels = [] if regression else [id2label[i] for i in range(classifier.out_features)]
+        rows = classifier.out_features
+        regression = model.config.problem_type == "regression" and rows == 1
+        if not regression and len(id2label) < rows:
+            raise ModelError(
+                f"The head of {type(model).__name__} has {rows} rows, and id2label names {len(id2label)}. Write all "
+                "names into id2label, and their number into num_labels, of its config.json."
+            )
+        labels = [] if regression else [id2label[i] for i in range(rows)]
         self._register(task, labels, classifier)
+        if model.config.problem_type == MULTI_LABEL:
+            self.multi_label.add(task)
 
     def _register(self, task: str, labels: Sequence[str], head: nn.Linear) -> None:
         if not re.fullmatch(r"[A-Za-z_]\w*", task) or task in self.heads or hasattr(nn.ModuleDict, task):
             raise ModelError(
                 f"Task name {task!r} cannot be used: it must be a new identifier (letters, digits and _); "
                 f"present tasks: {', '.join(self.heads) or 'none'}."
+            )
+        if len(labels) == 1:
+            raise ModelError(
+                f"The head of {task!r} has one label, {labels[0]!r}: it answers that for every image, so there is "
+                "nothing to forget or to attack. Use a head with a label for the other images too."
             )
         self.heads[task] = head
         self.labels[task] = tuple(str(label) for label in labels)
@@ -120,13 +106,15 @@ class MultiHeadClassifier(nn.Module):
         """Width of the features."""
         return next(iter(self.heads.values())).in_features
 
-    def add_head(self, task: str, labels: Sequence[str]) -> None:
+    def add_head(self, task: str, labels: Sequence[str], *, multi_label: bool = False) -> None:
         """Add a new, randomly initialised head (truncated normal of deviation 0.02, no bias) for `labels`."""
         like = next(iter(self.heads.values())).weight
         head = nn.Linear(self.num_features, len(labels) or 1, device=like.device, dtype=like.dtype)
         nn.init.trunc_normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
         self._register(task, labels, head)
+        if multi_label:
+            self.multi_label.add(task)
 
     def add_regression_head(self, task: str) -> None:
         """Add a new head with one output, initialised as in `add_head`; its task has no labels."""
@@ -134,17 +122,19 @@ class MultiHeadClassifier(nn.Module):
 
     def is_regression(self, task: str) -> bool:
         """Whether the head of `task` gives one number instead of logits."""
-        self._check_task(task)
+        self.check_task(task)
         return not self.labels[task]
 
     def remove_head(self, task: str) -> None:
         """Drop the head of `task` for good."""
-        self._check_task(task)
+        self.check_task(task)
         if len(self.heads) == 1:
             raise ModelError(f"{task!r} is the only task left; a model needs one head.")
         del self.heads[task], self.labels[task]
+        self.multi_label.discard(task)
 
-    def _check_task(self, task: str) -> None:
+    def check_task(self, task: str) -> None:
+        """Refuse a task that the model does not have."""
         if task not in self.heads:
             raise ModelError(f"The model has no task {task!r}; its tasks are: {', '.join(self.heads)}.")
 
@@ -183,7 +173,7 @@ class MultiHeadClassifier(nn.Module):
         A regression head gives (batch, 1).
         """
         if task is not None:
-            self._check_task(task)
+            self.check_task(task)
             return self.heads[task](self.features(pixel_values))
         features = self.features(pixel_values)
         return {name: head(features) for name, head in self.heads.items()}
@@ -208,17 +198,19 @@ class MultiHeadClassifier(nn.Module):
             the `problem_type` "regression"), on the CPU, whose saved folder
             `AutoModelForImageClassification.from_pretrained` loads without custom code.
         """
-        self._check_task(task)
+        self.check_task(task)
         model: Any = copy.deepcopy(self.backbone)
-        model.set_submodule(self.classifier_path, copy.deepcopy(self.heads[task]))
+        put_head(model, self.classifier_paths, self.heads[task])
         if self._attention not in (None, "eager"):
             model.set_attn_implementation(self._attention)
         regression = self.is_regression(task)
         labels = (task,) if regression else self.labels[task]
+        model.config.num_labels = len(labels)  # PVT's is a number of its own
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: i for i, label in enumerate(labels)}
         model.config.architectures = [type(model).__name__]
-        model.config.problem_type = "regression" if regression else "single_label_classification"
+        kind = MULTI_LABEL if task in self.multi_label else "single_label_classification"
+        model.config.problem_type = "regression" if regression else kind
         # The name may be a local path, and the published model is no longer the model of that name.
         model.config._name_or_path = ""
         model.name_or_path = ""
@@ -246,3 +238,11 @@ class MultiHeadClassifier(nn.Module):
             model.add_head(task, labels[task])
         model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
         return model
+
+
+def single_precision(model: nn.Module) -> None:
+    """Cast weights of half precision: small steps of training would round to nothing there."""
+    half = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.dtype in HALF}
+    if half:
+        logger.warning("%s has weights in %s: they are used and saved in float32.", type(model).__name__, *half)
+        model.float()

@@ -10,10 +10,11 @@ import transformers
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
 
-from hf_dtl.data import default_processor, load_processor
+from hf_dtl.data import load_processor
 from hf_dtl.data.decoding import to_channels
+from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ModelError, listing
-from hf_dtl.models.heads import locate_classifier
+from hf_dtl.models.classifiers import check_interface, drop_caches, locate_classifiers
 
 MAIN = "main"
 # What a saved processor says about itself, not about the images.
@@ -46,47 +47,83 @@ def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head:
     try:
         model, found = open_classifier(name_or_path, revision=revision, dtype=torch.float32)
     except Exception as error:  # whatever a foreign configuration or file raises
-        reason = str(error).partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0]
         raise ModelError(
             f"The model {name!r} cannot be loaded: {reason} Give a folder of an image classifier with safetensors "
             "weights, or a Hub id, which needs a network and HF_HUB_OFFLINE unset."
         ) from error
     wrong = {name for name, *_ in found["mismatched_keys"]} | set(found["missing_keys"])
     if new_head and wrong:
-        head = locate_classifier(model)
-        wrong = {name for name in wrong if not name.startswith(f"{head}.")}
+        heads = tuple(f"{path}." for path in locate_classifiers(model))
+        wrong = {name for name in wrong if not name.startswith(heads)}
     if wrong:
         raise ModelError(
             f"The weights of {str(name_or_path)!r} lack {listing(sorted(wrong), 3)}, or have another shape than its "
             "configuration says: they would be random. Give a complete image classifier, no backbone without a head."
         )
+    check_interface(model)
+    drop_caches(model)
     return model.eval()
 
 
-def processor_of(name_or_path: str | Path, model: PreTrainedModel, revision: str = MAIN) -> BaseImageProcessor:
+def processor_of(
+    name_or_path: str | Path, model: PreTrainedModel, revision: str = MAIN, *, size: int | None = None
+) -> BaseImageProcessor:
     """Load the processor that comes with a model; see `load_processor` for a model that has none.
+
+    Args:
+        name_or_path, revision: of the model.
+        model: the model itself.
+        size: see `resized`; None leaves the size as it is.
 
     Raises:
         ModelError: it cannot be loaded, or a revision other than `main` has none.
     """
     if revision == MAIN or Path(name_or_path).is_dir():
-        return load_processor(name_or_path, model.config)
-    try:
-        return AutoImageProcessor.from_pretrained(name_or_path, revision=revision)
-    except Exception as error:  # as above
-        raise ModelError(
-            f"The image processor of {str(name_or_path)!r} at the revision {revision!r} cannot be loaded: {error}"
-        ) from error
+        found = load_processor(name_or_path, model.config)
+    else:
+        try:
+            found = AutoImageProcessor.from_pretrained(name_or_path, revision=revision)
+        except Exception as error:  # as above
+            raise ModelError(
+                f"The image processor of {str(name_or_path)!r} at the revision {revision!r} cannot be loaded: {error}"
+            ) from error
+    return found if size is None else resized(found, model, size)
 
 
 def resized(processor: BaseImageProcessor, model: PreTrainedModel, size: int) -> BaseImageProcessor:
-    """Return a processor that resizes to a square of `size` pixels and normalises as `processor` does."""
-    result = default_processor(model.config, size)
-    for name in ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample"):
-        value = getattr(processor, name, None)
-        if value is not None:
-            setattr(result, name, value)
+    """Return a processor that makes squares of `size` pixels, and prepares them in all else as `processor` does.
+
+    What it enlarges to and what it crops change by one factor, so that it cuts off the same margin. One whose images
+    are not all squares crops the middle.
+
+    Raises:
+        ModelError: it does not make such images.
+    """
+    kind, channels, said = type(processor).__name__, channels_of(model.config), processor.to_dict()
+    made = _prepared("given", processor, channels).shape[1:]
+    if len(set(made)) == 1:
+        factor = size / made[0]
+        changed: dict[str, Any] = {key: _scaled(said[key], factor) for key in ("size", "crop_size") if said.get(key)}
+    else:
+        square = {"height": size, "width": size}
+        edge = square if "height" in (said.get("size") or {}) else {"shortest_edge": size}
+        changed = {"size": edge, "crop_size": square, "do_resize": True, "do_center_crop": True}
+    result = type(processor).from_dict(said | changed)
+    made = _prepared("resized", result, channels).shape[1:]
+    if made != (size, size):
+        raise ModelError(
+            f"The image processor {kind} cannot be set to {size} pixels: it makes images of {made}. Leave out "
+            "--image_size, or give the model a preprocessor_config.json of that size."
+        )
     return result
+
+
+def _scaled(pixels: Any, factor: float) -> Any:
+    """A size as processors state it, by sides or as one number."""
+    if isinstance(pixels, Mapping):
+        return {side: _scaled(value, factor) for side, value in pixels.items()}
+    return round(pixels * factor) if isinstance(pixels, (int, float)) else pixels
 
 
 def check_same_processors(processors: Mapping[str, BaseImageProcessor], num_channels: int, remedy: str) -> None:
@@ -118,7 +155,10 @@ def _prepared(name: str, processor: BaseImageProcessor, num_channels: int) -> np
     if num_channels == 1:
         image = to_channels(image.convert("L"), 1)
     try:
-        return np.asarray(processor([image])["pixel_values"][0])
+        made = np.asarray(processor([image])["pixel_values"][0])
+        if made.ndim != 3:
+            raise ValueError(f"it makes arrays of the shape {made.shape}, no images")
+        return made
     except Exception as error:  # as above
         raise ModelError(
             f"The image processor of the {name} model ({type(processor).__name__}) cannot process an image with "

@@ -27,11 +27,13 @@ from hf_dtl.audit.classifiers import check_finite
 from hf_dtl.audit.report import machine
 from hf_dtl.audit.text_table import AXIS_TITLES
 from hf_dtl.data import check_forward
+from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ConfigError, ModelError, OutputError
 from hf_dtl.hub import weights_sha256
 from hf_dtl.hub.staging import REPORT
-from hf_dtl.models.heads import MultiHeadClassifier, locate_classifier
-from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of, quiet, resized
+from hf_dtl.models.classifiers import locate_classifiers
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of, quiet
 from hf_dtl.models.published_heads import with_head_labels
 from hf_dtl.pipeline.audit_options import AuditOptions
 from hf_dtl.pipeline.commands import command
@@ -137,7 +139,7 @@ class Audit:
             )
 
     def _same_channels(self) -> int:
-        channels = {role: getattr(model.config, "num_channels", 3) for role, model in self.models.items()}
+        channels = {role: channels_of(model.config) for role, model in self.models.items()}
         if len(set(channels.values())) > 1:
             found = ", ".join(f"{role} {count}" for role, count in channels.items())
             raise ModelError(f"The models take images with different numbers of channels: {found}.")
@@ -148,11 +150,8 @@ class Audit:
         if o.processor is not None:
             role = o.processor if o.processor in places else "scrubbed"
             place = places.get(o.processor, (o.processor, "main"))
-            found = {role: processor_of(place[0], self.models[role], place[1])}
-        else:
-            found = {role: processor_of(place[0], self.models[role], place[1]) for role, place in places.items()}
-        if o.image_size is not None:
-            found = {role: resized(one, self.models[role], o.image_size) for role, one in found.items()}
+            places = {role: place}
+        found = {role: processor_of(p[0], self.models[role], p[1], size=o.image_size) for role, p in places.items()}
         remedy = "Choose one for all models, for example --processor scrubbed, or --image_size if only sizes differ."
         check_same_processors(found, self.channels, remedy)
         return found.get("undisposed") or next(iter(found.values()))
@@ -353,6 +352,6 @@ def _write(report: LeakageReport, folder: Path) -> None:
 
 def _architecture(model: PreTrainedModel) -> tuple[str, dict[str, torch.Size]]:
     """Class and shapes of the weights, the head apart."""
-    head = locate_classifier(model)
-    shapes = {name: p.shape for name, p in model.named_parameters() if not name.startswith(f"{head}.")}
+    heads = tuple(f"{path}." for path in locate_classifiers(model))
+    shapes = {name: p.shape for name, p in model.named_parameters() if not name.startswith(heads)}
     return type(model).__name__, shapes

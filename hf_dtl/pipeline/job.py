@@ -22,11 +22,11 @@ from transformers import (
 )
 
 from hf_dtl.audit import AttackConfig, AttackedTask, PiggybackRecord, no_model, run_audit, scratch_models
-from hf_dtl.data import check_forward, default_processor, embedded_processor, load_processor
+from hf_dtl.data import check_forward, embedded_processor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
 from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with_goal
-from hf_dtl.models.loading import load_classifier
+from hf_dtl.models.loading import load_classifier, processor_of
 from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
 from hf_dtl.pipeline.forget_options import ForgetOptions
@@ -135,9 +135,7 @@ class Job(ABC):
         o = self.options
         assert o.model is not None
         model = load_classifier(o.model, o.revision, new_head=new_head)
-        self.processor = (
-            default_processor(model.config, o.image_size) if o.image_size else load_processor(o.model, model.config)
-        )
+        self.processor = processor_of(o.model, model, o.revision, size=o.image_size)
         return model
 
     @property

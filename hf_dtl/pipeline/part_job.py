@@ -21,6 +21,7 @@ from hf_dtl.scenarios.part import MEASURED_ON, Part, rows_of_the_head
 from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.learning_rates import TRAIN
+from hf_dtl.trainers.loading import check_fits
 from hf_dtl.trainers.projection import collect_subspace, fingerprints, load_subspace
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.shares import Share
@@ -57,6 +58,7 @@ class PartJob(Job):
                 "--method instancewise:goal=relabel, or leave the labels out of the file."
             )
         for config in configs:
+            check_fits(self.model, config)
             config.streams(self.images["forget"], self.images["retain"])
         check_forward(self.model, self.images["retain"])
         for choice in self.choices:

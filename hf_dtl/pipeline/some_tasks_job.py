@@ -13,11 +13,12 @@ import torch
 from transformers import Trainer
 
 from hf_dtl.audit import PiggybackRecord, scratch_models
-from hf_dtl.data import MultiTaskImages, check_forward, default_processor, load_processor
+from hf_dtl.data import MultiTaskImages, check_forward
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.methods.by_name import MethodChoice, parse_method
 from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, partial_task, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.models.loading import processor_of
 from hf_dtl.pipeline.job import PASSES, Job
 from hf_dtl.pipeline.stages import fresh_folder, made_from, replace_folder
 from hf_dtl.scenarios.scenario import Measurements
@@ -65,8 +66,7 @@ class SomeTasksJob(Job):
                 f"'{scenario.data.name}' ({', '.join(tasks)}): {', '.join(different)} is only there, or has other "
                 "classes. Choose the data and --task_columns that it was trained on."
             )
-        config = model.backbone.config
-        self.processor = default_processor(config, o.image_size) if o.image_size else load_processor(o.model, config)
+        self.processor = processor_of(o.model, model.backbone, size=o.image_size)
         return model
 
     @property

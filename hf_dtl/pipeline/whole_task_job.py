@@ -18,6 +18,7 @@ from hf_dtl.pipeline.stages import made_from
 from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.scenarios.whole_task import WholeTask
 from hf_dtl.trainers.learning_rates import ADAPT, TRAIN
+from hf_dtl.trainers.loading import check_fits
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import fit_head
 
@@ -55,6 +56,7 @@ class WholeTaskJob(Job):
     def _check(self) -> None:
         configs = [self.disposal_config(choice, Path(self.options.output_dir)) for choice in self.choices]
         for config in configs:
+            check_fits(self.model, config)
             config.streams(self.images["source"]["train"], self.images["target"]["train"])
         for images in self.images.values():
             check_forward(self.model, images["train"])
@@ -187,7 +189,7 @@ def with_rows(model: PreTrainedModel, labels: Sequence[str]) -> PreTrainedModel:
     rows = named_rows(model, labels)
     assert rows is not None
     split = MultiHeadClassifier(copy.deepcopy(model), task="whole")
-    split.add_head("rows", labels)
+    split.add_head("rows", labels, multi_label="whole" in split.multi_label)
     whole, own = split.heads["whole"], split.heads["rows"]
     with torch.no_grad():
         own.weight.copy_(whole.weight[rows])

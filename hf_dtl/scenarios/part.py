@@ -14,6 +14,7 @@ from hf_dtl.audit import AttackedTask, membership_inference
 from hf_dtl.audit.unlearning import ROLES, Unlearning
 from hf_dtl.data import Division, ForgetRequest, ImageTensors, TaskData, load_task
 from hf_dtl.data.columns import labels_of
+from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import DataError, ModelError
 from hf_dtl.models.labels import published_rows
 from hf_dtl.scenarios.scenario import (
@@ -23,7 +24,7 @@ from hf_dtl.scenarios.scenario import (
     Models,
     Scenario,
     accuracies,
-    channels_of,
+    accuracy_notes,
     check_budget,
     in_memory,
     model_pair,
@@ -97,7 +98,7 @@ class Part(Scenario):
         self.images = loaded = dict[str, Images]()
         for name, part in self.parts.items():
             held_out = name not in ("forget", "retain")
-            images = self._read(part, f"{self.task.name} {name}", channels_of(model), held_out=held_out)
+            images = self._read(part, f"{self.task.name} {name}", channels_of(model.config), held_out=held_out)
             images.labels = torch.tensor(self.rows)[images.labels]
             loaded[name] = images
         _ = self.attacked
@@ -157,7 +158,7 @@ class Part(Scenario):
             splits: names of the images; those that there are none of are left out.
             membership: whether to tell forgotten images from held-out ones too.
         """
-        measurements = Measurements()
+        measurements = Measurements(notes=accuracy_notes(models))
         for split in splits:
             if split in self.images:
                 measurements.accuracy[split] = accuracies(models, self.capped(self._split(split)), device)

@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import AttackedTask, accuracy
+from hf_dtl.audit.classifiers import per_label
 from hf_dtl.audit.task import draw_up_to
 from hf_dtl.data.images import ImageTensors, LazyImages, load_images
 from hf_dtl.errors import DataError
@@ -144,11 +145,6 @@ class Scenario(ABC):
         return in_memory(images, len(images))
 
 
-def channels_of(model: Any) -> int:
-    """Channels that a model takes, 1 or 3."""
-    return getattr(getattr(model, "backbone", model).config, "num_channels", 3)
-
-
 def in_memory(images: Images, per_class: int) -> ImageTensors:
     """The images themselves, or a fixed draw of a data set that is too large to keep decoded."""
     if isinstance(images, ImageTensors):
@@ -174,6 +170,16 @@ def check_budget(counts: Sequence[int], labels: Sequence[str], budget: int, name
 def model_pair(values: Mapping[str, float | None]) -> dict[str, float | None]:
     """Those of the undisposed and the scrubbed model."""
     return {role: values.get(role) for role in ("undisposed", "scrubbed")}
+
+
+def accuracy_notes(models: Mapping[str, Any]) -> list[str]:
+    """What a reader has to know of the accuracies of some models."""
+    if not any(map(per_label, models.values())):
+        return []
+    return [
+        "Accuracies of published heads are shares of labels, not of images: the head has a sigmoid for each label "
+        "(multi_label_classification), and one that says no to every label is right in all but one of an image's."
+    ]
 
 
 def accuracies(models: Models, images: Images, device: torch.device) -> dict[str, float]:

@@ -25,10 +25,11 @@ from hf_dtl.data import (
     load_multitask_images,
 )
 from hf_dtl.data.multitask import Tasks
+from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.functional.metrics import TaskImpact, task_impact
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.scenarios.scenario import POOL, Measurements, Scenario, channels_of, check_budget, model_pair
+from hf_dtl.scenarios.scenario import POOL, Measurements, Scenario, check_budget, model_pair
 from hf_dtl.scenarios.spec import ScenarioKind
 from hf_dtl.trainers.multitask_training import predict_tasks
 
@@ -126,7 +127,9 @@ class SomeTasks(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: MultiHeadClassifier) -> None:
         self.processor = processor
-        self.images = {split: self._images(split, channels_of(model)) for split in ("train", "validation", "test")}
+        self.images = {
+            split: self._images(split, channels_of(model.backbone.config)) for split in ("train", "validation", "test")
+        }
         _ = self.attacked
 
     def _images(self, split: str, channels: int) -> MultiTaskImages:

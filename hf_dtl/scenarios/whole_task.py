@@ -15,9 +15,18 @@ from hf_dtl.audit.store import Axis
 from hf_dtl.audit.task import draw_up_to
 from hf_dtl.data import TaskData, check_disjoint, load_task
 from hf_dtl.data.columns import labels_of
+from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import DataError
 from hf_dtl.models.published_heads import PublishedHeads, with_head_labels
-from hf_dtl.scenarios.scenario import Images, Measurements, Scenario, channels_of, check_budget, in_memory, model_pair
+from hf_dtl.scenarios.scenario import (
+    Images,
+    Measurements,
+    Scenario,
+    accuracy_notes,
+    check_budget,
+    in_memory,
+    model_pair,
+)
 from hf_dtl.scenarios.spec import ScenarioKind
 
 SPLITS = ("train", "validation", "test")
@@ -83,7 +92,7 @@ class WholeTask(Scenario):
         return {name: {split: len(images) for split, images in task.items()} for name, task in self.images.items()}
 
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
-        self.processor, channels = processor, channels_of(model)
+        self.processor, channels = processor, channels_of(model.config)
         self.images = {name: {split: self._split(name, split, channels) for split in SPLITS} for name in self.tasks}
 
     def _split(self, name: str, split: str, channels: int) -> Images:
@@ -139,7 +148,8 @@ class WholeTask(Scenario):
         roles = [role for role in ("undisposed", "scrubbed") if role in models]
         of = {"target": models, "source": models if source is None else source}
         return Measurements(
-            {task: {role: self._accuracy(task, role, own[role]) for role in roles} for task, own in of.items()}
+            {task: {role: self._accuracy(task, role, own[role]) for role in roles} for task, own in of.items()},
+            notes=accuracy_notes(models),
         )
 
     def _accuracy(self, task: str, role: str, model: PreTrainedModel) -> float | None:

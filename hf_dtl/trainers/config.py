@@ -54,6 +54,7 @@ class UnlearningConfig(TrainingArguments):
     retains: ClassVar[bool] = True  # whether the method has a retention loss
     least_classes: ClassVar[int] = 1  # classes that the forget images must have
     kinds: ClassVar[frozenset[ScenarioKind]] = frozenset({"task", "part"})  # of requests that the method serves
+    multi_label: ClassVar[bool] = False  # whether its losses are also those of heads of sigmoids
     wants_layer_inputs: ClassVar[bool] = False  # whether moments of the layer inputs spare it a pass over the data
     unused: ClassVar[frozenset[str]] = frozenset()  # options that it has no use for: they keep their defaults
 

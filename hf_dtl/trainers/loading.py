@@ -9,10 +9,13 @@ import datasets
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from transformers import PreTrainedModel
 
 from hf_dtl.data import load_images
+from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ConfigError
-from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.models.heads import MULTI_LABEL, MultiHeadClassifier
+from hf_dtl.trainers.config import UnlearningConfig
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +35,30 @@ def items_of(
             "A `datasets.Dataset` of images needs the model's image processor: give processing_class=..., for example "
             "`AutoImageProcessor.from_pretrained(...)`, or data sets of {'pixel_values', 'labels'} items."
         )
-    return load(dataset, processing_class, num_channels=getattr(model.backbone.config, "num_channels", 3))
+    return load(dataset, processing_class, num_channels=channels_of(model.backbone.config))
+
+
+def check_fits(model: PreTrainedModel, args: UnlearningConfig) -> None:
+    """Refuse options that a model has nothing for.
+
+    Args:
+        model: the Hub model, or the backbone.
+        args: the method's options.
+
+    Raises:
+        ConfigError: it cannot checkpoint its activations, or the method's losses are not those of its head.
+    """
+    name = type(model).__name__
+    if args.activation_checkpointing and not model.supports_gradient_checkpointing:
+        raise ConfigError(
+            f"activation_checkpointing: {name} has none. Leave it off, and lower the batch size instead."
+        )
+    if model.config.problem_type == MULTI_LABEL and not args.multi_label:
+        raise ConfigError(
+            f"{type(args).__name__}: the method compares classes by softmax, and the head of {name} has a sigmoid a "
+            "label (multi_label_classification). Use random_label, salun, neg_grad_plus, scrub, bad_teaching or "
+            "fine_tune."
+        )
 
 
 def freeze_unused(model: MultiHeadClassifier, images: Dataset, outputs: Callable[[Tensor], Tensor]) -> None:

@@ -9,20 +9,19 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.trainer_utils import seed_worker
 
 from hf_dtl.data.images import size_of
-from hf_dtl.errors import ConfigError, DivergedError, ModelError
-from hf_dtl.functional import augment, average_loss, distillation
+from hf_dtl.errors import ConfigError, DivergedError
+from hf_dtl.functional import augment, average_loss, classification_loss, distillation
 from hf_dtl.functional.collision import Loss
-from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.models.heads import MultiHeadClassifier, single_precision
 from hf_dtl.trainers.chunks import Chunk, Disposal
 from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.loading import freeze_unused, items_of
+from hf_dtl.trainers.loading import check_fits, freeze_unused, items_of
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.saving import PublishingTrainer
 from hf_dtl.trainers.shares import Share
@@ -76,9 +75,8 @@ class UnlearningTrainer(PublishingTrainer):
     train_dataset: PairedStreams[Dataset]
     eval_dataset: Dataset | None
     trained: list[nn.Parameter]
-    """Parameters that are trained."""
     initial_weights: list[Tensor]
-    """The same as they were given."""
+    """Parameters that are trained, and the same as they were given."""
 
     def __init__(
         self,
@@ -95,6 +93,7 @@ class UnlearningTrainer(PublishingTrainer):
         if isinstance(model, PreTrainedModel):
             model = MultiHeadClassifier(model, task=self.retain_task)
             self.forget_task = self.retain_task
+        single_precision(model)
         self.check_tasks(model, args)
         forget, retain = (items_of(d, model, processing_class) for d in (forget_dataset, retain_dataset))
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
@@ -149,11 +148,12 @@ class UnlearningTrainer(PublishingTrainer):
 
     def label_loss(self, outputs: Any, labels: Tensor, *, mean: bool = True) -> Tensor:
         """How far outputs are from labels, the true ones or others: cross-entropy, its mean or its sum."""
-        return F.cross_entropy(outputs.float(), labels, reduction="mean" if mean else "sum")
+        return classification_loss(outputs, labels, mean=mean, multi_label=self.forget_task in self.model.multi_label)
 
     def distance(self, outputs: Any, original: Any, chunk: Chunk) -> Tensor:
         """How far outputs are from those of the original model."""
-        return distillation(outputs, original, self.args.temperature)
+        multi_label = self.forget_task in self.model.multi_label
+        return distillation(outputs, original, self.args.temperature, multi_label=multi_label)
 
     def before_disposal(self) -> None:
         """Get ready for the disposal of a step, on every process."""
@@ -185,8 +185,8 @@ class UnlearningTrainer(PublishingTrainer):
             ModelError, ConfigError: it does, or what is retained would be what is forgotten.
         """
         for task in (self.forget_task, self.retain_task):
-            if task not in model.heads:
-                raise ModelError(f"The model has no task {task!r}; its tasks are: {', '.join(model.heads)}.")
+            model.check_task(task)
+        check_fits(model.backbone, args)
         if self.forget_task == self.retain_task and args.retain_inputs != "target":
             raise ConfigError(
                 f"retain_inputs={args.retain_inputs!r} would distil the forgotten images into the only head. "
@@ -291,7 +291,7 @@ class UnlearningTrainer(PublishingTrainer):
 
     def retention(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Distillation from the frozen model on the retained head, and cross-entropy, each where it has a weight."""
-        args = self.args
+        args, several = self.args, self.retain_task in self.model.multi_label
         distils = args.distillation_weight > 0
         images = [inputs["forget"]["pixel_values"].flatten(0, 1)] if distils and args.retain_inputs != "target" else []
         if args.retain_inputs != "source" or args.target_ce_weight:
@@ -303,14 +303,15 @@ class UnlearningTrainer(PublishingTrainer):
         if distils:
             with torch.no_grad():
                 teacher = self.teacher(batch, task=self.retain_task).split(sizes)
-            distilled = [distillation(s, t, args.temperature) for s, t in zip(logits, teacher, strict=True)]
+            loss_of = partial(distillation, temperature=args.temperature, multi_label=several)
+            distilled = list(map(loss_of, logits, teacher))
             if args.retain_inputs == "source":
                 distilled = distilled[-1:]
             loss = torch.stack(distilled).mean()
             self.record("retain_loss", loss)
             terms.append(args.distillation_weight * loss)
         if args.target_ce_weight:
-            cross_entropy = F.cross_entropy(logits[0].float(), inputs["retain"]["labels"].flatten())
+            cross_entropy = classification_loss(logits[0], inputs["retain"]["labels"].flatten(), multi_label=several)
             self.record("target_cross_entropy", cross_entropy)
             if not distils:
                 self.record("retain_loss", cross_entropy)
@@ -344,17 +345,16 @@ class UnlearningTrainer(PublishingTrainer):
         losses: list[Loss] = [partial(self._seeded_loss, chunk) for chunk in self._pending]
         self._pending.clear()
         self._source_losses.clear()
-        parameters = self.trained
-        value, gradients, metrics = self.disposal(losses, parameters)
+        value, gradients, metrics = self.disposal(losses, self.trained)
         norm = torch.nn.utils.get_total_norm(gradients)
         scale: float | Tensor = self.args.forget_weight
         if self.args.max_forget_grad_norm > 0:
             scale = scale * (self.args.max_forget_grad_norm / norm.clamp_min(1e-12)).clamp_max(1.0)
         with torch.no_grad():
-            for parameter, gradient in zip(parameters, gradients, strict=True):
+            for parameter, gradient in zip(self.trained, gradients, strict=True):
                 update = gradient * scale
                 parameter.grad = update if parameter.grad is None else parameter.grad.add_(update)
-        total = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        total = torch.nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
         self.stop_if_not_finite({"disposal value": value, "disposal gradient": norm, "gradient": total})
         metrics = {"disposal_value": value, "disposal_grad_norm": norm, **metrics}
         metrics["source_loss"] = torch.stack(list(self._source_losses.values())).mean()
@@ -396,5 +396,5 @@ class UnlearningTrainer(PublishingTrainer):
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """Cross-entropy of the retained task; only evaluation calls it."""
         logits = model(inputs["pixel_values"], task=self.retain_task)
-        loss = F.cross_entropy(logits.float(), inputs["labels"])
+        loss = classification_loss(logits, inputs["labels"], multi_label=self.retain_task in self.model.multi_label)
         return (loss, {"logits": logits}) if return_outputs else loss

@@ -10,7 +10,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainingArguments
@@ -18,8 +17,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_dtl.data.images import size_of
-from hf_dtl.functional import Augmentation, augment
-from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.functional import Augmentation, augment, classification_loss
+from hf_dtl.models.heads import MULTI_LABEL, MultiHeadClassifier
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -81,7 +80,8 @@ class _ClassifierTrainer(Trainer):
         if model.training:
             images = augment(images, self.augmentation)
         outputs = model(pixel_values=images)
-        loss = F.cross_entropy(outputs.logits.float(), inputs["labels"])
+        multi_label = self.accelerator.unwrap_model(model).config.problem_type == MULTI_LABEL
+        loss = classification_loss(outputs.logits, inputs["labels"], multi_label=multi_label)
         return (loss, outputs) if return_outputs else loss
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

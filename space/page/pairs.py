@@ -12,6 +12,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.classifiers import check_finite
+from hf_dtl.data.processors import channels_of
 from hf_dtl.data.sources import EXAMPLE_FOLDER
 from hf_dtl.errors import ConfigError, DTLError, ModelError
 from hf_dtl.hub import weights_sha256
@@ -51,7 +52,7 @@ class Pair:
     @property
     def channels(self) -> int:
         """Channels that the models take."""
-        return getattr(self.models["scrubbed"].config, "num_channels", 3)
+        return channels_of(self.models["scrubbed"].config)
 
 
 def local_pairs(space: Path) -> dict[str, Path]:
@@ -159,7 +160,7 @@ def _load(name: str, scrubbed: Path, undisposed: Path | None) -> Pair:
         processors = {which: processor_of(folder, models[which]) for which, folder in folders.items()}
         for which, model in models.items():
             check_finite(model, f"the {which} model")
-        channels = getattr(models["scrubbed"].config, "num_channels", 3)
+        channels = channels_of(models["scrubbed"].config)
         remedy = "Give the undisposed model that belongs to this scrubbed one."
         check_same_processors(processors, channels, remedy)
         tasks = tasks_of(report, processors["scrubbed"], channels)

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from hf_dtl.audit.attacks import schedule
 from hf_dtl.audit.attacks.networks import HEAD, Trainable, new_head
-from hf_dtl.audit.attacks.stack import FineTuning, Stack, batch_order, prepare_for_vmap
+from hf_dtl.audit.attacks.stack import FineTuning, Stack, agree, batch_order, prepare_for_vmap
 from hf_dtl.functional import augment
 from hf_dtl.models.heads import MultiHeadClassifier
 
@@ -171,3 +171,45 @@ def test_the_network_is_left_with_plain_values_that_can_be_written():
     assert {f"model.{name}" for name in HEAD} <= state.keys()
     assert all(not value.requires_grad and value.is_contiguous() for value in state.values())
     assert json.dumps({name: list(value.shape) for name, value in state.items()})
+
+
+class _Halved(torch.autograd.Function):
+    """The identity with half of its gradient, where many run together."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(x):
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.factor = 1.0
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.factor
+
+    @staticmethod
+    def vmap(info, in_dims, x):
+        return 0.5 * x + 0.5 * x.detach(), in_dims[0]
+
+
+class _WrongTogether(nn.Linear):
+    def forward(self, x):
+        return _Halved.apply(super().forward(x))
+
+
+def test_stacks_whose_losses_agree_and_whose_gradients_do_not_are_told_apart():
+    torch.manual_seed(0)
+    order = [torch.arange(6)] * 2
+    members = [
+        FineTuning(
+            {"weight": torch.randn(3, 4), "bias": torch.zeros(3)}, torch.randn(6, 4), torch.arange(6) % 3, order, 1e-2
+        )
+        for _ in range(2)
+    ]
+    for kind, same in ((nn.Linear, True), (_WrongTogether, False)):
+        alone, together = (stack(kind(4, 3), members, together) for together in (False, True))
+        torch.testing.assert_close(alone.gradients()[0], together.gradients()[0])
+        assert agree(alone, together) is same

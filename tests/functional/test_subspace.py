@@ -234,3 +234,16 @@ def test_what_cannot_be_used_is_refused(tmp_path):
     (tmp_path / "other.safetensors").write_bytes(b"junk")
     with pytest.raises(ValueError, match="cannot be read as safetensors"):
         GradientSubspace.load(tmp_path / "other.safetensors")
+
+
+class _Standardised(nn.Conv2d):
+    """A convolution of BiT: its weight is standardised, so gradients of it leave the span of the inputs."""
+
+    def forward(self, input):
+        weight = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) / self.weight.std((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(nn.functional.pad(input, (0, 1, 0, 1)), weight, self.bias)
+
+
+def test_a_layer_with_a_forward_of_its_own_has_no_moments():
+    model = nn.Sequential(nn.Conv2d(1, 2, 2), _Standardised(2, 2, 2), nn.Flatten(), nn.Linear(18, 2))
+    assert GradientSubspace.collect(model, [torch.randn(2, 1, 4, 4)]).layers == ["0", "3"]

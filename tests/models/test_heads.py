@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -5,15 +6,21 @@ import torch
 from architectures import CONFIGS
 from transformers import (
     AutoModelForImageClassification,
+    ImageGPTConfig,
+    ImageGPTForImageClassification,
     LevitConfig,
     LevitForImageClassificationWithTeacher,
+    PPLCNetConfig,
+    PPLCNetForImageClassification,
+    PvtConfig,
     ViTModel,
     pipeline,
 )
 
 from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ModelError
-from hf_dtl.models.heads import MultiHeadClassifier, locate_classifier
+from hf_dtl.models.classifiers import locate_classifiers
+from hf_dtl.models.heads import MultiHeadClassifier
 
 
 def build(name):
@@ -95,16 +102,103 @@ def test_eager_attention_is_not_exported():
     MultiHeadClassifier(build("resnet")).use_eager_attention()  # no attention: nothing to do, nothing breaks
 
 
-def test_locate_classifier_is_not_fooled_by_sizes():
-    assert locate_classifier(build("deit")) == "classifier"
-    assert locate_classifier(build("resnet")) == "classifier.1"
+def test_classifiers_are_not_found_by_sizes():
+    assert locate_classifiers(build("deit")) == ("classifier",)
+    assert locate_classifiers(build("resnet")) == ("classifier.1",)
+
+
+def levit(**options):
+    config = LevitConfig(
+        image_size=64, hidden_sizes=[16, 24, 32], num_attention_heads=[2] * 3, depths=[1] * 3, key_dim=[4] * 3,
+        num_labels=3, **options,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return LevitForImageClassificationWithTeacher(config).eval()
+
+
+def varied(model):
+    """Of what starts at zero, the normalisation at the end of LeViT's blocks, little comes through."""
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    return model
+
+
+def deit_with_teacher():
+    config = CONFIGS["deit"]()
+    config.architectures, config.num_labels = ["DeiTForImageClassificationWithTeacher"], 3
+    torch.manual_seed(0)
+    return AutoModelForImageClassification.from_config(config).eval()
+
+
+@pytest.mark.parametrize(("make", "size"), [(deit_with_teacher, 16), (levit, 64)])
+def test_two_averaged_classifiers_are_one_head_and_come_back(make, size, tmp_path):
+    """Gradients and answers are those of the model with two, and so is what is exported and loaded again."""
+    plain, images = varied(make()), torch.randn(3, 3, size, size)
+    model = MultiHeadClassifier(copy.deepcopy(plain), task="source").eval()
+    before = plain(pixel_values=images).logits
+    (expected,) = torch.autograd.grad(before.square().sum(), [next(plain.parameters())])
+    after = model(images, task="source")
+    (found,) = torch.autograd.grad(after.square().sum(), [next(model.backbone.parameters())])
+    torch.testing.assert_close(after, before)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    model.export("source").save_pretrained(tmp_path)
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    assert type(loaded) is type(plain)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(pixel_values=images).logits, before.detach())
+
+
+def test_levit_looks_its_attention_biases_up_anew():
+    """In evaluation mode it keeps them, and whoever changes its weights there would not see the change."""
+    model, images = MultiHeadClassifier(varied(levit()), task="t").eval(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        before = model(images, task="t")
+        for name, p in model.named_parameters():
+            if name.endswith("attention_biases"):
+                p.normal_()
+        assert not torch.allclose(model(images, task="t"), before)
+    model(images, task="t").sum()  # with gradients
+    copy.deepcopy(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_becomes_single(dtype, caplog):
+    model = MultiHeadClassifier(build("vit").to(dtype))
+    model.add_head("new", ["a", "b"])
+    assert {p.dtype for p in model.parameters()} == {torch.float32} and "saved in float32" in caplog.text
+
+
+def test_a_head_of_sigmoids_stays_one(tmp_path):
+    plain = build("vit")
+    plain.config.problem_type = "multi_label_classification"
+    model = MultiHeadClassifier(plain, task="tags")
+    model.add_head("other", ["a", "b"])
+    assert model.export("tags").config.problem_type == "multi_label_classification"
+    assert model.export("other").config.problem_type == "single_label_classification"
+    model.save(tmp_path)
+    assert MultiHeadClassifier.load(tmp_path).multi_label == {"tags"}
+
+
+def one_label():
+    config = CONFIGS["vit"]()
+    config.id2label = {0: "hot dog"}
+    return AutoModelForImageClassification.from_config(config)
+
+
+def unnamed_rows():
+    config = PvtConfig(image_size=32, hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, num_labels=3)
+    return AutoModelForImageClassification.from_config(config)
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda: ViTModel(CONFIGS["vit"]()), "none"),
-        (lambda: LevitForImageClassificationWithTeacher(LevitConfig(image_size=64, num_labels=3)), "several"),
+        (lambda: ViTModel(CONFIGS["vit"]()), "ViTModel gives no logits"),
+        (lambda: PPLCNetForImageClassification(PPLCNetConfig(scale=0.25)), "gives no logits"),
+        (lambda: ImageGPTForImageClassification(ImageGPTConfig(n_embd=16, n_layer=1, n_head=2)), "clusters"),
+        (one_label, "one label, 'hot dog'"),
+        (unnamed_rows, "3 rows, and id2label names"),
         (lambda: torch.nn.Linear(2, 2), "Linear"),
     ],
 )

@@ -1,14 +1,22 @@
 """Models from the Hub's cache and from folders, and the comparison of their processors."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from toy_tasks import two_headed
-from transformers import ConvNextImageProcessorPil
+from transformers import (
+    CLIPImageProcessorPil,
+    ConvNextImageProcessorPil,
+    EfficientNetImageProcessorPil,
+    MobileViTImageProcessorPil,
+)
 
 from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ModelError
@@ -82,10 +90,31 @@ def test_processors_are_compared_by_what_they_make_of_an_image():
         check_same_processors({"undisposed": one, "scrubbed": cropping}, num_channels=3, remedy=REMEDY)
 
 
-def test_resized_keeps_the_normalisation():
-    model = two_headed().backbone
-    processor = embedded_processor(16)
-    processor.image_mean = [0.1, 0.2, 0.3]
-    result = resized(processor, model, 24)
-    assert result.image_mean == [0.1, 0.2, 0.3] and result.size == {"height": 24, "width": 24}
-    check_same_processors({"first": result, "second": resized(result, model, 24)}, num_channels=3, remedy=REMEDY)
+PROCESSORS = [
+    embedded_processor(16),
+    ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.5, resample=0),
+    CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size={"height": 32, "width": 32}),
+    CLIPImageProcessorPil(size={"shortest_edge": 48}, do_center_crop=False),
+    MobileViTImageProcessorPil(size={"shortest_edge": 48}, crop_size={"height": 32, "width": 32}),
+    EfficientNetImageProcessorPil(size={"height": 32, "width": 32}, include_top=True, rescale_offset=True),
+]
+
+
+@pytest.mark.parametrize("processor", PROCESSORS, ids=lambda p: type(p).__name__)
+def test_resized_changes_the_size_alone(processor):
+    """A plain picture keeps its values: mean, deviation, rescaling and the order of channels. The margin is cut off
+    in the same proportion, and everything else is as it was."""
+    processor.image_mean, processor.image_std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
+    result = resized(processor, two_headed().backbone, 24)
+    picture = Image.new("RGB", (60, 40), (200, 100, 50))
+    before, after = (np.asarray(p([picture])["pixel_values"][0]) for p in (processor, result))
+    assert after.shape == (3, 24, 24) and type(result) is type(processor)
+    np.testing.assert_allclose(after.mean((1, 2)), before.mean((1, 2)), atol=1e-2)
+    one, other = (json.loads(p.to_json_string()) for p in (processor, result))
+    assert {k for k in one if one[k] != other[k]} <= {"size", "crop_size", "do_center_crop"}
+    assert resized(result, two_headed().backbone, 24).to_dict() == result.to_dict()
+
+
+def test_a_crop_is_resized_with_what_it_is_cut_from():
+    result = resized(PROCESSORS[2], two_headed().backbone, 16).to_dict()
+    assert result["size"] == {"shortest_edge": 24} and result["crop_size"] == {"height": 16, "width": 16}

@@ -13,13 +13,14 @@ from transformers import PreTrainedModel
 
 from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.attacks.networks import Trainable, new_head
-from hf_dtl.audit.attacks.stack import FineTuning, Schedule, Stack, prepare_for_vmap
+from hf_dtl.audit.attacks.stack import FineTuning, Schedule, Stack, agree, prepare_for_vmap
 from hf_dtl.audit.classifiers import LabelledImages, check_finite, check_forward, predict
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.references import scratch_model
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
 from hf_dtl.errors import DataError, ModelError
-from hf_dtl.models.heads import MultiHeadClassifier, locate_classifier
+from hf_dtl.models.classifiers import locate_classifiers
+from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import published_rows
 
 Head = tuple[Tensor, Tensor]
@@ -41,7 +42,7 @@ def check_base(model: PreTrainedModel, base: PreTrainedModel) -> None:
         ModelError: the architectures differ in more than the head, or a weight of the base is not finite.
     """
     check_finite(base, "the base model")
-    heads = [f"{locate_classifier(m)}." for m in (model, base)]
+    heads = [tuple(f"{path}." for path in locate_classifiers(m)) for m in (model, base)]
     own, other = (
         {name: p.shape for name, p in m.named_parameters() if not name.startswith(head)}
         for m, head in zip((model, base), heads, strict=True)
@@ -87,8 +88,6 @@ class AttackContext:
         self.num_classes = len(task.labels)
         self.device = torch.device(device) if device is not None else model.device
         self.heads = MultiHeadClassifier(copy.deepcopy(model), task="published").to(self.device).eval()
-        if model.dtype in (torch.float16, torch.bfloat16):
-            self.heads.float()
         self.heads.requires_grad_(False)
         self.dtype = self.heads.backbone.dtype
         self.rows = published_rows(model, len(self.published_head[0]), task.labels)
@@ -200,7 +199,7 @@ class AttackContext:
     def stack(
         self, kind: str, network: nn.Module, members: list[FineTuning], schedule: Schedule, bound: float | None
     ) -> Stack:
-        """A stack that uses `vmap` where that gives the same losses as one network after another."""
+        """A stack that uses `vmap` where that gives the same losses and gradients as one network after another."""
 
         def build(together: bool, members: list[FineTuning]) -> Stack:
             return Stack(
@@ -213,8 +212,7 @@ class AttackContext:
         prepare_for_vmap(network)
         if kind not in self._together:
             try:
-                alone, both = (build(together, members[:2]).losses() for together in (False, True))
-                self._together[kind] = torch.allclose(alone, both, rtol=1e-4, atol=1e-5, equal_nan=True)
+                self._together[kind] = agree(*(build(together, members[:2]) for together in (False, True)))
             except (RuntimeError, NotImplementedError, ValueError, TypeError):
                 self._together[kind] = False
         return build(self._together[kind], members)

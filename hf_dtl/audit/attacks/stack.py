@@ -157,23 +157,22 @@ class Stack:
         images, labels = zip(*(batches[key] for key in own), strict=True)
         return torch.stack(images), torch.stack(labels)
 
-    def losses(self, step: int = 0) -> Tensor:
-        """The losses (members,) on the batches of `step` with the present tensors."""
-        with torch.no_grad():
-            return self._losses(self._tensors(), *self._batch(step))
+    def gradients(self, step: int = 0) -> tuple[Tensor, Tensor]:
+        """Losses (members,) on the batches of `step` with the present tensors, and gradients (members, values)."""
+        tensors = [t.detach().requires_grad_() for t in self._tensors()]
+        losses = self._losses(tensors, *self._batch(step))
+        gradients = torch.autograd.grad(losses.sum(), tensors, materialize_grads=True)
+        return losses.detach(), torch.cat([g.reshape(len(losses), -1) for g in gradients], dim=1)
 
     def advance(self, until: int | None = None) -> None:
         """Train up to step `until` (default: to the end). One that gets a loss that is not finite is marked."""
         for step in range(self.step, min(until or self.steps, self.steps)):
             if self.stop is not None and self.stop.is_set():
                 raise Stopped
-            tensors = [t.detach().requires_grad_() for t in self._tensors()]
-            losses = self._losses(tensors, *self._batch(step))
+            losses, flat = self.gradients(step)
             self.finite = [a and b for a, b in zip(self.finite, torch.isfinite(losses).tolist(), strict=True)]
             if not any(self.finite):
                 break
-            gradients = torch.autograd.grad(losses.sum(), tensors, materialize_grads=True)
-            flat = torch.cat([g.reshape(len(losses), -1) for g in gradients], dim=1)
             if self.max_gradient_norm is not None:
                 flat *= (self.max_gradient_norm / (flat.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0)
             factor = self.schedule(step, self.steps)
@@ -202,3 +201,14 @@ class Stack:
             name: (tensor[member] if scale is None else tensor[member] * scale[member]).clone()
             for name, tensor, scale in zip(self._shapes, self._tensors(), self._scale, strict=True)
         }
+
+
+def agree(alone: Stack, together: Stack) -> bool:
+    """Whether two stacks of the same fine-tunings have the same losses, and the same gradients.
+
+    Losses alone say little: an operation may have a batching rule forward and a wrong one, or none, backward.
+    """
+    (loss, gradient), (other_loss, other) = alone.gradients(), together.gradients()
+    if not torch.allclose(loss, other_loss, rtol=1e-4, atol=1e-5, equal_nan=True):
+        return False
+    return bool(((gradient - other).norm(dim=1) <= 1e-3 * gradient.norm(dim=1)).all()) or not loss.isfinite().all()
