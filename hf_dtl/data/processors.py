@@ -67,7 +67,7 @@ def load_processor(name_or_path: str | Path, config: PretrainedConfig) -> BaseIm
     try:
         return AutoImageProcessor.from_pretrained(name_or_path)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        if _has_processor(str(name_or_path)):
+        if has_processor(str(name_or_path)):
             raise ModelError(f"The image processor of '{name_or_path}' cannot be loaded: {error}") from error
     processor = default_processor(config)
     height, width = processor.size["height"], processor.size["width"]
@@ -109,7 +109,12 @@ def _vit_processor(size: tuple[int, int], mean: list[float], deviation: list[flo
     return ViTProcessor(image_mean=mean, image_std=deviation, **options)
 
 
-def _has_processor(name: str) -> bool:
+def has_processor(name: str) -> bool:
+    """Whether a folder or Hub repository has an image processor.
+
+    Raises:
+        ModelError: the Hub cannot be asked.
+    """
     if Path(name).is_dir():
         return any((Path(name) / file).exists() for file in PROCESSOR_FILES)
     for file in PROCESSOR_FILES:

@@ -70,7 +70,7 @@ def stage(output: str | Path, new: str | Path, license: str | None = None) -> tu
         shutil.copyfile(path, new / name)
     files = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
     models = model_folders(new)
-    _check_complete(files, models)
+    _check_complete(new, files, models)
     for name in files:
         with _error_context(Path(name).parent.name):
             if name.endswith(".json"):
@@ -101,7 +101,8 @@ def add_evidence(
     """
     folder = Path(folder)
     license = license or (license_of(base_model) if base_model else None)
-    labels = {model: check_json(folder / model / CONFIG)["id2label"] for model in model_folders(folder)}
+    configs = {model: check_json(folder / model / CONFIG) for model in model_folders(folder)}
+    labels = {model: config.get("id2label") or config["label_names"] for model, config in configs.items()}
     plots = folder / "plots"
     plots.mkdir(exist_ok=True)
     shown = [f"plots/{picture.name}" for picture in report.plot(plots) if picture.suffix == ".png"]
@@ -172,7 +173,7 @@ def _error_context(model: str) -> Iterator[None]:
         raise PublishError(f"{model}: {error}") from error
 
 
-def _check_complete(files: list[str], models: tuple[str, ...]) -> None:
+def _check_complete(new: Path, files: list[str], models: tuple[str, ...]) -> None:
     remedies = {
         (CONFIG,): "Save the model with `save_pretrained`, or give the folder that holds it",
         PROCESSORS: "Without it nobody can prepare an image as the model needs it: save the image processor there",
@@ -182,7 +183,9 @@ def _check_complete(files: list[str], models: tuple[str, ...]) -> None:
     for names, remedy in remedies.items():
         for model in models if names[0] in MODEL else (ONE,):
             wanted = [(Path(model) / name).as_posix() for name in names]
-            if not set(wanted) & set(files):
+            # timm's configuration says itself how images are prepared
+            by_config = names == PROCESSORS and "pretrained_cfg" in check_json(new / model / CONFIG)
+            if not by_config and not set(wanted) & set(files):
                 raise PublishError(f"{' or '.join(wanted)} is missing. {remedy}.")
 
 

@@ -33,6 +33,8 @@ class RetrainConfig(BatchStatisticsConfig):
     As with every method, an epoch is a pass over the forget images, although none is looked at: set max_steps.
     """
 
+    adapts: ClassVar[bool] = False
+
     multi_label: ClassVar[bool] = True
     unused: ClassVar[frozenset[str]] = DISPOSAL | {"chunking"}
 

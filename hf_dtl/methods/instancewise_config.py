@@ -60,6 +60,8 @@ class InstanceUnlearningConfig(ProtectionOptions, WholeBatchConfig):
         project, criterion, threshold.
     """
 
+    adapts: ClassVar[bool] = False
+
     retains: ClassVar[bool] = False  # each kind of retention can be switched off
     unused: ClassVar[frozenset[str]] = frozenset({"retain_augmentation", "retain_inputs"})  # an example is as it is
     kinds: ClassVar[frozenset[ScenarioKind]] = frozenset({"part"})

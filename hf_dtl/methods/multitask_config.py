@@ -46,6 +46,8 @@ class MultiTaskUnlearningConfig(PhaseOptions, SaliencyOptions, BatchStatisticsCo
         `UnlearningConfig`. Labels and losses of a regression are in units of its labels' deviation.
     """
 
+    adapts: ClassVar[bool] = False
+
     kinds: ClassVar[frozenset[ScenarioKind]] = frozenset({"tasks"})
     unused: ClassVar[frozenset[str]] = frozenset({"forget_task", "retain_task"})  # the pairs say what is forgotten
 

@@ -36,6 +36,8 @@ class StartOptions:
 class NoiseThenDistilConfig(StartOptions, BatchStatisticsConfig):
     """Options of noise-then-distil: those of `UnlearningConfig`, and alpha; there is no disposal loss."""
 
+    adapts: ClassVar[bool] = False
+
     unused: ClassVar[frozenset[str]] = DISPOSAL
 
     forget_weight: float = 0.0

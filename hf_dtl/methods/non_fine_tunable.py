@@ -32,6 +32,8 @@ class NonFineTunableConfig(UnlearningConfig):
         chunking: 'random' is an attack on all classes, 'class' one on its own classes.
     """
 
+    adapts: ClassVar[bool] = False
+
     least_classes: ClassVar[int] = 2
 
     inner_steps: int = option(5, "Steps of the simulated fine-tuning, >= 0; 0 only spoils a random head.", low=0)

@@ -42,6 +42,8 @@ class ProjectedGradientConfig(ProtectionOptions, UnlearningConfig):
         check_images, and from `UnlearningConfig` forget_weight and max_forget_grad_norm. There is no retention loss.
     """
 
+    adapts: ClassVar[bool] = False
+
     retains: ClassVar[bool] = False
     unused: ClassVar[frozenset[str]] = RETENTION
     wants_layer_inputs: ClassVar[bool] = True

@@ -36,6 +36,8 @@ class SelectiveSynapticDampeningConfig(WholeBatchConfig):
         alpha, dampening, fisher_images. Nothing is trained: options of steps, batches and optimizer do nothing.
     """
 
+    adapts: ClassVar[bool] = False
+
     retains: ClassVar[bool] = False
     unused: ClassVar[frozenset[str]] = DISPOSAL | RETENTION
 

@@ -41,6 +41,8 @@ class UnseenLabelConfig(RandomLabelConfig):
         subspace_file, damping, max_damped_grad_norm, max_grad_norm (before damping).
     """
 
+    adapts: ClassVar[bool] = False
+
     multi_label: ClassVar[bool] = False
     kinds: ClassVar[frozenset[ScenarioKind]] = frozenset({"part"})
     wants_layer_inputs: ClassVar[bool] = True

@@ -24,6 +24,8 @@ _OFFSET = 3_628_273
 class WeightDistortionConfig(BatchStatisticsConfig):
     """Options of weight distortion: those of `UnlearningConfig`, sigma and noise_scale; there is no disposal loss."""
 
+    adapts: ClassVar[bool] = False
+
     unused: ClassVar[frozenset[str]] = DISPOSAL
 
     sigma: float = option(0.5, "Deviation of the noise, in units of noise_scale, >= 0.", low=0)
@@ -58,6 +60,8 @@ class WeightDistortionTrainer(BatchStatisticsTrainer):
 @dataclass
 class WeightDistanceRegularisationConfig(BatchStatisticsConfig):
     """Options of weight distance regularisation: those of `UnlearningConfig`, max_distance and start_noise."""
+
+    adapts: ClassVar[bool] = False
 
     max_distance: float = option(
         1.0,

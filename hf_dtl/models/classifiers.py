@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from dataclasses import fields
 from typing import get_args
 
 import torch
@@ -38,7 +39,7 @@ def check_interface(model: PreTrainedModel) -> None:
     outputs = [t for t in (get_args(returned) or (returned,)) if inspect.isclass(t) and issubclass(t, ModelOutput)]
     if not unfit and "pixel_values" not in signature.parameters:
         unfit = ["takes no pixel_values"]
-    if not unfit and outputs and not any("logits" in output.__dataclass_fields__ for output in outputs):
+    if not unfit and outputs and not any(field.name == "logits" for output in outputs for field in fields(output)):
         unfit = ["gives no logits"]
     if unfit:
         raise ModelError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from hf_dtl.errors import ModelError
+from hf_dtl.models.adapters import merge_adapters
 from hf_dtl.models.classifiers import HALF, drop_caches, locate_classifiers, put_head, take_head
 
 MULTI_LABEL = "multi_label_classification"
@@ -62,8 +63,11 @@ class MultiHeadClassifier(nn.Module):
         if not isinstance(model, PreTrainedModel):
             raise ModelError(
                 f"Expected a Hub model (a transformers PreTrainedModel), got {type(model).__name__}. "
-                "Load one with `AutoModelForImageClassification.from_pretrained`."
+                "Load one with `AutoModelForImageClassification.from_pretrained`; of a PeftModel give what its "
+                "`merge_and_unload()` returns."
             )
+        if merge_adapters(model):
+            logger.warning("The adapters of %s were merged into its weights.", type(model).__name__)
         single_precision(model)
         self.classifier_paths = locate_classifiers(model)
         classifier = take_head(model, self.classifier_paths)
@@ -200,11 +204,14 @@ class MultiHeadClassifier(nn.Module):
         """
         self.check_task(task)
         model: Any = copy.deepcopy(self.backbone)
+        merge_adapters(model)
         put_head(model, self.classifier_paths, self.heads[task])
         if self._attention not in (None, "eager"):
             model.set_attn_implementation(self._attention)
         regression = self.is_regression(task)
         labels = (task,) if regression else self.labels[task]
+        for name in ("label_names", "label_descriptions"):  # timm's, which would go on naming the old labels
+            vars(model.config).pop(name, None)
         model.config.num_labels = len(labels)  # PVT's is a number of its own
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: i for i, label in enumerate(labels)}
@@ -223,7 +230,9 @@ class MultiHeadClassifier(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         self.export(next(iter(self.heads))).config.save_pretrained(folder)
         parts = ("backbone.", "heads.")  # and not what a trainer adds to the model it trains
-        state = {name: value.contiguous() for name, value in self.state_dict().items() if name.startswith(parts)}
+        whole = copy.deepcopy(self)
+        merge_adapters(whole)
+        state = {name: value.contiguous() for name, value in whole.state_dict().items() if name.startswith(parts)}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "tasks.json").write_text(json.dumps(self.labels))
 

@@ -1,5 +1,6 @@
 """Image classifiers from the Hub or a folder, and the one processor that prepares images for several of them."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,25 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    BaseImageProcessor,
+    PreTrainedModel,
+)
+from transformers.utils import cached_file
 
 from hf_dtl.data import load_processor
 from hf_dtl.data.decoding import to_channels
-from hf_dtl.data.processors import channels_of
+from hf_dtl.data.processors import channels_of, has_processor
 from hf_dtl.errors import ModelError, listing
+from hf_dtl.models.adapters import base_of, merge_adapters, rows_of_adapter
 from hf_dtl.models.classifiers import check_interface, drop_caches, locate_classifiers
 
 MAIN = "main"
+ADAPTER = "adapter_model.safetensors"
+logger = logging.getLogger(__name__)
 # What a saved processor says about itself, not about the images.
 _NO_PREPARATION = {"image_processor_type", "feature_extractor_type", "processor_class", "auto_map"}
 
@@ -24,6 +35,10 @@ _NO_PREPARATION = {"image_processor_type", "feature_extractor_type", "processor_
 def open_classifier(name_or_path: str | Path, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Load from safetensors without code of the model, and say which weights did not fit (`output_loading_info`)."""
     options |= {"use_safetensors": True, "trust_remote_code": False, "ignore_mismatched_sizes": True}
+    places = {name: options[name] for name in ("revision", "local_files_only") if name in options}
+    config = options.get("config") or AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **places)
+    if (getattr(config, "model_args", None) or {}).pop("num_classes", None) is not None:
+        options["config"] = config  # timm 1.0.31 writes it, and transformers gives it too
     return AutoModelForImageClassification.from_pretrained(name_or_path, output_loading_info=True, **options)
 
 
@@ -44,13 +59,18 @@ def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head:
     name = str(name_or_path)
     if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise ModelError(f"There is no folder {name!r}. Give one with an image classifier, or a Hub id, user/model.")
+    base = base_of(name, revision)
     try:
-        model, found = open_classifier(name_or_path, revision=revision, dtype=torch.float32)
+        if base is None:
+            model, found = open_classifier(name_or_path, revision=revision, dtype=torch.float32)
+        else:
+            model, found = _open_adapted(name, base, revision)
     except Exception as error:  # whatever a foreign configuration or file raises
         reason = str(error).strip().partition("\n")[0]
+        adapted = f" It is an adapter of {base!r}, which is needed too." if base is not None else ""
         raise ModelError(
-            f"The model {name!r} cannot be loaded: {reason} Give a folder of an image classifier with safetensors "
-            "weights, or a Hub id, which needs a network and HF_HUB_OFFLINE unset."
+            f"The model {name!r} cannot be loaded: {reason}{adapted} Give a folder of an image classifier with "
+            "safetensors weights, or a Hub id, which needs a network and HF_HUB_OFFLINE unset."
         ) from error
     wrong = {name for name, *_ in found["mismatched_keys"]} | set(found["missing_keys"])
     if new_head and wrong:
@@ -63,7 +83,33 @@ def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head:
         )
     check_interface(model)
     drop_caches(model)
+    if base is not None:
+        merge_adapters(model)
+        logger.warning("'%s' is an adapter of '%s', and was merged into it.", name, base)
     return model.eval()
+
+
+def _open_adapted(name: str, base: str, revision: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """As `open_classifier`, of an adapter and its base; a head that the adapter brings may be missing in the base."""
+    file = cached_file(name, ADAPTER, revision=revision)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    with torch.device("meta"):
+        heads = locate_classifiers(AutoModelForImageClassification.from_config(config))
+    rows = rows_of_adapter(Path(str(file)), heads)
+    own = cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    if own is not None:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    elif rows is not None and rows != config.num_labels:
+        config.num_labels = rows  # without names: the adapter has none
+    model, found = open_classifier(base, config=config, dtype=torch.float32)
+    brought = tuple(f"{head}." for head in heads) if rows is not None else ()
+    missing = {n for n in found["missing_keys"] if not n.startswith(brought or "\0")}
+    wrong = {m for m in found["mismatched_keys"] if not m[0].startswith(brought or "\0")}
+    added = model.load_adapter(name, adapter_kwargs={"revision": revision})
+    return model, {
+        "missing_keys": missing | set(added.missing_keys),
+        "mismatched_keys": wrong | set(added.mismatched_keys),
+    }
 
 
 def processor_of(
@@ -79,7 +125,10 @@ def processor_of(
     Raises:
         ModelError: it cannot be loaded, or a revision other than `main` has none.
     """
-    if revision == MAIN or Path(name_or_path).is_dir():
+    base = base_of(name_or_path, revision)
+    if base is not None and not has_processor(str(name_or_path)):
+        found = load_processor(base, model.config)
+    elif revision == MAIN or Path(name_or_path).is_dir():
         found = load_processor(name_or_path, model.config)
     else:
         try:
@@ -109,14 +158,18 @@ def resized(processor: BaseImageProcessor, model: PreTrainedModel, size: int) ->
         square = {"height": size, "width": size}
         edge = square if "height" in (said.get("size") or {}) else {"shortest_edge": size}
         changed = {"size": edge, "crop_size": square, "do_resize": True, "do_center_crop": True}
-    result = type(processor).from_dict(said | changed)
-    made = _prepared("resized", result, channels).shape[1:]
-    if made != (size, size):
-        raise ModelError(
-            f"The image processor {kind} cannot be set to {size} pixels: it makes images of {made}. Leave out "
-            "--image_size, or give the model a preprocessor_config.json of that size."
-        )
-    return result
+    try:
+        result = type(processor).from_dict(said | changed)
+        made = _prepared("resized", result, channels).shape[1:]
+        if made == (size, size):
+            return result
+        reason = f"it makes images of {made}"
+    except (ModelError, TypeError, ValueError) as error:
+        reason = str(error)
+    raise ModelError(
+        f"The image processor {kind} cannot be set to {size} pixels: {reason}. Leave out --image_size, or write the "
+        "size into the model's preprocessor_config.json (of timm into pretrained_cfg of its config.json)."
+    )
 
 
 def _scaled(pixels: Any, factor: float) -> Any:

@@ -31,6 +31,7 @@ from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ConfigError, ModelError, OutputError
 from hf_dtl.hub import weights_sha256
 from hf_dtl.hub.staging import REPORT
+from hf_dtl.models.adapters import base_of
 from hf_dtl.models.classifiers import locate_classifiers
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of, quiet
@@ -274,8 +275,10 @@ class Audit:
         public, plain = o.public(), {f.name: f.default for f in fields(o)}
         names = {f"{name}_dataset": text for name, text in self.scenario.names.items()}
         given = {name: public[name] for name in ("image_size", "processor", "base_model")}
+        bases = {role: base_of(*place) for role, place in o.models.items()}
         return {
             **{role: public_name(place) for role, (place, _) in o.models.items()},
+            **{f"{role}_adapter_of": public_name(base) for role, base in bases.items() if base is not None},
             **names,
             **{name: value for name, value in given.items() if value},
             "retain_images": 0 if retain is None else len(retain.labels),

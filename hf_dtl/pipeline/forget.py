@@ -11,6 +11,7 @@ from hf_dtl.audit.suites import CUSTOM
 from hf_dtl.errors import ConfigError
 from hf_dtl.hub.staging import REPORT
 from hf_dtl.methods.by_name import MethodChoice
+from hf_dtl.models.adapters import base_of
 from hf_dtl.models.loading import quiet
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.job import Job
@@ -170,6 +171,9 @@ def audit_one(
         "images": scenario.counts(),
         "notes": list(dict.fromkeys(found.notes)),
     }
+    base = base_of(o.model, o.revision) if o.model is not None else None
+    if base is not None:
+        settings["adapter_of"] = without_folders(base)
     return LeakageReport(
         method=without_folders(choice.text),
         seed=o.seed,

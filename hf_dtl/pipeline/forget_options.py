@@ -1,5 +1,6 @@
 """What a user may say of forgetting."""
 
+import os
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -126,6 +127,11 @@ class ForgetOptions(Options):
     forget_weight: float | None = option(
         None, "Weight (lambda) of the disposal loss against retention; default: the method's own.", group=METHOD
     )
+    lora_rank: int | None = option(
+        None,
+        "Dispose through adapters (LoRA) of this rank, merged before anything is saved, instead of by every weight.",
+        group=METHOD,
+    )
 
     output_dir: str = option(
         "outputs/forget", "Folder of the run; continued when it holds an unfinished part of it.", group=RUN
@@ -133,7 +139,7 @@ class ForgetOptions(Options):
     bf16: bool = option(False, "Train under bfloat16 autocast.", group=RUN)
     save_steps: int = option(50, "Steps between the checkpoints that an interrupted stage continues from.", group=RUN)
 
-    DISPOSAL: ClassVar[tuple[str, ...]] = ("steps", "forget_batch_size", "learning_rate", "forget_weight")
+    DISPOSAL: ClassVar[tuple[str, ...]] = ("steps", "forget_batch_size", "learning_rate", "forget_weight", "lora_rank")
     """A run may be continued with other ones: they make other stages."""
     FREE: ClassVar[frozenset[str]] = Options.FREE | frozenset(
         {*DISPOSAL, "method", "goal", "save_steps", "novel", "novel_label_column", "max_eval_images"}
@@ -175,6 +181,8 @@ class ForgetOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # What the launcher chose holds for every trainer: it is recorded, and a run is not continued without it.
+        self.bf16 = self.bf16 or os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16"
         for name in sorted(self._method_names - set(method_names())):
             find_method(name)  # names the nearest right one
         kind = self.kind
@@ -241,7 +249,7 @@ class ForgetOptions(Options):
     def plain(self) -> dict[str, Any]:
         """What the options of such a request are where nobody gives them."""
         plain = asdict(ForgetOptions(forget=self.forget, model=self.model, method=self.method))
-        return plain | {"forget": ForgetOptions.forget, "model": None, "method": None}
+        return plain | {"forget": ForgetOptions.forget, "model": None, "method": None, "bf16": False}
 
     def disposal(self) -> dict[str, Any]:
         """Options of the disposal."""

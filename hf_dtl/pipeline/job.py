@@ -183,6 +183,7 @@ class Job(ABC):
         """The config of a method's stage: the user's options, then what the method chooses for this request."""
         o = self.options
         given = {"learning_rate": o.learning_rate, "max_steps": o.steps, "forget_weight": o.forget_weight}
+        given["lora_rank"] = o.lora_rank
         asked = {name: value for name, value in given.items() if value is not None} | own
         chosen = choice.config_class.for_request(self.request(), asked | choice.options)
         common = self.training_options(retain_augmentation=o.augmentation) | chosen | asked

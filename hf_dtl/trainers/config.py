@@ -41,7 +41,7 @@ class UnlearningConfig(TrainingArguments):
     many retain images come with them unless `per_device_retain_batch_size` says otherwise.
 
     Parameters that control the disposal:
-        forget_weight, max_forget_grad_norm, num_chunks, chunking, forget_task.
+        forget_weight, max_forget_grad_norm, num_chunks, chunking, forget_task, lora_rank.
     Parameters that control the retention:
         retain_inputs, retain_augmentation, distillation_weight, temperature, target_ce_weight,
         per_device_retain_batch_size, retain_task.
@@ -55,6 +55,7 @@ class UnlearningConfig(TrainingArguments):
     least_classes: ClassVar[int] = 1  # classes that the forget images must have
     kinds: ClassVar[frozenset[ScenarioKind]] = frozenset({"task", "part"})  # of requests that the method serves
     multi_label: ClassVar[bool] = False  # whether its losses are also those of heads of sigmoids
+    adapts: ClassVar[bool] = True  # whether it can train adapters instead of weights
     wants_layer_inputs: ClassVar[bool] = False  # whether moments of the layer inputs spare it a pass over the data
     unused: ClassVar[frozenset[str]] = frozenset()  # options that it has no use for: they keep their defaults
 
@@ -87,6 +88,12 @@ class UnlearningConfig(TrainingArguments):
         1.0, "Weight of the distillation from the frozen original model, >= 0. 0 leaves the cross-entropy.", low=0
     )
     temperature: float = option(2.0, "Temperature of the distillation, > 0.", above=0)
+    lora_rank: int | None = option(
+        None,
+        "Train adapters of this rank in every linear layer (else every convolution) and the retained head, instead of "
+        "every weight; what is saved has them merged. Default: every weight.",
+        low=1,
+    )
     target_ce_weight: float = option(
         1.0, "Weight of an additional cross-entropy on the retain images' labels, >= 0.", low=0
     )
@@ -110,6 +117,11 @@ class UnlearningConfig(TrainingArguments):
             setattr(self, name, getattr(type(self), name))
         super().__post_init__()
         check_options(self)
+        if self.lora_rank is not None and not self.adapts:
+            raise ConfigError(
+                f"lora_rank={self.lora_rank}: {type(self).__name__} changes or protects the weights themselves, so it "
+                "cannot train adapters. Leave it out, or use random_label or gradient_collision, for example."
+            )
         self._check_together()
         if self.activation_checkpointing:
             # The reentrant kind cannot be differentiated through `torch.autograd.grad`.

@@ -38,16 +38,23 @@ def items_of(
     return load(dataset, processing_class, num_channels=channels_of(model.backbone.config))
 
 
-def check_fits(model: PreTrainedModel, args: UnlearningConfig) -> None:
+def check_fits(model: PreTrainedModel, args: UnlearningConfig, *, one_head: bool = False) -> None:
     """Refuse options that a model has nothing for.
 
     Args:
         model: the Hub model, or the backbone.
         args: the method's options.
+        one_head: whether what is forgotten and what is retained share the head.
 
     Raises:
-        ConfigError: it cannot checkpoint its activations, or the method's losses are not those of its head.
+        ConfigError: it cannot checkpoint its activations, the method's losses are not those of its head, or what is
+            retained would be what is forgotten.
     """
+    if one_head and args.retain_inputs != "target":
+        raise ConfigError(
+            f"retain_inputs={args.retain_inputs!r} would distil the forgotten images into the only head. "
+            "Use retain_inputs='target' for a model with one head."
+        )
     name = type(model).__name__
     if args.activation_checkpointing and not model.supports_gradient_checkpointing:
         raise ConfigError(

@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import seed_worker
 
 from hf_dtl.data.images import size_of
-from hf_dtl.errors import ConfigError, DivergedError
+from hf_dtl.errors import DivergedError
 from hf_dtl.functional import augment, average_loss, classification_loss, distillation
 from hf_dtl.functional.collision import Loss
+from hf_dtl.models.adapters import add_adapters
 from hf_dtl.models.heads import MultiHeadClassifier, single_precision
 from hf_dtl.trainers.chunks import Chunk, Disposal
 from hf_dtl.trainers.config import UnlearningConfig
@@ -101,6 +102,8 @@ class UnlearningTrainer(PublishingTrainer):
         super().__init__(model=model, args=args, train_dataset=args.streams(forget, retain), **kwargs)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.prepare()
+        if args.lora_rank is not None:
+            add_adapters(self.model.backbone, args.lora_rank)
         if self.needs_double_backward():
             self.model.use_eager_attention()
         self._freeze()
@@ -186,12 +189,7 @@ class UnlearningTrainer(PublishingTrainer):
         """
         for task in (self.forget_task, self.retain_task):
             model.check_task(task)
-        check_fits(model.backbone, args)
-        if self.forget_task == self.retain_task and args.retain_inputs != "target":
-            raise ConfigError(
-                f"retain_inputs={args.retain_inputs!r} would distil the forgotten images into the only head. "
-                "Use retain_inputs='target' for a model with one head."
-            )
+        check_fits(model.backbone, args, one_head=self.forget_task == self.retain_task)
 
     def _freeze(self) -> None:
         """Freeze what the method does not train, and what the retained task does not use: DDP waits for every one."""
@@ -201,9 +199,10 @@ class UnlearningTrainer(PublishingTrainer):
         for name, parameter in self.model.named_parameters():
             free = parameter.requires_grad or name.startswith("heads.")
             parameter.requires_grad_(free and self.trains(name, parameter))
-        pairs = zip(self.model.parameters(), self.teacher.parameters(), strict=True)
-        trained = [(mine, given) for mine, given in pairs if mine.requires_grad]
-        self.trained, self.initial_weights = [mine for mine, _ in trained], [given for _, given in trained]
+        given, trained = dict(self.teacher.named_parameters()), self.model.named_parameters()
+        own = {name: parameter for name, parameter in trained if parameter.requires_grad}
+        self.trained = list(own.values())
+        self.initial_weights = [given[n] if n in given else p.detach().clone() for n, p in own.items()]  # adapters
 
     # Data -----------------------------------------------------------------------------------------------------
 

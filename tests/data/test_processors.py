@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification, pipeline
+from transformers import (
+    AutoImageProcessor,
+    CLIPConfig,
+    MobileViTImageProcessorPil,
+    SiglipConfig,
+    ViTConfig,
+    ViTForImageClassification,
+    pipeline,
+)
 
 from hf_dtl.data import (
     ImageTensors,
@@ -17,6 +25,7 @@ from hf_dtl.data import (
     load_processor,
     load_task,
 )
+from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ModelError
 
 DINOV2 = Path(__file__).resolve().parents[2].parent / "shared" / "models" / "dinov2-small-focus"
@@ -99,3 +108,19 @@ def test_check_forward_explains_a_misfit():
     with pytest.raises(ModelError, match="not finite"):
         check_forward(broken, ImageTensors(torch.zeros(1, 3, 28, 28), torch.tensor([0])))
     assert broken.training
+
+
+@pytest.mark.parametrize("kind", [SiglipConfig, CLIPConfig])
+def test_the_size_is_read_where_the_images_are_described(kind):
+    """CLIP and SigLIP have a configuration of images beside one of texts."""
+    config = kind(vision_config={"image_size": 32, "num_channels": 1})
+    processor = default_processor(config)
+    assert processor.size["height"] == 32 and list(processor.image_mean) == [0.5] and channels_of(config) == 1
+    assert channels_of(ViTConfig()) == 3
+
+
+def test_a_processor_whose_arrays_are_turned_round_is_taken():
+    """MobileViT's flips the channels, which numpy does by a view of negative stride."""
+    processor = MobileViTImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    task = load_task("mnist[0,1]", images_per_class=10)
+    assert load_images(task.train, processor, num_channels=3).pixel_values.shape[1:] == (3, 16, 16)

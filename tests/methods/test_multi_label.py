@@ -1,4 +1,4 @@
-"""Heads of sigmoids (multi_label_classification): which methods take them, by which losses, and how they are judged."""
+"""Heads of sigmoids (multi_label_classification): which methods take them, by which losses, how they are judged."""
 
 import copy
 
@@ -60,7 +60,14 @@ def test_a_method_keeps_the_sigmoids_or_says_that_it_cannot(name, tmp_path):
     assert trainer_class.config_class.multi_label == (name in TAKES)
     if name not in TAKES:
         with pytest.raises(ConfigError, match="softmax.* Use random_label"):
-            build((trainer_class.config_class, trainer_class), tmp_path, tagger(), forget=images[0], retain=images[1])
+            build(
+                (trainer_class.config_class, trainer_class),
+                tmp_path,
+                tagger(),
+                forget=images[0],
+                retain=images[1],
+                target_ce_weight=1.0,
+            )
         return
     options = {"max_steps": 8, "retain_task": "target", "target_ce_weight": 1.0, "logging_steps": 1}
     model = tagger()

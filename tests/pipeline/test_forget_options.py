@@ -73,3 +73,11 @@ def test_a_suite_and_what_it_fixes_are_refused_together(own):
 def test_an_unknown_suite_is_named_with_the_nearest():
     with pytest.raises(ConfigError, match="no suite 'quick1'.*quick-1.* There are: quick-1, standard-1, full-1, cust"):
         ForgetOptions(suite="quick1")
+
+
+def test_a_precision_that_the_launcher_chose_is_recorded(monkeypatch):
+    assert ForgetOptions().bf16 is False
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    options = ForgetOptions()
+    assert options.recorded()["bf16"] is True and options.settings()["bf16"] is True
+    assert options.plain()["bf16"] is False, "so that the recorded command says --bf16"

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
 from hf_dtl.audit.references import scratch_model
-from hf_dtl.errors import ModelError
+from hf_dtl.models.adapters import add_adapters
 from hf_dtl.models.heads import MultiHeadClassifier
 
 TASK = "attacked"
@@ -48,7 +48,7 @@ class Trainable(nn.Module):
         for task in [task for task in self.model.heads if task != TASK]:
             self.model.remove_head(task)
         self.model.requires_grad_(lora_rank is None)
-        self.adapters = _add_adapters(self.model.backbone, lora_rank) if lora_rank is not None else []
+        self.adapters = add_adapters(self.model.backbone, lora_rank) if lora_rank is not None else []
         self.model.heads.requires_grad_(True)
         self.trained = {n: p.detach().clone() for n, p in self.named_parameters() if p.requires_grad}
         self.requires_grad_(False).eval()
@@ -123,22 +123,3 @@ class Trainable(nn.Module):
             yield
         finally:
             self._training_mode()
-
-
-def _add_adapters(backbone: PreTrainedModel, rank: int) -> list[str]:
-    """Put LoRA adapters on every linear layer, or on every convolution where there is no linear layer."""
-    from peft import LoraConfig, inject_adapter_in_model  # takes seconds to import
-
-    linear = [n for n, m in backbone.named_modules() if isinstance(m, nn.Linear)]
-    convolutions = [n for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d) and m.groups == 1]
-    targets = linear or convolutions
-    if not targets:
-        raise ModelError(
-            f"{type(backbone).__name__} has no linear layer or convolution that LoRA can adapt. "
-            "Leave `lora` out of the attacks."
-        )
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), backbone)
-    for adapted in (backbone.get_submodule(target) for target in targets if not linear):
-        for name in ("stride", "padding", "dilation", "kernel_size", "groups"):  # some models' code reads them
-            setattr(adapted, name, getattr(adapted.base_layer, name))
-    return targets
