@@ -77,7 +77,7 @@ EVERY = {
     "CvtForImageClassification": lambda: transformers.CvtConfig(
         embed_dim=[8, 16, 16],
         num_heads=[1, 2, 2],
-        depth=[1, 1, 1],
+        depth=[1, 2, 3],
         patch_sizes=[7, 3, 3],
         patch_stride=[4, 2, 2],
         patch_padding=[2, 1, 1],

@@ -5,11 +5,13 @@ import json
 import logging
 import re
 from collections.abc import ItemsView, Sequence, ValuesView
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from hf_dtl.errors import ModelError
@@ -78,6 +80,7 @@ class MultiHeadClassifier(nn.Module):
         self.multi_label: set[str] = set()
         """Tasks whose head says of each label whether it holds, by a sigmoid, and not which one holds."""
         self._attention = model.config._attn_implementation
+        self._plain_kernels = False
         id2label: dict = model.config.id2label or {}
         rows = classifier.out_features
         regression = model.config.problem_type == "regression" and rows == 1
@@ -151,7 +154,8 @@ class MultiHeadClassifier(nn.Module):
         Returns:
             (batch, features).
         """
-        return self.backbone(pixel_values=pixel_values).logits
+        with self._differentiable():
+            return self.backbone(pixel_values=pixel_values).logits
 
     def hidden_states(self, pixel_values: Tensor) -> tuple[list[Tensor], Tensor]:
         """Compute what every stage of the backbone gives, from the embedding on, and the features.
@@ -166,7 +170,8 @@ class MultiHeadClassifier(nn.Module):
         Raises:
             ModelError: the backbone does not give its hidden states.
         """
-        output = self.backbone(pixel_values=pixel_values, output_hidden_states=True)
+        with self._differentiable():
+            output = self.backbone(pixel_values=pixel_values, output_hidden_states=True)
         if not output.get("hidden_states"):
             raise ModelError(f"{type(self.backbone).__name__} gives no hidden states; use another method or model.")
         return list(output.hidden_states), output.logits
@@ -184,8 +189,13 @@ class MultiHeadClassifier(nn.Module):
 
     def use_eager_attention(self) -> None:
         """Switch to attention that can be differentiated twice (fused kernels have no second derivative)."""
-        if self._attention not in (None, "eager"):
+        if self.backbone.config.model_type == "timm_wrapper":  # it chooses its kernels itself
+            self._plain_kernels = True
+        elif self._attention not in (None, "eager"):
             self.backbone.set_attn_implementation("eager")
+
+    def _differentiable(self) -> AbstractContextManager:
+        return sdpa_kernel(SDPBackend.MATH) if self._plain_kernels else nullcontext()
 
     def activation_checkpointing_enable(self, **kwargs) -> None:
         """Enable activation checkpointing of the backbone (called by `transformers.Trainer`)."""

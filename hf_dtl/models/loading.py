@@ -83,9 +83,8 @@ def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head:
         )
     check_interface(model)
     drop_caches(model)
-    if base is not None:
-        merge_adapters(model)
-        logger.warning("'%s' is an adapter of '%s', and was merged into it.", name, base)
+    if merge_adapters(model):
+        logger.warning("'%s' is an adapter of '%s', and was merged into it.", name, base or "another model")
     return model.eval()
 
 

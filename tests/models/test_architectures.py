@@ -108,7 +108,7 @@ def row(name):
     try:
         model = build(name)
     except ImportError:
-        return f"| {name} | needs the package `{MISSING[name]}` | | | |\n"
+        return f"| {name} | not tried: needs the package `{MISSING[name]}` | | | |\n"
     if name == "TimmWrapperForImageClassification":
         images = torch.randn(4, 3, 160, 160)
     elif model.device.type == "cpu":
@@ -133,9 +133,17 @@ def test_the_table_has_every_class_of_transformers():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_a_class_passes_or_is_refused_as_the_table_says(name):
-    assert row(name) in TABLE.search(PAGE.read_text(encoding="utf-8"))[0]
+    assert written(name, row(name)) in TABLE.search(PAGE.read_text(encoding="utf-8"))[0]
+
+
+def written(name, found):
+    """The line that is to stand there: of a class that cannot be tried here the one of a machine where it could."""
+    before = re.search(rf"^\| {name} \|.*\n", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return before[0] if "not tried" in found and before else found
 
 
 if __name__ == "__main__":
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(TABLE.sub(lambda _: COLUMNS + "".join(map(row, EVERY)), page), encoding="utf-8")
+    PAGE.write_text(
+        TABLE.sub(lambda _: COLUMNS + "".join(written(name, row(name)) for name in EVERY), page), encoding="utf-8"
+    )

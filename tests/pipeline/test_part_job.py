@@ -1,5 +1,7 @@
 """De-poisoning of a real model on real images, and single images that are given another label."""
 
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pytest
@@ -127,3 +129,43 @@ def test_new_labels_and_goals_that_no_method_takes(renaming, tmp_path):
     with pytest.raises(ConfigError, match="--goal relabel is for methods that have goals: instancewise, projected"):
         PartJob(ForgetOptions(**options, method="salun", goal="relabel"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def tagger(tmp_path):
+    """A model with its own mean, which takes two sizes, and a head of sigmoids."""
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=28, patch_size=14,
+        num_labels=2, id2label={0: "0", 1: "1"}, label2id={"0": 0, "1": 1}, problem_type="multi_label_classification",
+    )  # fmt: skip
+    AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path / "model")
+    processor = embedded_processor(14)
+    processor.image_mean, processor.resample = [0.25] * 3, 0
+    processor.save_pretrained(tmp_path / "model")
+    return ForgetOptions(
+        forget="random=6", retain="mnist[0,1]", retain_images_per_class=20, model=str(tmp_path / "model"),
+        output_dir=str(tmp_path / "out"), image_size=28, steps=1, budgets="1", attacks="linear_probe", use_cpu=True,
+        method="random_label", lora_rank=2, membership=False, seeds="0",
+    )  # fmt: skip
+
+
+def test_a_given_model_keeps_its_preparation_at_another_size_and_its_sigmoids(tagger):
+    job = PartJob(tagger)
+    said = job.processor.to_dict()
+    assert list(said["image_mean"]) == [0.25] * 3 and said["resample"] == 0
+    assert job.images["retain"].pixel_values.shape[1:] == (3, 28, 28)
+    job.prepare()
+    (choice,) = job.choices
+    scrubbed = job.unlearn(choice)
+    assert scrubbed.config.problem_type == "multi_label_classification"
+    assert not any("lora" in name for name, _ in scrubbed.named_parameters())
+    assert job.settings_of(choice)["lora_rank"] == 2
+    measured = job.measure({"undisposed": job.undisposed, "scrubbed": scrubbed})
+    assert "shares of labels" in measured.notes[0]
+
+
+def test_a_method_that_does_not_take_a_model_is_refused_before_any_training(tagger):
+    with pytest.raises(ConfigError, match="sigmoid"):
+        PartJob(replace(tagger, method="gradient_collision", lora_rank=None, forget="class=0"))
+    with pytest.raises(ConfigError, match="lora_rank=2: ProjectedGradientConfig"):
+        PartJob(replace(tagger, method="projected_gradient"))

@@ -1,0 +1,68 @@
+"""Models of timm, the largest family of the Hub, where timm and a torchvision that fits torch are installed."""
+
+import json
+
+import pytest
+import torch
+from method_checks import build
+from PIL import Image
+from safetensors.torch import save_file
+from toy_tasks import images
+
+from hf_dtl.data import ImageTensors
+from hf_dtl.errors import ModelError
+from hf_dtl.methods import GradientCollisionConfig, GradientCollisionTrainer
+from hf_dtl.models.loading import load_classifier, processor_of
+
+try:
+    import timm
+except Exception as error:  # torchvision of another build than torch's raises RuntimeError
+    pytest.skip(f"timm cannot be imported: {error}", allow_module_level=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A timm model as the Hub has it: weights, and a config.json that also says how images are prepared."""
+
+    def make(architecture):
+        torch.manual_seed(0)
+        model = timm.create_model(architecture, num_classes=3, img_size=32) if "vit" in architecture else (
+            timm.create_model(architecture, num_classes=3)
+        )  # fmt: skip
+        config = {"architecture": architecture, "num_classes": 3, "label_names": ["cat", "dog", "fox"]}
+        config["label_descriptions"] = {"fox": "a secret"}
+        config["model_args"] = {"num_classes": 3} | ({"img_size": 32} if "vit" in architecture else {})
+        kept = ("mean", "std", "interpolation", "crop_pct")
+        prepared = {name: model.pretrained_cfg[name] for name in kept} | {"input_size": [3, 32, 32]}
+        (tmp_path / "config.json").write_text(json.dumps(config | {"pretrained_cfg": prepared}))
+        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        return tmp_path, model.eval()
+
+    return make
+
+
+@pytest.mark.parametrize("architecture", ["test_vit", "test_efficientnet"])
+def test_it_is_loaded_disposed_of_and_saved(architecture, folder, tmp_path):
+    place, plain = folder(architecture)
+    model, data = load_classifier(place), images("mnist[0,1,2]", 10, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixel_values=data.pixel_values).logits, plain(data.pixel_values))
+    (pixels,) = processor_of(place, model)([Image.new("RGB", (60, 40))])["pixel_values"]
+    assert pixels.shape == (3, 32, 32)
+    with pytest.raises(ModelError, match="pretrained_cfg"):
+        processor_of(place, model, size=64)
+    pair = (GradientCollisionConfig, GradientCollisionTrainer)  # exact: it differentiates twice
+    half = ImageTensors(data.pixel_values[::2], data.labels[::2])
+    trainer = build(
+        pair, tmp_path / "run", model, forget=half, retain=data, max_steps=2, learning_rate=1e-3, num_chunks=2
+    )
+    trainer.train()
+    trainer.save_model(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert config["label_names"] == ["cat", "dog", "fox"] and "secret" not in json.dumps(config)
+    loaded = load_classifier(tmp_path / "saved")
+    with torch.no_grad():
+        expected = trainer.model.eval()(data.pixel_values, task="target")
+        torch.testing.assert_close(loaded(pixel_values=data.pixel_values).logits, expected)
+    assert processor_of(tmp_path / "saved", loaded).to_dict() == processor_of(place, model).to_dict()
