@@ -20,6 +20,7 @@ from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.attacks.workers import share_out
 from hf_dtl.audit.classifiers import check_finite, check_forward
 from hf_dtl.audit.config import AttackConfig
+from hf_dtl.audit.doubts import tell_doubts
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.audit.references import PixelModel
 from hf_dtl.audit.store import AttackStore, ModelName, PiggybackRecord
@@ -87,6 +88,8 @@ def run_audit(
     config = config or AttackConfig()
     _check(models, axes, config)
     finished = AttackStore(store)
+    if finished.process == 0:
+        tell_doubts({role: _draws(given) for role, given in models.items()}, axes, config)
     tasks = [(task, _task_fingerprint(task), _retain_fingerprint(task)) for task in axes.values()]
     planned = [
         plan
@@ -137,7 +140,7 @@ class _Plan:
         config: AttackConfig,
     ) -> Iterator["_Plan"]:
         """One plan for each task, which comes with the fingerprints of its images and of its retain images."""
-        draws = tuple(given) if isinstance(given, Sequence) else (given,)
+        draws = _draws(given)
         prints = [_model_fingerprint(model) for model in draws]
         base_print = None if base is None else _model_fingerprint(base)
         for task, task_print, retain in tasks:
@@ -262,6 +265,10 @@ def _attack(
         share_out(work, start, workers, stop)
 
 
+def _draws(given: PreTrainedModel | Sequence[PreTrainedModel]) -> tuple[PreTrainedModel, ...]:
+    return tuple(given) if isinstance(given, Sequence) else (given,)
+
+
 def _base(role: str, models: Models, config: AttackConfig) -> PreTrainedModel | None:
     """The public weights that an attacker of this model has beside it, where an attack needs them."""
     if role in ("no_model", "scratch", "base") or not any(find_attack(name).needs_base for name in config.attacks):
@@ -300,7 +307,7 @@ def _check(models: Models, axes: Mapping[str, AttackedTask], config: AttackConfi
         for budget in config.budgets:
             draw_images(task.train.labels, len(task.labels), budget, seed=0)
     for role, given in models.items():
-        for model in given if isinstance(given, Sequence) else (given,):
+        for model in _draws(given):
             check_finite(model, f"the {role} model")
             if (base := _base(role, models, config)) is not None:
                 check_base(model, base)
