@@ -166,6 +166,6 @@ def test_a_given_model_keeps_its_preparation_at_another_size_and_its_sigmoids(ta
 
 def test_a_method_that_does_not_take_a_model_is_refused_before_any_training(tagger):
     with pytest.raises(ConfigError, match="sigmoid"):
-        PartJob(replace(tagger, method="gradient_collision", lora_rank=None, forget="class=0"))
+        PartJob(replace(tagger, method="gradient_collision", lora_rank=None))
     with pytest.raises(ConfigError, match="lora_rank=2: ProjectedGradientConfig"):
         PartJob(replace(tagger, method="projected_gradient"))
