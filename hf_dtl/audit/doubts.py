@@ -42,7 +42,7 @@ def _doubts(
         for role, (model, *_) in models.items():
             if isinstance(model, PixelModel):
                 yield from _inseparable(model, task, config)
-            elif _constant(Attacker(model, task, config), task):
+            elif _constant(Attacker(model, replace(task, retain=None), config)):
                 trained = [name for name in config.attacks if find_attack(name).whole_network]
                 yield (
                     f"The {role} model gives the same features for every image of {task.name}. Only the attacks that "
@@ -50,9 +50,10 @@ def _doubts(
                 )
 
 
-def _constant(attacker: Attacker, task: AttackedTask) -> bool:
+def _constant(attacker: Attacker) -> bool:
     """Whether images cannot be told apart by what enters the classifier."""
-    images = task.train.pixel_values[:: max(1, len(task.train) // LOOKED_AT)][:LOOKED_AT]
+    train = attacker.task.train
+    images = train.pixel_values[:: max(1, len(train) // LOOKED_AT)][:LOOKED_AT]
     found = attacker.features(images).double()
     return bool((found - found[:1]).abs().max() <= 1e-6 * found.abs().max().clamp_min(1e-12))
 

@@ -25,7 +25,7 @@ WRONG = {
     "The model's head does not name the classes car of 'photos'": (
         *("forget", "./no_cars", "--retain", "photos", "--forget", "class=cat"),
     ),
-    "There is no option '--retian'. Did you mean --retain?": ("forget", "./classifier", "--retian", "photos"),
+    "hf-dtl forget has no option '--retian'. Did you mean --retain?": ("forget", "./classifier", "--retian", "photos"),
     "Unknown method 'slaun'": ("forget", "./classifier", *PHOTOS, "--method", "slaun"),
     "scrub has no option 'alfa'": ("forget", "./classifier", *PHOTOS, "--method", "scrub:alfa=1"),
     "is not part of a published model. Move it out of the folder": ("publish", "./texts", "user/x", "--dry_run"),

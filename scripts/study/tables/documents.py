@@ -85,17 +85,37 @@ def suites() -> str:
     return TextTable("", columns, tuple(rows)).markdown()
 
 
-def main_job_reports() -> list[LeakageReport]:
-    """The reports of the main job, one a method, under the suite that a claim takes."""
-    return [LeakageReport.load(path) for path in sorted((RESULTS / "main_job").glob("*.json"), reverse=True)]
+def main_job_reports(suite: str = "") -> list[LeakageReport]:
+    """The reports of the main job, one a method, under the suite that a claim takes, or another."""
+    folder = RESULTS / "main_job" / suite
+    return [LeakageReport.load(path) for path in sorted(folder.glob("*.json"), reverse=True)]
 
 
 def main_job() -> str:
     """The main job's methods side by side, with what a first reader needs."""
     found = methods_table(main_job_reports())
-    shown = [i for i, name in enumerate(found.columns) if name != "SLC-AUC" and not name.startswith("leakage over s")]
+    headline = next(i for i, name in enumerate(found.columns) if name.startswith("leakage over"))
+    unasked = ("SLC-AUC", "leakage over scratch")
+    shown = [i for i, name in enumerate(found.columns) if i == headline or name not in unasked]
     rows = tuple(tuple(row[i] for i in shown) for row in found.rows)
     return TextTable("", tuple(found.columns[i] for i in shown), rows, found.notes).markdown()
+
+
+def main_job_suites() -> str:
+    """What the main job's suites reach on each model, and what they make of it."""
+    suites = {name: main_job_reports(folder) for name, folder in (("quick-1", "quick-1"), ("standard-1", ""))}
+    found: dict[str, dict[tuple[str, int], list[str]]] = {suite: {} for suite in suites}
+    for suite, report in ((suite, report) for suite, reports in suites.items() for report in reports):
+        for point in report.axes["source_subset"].pl_accuracy:
+            name = report.method.partition(":")[0] if point.model == "scrubbed" else f"({point.model})"
+            found[suite][name, point.budget] = [f"{point.mean:.3f}", f"`{point.attack}`"]
+    places = sorted({place for own in found.values() for place in own})
+    rows = tuple(
+        (place[0], str(place[1]), *(cell for own in found.values() for cell in own.get(place, ["", ""])))
+        for place in places
+    )
+    columns = ("model", "images/class", *(title for suite in suites for title in (suite, "by")))
+    return TextTable("", columns, rows, ("PL accuracy, and the attack that validation chose.",)).markdown()
 
 
 def main_job_verdicts() -> str:
@@ -353,6 +373,7 @@ def _listed(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "main_job": main_job,
+    "main_job_suites": main_job_suites,
     "main_job_verdicts": main_job_verdicts,
     "suite_choice": suite_choice,
     "letters": letters,
