@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from hf_dtl.errors import ModelError
+from hf_dtl.models.labels import head_names
 
 
 def locate_classifier(model: PreTrainedModel) -> str:
@@ -101,9 +102,8 @@ class MultiHeadClassifier(nn.Module):
         self.heads = Heads()
         self.labels: dict[str, tuple[str, ...]] = {}  # task -> names of its classes; none for a regression task
         self._attention = model.config._attn_implementation
-        id2label: dict = model.config.id2label or {}
         regression = model.config.problem_type == "regression" and classifier.out_features == 1
-        labels = [] if regression else [id2label[i] for i in range(classifier.out_features)]
+        labels = [] if regression else head_names(model)
         self._register(task, labels, classifier)
 
     def _register(self, task: str, labels: Sequence[str], head: nn.Linear) -> None:
