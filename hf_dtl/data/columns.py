@@ -36,7 +36,7 @@ def find_image_column(features: datasets.Features, requested: str | None, where:
 
 
 def find_label_column(features: datasets.Features, requested: str | None, where: str) -> str:
-    """Return the column that holds the class: the one requested, or `label` or `labels`, or the only ClassLabel.
+    """Return the column of classes: the one requested, else `label`, `labels`, `fine_label`, or the only ClassLabel.
 
     Raises:
         DataError: the column does not exist or holds no classes, or none can be told.
@@ -46,7 +46,7 @@ def find_label_column(features: datasets.Features, requested: str | None, where:
         column = requested
     else:
         class_labels = [name for name, feature in features.items() if _kind(feature) == "ClassLabel"]
-        column = next((name for name in ("label", "labels") if name in features), None) or (
+        column = next((name for name in ("label", "labels", "fine_label") if name in features), None) or (
             class_labels[0] if len(class_labels) == 1 else ""
         )
         if not column:
@@ -67,7 +67,8 @@ def find_label_column(features: datasets.Features, requested: str | None, where:
 def class_ids(splits: Splits, column: str, where: str) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return the class names of all splits and the position of each row's class in them, -1 where it has none.
 
-    A ClassLabel keeps its names; strings are sorted, integers put in numeric order.
+    A ClassLabel keeps its names; strings are sorted, integers put in numeric order. A null is no class, and so is the
+    integer -1.
 
     Args:
         splits: split name → data set with `column`.
@@ -85,6 +86,9 @@ def class_ids(splits: Splits, column: str, where: str) -> tuple[tuple[str, ...],
         )
     if isinstance(feature, datasets.ClassLabel):
         return tuple(feature.names), {name: array.fill_null(-1).to_numpy() for name, array in found.items()}
+    if pa.types.is_signed_integer(next(iter(found.values())).type):
+        nothing = {name: pa.scalar(None, array.type) for name, array in found.items()}
+        found = {name: pc.if_else(pc.equal(array, -1), nothing[name], array) for name, array in found.items()}
     values = sorted({value for array in found.values() for value in pc.unique(array).to_pylist() if value is not None})
     table = pa.array(values, type=next(iter(found.values())).type)
     ids = {

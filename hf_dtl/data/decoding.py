@@ -1,6 +1,8 @@
 """Decode images of any kind to the channels that a model takes, and name every one that cannot be used."""
 
+import hashlib
 import io
+import logging
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +19,10 @@ from hf_dtl.data.columns import labels_of
 from hf_dtl.errors import DataError
 
 NAMED_AT_MOST = 5
+PROGRESS_FROM = 2000
+_BITS = re.compile(r"(\d+) bits")
+
+logger = logging.getLogger(__name__)
 
 
 class ImageReader:
@@ -38,13 +44,17 @@ class ImageReader:
         self.processor = processor
         self.num_channels = num_channels
         self.where = where
+        named = _BITS.fullmatch(str(getattr(dataset.features["image"], "id", None)))
+        self._bits = int(named[1]) if named else 16
         self._encoded = dataset.with_format(None).cast_column("image", datasets.Image(decode=False))
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def read_labels(self) -> torch.Tensor:
-        """Return the labels, (N,) int64, without decoding an image."""
+        """Return the labels, (N,) int64, without decoding an image; -1 where there is no column of them."""
+        if "label" not in self.dataset.features:
+            return torch.full((len(self),), -1)
         return torch.as_tensor(np.array(labels_of(self.dataset)), dtype=torch.int64)
 
     def decode(self, rows: Sequence[int]) -> tuple[list[Image.Image], list[str]]:
@@ -53,7 +63,7 @@ class ImageReader:
         Returns:
             The images, and a line on each that cannot be used and is left out.
         """
-        return self._each(rows, lambda v: to_channels(datasets.Image().decode_example(v), self.num_channels))
+        return self._each(rows, lambda v: to_channels(decoded(v), self.num_channels, self._bits))
 
     def check_header(self, rows: Sequence[int]) -> list[str]:
         """Read only what comes before the pixels; return a line on each image that cannot be used."""
@@ -121,41 +131,125 @@ class ImageReader:
         # A selection hides which row of the file is meant; datasets has no public way to ask for it.
         indices = self.dataset._indices
         place = f"row {row}" if indices is None else f"row {row} (row {indices.column(0)[row].as_py()} of the file)"
-        file = f", {value['path']}" if value["path"] else ""
-        label = self.dataset.features["label"].int2str(self.dataset.select_columns(["label"])[row]["label"])
+        file = f", {value['path']}" if value and value["path"] else ""
+        if isinstance(feature := self.dataset.features.get("label"), datasets.ClassLabel):
+            place += f", class '{feature.int2str(self.dataset.select_columns(['label'])[row]['label'])}'"
+        if value is None:
+            return f"{place}: it has no image"
         reason = re.sub(r"\s*<[^>]*>", "", str(error)) or type(error).__name__
-        return f"{place}, class '{label}'{file}: {reason}"
+        return f"{place}{file}: {reason}"
 
 
 def _open_header(value: dict[str, Any]) -> None:
+    if value is None:
+        raise ValueError
     content = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
     Image.open(io.BytesIO(content)).close()
 
 
-def to_channels(image: Image.Image, num_channels: int) -> Image.Image:
-    """Return an 8-bit image with 1 or 3 channels.
+class Variety:
+    """What images look like once they are decoded: a wrong depth or background makes many of them one.
+
+    Args:
+        where: name of the images, for messages.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where, self.constant, self.count, self.brightest = where, 0, 0, 0
+        self.different: set[bytes] = set()
+
+    def add(self, images: Sequence[Image.Image]) -> None:
+        """Look at decoded images, grey or RGB."""
+        for image in images:
+            ranges = np.reshape(image.getextrema(), (-1, 2))
+            self.constant += bool((ranges[:, 0] == ranges[:, 1]).all())
+            self.brightest = max(self.brightest, int(ranges.max()))
+            self.different.add(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+        self.count += len(images)
+
+    def tell(self) -> None:
+        """Warn of images of one colour, of equal ones, and of darkness.
+
+        Raises:
+            DataError: all of several images are equal.
+        """
+        if self.count > 1 and len(self.different) == 1:
+            raise DataError(
+                f"{self.where}: all {self.count} images are the same once they are decoded (brightest value "
+                f"{self.brightest} of 255). Save them with 8 bits, and without transparency."
+            )
+        copies = self.count - len(self.different)
+        for problem, count in (("are of one colour throughout", self.constant), ("are equal to another one", copies)):
+            if count:
+                logger.warning("%s: %d of %d images %s once decoded.", self.where, count, self.count, problem)
+        if self.brightest < 16:
+            told = "%s: the brightest value of all %d images is %d of 255. Save them with 8 bits."
+            logger.warning(told, self.where, self.count, self.brightest)
+
+
+def decoded(value: dict[str, Any]) -> Image.Image:
+    """An encoded image as PIL decodes it, turned as its EXIF says."""
+    return datasets.Image().decode_example(value)
+
+
+def bits_of(image: Image.Image) -> int:
+    """How many bits its values need where it may have more than 8 (8, 10, 12, 14 or 16), else 0."""
+    if not _is_deep(image):
+        return 0
+    largest = int(np.asarray(image).max())
+    return next((bits for bits in (8, 10, 12, 14) if largest < 2**bits), 16)
+
+
+def deepest_bits(dataset: datasets.Dataset) -> int:
+    """The bits that 16-bit images of the column `image` fill, 0 where the first image has 8."""
+    encoded = dataset.cast_column("image", datasets.Image(decode=False))
+    found = 0
+    for value in encoded.select_columns(["image"]):
+        try:
+            found = max(found, bits_of(decoded(value["image"])))
+        except Exception:  # named, with all others that cannot be used, when images are loaded
+            continue
+        if not found:
+            break
+    return found
+
+
+def with_bits(dataset: datasets.Dataset, bits: int) -> datasets.Dataset:
+    """The same images, whose 16-bit values are known to fill so many bits; `ImageReader` looks there."""
+    return dataset.cast_column("image", datasets.Image(id=f"{bits} bits")) if bits else dataset
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def to_channels(image: Image.Image, num_channels: int, bits: int = 16) -> Image.Image:
+    """Return an 8-bit image with 1 or 3 channels; what is transparent is put on white.
 
     Args:
         image: of any mode that PIL reads.
         num_channels: 1 for grey, 3 for RGB.
+        bits: that the values of a 16-bit image fill, 8 to 16: those of a microscope often fill 12.
 
     Raises:
         ValueError: a coloured image for 1 channel, or 32-bit values outside 0..65535.
 
     Example:
-        >>> to_channels(Image.new("LA", (2, 2)), 3).mode
-        'RGB'
+        >>> to_channels(Image.new("LA", (2, 2)), 3).getpixel((0, 0))
+        (255, 255, 255)
     """
-    if image.mode == "F" or image.mode.startswith("I"):
+    if _is_deep(image):
         # PIL's own conversion clips at 255, which turns a 16-bit image white.
         values = np.asarray(image)
         if image.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ValueError(f"it has 32-bit values (mode {image.mode}); save it with 8 or 16 bits")
-        image = Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
-    if image.mode in ("1", "L", "LA", "La"):
+        image = Image.fromarray((values.astype(np.uint16) >> (bits - 8)).clip(max=255).astype(np.uint8))
+    if "transparency" in image.info or image.mode[-1] in "Aa":
+        # Without its transparency, a black sign on nothing is a black picture.
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode in ("1", "L"):
         return image.convert("L" if num_channels == 1 else "RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
     image = image.convert("RGB")
     if num_channels == 3:
         return image

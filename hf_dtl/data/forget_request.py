@@ -1,5 +1,8 @@
 """What is to be forgotten of one data set, as a user writes it, and the two parts that it divides the images into."""
 
+import logging
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +13,10 @@ import numpy as np
 
 from hf_dtl.data.columns import labels_of
 from hf_dtl.data.loading import TaskData
-from hf_dtl.data.selection import positions
+from hf_dtl.data.names import match_names
+from hf_dtl.data.selection import listed_positions, positions
 from hf_dtl.data.splits import draw
+from hf_dtl.data.tables import read_text
 from hf_dtl.errors import DataError, listing
 from hf_dtl.options import nearest
 
@@ -24,6 +29,9 @@ REQUEST_GRAMMAR = """What to forget is written as one of
 
 RequestKind = Literal["class", "indices", "column", "random"]
 _SHOWN = 20
+_LISTED = re.compile(r"(\d+)\s*(?:,(.*)|#.*)?")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class ForgetRequest:
         """
         text = text.strip()
         name, equals, value = (part.strip() for part in text.partition("="))
-        if Path(text).is_file():
+        if os.path.isfile(text):  # also of a list of classes that is too long for a file name
             return cls("indices", text, "")
         if not equals:
             raise DataError(f"--forget {text!r}: there is no such file.\n{REQUEST_GRAMMAR}")
@@ -83,11 +91,14 @@ class ForgetRequest:
         """
         labels = labels_of(task.train)
         classes, new = tuple[int, ...](), dict[int, int]()
+        left_out = np.zeros(len(labels), dtype=bool)
         if self.kind == "class":
-            entries = [entry.strip() for entry in self.value.split(",")]
-            found = (p for entry in entries for p in positions(entry, task.labels, f"'{task.name}'"))
-            classes = tuple(dict.fromkeys(found))
+            classes = tuple(dict.fromkeys(listed_positions(self.value, task.labels, f"'{task.name}'")))
             mask = np.isin(labels, classes)
+            left_out = self._copies(task, np.isin(labels_of(task.copies.images), classes)) & ~mask
+            if left_out.any():
+                told = "--forget %s: %d images of other classes are copies of these; they are left out of both."
+                logger.warning(told, self, left_out.sum())
         elif self.kind == "indices":
             mask, new = self._listed_rows(task)
         elif self.kind == "column":
@@ -102,31 +113,58 @@ class ForgetRequest:
                 f"--forget {self} covers {what} of '{task.name}'; nothing that could be retained is left. "
                 "Forget less, or name a larger data set."
             )
-        forget, retain = (task.train.select(np.flatnonzero(part)) for part in (mask, ~mask))
+        forget, retain = (task.train.select(np.flatnonzero(part)) for part in (mask, ~mask & ~left_out))
         rows = task.train_rows[mask].tolist()
         return Division(forget, retain, classes, rows, [new[row] for row in rows] if new else None)
 
     def _listed_rows(self, task: TaskData) -> tuple[np.ndarray, dict[int, int]]:
         """Which training images are listed, and the new label by row where there are new labels."""
-        labels: dict[int, str] = {}
-        for number, line in enumerate(Path(self.name).read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-            entry = line.partition("#")[0].strip()
-            row, _, label = (part.strip() for part in entry.partition(","))
-            if entry and not row.isdecimal():
-                raise DataError(f"--forget {self}, line {number}: {entry[:40]!r} is not a row number from 0 on.")
-            if entry and labels.setdefault(int(row), label) != label:
+        there, labels = set(task.train_rows.tolist()), self.listed_rows()
+        kept = dict(zip(task.copies.rows.tolist(), task.copies.kept.tolist(), strict=True))
+        copied = [row for row in labels if row not in there and kept.get(row) in there]
+        if copied:
+            told = "--forget %s: %d of its rows are copies of other images, which are forgotten instead: row %s."
+            logger.warning(told, self, len(copied), listing(copied, _SHOWN))
+        for row in copied:
+            label = labels.pop(row)
+            if labels.setdefault(kept[row], label) != label:
                 raise DataError(
-                    f"--forget {self}, line {number}: row {row} is listed before as {labels[int(row)]!r}, and here as "
-                    f"{label!r}. List it once."
+                    f"--forget {self}: rows {row} and {kept[row]} are the same picture, listed as {label!r} and "
+                    f"{labels[kept[row]]!r}. Give both one label."
                 )
-        missing = sorted(labels.keys() - set(task.train_rows.tolist()))
+        missing = sorted(labels.keys() - there)
         if missing:
             raise DataError(
                 f"--forget {self}: {len(missing)} of its {len(labels)} rows are not training images of '{task.name}' "
                 f"({listing(missing, _SHOWN)}). They are past the end, of a class or split that was not named, exact "
-                "duplicates of another image, or held out for validation or test. Take them off the list."
+                "duplicates of a held-out image, or held out for validation or test. Take them off the list."
             )
         return np.isin(task.train_rows, list(labels)), self._new_labels(labels, task)
+
+    def listed_rows(self) -> dict[int, str]:
+        """The rows of a list, each with its new label, empty where it has none.
+
+        Raises:
+            DataError: a line is no row number, or a row has two labels.
+        """
+        labels: dict[int, str] = {}
+        for number, line in enumerate(read_text(Path(self.name)).splitlines(), 1):
+            if not (entry := line.strip()) or entry.startswith("#"):
+                continue
+            match = _LISTED.fullmatch(entry)
+            if match is None:
+                raise DataError(f"--forget {self}, line {number}: {entry[:40]!r} is not a row number from 0 on.")
+            row, label = int(match[1]), (match[2] or "").strip().strip('"')
+            if labels.setdefault(row, label) != label:
+                raise DataError(
+                    f"--forget {self}, line {number}: row {row} is listed before as {labels[row]!r}, and here as "
+                    f"{label!r}. List it once."
+                )
+        return labels
+
+    def _copies(self, task: TaskData, chosen: np.ndarray) -> np.ndarray:
+        """Which training images stand for some of the copies that are left out."""
+        return np.isin(task.train_rows, task.copies.kept[chosen])
 
     def _new_labels(self, labels: dict[int, str], task: TaskData) -> dict[int, int]:
         without = [row for row, label in labels.items() if not label]
@@ -137,7 +175,10 @@ class ForgetRequest:
         own = dict(zip(task.train_rows.tolist(), labels_of(task.train).tolist(), strict=True))
         new = {}
         for row, label in labels.items():
-            found = positions(label, task.labels, f"'{task.name}'")
+            whole = match_names([label], task.labels, f"'{task.name}'") != [None]
+            # "C#" is a class, what follows a blank and "#" else a comment
+            name = label if whole else re.split(r"\s#", label)[0].strip()
+            found = positions(name, task.labels, f"'{task.name}'")
             if len(found) != 1 or found[0] == own[row]:
                 problem = "the label that it has" if len(found) == 1 else "several classes"
                 raise DataError(f"--forget {self}: the new label {label!r} of row {row} is {problem}. Give another.")
@@ -155,7 +196,12 @@ class ForgetRequest:
         """
         if self.column is None or self.column not in images.features:
             return np.zeros(len(images), dtype=bool)
-        return self._texts(images) == self.value
+        return self._are_value(self._texts(images))
+
+    def _are_value(self, texts: np.ndarray) -> np.ndarray:
+        there = sorted(set(texts.tolist()) - {""})
+        (found,) = match_names([self.value], there, f"the column '{self.name}'")
+        return np.zeros(len(texts), dtype=bool) if found is None else texts == there[found]
 
     def _texts(self, images: datasets.Dataset) -> np.ndarray:
         """The column as text, empty where there is no value."""
@@ -166,8 +212,13 @@ class ForgetRequest:
         return np.array(["" if value is None else str(value) for value in column])
 
     def _rows_with_value(self, task: TaskData) -> np.ndarray:
-        texts = self._texts(task.train)
-        mask = texts == self.value
+        size = len(task.train)
+        texts = np.concatenate([self._texts(task.train), self._texts(task.copies.images)])
+        found = self._are_value(texts)
+        mask = found[:size] | (copies := self._copies(task, found[size:]))
+        if more := int((copies & ~found[:size]).sum()):
+            told = "--forget %s: %d images that stand under another value are copies of such; they are forgotten too."
+            logger.warning(told, self, more)
         if not mask.any():
             there = sorted(set(texts.tolist()) - {""})
             raise DataError(

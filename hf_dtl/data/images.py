@@ -11,12 +11,11 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
-from hf_dtl.data.decoding import ImageReader
+from hf_dtl.data.decoding import PROGRESS_FROM, ImageReader, Variety
 from hf_dtl.errors import DataError
 from hf_dtl.fingerprint import fingerprint
 
 BATCH = 256
-PROGRESS_FROM = 2000
 
 
 def size_of(images: Dataset) -> int:
@@ -123,7 +122,8 @@ def load_images(
 ) -> ImageTensors | LazyImages:
     """Decode and process every image once, into one tensor; above the memory limit, when it is asked for.
 
-    Grey, palette, RGBA, CMYK and 16-bit images become RGB where the model takes 3 channels.
+    Grey, palette, RGBA, CMYK and 16-bit images become RGB where the model takes 3 channels; what is transparent is
+    put on white. Images of one colour, and equal ones, are told by count.
 
     Args:
         dataset: columns `image` and `label`, as in `TaskData`.
@@ -136,8 +136,8 @@ def load_images(
         A dataset of `{"pixel_values": (C, H, W) float32, "labels": int}`, with `labels` (N,) int64 and `subset`.
 
     Raises:
-        DataError: images are corrupt, too large, coloured for a 1-channel model, or come out in several shapes. Above
-            the memory limit only the headers are checked here, the rest when an image is asked for.
+        DataError: images are corrupt, too large, coloured for a 1-channel model, all equal, or come out in several
+            shapes. Above the memory limit only the headers are checked here, the rest when an image is asked for.
     """
     where = desc or "images"
     if not len(dataset):
@@ -145,13 +145,14 @@ def load_images(
     reader = ImageReader(dataset, processor, num_channels, where)
     pixel_values = torch.empty(0)
     shape: torch.Size | None = None
-    faults: list[str] = []
+    faults, variety = list[str](), Variety(where)
     quiet = {"disable": True} if len(dataset) <= PROGRESS_FROM else {}  # else the environment decides (TQDM_DISABLE)
     with tqdm(total=len(dataset), desc=where, unit="image", **quiet) as progress:
         for start in range(0, len(dataset), BATCH):
             rows = range(len(dataset))[start : start + BATCH]
             images, found = reader.decode(rows)
             faults += found
+            variety.add(images)
             if images and shape is None:
                 shape = reader.process(images[:1]).shape[1:]
                 if len(dataset) * shape.numel() * 4 > memory_limit_gib * 2**30:
@@ -161,4 +162,5 @@ def load_images(
                 pixel_values[rows.start : rows.stop] = reader.process(images, shape)
             progress.update(len(rows))
     reader.refuse(faults)
+    variety.tell()
     return ImageTensors(pixel_values, reader.read_labels())

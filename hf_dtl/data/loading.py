@@ -7,9 +7,10 @@ import datasets
 import numpy as np
 
 from hf_dtl.data.columns import class_feature, class_ids, find_image_column, find_label_column, images_beside
+from hf_dtl.data.duplicates import Copies, Part
 from hf_dtl.data.selection import DatasetSpec, select_classes
 from hf_dtl.data.sources import column_of, open_splits
-from hf_dtl.data.splits import Named, Part, dataset_fields, draw_by_class, hold_out, require_columns
+from hf_dtl.data.splits import Named, dataset_fields, draw_by_class, hold_out, require_columns
 from hf_dtl.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -25,9 +26,10 @@ class TaskData:
         train: data set with exactly the columns `image` (Image, decoded on access) and `label` (ClassLabel).
         validation: as `train`, to choose learning rates and when to stop.
         test: as `train`, for reported numbers only.
-        duplicates_removed: exact copies of an image that were dropped.
+        duplicates_removed: copies of a picture, equal in all pixels, that were dropped.
         source_key: digest that is equal for two tasks of the same data set.
         train_rows: (N,) row of each training image in the split (or splits, one after another) that was named.
+        copies: training images that are left out, because the same picture stays.
     """
 
     name: str
@@ -38,6 +40,7 @@ class TaskData:
     duplicates_removed: int
     source_key: str
     train_rows: np.ndarray
+    copies: Copies
 
 
 def load_task(
@@ -54,7 +57,8 @@ def load_task(
     The split of the specification (default `train`) gives the training images. The test split is the data set's
     `test`, else its `validation`, else 20 % of each class is held out; the validation split is the data set's own
     where it is not the test split, else 10 % of each class. What is held out never depends on `seed`. Exact duplicates
-    (equal encoded bytes) are dropped first: a held-out split keeps its copy, the training split loses it.
+    (equal pixels) are dropped first: a held-out split keeps its copy, the training split loses it, but for copies that
+    differ in their label or in `keep_column`: of these a training image stays, and judges nothing.
 
     Args:
         spec: the data, such as `"mnist[0,1,2]"`; see `DatasetSpec`.
@@ -100,19 +104,26 @@ def load_task(
     new = {name: renumber[found] for name, found in ids.items()}
     for role, name in tuple(named.held_out.items()):
         if not (ids[name] >= 0).any():
-            logger.warning("%s: the split '%s' has no labels and is not used.", where, name)
+            logger.warning(
+                "%s: the %d images of the split '%s' have no label; it is not used.", where, len(ids[name]), name
+            )
             del named.held_out[role]
+    rows = named.train | {name: np.arange(len(ids[name])) for name in named.held_out.values()}
+    for name, own in rows.items():
+        if missing := int((ids[name][own] < 0).sum()):
+            told = "%s: %d of %d images of the split '%s' have no label (empty or -1) and are left out."
+            logger.warning(told, where, missing, len(own), name)
     whole = {}
     for name, split in named.splits.items():
         kept = keep_column if keep_column in split.features else None
         whole[name] = images_beside(split, image_column, {"label": new[name]}, class_feature(labels), kept)
     parts = named.parts(whole, new)
-    removed = hold_out(parts, labels, where)
+    removed = hold_out(parts, labels, where, ("label", keep_column or "label"))
     _check_counts(parts, labels, images_per_class, where)
     if images_per_class is not None:
         drawn = draw_by_class(parts["train"].labels, labels, count=images_per_class, seed=seed)
         parts["train"] = parts["train"].keep(drawn)
-    return TaskData(labels=labels, **dataset_fields(spec, parts, removed))
+    return TaskData(labels=labels, **dataset_fields(spec, parts, *removed))
 
 
 def check_disjoint(source: TaskData, target: TaskData) -> None:

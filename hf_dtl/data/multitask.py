@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label_column, images_beside, raw_column
+from hf_dtl.data.duplicates import Copies, Part
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.data.selection import GLYPHS, DatasetSpec
 from hf_dtl.data.sources import open_splits, rendered
-from hf_dtl.data.splits import Named, Part, dataset_fields, draw, hold_out, require_columns
+from hf_dtl.data.splits import Named, dataset_fields, draw, hold_out, require_columns
 from hf_dtl.errors import DataError, listing
 from hf_dtl.options import nearest
 
@@ -58,7 +59,7 @@ class MultiTaskData:
         train: data set with exactly the columns `image` (Image, decoded on access) and one a task: a ClassLabel, or a
             float32 for a regression task.
         validation, test: as `train`.
-        duplicates_removed, source_key, train_rows: as in `TaskData`.
+        duplicates_removed, source_key, train_rows, copies: as in `TaskData`.
     """
 
     name: str
@@ -69,6 +70,7 @@ class MultiTaskData:
     duplicates_removed: int
     source_key: str
     train_rows: np.ndarray
+    copies: Copies
 
 
 def load_multitask(
@@ -78,6 +80,7 @@ def load_multitask(
     image_column: str | None = None,
     images: int | None = None,
     seed: int = 0,
+    keep_column: str | None = None,
 ) -> MultiTaskData:
     """Load data for several tasks as three splits that share no image.
 
@@ -97,6 +100,8 @@ def load_multitask(
         images: draw so many training images (glyphs: render so many, else 5,000); None means all. A larger draw with
             the same seed contains a smaller one.
         seed: of that draw, and of the training glyphs, alone.
+        keep_column: one of the tasks that is none, but what a request names: of copies that differ in it, the training
+            image stays.
 
     Returns:
         The data. Classes keep a ClassLabel's order; others are sorted.
@@ -129,7 +134,7 @@ def load_multitask(
     parts = named.parts(whole, {name: np.zeros(len(split), dtype=np.int64) for name, split in whole.items()})
     for role, part in parts.items():
         _refuse_missing(part, tasks, columns, f"{where}, {role} split")
-    removed = hold_out(parts, ("",), where)
+    removed = hold_out(parts, ("",), where, () if keep_column is None else (keep_column,))
     if images is not None:
         there = len(parts["train"].rows)
         if images > there:
@@ -138,7 +143,7 @@ def load_multitask(
     for role, part in parts.items():
         if not len(part.rows):
             raise DataError(f"{where}: the {role} split is empty. Use more images.")
-    data = MultiTaskData(tasks=tasks, **dataset_fields(spec, parts, removed))
+    data = MultiTaskData(tasks=tasks, **dataset_fields(spec, parts, *removed))
     _refuse_single_values(data.train, tasks, columns, where)
     return data
 
@@ -217,10 +222,6 @@ def _labels(named: Named, columns: Mapping[str, str], where: str) -> tuple[Tasks
         if dtype != "bool":
             find_label_column(named.features, column, where)
         names, ids = class_ids(named.splits, column, where)
-        if dtype.startswith("int") and "-1" in names:  # no class, but how many data sets write that there is none
-            none = names.index("-1")
-            names = (*names[:none], *names[none + 1 :])
-            ids = {name: np.where(v == none, -1, v - (v > none)) for name, v in ids.items()}
         tasks[task] = names
         for name, values in ids.items():
             labels[name][task] = values

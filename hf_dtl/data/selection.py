@@ -1,10 +1,12 @@
 """What a user writes to name data: `NAME[@REVISION][:SPLIT][[CLASS,CLASS,...]]`."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hf_dtl.data.names import folded, match_names
 from hf_dtl.errors import DataError, listing
 from hf_dtl.options import nearest
 
@@ -16,11 +18,19 @@ GRAMMAR = """A data set is written NAME[@REVISION][:SPLIT][[CLASS,CLASS,...]], f
   photos/                          an image folder, all classes; photos.parquet or a saved data set work too"""
 
 GLYPHS = "glyphs"
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""What people call the splits; the best known name first."""
 
 _SLICE = re.compile(r"(-?\d+%?)?:(-?\d+%?)?")
 _SPLIT_PART = rf"\w+(\.\w+)*(\[{_SLICE.pattern}\])?"
 _SPLIT = re.compile(rf"{_SPLIT_PART}(\+{_SPLIT_PART})*")
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
+_SPECIAL = re.compile(r"[:@\[\]]")
+_COMMA = re.compile(r"\s*,\s*")
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class DatasetSpec:
     classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or any(character in self.name for character in ":[]"):
+        if not self.name or (_SPECIAL.search(self.name.replace("@", "")) and not is_there(self.name)):
             raise _malformed(self, "the name is empty or has a ':', '[' or ']' in it")
         if self.revision is not None and not re.fullmatch(r"[^\s:@\[\]]+", self.revision):
             raise _malformed(self, f"'{self.revision}' is not a revision")
@@ -58,8 +68,8 @@ class DatasetSpec:
         for entry in self.classes or ("",) * (self.classes is not None):
             if not entry.strip():
                 raise _malformed(self, "a class between the brackets is empty")
-            if any(character in entry for character in ",[]"):
-                raise _malformed(self, f"the class name '{entry}' has a ',' or bracket: give its position instead")
+            if "[" in entry or "]" in entry:
+                raise _malformed(self, f"the class name '{entry}' has a bracket: give its position instead")
             if self.classes and self.classes.count(entry) > 1:
                 raise DataError(f"'{self}': the class '{entry}' is listed twice; list each class once.")
 
@@ -67,12 +77,18 @@ class DatasetSpec:
     def parse(cls, text: str) -> "DatasetSpec":
         """Read `NAME[@REVISION][:SPLIT][[CLASS,CLASS,...]]`.
 
-        A last bracket after a split is a slice when it holds `:` or `%`, otherwise it lists classes.
+        A last bracket after a split is a slice when it holds `:` or `%`, otherwise it lists classes. A file or folder
+        may have brackets, ':' and '@' in its name.
 
         Raises:
             DataError: the text does not follow the grammar, which the message shows.
         """
-        head, classes = text.strip(), None
+        text = text.strip()
+        ends = (match.start() for match in re.finditer(r"[:\[]|$", text))
+        there = [text[:end] for end in ends if _SPECIAL.search(text[:end]) and is_there(text[:end])]
+        if there:
+            return replace(cls.parse("_" + text[len(there[-1]) :]), name=there[-1])
+        head, classes = text, None
         if head.endswith("]"):
             before, opening, content = head[:-1].rpartition("[")
             if not opening or "]" in content:
@@ -103,16 +119,15 @@ class DatasetSpec:
 
     def public(self) -> "DatasetSpec":
         """Return the same selection with a path cut to its last part, to be published."""
-        path = Path(self.name).expanduser()
-        if not path.exists() and not self.is_path:
+        if not is_there(self.name) and not self.is_path:
             return self
-        return replace(self, name=path.absolute().resolve().name if path.name in ("", "..") else path.name)
+        path = Path(self.name).expanduser()
+        name = path.absolute().resolve().name if path.name in ("", "..") else path.name
+        return replace(self, name=_SPECIAL.sub("_", name))
 
 
 def select_classes(requested: Sequence[str] | None, names: Sequence[str], where: str) -> tuple[int, ...]:
-    """Find classes by exact name first, else by position, else by a range of positions `first-last`.
-
-    Where all class names are numbers, a number means the name.
+    """Find the classes of a task, each as `positions` does.
 
     Args:
         requested: entries as the user wrote them; None means all classes.
@@ -132,7 +147,7 @@ def select_classes(requested: Sequence[str] | None, names: Sequence[str], where:
     if requested is None:
         chosen = list(range(len(names)))
     else:
-        chosen = [position for entry in requested for position in positions(entry, names, where)]
+        chosen = listed_positions(",".join(requested), names, where)
     for position in chosen:
         if chosen.count(position) > 1:
             raise DataError(f"{where}: the class '{names[position]}' is listed twice; list each class once.")
@@ -145,8 +160,30 @@ def select_classes(requested: Sequence[str] | None, names: Sequence[str], where:
     return tuple(chosen)
 
 
+def listed_positions(text: str, names: Sequence[str], where: str) -> list[int]:
+    """Find the positions that a list with commas stands for; a name may have commas itself, the longest one counts.
+
+    Example:
+        >>> listed_positions("crane, bird,dog", ("dog", "crane, bird"), "pets")
+        [1, 0]
+    """
+    entries, found = [entry.strip() for entry in text.split(",")], []
+    with_commas = {folded(_COMMA.sub(",", name)) for name in names if "," in name}
+    longest = max((name.count(",") for name in with_commas), default=0) + 1
+    while entries:
+        size = next(
+            (n for n in range(min(longest, len(entries)), 1, -1) if folded(",".join(entries[:n])) in with_commas), 1
+        )
+        entry, entries = ",".join(entries[:size]), entries[size:]
+        found += positions(entry, [_COMMA.sub(",", name) for name in names] if size > 1 else names, where)
+    return found
+
+
 def positions(entry: str, names: Sequence[str], where: str) -> list[int]:
-    """Find the positions that one entry stands for: a name, a position, or a range of positions.
+    """Find the positions that one entry stands for: a name first, else a position, or a range `first-last` of them.
+
+    A number that is a name never means a position, and where names that are numbers stand at other positions, no
+    number does: `[0-2]` of the classes unknown, 0, 1, 2 are the last three.
 
     Args:
         entry: as the user wrote it.
@@ -154,28 +191,50 @@ def positions(entry: str, names: Sequence[str], where: str) -> list[int]:
         where: the data set, for messages.
 
     Raises:
-        DataError: there is no such class.
+        DataError: there is no such class, or there are several.
     """
-    if entry in names:
-        return [list(names).index(entry)]
-    numeric = all(name.isdecimal() for name in names)
+    (found,) = match_names([entry], names, where)
+    if found is not None:
+        return [found]
     span = _RANGE.fullmatch(entry)
-    if span:
-        first, last = int(span[1]), int(span[2])
-        # Where the names are numbers ("1", "2", "5") a range runs over the names, or 1-2 would mean "2" and "5".
-        present = {int(name): position for position, name in enumerate(names)} if numeric else range(len(names))
-        if first in present and last in present and first <= last:
-            return [present[number] for number in range(first, last + 1) if number in present]
-    elif entry.isdecimal() and not numeric and int(entry) < len(names):
-        return [int(entry)]
+    if span or entry.isdecimal():
+        first, last = (int(span[1]), int(span[2])) if span else (int(entry), int(entry))
+        numbers = {int(name): position for position, name in enumerate(names) if name.isdecimal()}
+        if not (first in numbers and last in numbers) and _by_position(names):
+            numbers = {position: position for position in range(len(names))}
+        if first in numbers and last in numbers and first <= last:
+            return [numbers[number] for number in range(first, last + 1) if number in numbers]
     raise DataError(
         f"{where} has no class '{entry}'.{nearest(entry, names, quoted=True)} Classes there: {_class_listing(names)}."
     )
 
 
+def _by_position(names: Sequence[str]) -> bool:
+    """Whether a number may mean a position: not all names are numbers, and those that are stand where they say."""
+    numbers = [(int(name), position) for position, name in enumerate(names) if name.isdecimal()]
+    return len(numbers) < len(names) and all(number == position for number, position in numbers)
+
+
 def _class_listing(names: Sequence[str]) -> str:
-    numeric = all(name.isdecimal() for name in names)
-    return listing([name if numeric else f"{position}: {name}" for position, name in enumerate(names)])
+    counted = _by_position(names)
+    return listing([f"{position}: {name}" if counted else name for position, name in enumerate(names)])
+
+
+def split_role(name: str) -> str | None:
+    """The split that a folder's name speaks of, such as `test_images`.
+
+    Example:
+        >>> split_role("seg_train"), split_role("Dev"), split_role("trainer")
+        ('train', 'validation', None)
+    """
+    words = set(re.split(r"[-._ \d]+", name.casefold()))
+    roles = [role for role, known in SPLITS.items() if words & set(known)]
+    return roles[0] if len(roles) == 1 else None
+
+
+def is_there(name: str) -> bool:
+    """Whether there is a file or folder of that name; a text that cannot be one, such as a long list, is none."""
+    return os.path.exists(os.path.expanduser(name))
 
 
 def _looks_like_path(name: str) -> bool:

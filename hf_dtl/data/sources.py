@@ -1,5 +1,6 @@
 """Where data comes from: the embedded and the rendered sets, local files and folders, or the Hugging Face Hub."""
 
+import glob
 import hashlib
 import logging
 from functools import cache
@@ -9,6 +10,7 @@ import datasets
 import pyarrow.parquet as pq
 
 from hf_dtl.data.glyphs import render_glyphs
+from hf_dtl.data.image_folder import read_image_folder
 from hf_dtl.data.selection import GLYPHS, DatasetSpec
 from hf_dtl.errors import DataError
 from hf_dtl.options import nearest
@@ -114,9 +116,15 @@ def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:
     if path.is_file():
         if path.suffix != ".parquet":
             raise DataError(f"'{path}' is a file but not a .parquet file; give a parquet file or a folder.")
-        return datasets.load_dataset("parquet", data_files={"train": str(path)})
+        # datasets reads a name as a pattern
+        return datasets.load_dataset("parquet", data_files={"train": glob.escape(str(path))})
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return datasets.load_from_disk(str(path))
+    images = read_image_folder(path)
+    if images is not None:
+        return datasets.DatasetDict(images)
+    if glob.has_magic(str(path.absolute())):
+        raise DataError(f"'{path}': `datasets` cannot look into a folder with [, ?, or * in its path. Rename it.")
     return datasets.load_dataset(str(path.absolute()))
 
 

@@ -1,11 +1,9 @@
 """Rows of a data set that make its splits: which ones, without duplicates, and drawn class by class."""
 
-import hashlib
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -13,26 +11,15 @@ import numpy as np
 from datasets import ReadInstruction
 
 from hf_dtl.data.columns import Splits, require_column
-from hf_dtl.data.selection import DatasetSpec
+from hf_dtl.data.decoding import with_bits
+from hf_dtl.data.duplicates import Copies, Part, remove_duplicates
+from hf_dtl.data.selection import SPLITS, DatasetSpec
 from hf_dtl.data.sources import source_key
 from hf_dtl.errors import DataError
 
-HELD_OUT = {"test": ("test",), "validation": ("validation", "valid", "val")}
 FRACTIONS = {"test": 0.2, "validation": 0.1}
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows of a data set that make a split; `rows` indexes `dataset`, `labels` belongs to `rows`."""
-
-    dataset: datasets.Dataset
-    rows: np.ndarray
-    labels: np.ndarray
-
-    def keep(self, mask: np.ndarray) -> "Part":
-        return Part(self.dataset, self.rows[mask], self.labels[mask])
 
 
 @dataclass(frozen=True)
@@ -53,10 +40,15 @@ class Named:
     def of(cls, spec: DatasetSpec, splits: Splits) -> "Named":
         """Take the split that the specification names for training, and others of a usual name for the rest."""
         train, held_out = _training_rows(spec, splits), {}
-        for role, names in HELD_OUT.items():
-            there = [name for name in names if name in splits and name not in train]
+        for role in ("test", "validation"):
+            there = [name for name in _called(role, splits) if name not in train]
             if there:
                 held_out[role] = there[0]
+        unused = [
+            f"{name} ({len(split)})" for name, split in splits.items() if name not in (*train, *held_out.values())
+        ]
+        if unused:
+            logger.warning("'%s': these splits are not used: %s.", spec.name, ", ".join(unused))
         return cls({name: splits[name] for name in (*train, *held_out.values())}, train, held_out)
 
     @property
@@ -82,32 +74,42 @@ def _gather(splits: Splits, labels: Mapping[str, np.ndarray], rows: Mapping[str,
     return Part(dataset, index, ids).keep(ids >= 0)
 
 
-def hold_out(parts: dict[str, Part], labels: tuple[str, ...], where: str) -> int:
-    """Drop exact duplicates and hold out what is missing, in place by role; return the number of duplicates."""
-    removed = _remove_duplicates(parts, where)
-    if removed:
-        logger.warning("%s: %d exact duplicates removed before splitting.", where, removed)
+def _called(role: str, splits: Iterable[str]) -> list[str]:
+    """The splits of a data set that are called as a role usually is, the best known name first."""
+    by_name = {name.casefold(): name for name in splits}
+    return [by_name[name] for name in SPLITS[role] if name in by_name]
+
+
+def hold_out(
+    parts: dict[str, Part], labels: tuple[str, ...], where: str, columns: Iterable[str]
+) -> tuple[int, Copies]:
+    """Drop equal pictures and hold out what is missing, in place by role; take and return as `remove_duplicates`."""
+    removed, copies = remove_duplicates(parts, where, columns)
     for role, fraction in FRACTIONS.items():
         if role not in parts:
-            held_out = draw_by_class(parts["train"].labels, labels, fraction=fraction, seed=0)
+            # a picture of two persons is to be forgotten if one of them is, so it must not judge what is retained
+            may_judge = np.where(np.isin(parts["train"].rows, copies.of_several), -1, parts["train"].labels)
+            held_out = draw_by_class(may_judge, labels, fraction=fraction, seed=0)
             parts[role], parts["train"] = parts["train"].keep(held_out), parts["train"].keep(~held_out)
-    return removed
+    return removed, copies
 
 
-def dataset_fields(spec: DatasetSpec, parts: Mapping[str, Part], removed: int) -> dict[str, Any]:
+def dataset_fields(spec: DatasetSpec, parts: Mapping[str, Part], removed: int, copies: Copies) -> dict[str, Any]:
     """What `TaskData` and `MultiTaskData` say of any data set."""
     return {
         "name": str(spec.public()),
-        **{role: part.dataset.select(part.rows) for role, part in parts.items()},
+        **{role: with_bits(part.dataset.select(part.rows), copies.bits) for role, part in parts.items()},
         "duplicates_removed": removed,
         "source_key": source_key(spec),
         "train_rows": parts["train"].rows,
+        "copies": copies,
     }
 
 
 def _training_rows(spec: DatasetSpec, splits: Splits) -> dict[str, np.ndarray]:
     """Rows of each split that the split expression names, in the order of the data set."""
-    expression = spec.split or ("train" if "train" in splits or len(splits) != 1 else next(iter(splits)))
+    usual = [*_called("train", splits), *(splits if len(splits) == 1 else ()), "train"]
+    expression = spec.split or usual[0]
     wanted = [part.partition("[")[0] for part in expression.split("+")]
     for name in wanted:
         if name not in splits:
@@ -127,42 +129,6 @@ def require_columns(splits: Splits, columns: tuple[str, ...], where: str) -> Non
     for name, split in splits.items():
         for column in columns:
             require_column(split.features, column, f"{where}: the split '{name}'")
-
-
-def _remove_duplicates(parts: dict[str, Part], where: str) -> int:
-    """Keep the first of equal images, looking at held-out splits before the training split; return how many went."""
-    seen: set[bytes] = set()
-    removed = 0
-    for role in ("test", "validation", "train"):
-        if role not in parts:
-            continue
-        mask = np.ones(len(parts[role].rows), dtype=bool)
-        for position, digest in enumerate(_digests(parts[role], where)):
-            mask[position] = digest not in seen
-            seen.add(digest)
-        removed += int((~mask).sum())
-        parts[role] = parts[role].keep(mask)
-    return removed
-
-
-def _digests(part: Part, where: str) -> list[bytes]:
-    encoded = part.dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
-    digests: list[bytes] = []
-    for batch in encoded.select(part.rows).with_format("arrow").iter(1000):
-        images = batch.column("image").combine_chunks()
-        for content, path in zip(images.field("bytes"), images.field("path"), strict=True):
-            if content.is_valid:
-                data = content.as_buffer()
-            else:
-                row = part.rows[len(digests)]
-                if not path.is_valid:
-                    raise DataError(f"{where}: row {row} has no image. Remove the row.")
-                try:
-                    data = Path(path.as_py()).read_bytes()
-                except OSError as error:
-                    raise DataError(f"{where}: the image of row {row} cannot be read: {error}.") from error
-            digests.append(hashlib.blake2b(data, digest_size=16).digest())
-    return digests
 
 
 def draw_by_class(

@@ -31,7 +31,7 @@ from hf_dtl.trainers import Chunk, ProjectingTrainer, Request, UnlearningConfig
 from hf_dtl.trainers.adversaries import make_adversaries
 from hf_dtl.trainers.collages import Collages
 from hf_dtl.trainers.instances import Instances, predict, read_instances, row_list
-from hf_dtl.trainers.loading import items_of
+from hf_dtl.trainers.loading import labelled_items
 from hf_dtl.trainers.shares import Share
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         share = Share(args.process_index, args.world_size, not args.disable_tqdm)
         classes = model.heads[self.retain_task].out_features
         _check_goal(args, classes, new_labels)
-        images = items_of(forget_dataset, model, processing_class)
+        (images,) = labelled_items({"forget": (forget_dataset, self.forget_task)}, model, processing_class)
         instances = read_instances(images, classes, new_labels=new_labels, rows=rows)
         named = predict(model, instances.images.pixel_values, self.retain_task, share=share)
         skip = _forgotten_mask(instances, named, keep=args.strategy == "collages")

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 from hf_dtl.errors import ModelError
 from hf_dtl.models.adapters import merge_adapters
 from hf_dtl.models.classifiers import HALF, drop_caches, locate_classifiers, put_head, take_head
+from hf_dtl.models.labels import head_names
 
 MULTI_LABEL = "multi_label_classification"
 
@@ -89,7 +90,7 @@ class MultiHeadClassifier(nn.Module):
                 f"The head of {type(model).__name__} has {rows} rows, and id2label names {len(id2label)}. Write all "
                 "names into id2label, and their number into num_labels, of its config.json."
             )
-        labels = [] if regression else [id2label[i] for i in range(rows)]
+        labels = () if regression else head_names(model)[:rows]
         self._register(task, labels, classifier)
         if model.config.problem_type == MULTI_LABEL:
             self.multi_label.add(task)

@@ -2,25 +2,69 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 from transformers import PreTrainedModel
+
+from hf_dtl.data.names import match_names
+from hf_dtl.errors import DataError, ModelError, listing
+
+
+def head_names(model: PreTrainedModel) -> tuple[str, ...]:
+    """The names of the rows of a head, in order.
+
+    Raises:
+        ModelError: `id2label` does not count its rows from 0 on.
+    """
+    names = {int(row): str(name) for row, name in (model.config.id2label or {}).items()}
+    if names.keys() != set(range(len(names))):
+        raise ModelError(
+            f"id2label in the model's config.json names the rows {listing(sorted(names), 12)}; a head of {len(names)} "
+            f"classes has the rows 0 to {len(names) - 1}. Correct its keys: which name is which row cannot be guessed."
+        )
+    return tuple(names[row] for row in range(len(names)))
+
+
+def unnamed(names: Iterable[str]) -> bool:
+    """Whether a head has no names of its own (LABEL_0, LABEL_1, ...)."""
+    return all(name.casefold() == f"label_{row}" for row, name in enumerate(names))
+
+
+def rows_by_name(labels: Iterable[str], names: tuple[str, ...], where: str) -> list[int] | None:
+    """Rows of a head that stand for classes, or None where it does not know them all; see `published_rows`.
+
+    Raises:
+        ModelError: it cannot be told which row stands for a class.
+    """
+    labels = [str(label) for label in labels]
+    if unnamed(names):
+        if len(labels) != len(names):
+            return None
+        # a folder's names sort as 0, 1, 10, 2: what a number counts is the number
+        numbers = [int(label) for label in labels] if all(label.isdecimal() for label in labels) else []
+        counts = len(set(numbers)) == len(labels)
+        return np.argsort(np.argsort(numbers)).tolist() if counts else list(range(len(labels)))
+    try:
+        rows = match_names(labels, names, where)
+    except DataError as error:
+        raise ModelError(f"{error} The model's names are id2label in its config.json.") from error
+    found = [row for row in rows if row is not None]
+    return found if len(found) == len(rows) else None
 
 
 def published_rows(model: PreTrainedModel, classes: int, labels: Iterable[str]) -> list[int] | None:
     """Rows of the published head that stand for the attacked classes, or None where they do not fit.
 
-    They fit when every attacked class is one of the model's, by name and whatever its case; a head without names of
-    its own (LABEL_0, LABEL_1, ...) fits when it has as many classes.
+    They fit when every attacked class is one of the model's, by name: as it is written, else as the only one that
+    differs in case or encoding alone. A head without names of its own (LABEL_0, LABEL_1, ...) fits when it has as many
+    classes: in their order, or by their size where all of them are numbers.
+
+    Raises:
+        ModelError: it cannot be told which row stands for a class.
     """
-    labels = [str(label).casefold() for label in labels]
-    known: dict = model.config.id2label or {}
-    names = [str(known.get(i)).casefold() for i in range(classes)]
-    if names == [f"label_{i}" for i in range(len(labels))]:
-        return list(range(len(labels)))
-    return [names.index(label) for label in labels] if set(labels) <= set(names) else None
+    return rows_by_name(labels, head_names(model)[:classes], "The model's head")
 
 
 def named_rows(model: PreTrainedModel, labels: Iterable[str]) -> list[int] | None:
     """Rows of the published head that stand for some classes by name, or None; a head without names has none."""
-    names = [str(name).casefold() for name in (model.config.id2label or {}).values()]
-    unnamed = names == [f"label_{i}" for i in range(len(names))]
-    return None if unnamed else published_rows(model, int(model.config.num_labels or 0), labels)
+    names = head_names(model)
+    return None if unnamed(names) else rows_by_name(labels, names, "The model's head")

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from hf_dtl.data import ImageTensors
 from hf_dtl.errors import DataError, listing
-from hf_dtl.models.labels import published_rows
+from hf_dtl.models.labels import head_names, published_rows, unnamed
 
 Rows = list[int]
 
@@ -59,8 +59,7 @@ class PublishedHeads:
         elif heads.target["undisposed"] is None:
             heads.notes.append("Target accuracy of the undisposed model: not measured, its head has other classes.")
         for role in ("undisposed", "scrubbed"):
-            unnamed = _names(models[role]).startswith("LABEL_")
-            if unnamed and (heads.source[role] or heads.target[role]):
+            if unnamed(head_names(models[role])) and (heads.source[role] or heads.target[role]):
                 heads.notes.append(f"The head of the {role} model has no names: its classes were taken by position.")
         return heads
 

@@ -1,5 +1,6 @@
 """A part of one data set is forgotten: classes, listed rows, a column's value, or a random share."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -14,9 +15,10 @@ from hf_dtl.audit import AttackedTask, membership_inference
 from hf_dtl.audit.unlearning import ROLES, Unlearning
 from hf_dtl.data import Division, ForgetRequest, ImageTensors, TaskData, load_task
 from hf_dtl.data.columns import labels_of
+from hf_dtl.data.names import folded
 from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import DataError, ModelError
-from hf_dtl.models.labels import published_rows
+from hf_dtl.models.labels import head_names, published_rows, unnamed
 from hf_dtl.scenarios.scenario import (
     POOL,
     Images,
@@ -30,6 +32,8 @@ from hf_dtl.scenarios.scenario import (
     model_pair,
 )
 from hf_dtl.scenarios.spec import ScenarioKind
+
+logger = logging.getLogger(__name__)
 
 MEASURED_ON = ("forget", "retain", "test", "forgotten_test")
 
@@ -95,6 +99,10 @@ class Part(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
         self.processor, self.rows = processor, rows_of_the_head(model, self.task)
+        if unnamed(names := head_names(model)):
+            last = max(range(len(self.rows)), key=self.rows.__getitem__)
+            told = "The model's head has no names: '%s' is taken for %s, and the others likewise."
+            logger.warning(told, self.task.labels[last], names[self.rows[last]])
         self.images = loaded = dict[str, Images]()
         for name, part in self.parts.items():
             held_out = name not in ("forget", "retain")
@@ -203,9 +211,9 @@ def rows_of_the_head(model: PreTrainedModel, task: TaskData) -> list[int]:
     """
     rows = published_rows(model, int(model.config.num_labels or 0), task.labels)
     if rows is None:
-        known = [str(name) for name in (model.config.id2label or {}).values()]
-        folded = {name.casefold() for name in known}
-        unknown = [label for label in task.labels if label.casefold() not in folded]
+        known = head_names(model)
+        there = {folded(name) for name in known}
+        unknown = [label for label in task.labels if folded(label) not in there]
         raise ModelError(
             f"The model's head does not name the classes {', '.join(unknown[:12])} of '{task.name}'; it names "
             f"{', '.join(known[:12])}{' ...' if len(known) > 12 else ''}. Choose classes that it was trained on, "

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
@@ -77,7 +76,13 @@ class SomeTasks(Scenario):
                 "task is not what this does. Name the tasks with --task_columns, without it."
             )
         assert s.retain is not None
-        data = load_multitask(s.retain, task_columns=wanted, image_column=s.image_column, images=s.images, seed=s.seed)
+        options: dict[str, Any] = {
+            "image_column": s.image_column,
+            "images": s.images,
+            "seed": s.seed,
+            "keep_column": column,
+        }
+        data = load_multitask(s.retain, task_columns=wanted, **options)
         if column is None:
             return data
         if not data.tasks[column]:
@@ -93,20 +98,22 @@ class SomeTasks(Scenario):
 
     def _rows(self) -> list[int]:
         """Positions of the images to forget among the training images."""
-        data, column = self.data, self.request.column
-        # a request reads the labels for whole classes alone, which there are none of here
-        columns = {"label": np.zeros(len(data.train), dtype=np.int64)}
-        train = datasets.Dataset.from_dict(columns)
-        if column is not None:
-            train = data.train.select_columns([column])
-            train = train if column == "label" else train.add_column("label", columns["label"])
-        stand_in = TaskData(data.name, ("", ""), train, train, train, 0, data.source_key, data.train_rows)
+        data, train = self.data, self._as_one_task(self.data.train)
+        copies = dataclasses.replace(data.copies, images=self._as_one_task(data.copies.images))
+        stand_in = TaskData(data.name, ("", ""), train, train, train, 0, data.source_key, data.train_rows, copies)
         if self.request.kind == "indices":
-            lines = Path(self.request.name).read_text(encoding="utf-8", errors="replace").splitlines()
-            if any("," in line.partition("#")[0] for line in lines):
+            if any(self.request.listed_rows().values()):
                 raise DataError(f"--forget {self.request} names new labels, which multitask does not give: list rows.")
         division = self.request.divide(stand_in, self.spec.seed)
         return np.flatnonzero(np.isin(data.train_rows, division.rows)).tolist()
+
+    def _as_one_task(self, images: datasets.Dataset) -> datasets.Dataset:
+        """The request's column beside labels, which a request reads for whole classes alone: there are none here."""
+        nothing, column = np.zeros(len(images), dtype=np.int64), self.request.column
+        if column is None:
+            return datasets.Dataset.from_dict({"label": nothing})
+        features = datasets.Features({"label": datasets.Value("int64"), column: images.features[column]})
+        return datasets.Dataset.from_dict({"label": nothing, column: images[column][:]}, features=features)
 
     @property
     def names(self) -> dict[str, str]:

@@ -1,15 +1,15 @@
 """A scenario as a few JSON values, from which it can be built again; nothing here needs torch."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.trainers.request import ScenarioKind
 
-_REQUEST = re.compile(r"\s*[A-Za-z_][\w ]*=")
+_REQUEST = re.compile(r"\s*[^\W\d][\w .-]*=")
 
 
 def is_request(forget: str) -> bool:
@@ -19,7 +19,7 @@ def is_request(forget: str) -> bool:
         >>> is_request("class=cat,dog"), is_request("mnist[0-5]")
         (True, False)
     """
-    return bool(_REQUEST.match(forget)) or Path(forget).is_file()
+    return bool(_REQUEST.match(forget)) or os.path.isfile(forget)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,33 +1,48 @@
 """What trainers do with what they are given: decode the images, freeze what nothing uses, look without training."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import PreTrainedModel
 
 from hf_dtl.data import load_images
+from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, raw_column
+from hf_dtl.data.decoding import deepest_bits, to_channels, with_bits
+from hf_dtl.data.images import size_of
+from hf_dtl.data.names import match_names
 from hf_dtl.data.processors import channels_of
-from hf_dtl.errors import ConfigError
+from hf_dtl.errors import ConfigError, DataError, listing
 from hf_dtl.models.heads import MULTI_LABEL, MultiHeadClassifier
+from hf_dtl.models.labels import unnamed
 from hf_dtl.trainers.config import UnlearningConfig
 
 logger = logging.getLogger(__name__)
 
 
 def items_of(
-    dataset: Any, model: MultiHeadClassifier, processing_class: Any, load: Callable[..., Dataset] = load_images
+    dataset: Any,
+    model: MultiHeadClassifier,
+    processing_class: Any,
+    load: Callable[..., Dataset] = load_images,
+    desc: str | None = None,
 ) -> Any:
     """Decode and process a `datasets.Dataset` of images by `load`; leave other data sets as they are.
 
     Raises:
-        ConfigError: there is no image processor for it.
+        ConfigError: there is no image processor for it, or it is streamed.
     """
+    if isinstance(dataset, (datasets.IterableDataset, IterableDataset)):
+        raise ConfigError(
+            "A streamed data set has no length and no rows, which the trainer draws from. Load it without "
+            "streaming=True, or `datasets.Dataset.from_list(list(stream), features=stream.features)`."
+        )
     if not isinstance(dataset, datasets.Dataset):
         return dataset
     if processing_class is None:
@@ -35,7 +50,133 @@ def items_of(
             "A `datasets.Dataset` of images needs the model's image processor: give processing_class=..., for example "
             "`AutoImageProcessor.from_pretrained(...)`, or data sets of {'pixel_values', 'labels'} items."
         )
-    return load(dataset, processing_class, num_channels=channels_of(model.backbone.config))
+    return load(dataset, processing_class, num_channels=channels_of(model.backbone.config), desc=desc)
+
+
+def labelled_items(
+    parts: Mapping[str, tuple[Any, str]], model: MultiHeadClassifier, processing_class: Any
+) -> list[Any]:
+    """What a trainer is given, as items {"pixel_values", "labels"} whose labels are rows of a head.
+
+    A `datasets.Dataset` may have any column of images and of classes. Its classes are matched with the head's by
+    name; integers, and the classes of a head without names, are rows of the head. What `with_transform` makes of it is
+    respected.
+
+    Args:
+        parts: a data set and the task of its head, by what it is for, for messages.
+        model: whose heads answer.
+        processing_class: image processor.
+
+    Raises:
+        ConfigError: see `items_of`.
+        DataError: there is no image, no class or an unknown one.
+    """
+    found = []
+    tables = {name: part for name, (part, _) in parts.items() if isinstance(part, datasets.Dataset)}
+    rows = {
+        name: rows_of_the_head(part, model, parts[name][1], f"The {name} data set") for name, part in tables.items()
+    }
+    plain = {name: _with_image(name, part) for name, part in tables.items() if part.format["type"] != "custom"}
+    bits = max((deepest_bits(part) for part in plain.values()), default=0)  # a dark part must not become a bright one
+    for name, (part, _) in parts.items():
+        if name in tables and name not in plain:
+            found.append(TransformedItems(part, rows[name], model, processing_class))
+            continue
+        part = with_bits(plain[name], bits) if name in plain else part
+        items = items_of(part, model, processing_class, desc=f"The {name} data set")
+        if name in plain:
+            items.labels = rows[name]
+        found.append(items)
+    return found
+
+
+def _with_image(name: str, part: datasets.Dataset) -> datasets.Dataset:
+    """The column of images alone, called `image`."""
+    column = find_image_column(part.features, None, f"the {name} data set")
+    images = part.with_format(None).select_columns([column])
+    images = images if column == "image" else images.rename_column(column, "image")
+    return images.cast_column("image", datasets.Image())
+
+
+def rows_of_the_head(
+    part: datasets.Dataset, model: MultiHeadClassifier, task: str, where: str, column: str | None = None
+) -> Tensor:
+    """Row of a task's head for each image, (N,) int64; see `labelled_items`.
+
+    Args:
+        part: with a column of classes.
+        model: whose head answers.
+        task: of the head.
+        where: the data set, for messages.
+        column: of the classes; None finds it.
+    """
+    names, column = model.labels[task], find_label_column(part.features, column, where)
+    feature, classes = part.features[column], model.heads[task].out_features
+    if isinstance(feature, datasets.Value) and "int" in feature.dtype:
+        ids = raw_column(part, column).fill_null(-1).to_numpy().astype(np.int64)
+    else:
+        known, found = class_ids({"": part}, column, where)
+        ids, used = found[""], np.unique(found[""][found[""] >= 0])
+        by_name = not unnamed(names)
+        if not by_name and not isinstance(feature, datasets.ClassLabel):
+            raise DataError(
+                f"{where} names its classes ({listing(known, 5)}), but the head has no names (LABEL_0, ...): which "
+                "row is which cannot be told. Set model.config.id2label and label2id."
+            )
+        if by_name:
+            rows = match_names([known[label] for label in used], names, "The model's head")
+            if None in rows:
+                unknown = [known[label] for label, row in zip(used, rows, strict=True) if row is None]
+                raise DataError(
+                    f"{where} has the classes {listing(unknown, 12)}, which the model's head does not name; it names "
+                    f"{listing(names, 12)}. Take images of classes that it knows, or correct its id2label."
+                )
+            number = np.full(len(known) + 1, -1, dtype=np.int64)  # the last is for -1
+            number[used] = [row for row in rows if row is not None]
+            ids = number[ids]
+    for wrong, what in ((ids < 0, "no label (null or -1)"), (ids >= classes, f"a label above {classes - 1}")):
+        if wrong.any():
+            at = listing(np.flatnonzero(wrong).tolist(), 5)
+            raise DataError(
+                f"{where}: {wrong.sum()} of {len(ids)} images have {what}, and the head has the rows 0 to "
+                f"{classes - 1}: row {at}. Remove or correct them."
+            )
+    return torch.tensor(ids)
+
+
+class TransformedItems(Dataset):
+    """Images of a data set as its transform gives them, with labels that are rows of a head.
+
+    Args:
+        dataset: its transform makes `pixel_values`, or images that the processor prepares.
+        labels: (N,) int64.
+        model: whose channels count.
+        processing_class: image processor; not used for `pixel_values`.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, labels: Tensor, model: MultiHeadClassifier, processing_class: Any):
+        self.dataset, self.labels, self.processor = dataset, labels, processing_class
+        self.channels = channels_of(model.backbone.config)
+        first = dataset[0]
+        self.image = None if "pixel_values" in first else find_image_column(dataset.features, None, "The data set")
+        if self.image is not None and processing_class is None:
+            items_of(dataset, model, None)
+        if self.image is not None and self.image not in first:
+            raise ConfigError(
+                f"The transform gives neither 'pixel_values' nor '{self.image}', but {listing(list(first))}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.dataset[int(index)]
+        if self.image is None:
+            pixels = item["pixel_values"]
+        else:
+            image = to_channels(item[self.image], self.channels)
+            pixels = self.processor([image])["pixel_values"][0]
+        return {"pixel_values": torch.as_tensor(np.asarray(pixels)).float(), "labels": int(self.labels[int(index)])}
 
 
 def check_fits(model: PreTrainedModel, args: UnlearningConfig, *, one_head: bool = False) -> None:
@@ -87,6 +228,12 @@ def freeze_unused(model: MultiHeadClassifier, images: Dataset, outputs: Callable
         free[name].requires_grad_(False)
     if unused:
         logger.info("Frozen, because no trained task uses them: %s", ", ".join(unused))
+
+
+def leaves_one(model: nn.Module, images: Dataset, batch_size: int) -> bool:
+    """Whether the last batch of an epoch has one image only, of which batch normalisation knows no deviation."""
+    normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    return normalises and batch_size > 1 and size_of(images) > batch_size and size_of(images) % batch_size == 1
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from hf_dtl.data import MultiTaskImages, load_multitask_images
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.functional import Augmentation, augment
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.loading import evaluating, freeze_unused, items_of
+from hf_dtl.trainers.loading import evaluating, freeze_unused, items_of, leaves_one, rows_of_the_head
 from hf_dtl.trainers.option_fields import check_options, option
 from hf_dtl.trainers.saving import SavingTrainer
 
@@ -111,15 +111,11 @@ class MultiTaskTrainer(SavingTrainer):
                 f"Expected a MultiHeadClassifier, got {type(model).__name__}. Make one of a Hub classifier with "
                 "with_task_heads(model, tasks)."
             )
-        train, evaluation = (
-            items_of(d, model, processing_class, load_multitask_images) for d in (train_dataset, eval_dataset)
-        )
-        for images in (train, evaluation):
-            if images is not None:
-                _check_labels(model, images)
+        train, evaluation = (_items(d, model, processing_class) for d in (train_dataset, eval_dataset))
         self.weights = _weights(args, train)
         """Trained task → weight, > 0."""
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
+        args.dataloader_drop_last |= leaves_one(model, train, args.train_batch_size)
         kwargs |= {"train_dataset": train, "eval_dataset": evaluation, "processing_class": processing_class}
         defaults = {"data_collator": default_collate, "compute_metrics": _metrics}
         super().__init__(model=model, args=args, **defaults | kwargs)
@@ -157,9 +153,20 @@ class MultiTaskTrainer(SavingTrainer):
         """Loss, and accuracy or mean absolute error of every task of `eval_dataset`."""
         if eval_dataset is not None and not isinstance(eval_dataset, str):
             model = self.accelerator.unwrap_model(self.model)
-            eval_dataset = items_of(eval_dataset, model, self.processing_class, load_multitask_images)
-            _check_labels(model, eval_dataset)
+            eval_dataset = _items(eval_dataset, model, self.processing_class)
         return super().evaluate(eval_dataset, *args, **kwargs)
+
+
+def _items(data: Any, model: MultiHeadClassifier, processing_class: Any) -> Any:
+    """Images whose classes are rows of the heads: by name where the data have names."""
+    images = items_of(data, model, processing_class, load_multitask_images)
+    if isinstance(data, datasets.Dataset):
+        for task in images.labels.keys() & model.heads.keys():
+            if isinstance(data.features[task], datasets.ClassLabel) and model.labels[task]:
+                images.labels[task] = rows_of_the_head(data, model, task, "The data set", task)
+    if images is not None:
+        _check_labels(model, images)
+    return images
 
 
 def with_task_heads(model: PreTrainedModel, tasks: Mapping[str, tuple[str, ...]]) -> MultiHeadClassifier:

@@ -22,7 +22,7 @@ from hf_dtl.models.adapters import add_adapters
 from hf_dtl.models.heads import MultiHeadClassifier, single_precision
 from hf_dtl.trainers.chunks import Chunk, Disposal
 from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.loading import check_fits, freeze_unused, items_of
+from hf_dtl.trainers.loading import check_fits, freeze_unused, labelled_items
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.saving import PublishingTrainer
 from hf_dtl.trainers.shares import Share
@@ -47,8 +47,7 @@ class UnlearningTrainer(PublishingTrainer):
         model: a `MultiHeadClassifier` with the heads `args.forget_task` and `args.retain_task`, or a plain Hub
             classifier, whose one head then serves both.
         args: the method's config.
-        forget_dataset: what to forget: items {"pixel_values", "labels"}, or a `datasets.Dataset` with an `image` and a
-            `label` column (then `processing_class` is needed).
+        forget_dataset: what to forget: items {"pixel_values", "labels"}, or a `datasets.Dataset`: `labelled_items`.
         retain_dataset: what to keep, likewise.
         processing_class: the model's image processor; saved with the exported model.
         eval_dataset: retained task's data for `evaluate()`, as items {"pixel_values", "labels"}.
@@ -96,7 +95,8 @@ class UnlearningTrainer(PublishingTrainer):
             self.forget_task = self.retain_task
         single_precision(model)
         self.check_tasks(model, args)
-        forget, retain = (items_of(d, model, processing_class) for d in (forget_dataset, retain_dataset))
+        given = {"forget": (forget_dataset, self.forget_task), "retain": (retain_dataset, self.retain_task)}
+        forget, retain = labelled_items(given, model, processing_class)
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
         kwargs |= {"eval_dataset": eval_dataset, "processing_class": processing_class}
         super().__init__(model=model, args=args, train_dataset=args.streams(forget, retain), **kwargs)

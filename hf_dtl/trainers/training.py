@@ -24,6 +24,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_dtl.data.images import size_of
 from hf_dtl.functional import Augmentation, augment, classification_loss
 from hf_dtl.models.heads import MULTI_LABEL, MultiHeadClassifier
+from hf_dtl.trainers.loading import leaves_one
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ def fine_tune(
     """
     options = {"lr_scheduler_type": "cosine", "warmup_steps": 0.1, "remove_unused_columns": False, **options}
     args = TrainingArguments(**stage_arguments(work, **options))
+    args.dataloader_drop_last |= leaves_one(model, train, args.train_batch_size)
     trainer = _ClassifierTrainer(model=model, args=args, train_dataset=train, augmentation=augmentation)
     run_trainer(trainer, work, name)
     return trainer.accelerator.unwrap_model(trainer.model).eval().cpu()

@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.data_classes import ImageData
 from PIL import Image, ImageOps
 
-from hf_dtl.data.decoding import to_channels
+from hf_dtl.data.decoding import bits_of, to_channels
 from hf_dtl.errors import DataError
 
 MOST_BYTES, MOST_PIXELS, MOST_ASPECT, SIDE = 5_000_000, 16_000_000, 8, 512
@@ -36,7 +36,7 @@ def read_image(path: str | Path) -> Image.Image:
         if max(width, height) > MOST_ASPECT * min(width, height):
             raise DataError(f"The image has {width}×{height} pixels: too narrow. Cut out the part that matters.")
         image.thumbnail((2 * SIDE, 2 * SIDE)) if image.mode in ("RGB", "L") else None
-        image = to_channels(ImageOps.exif_transpose(image), 3)
+        image = to_channels(ImageOps.exif_transpose(image), 3, bits_of(image) or 16)
         image.thumbnail((SIDE, SIDE))
         return image
     except DataError:

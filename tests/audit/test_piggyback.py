@@ -77,10 +77,34 @@ def test_attacks_from_the_published_head_use_its_rows_by_name():
         (("a", "b", "c"), ("a", "d"), None),
         (("LABEL_0", "LABEL_1"), ("x", "y"), [0, 1]),
         (("LABEL_0", "LABEL_1", "LABEL_2"), ("x", "y"), None),
+        (tuple(f"LABEL_{i}" for i in range(12)), ("0", "1", "10", "11", *"23456789"), [0, 1, 10, 11, *range(2, 10)]),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), ("1", "10", "2"), [0, 2, 1]),
+        (("A", "B", "a"), ("a", "A", "b"), [2, 0, 1]),
+        (("caf\u00e9", "jus"), ("jus", "cafe\u0301"), [1, 0]),
+        (("crane", "crane", "dog"), ("dog", "cat"), None),
     ],
 )
 def test_a_published_head_fits_by_name_or_by_number_where_it_has_no_names(names, labels, rows):
     assert published_rows(named(vit(len(names)), names), len(names), labels) == rows
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "message"),
+    [
+        (("crane", "crane", "dog"), ("dog", "crane"), "'crane' could be 'crane' .0. or 'crane' .1."),
+        (("a", "b"), ("a", "A"), "'a' and 'A' could both be 'a'"),
+    ],
+)
+def test_a_class_that_could_be_two_rows_is_refused(names, labels, message):
+    with pytest.raises(ModelError, match=message):
+        published_rows(named(vit(len(names)), names), len(names), labels)
+
+
+def test_a_head_that_does_not_count_from_0_is_refused():
+    model = vit(3)
+    model.config.id2label = {1: "a", 2: "b", 3: "c"}
+    with pytest.raises(ModelError, match="names the rows 1, 2, 3; a head of 3 classes has the rows 0 to 2"):
+        published_rows(model, 3, ["a", "b"])
 
 
 def test_attacks_that_use_retain_images():

@@ -1,3 +1,4 @@
+import io
 from dataclasses import replace
 from itertools import combinations
 
@@ -6,6 +7,7 @@ from audit_toys import ATTACKS, LONG_NAMES, large_report, records, report, tasks
 from matplotlib import image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from hf_dtl.audit import plot_attacks, plot_comparison, plot_piggyback
 from hf_dtl.audit.plots.attacks import draw_attacks
@@ -218,6 +220,16 @@ def test_models_differ_in_grey_also_by_marker_and_line():
     assert len(set(MARKERS)) == len(MARKERS) >= 8 and len(set(COLOURS)) == 7
     # Luminance of every colour stays well below white, so that it can be seen on paper.
     assert all(sum(w * c for w, c in zip((0.21, 0.72, 0.07), to_rgb(colour), strict=True)) < 0.7 for colour in COLOURS)
+
+
+def test_dollars_in_names_are_no_mathematics():
+    figure = Figure()
+    canvas = FigureCanvasAgg(figure)
+    text = figure.text(0, 0, wrapped("notes, class=bill_$5,bill_$10", 60))
+    figure.savefig(io.BytesIO(), format="svg")
+    words = figure.text(0, 0, "notes, class=bill_$5,bill_$10", parse_math=False)
+    extents = [shown.get_window_extent(canvas.get_renderer()).bounds for shown in (text, words)]
+    assert extents[0] == extents[1]
 
 
 def test_long_names_are_wrapped_at_their_joints():

@@ -57,6 +57,32 @@ def test_a_class_by_name_position_or_range():
     assert divide("fashion_mnist", "class=0-2")[1].classes == (0, 1, 2)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_from_any_editor_name_classes_of_any_name(tmp_path, encoding):
+    pictures = [np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8) for i in range(60)]
+    names = ["C", "C#", "D, flat"]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    content = {"image": [Image.fromarray(p) for p in pictures], "label": [i % 3 for i in range(60)]}
+    datasets.Dataset.from_dict(content, features=features).to_parquet(tmp_path / "notes.parquet")
+    task = load_task(f"{tmp_path}/notes.parquet")
+    own = dict(zip(task.train_rows.tolist(), task.train["label"], strict=True))
+    c, d = ([row for row, label in own.items() if label == number] for number in (0, 2))
+    lines = ["# rows", "", f"{d[0]},C#", f"{d[1]} , C # a comment, with a comma", f'{c[0]},"D, flat"', f"{c[1]},c#"]
+    (tmp_path / "rows.txt").write_bytes("\r\n".join(lines).encode(encoding))
+    division = ForgetRequest.parse(f"{tmp_path}/rows.txt").divide(task)
+    assert dict(zip(division.rows, division.new_labels, strict=True)) == {d[0]: 1, d[1]: 0, c[0]: 2, c[1]: 1}
+    (tmp_path / "rows.txt").write_bytes(f"{d[0]}\r\n{d[1]} # a comment, with a comma\r\n".encode(encoding))
+    assert sorted(ForgetRequest.parse(f"{tmp_path}/rows.txt").divide(task).rows) == sorted(d[:2])
+    (tmp_path / "rows.txt").write_bytes(f"{d[0]},F#\n".encode(encoding))
+    with pytest.raises(DataError, match="no class 'F#'"):
+        ForgetRequest.parse(f"{tmp_path}/rows.txt").divide(task)
+
+
+def test_a_list_longer_than_a_file_name():
+    request = ForgetRequest.parse("class=" + ",".join(f"Genus species {i}" for i in range(40)))
+    assert request.kind == "class" and len(str(request)) > 255
+
+
 def test_listed_rows_are_those_of_the_split_that_the_user_knows(people, tmp_path):
     rows = tmp_path / "rows.txt"
     rows.write_text("# of one person\n4\n\n 8 \n12 # blurred\n8\n")

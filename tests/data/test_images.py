@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hf_dtl.data import ImageTensors, LazyImages, embedded_processor, images, load_images, load_task
-from hf_dtl.data.decoding import to_channels
+from hf_dtl.data.decoding import Variety, to_channels
 from hf_dtl.data.processors import default_processor
 from hf_dtl.errors import DataError
 
@@ -87,13 +87,19 @@ GREY = noise(6, 6)
 COLOUR = noise(6, 6, 3, seed=1)
 
 
+def on_white(pixels: np.ndarray) -> np.ndarray:
+    """With the opacity `GREY`."""
+    opacity = GREY[..., None] / 255
+    return opacity * pixels + (1 - opacity) * 255
+
+
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
         (Image.fromarray(GREY), np.stack([GREY] * 3, -1)),
         (Image.fromarray(COLOUR), COLOUR),
-        (Image.fromarray(np.dstack([COLOUR, GREY])), COLOUR),
-        (Image.fromarray(np.dstack([GREY, GREY])), np.stack([GREY] * 3, -1)),
+        (Image.fromarray(np.dstack([COLOUR, GREY])), on_white(COLOUR)),
+        (Image.fromarray(np.dstack([GREY, GREY])), on_white(np.stack([GREY] * 3, -1))),
         (Image.fromarray(COLOUR).convert("P", palette=Image.Palette.ADAPTIVE, colors=256), COLOUR),
         (Image.fromarray(GREY.astype(np.uint16) * 256 + 7), np.stack([GREY] * 3, -1)),
         (Image.fromarray(255 - np.dstack([COLOUR, np.full((6, 6), 255, np.uint8)]), "CMYK"), COLOUR),
@@ -105,7 +111,7 @@ def test_every_mode_becomes_rgb(image, expected):
     kind = "TIFF" if image.mode == "CMYK" else "PNG"
     result = load_images(dataset([encode(image, kind)]), embedded_processor(6), num_channels=3)
     pixels = (result.pixel_values[0].permute(1, 2, 0).numpy() + 1) * 127.5
-    np.testing.assert_allclose(pixels, expected, atol=1e-3)
+    np.testing.assert_allclose(pixels, expected, atol=1 if image.mode in ("RGBA", "LA") else 1e-3)
 
 
 def test_one_channel_takes_grey_and_refuses_colour():
@@ -182,3 +188,44 @@ def test_processor_that_does_not_fit_is_refused():
         load_images(grey, three, num_channels=4)
     with pytest.raises(DataError, match="there is no image"):
         load_images(grey.select([]), three, num_channels=1)
+
+
+def test_images_that_decode_to_nothing_are_told_by_count(caplog):
+    plain = [encode(Image.new("RGB", (6, 6), (i, i, i))) for i in range(3)]
+    contents = [*plain, encode(Image.fromarray(COLOUR)), encode(Image.fromarray(COLOUR), "BMP")]
+    load_images(dataset(contents), embedded_processor(6), num_channels=3, desc="signs")
+    assert "signs: 3 of 5 images are of one colour throughout once decoded" in caplog.text
+    assert "signs: 1 of 5 images are equal to another one once decoded" in caplog.text
+    dark = [encode(Image.fromarray(noise(6, 6, seed=i) % 15)) for i in range(3)]
+    load_images(dataset(dark), embedded_processor(6), num_channels=3, desc="night")
+    assert "night: the brightest value of all 3 images is 14 of 255" in caplog.text
+    with pytest.raises(DataError, match="all 3 images are the same once they are decoded"):
+        load_images(dataset([plain[0]] * 3), embedded_processor(6), num_channels=3)
+    caplog.clear()
+    variety = Variety("good")
+    variety.add([Image.fromarray(GREY), Image.fromarray(COLOUR)])
+    variety.tell()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
+def test_what_is_transparent_is_white(mode):
+    sign = np.zeros((6, 6), dtype=np.uint8)
+    sign[2:4, 2:4] = 255  # opaque, and black
+    image = Image.fromarray(np.dstack([np.zeros((6, 6, 3), dtype=np.uint8), sign]))
+    if mode != "RGBA":
+        image = image.convert("LA") if mode == "LA" else Image.fromarray(255 - sign)  # what is there is 0, else 255
+        if mode in ("P", "L", "RGB"):
+            image = Image.fromarray(np.where(sign > 0, 0, 9).astype(np.uint8)).convert("RGB" if mode == "RGB" else "L")
+            image = image.quantize(4) if mode == "P" else image
+            image.info["transparency"] = (9, 9, 9) if mode == "RGB" else image.getpixel((0, 0))
+        image = Image.open(io.BytesIO(encode_with(image)))
+    for channels in (1, 3):
+        grey = np.asarray(to_channels(image, channels).convert("L"))
+        np.testing.assert_array_equal(grey, 255 - sign)
+
+
+def encode_with(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **{k: v for k, v in image.info.items() if k == "transparency"})
+    return buffer.getvalue()

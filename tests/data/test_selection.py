@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_dtl.data.selection import DatasetSpec, select_classes
+from hf_dtl.data.selection import DatasetSpec, listed_positions, select_classes
 from hf_dtl.errors import DataError
 
 NAMES = ("T-shirt/top", "Trouser", "Ankle boot", "Bag")
@@ -45,7 +45,7 @@ def test_remedies_in_messages():
     with pytest.raises(DataError, match=r"mnist:train\[:10%\]"):
         DatasetSpec.parse("mnist[:10%]")
     with pytest.raises(DataError, match="position"):
-        DatasetSpec("photos", classes=("red, blue", "green"))
+        DatasetSpec("photos", classes=("red [1]", "green"))
     with pytest.raises(DataError, match="'cat' is listed twice"):
         DatasetSpec.parse("x[cat,dog,cat]")
 
@@ -64,6 +64,38 @@ def test_classes_by_name_position_and_range_in_the_order_given():
     assert select_classes(("Bag", "Ankle boot"), NAMES, "x") == (3, 2)
     assert select_classes(("3", "0-1"), NAMES, "x") == (3, 0, 1)
     assert select_classes(("0-1", "2"), ("2", "0-1", "c"), "x") == (1, 0), "an exact name wins"
+
+
+@pytest.mark.parametrize(
+    ("entry", "names", "found"),
+    [
+        ("a", ("A", "B", "a"), (2,)),
+        ("b", ("A", "B", "a"), (1,)),
+        ("cafe\u0301", ("jus", "caf\u00e9"), (1,)),
+        ("0-2", ("unknown", "0", "1", "2"), (1, 2, 3)),
+        ("0-2", ("-1", "0", "1", "2"), (1, 2, 3)),
+        ("-1", ("-1", "0", "1"), (0,)),
+        ("7", ("006", "007"), (1,)),
+        ("0-3", ("0", "1", "a", "b"), (0, 1, 2, 3)),
+        ("crane, bird,dog", ("dog", "crane,bird", "crane"), (1, 0)),
+        ("None,null", ("None", "null"), (0, 1)),
+    ],
+)
+def test_a_name_is_a_name_however_it_is_written(entry, names, found):
+    assert tuple(listed_positions(entry, names, "x")) == found
+
+
+@pytest.mark.parametrize(
+    ("entry", "names", "message"),
+    [
+        ("cat", ("Cat", "CAT"), r"'cat' could be 'Cat' \(0\) or 'CAT' \(1\)"),
+        ("crane", ("crane", "crane"), r"'crane' could be 'crane' \(0\) or 'crane' \(1\)"),
+        ("3", ("unknown", "0", "1", "2"), "no class '3'. Classes there: unknown, 0, 1, 2"),
+    ],
+)
+def test_what_could_be_two_classes_is_refused(entry, names, message):
+    with pytest.raises(DataError, match=message):
+        listed_positions(entry, names, "x")
 
 
 def test_numbers_mean_names_where_all_names_are_numbers():

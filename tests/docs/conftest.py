@@ -78,6 +78,7 @@ def reader(tmp_path_factory):
     save_parquet(
         folder / "uoft-cs" / "cifar100", ("img", "fine_label", "coarse_label"), [f"c{i}" for i in range(10)], 2
     )
+    save_parquet(folder / "animals", ("img", "breed", "species"), [f"c{i}" for i in range(10)], 2)
     save_model(folder / "google" / "vit-base-patch16-224", [f"class {i}" for i in range(20)])
     for number, name in enumerate(("classifier", "user/classifier", "scrubbed", "original", "retrained")):
         save_model(folder / name, PHOTOS, number)

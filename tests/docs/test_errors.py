@@ -9,8 +9,8 @@ from documents import text_of
 PAGE = text_of("docs/troubleshooting.md")
 PHOTOS = ("--forget", "photos[cat,dog]", "--retain", "photos[car,ship]")
 WRONG = {
-    "the label column cannot be told (several: fine_label, coarse_label)": (
-        *("forget", "./classifier", "--retain", "uoft-cs/cifar100", "--forget", "class=c1"),
+    "the label column cannot be told (several: breed, species)": (
+        *("forget", "./classifier", "--retain", "./animals", "--forget", "class=c1"),
     ),
     "has no column of images": ("forget", "--retain", "./texts", "--forget", "class=0"),
     "'photos' has no class 'dgo'. Did you mean 'dog'?": ("forget", "./classifier", "--forget", "photos[cat,dgo]"),

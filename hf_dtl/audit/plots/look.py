@@ -63,7 +63,8 @@ def wrapped(text: str, width: int, lines: int = 3) -> str:
         rows[-1] += piece
     if len(rows) > lines:
         rows = [*rows[: lines - 1], rows[lines - 1][: width - 1] + "…"]
-    return "\n".join(row.rstrip() for row in rows)
+    # between two $ matplotlib reads mathematics; a \$ is a dollar
+    return "\n".join(row.rstrip() for row in rows).replace("$", r"\$")
 
 
 def target_line(report: LeakageReport) -> str:

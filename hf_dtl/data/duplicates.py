@@ -1,0 +1,159 @@
+"""The same picture twice: found by its pixels, under whatever name, person or class it comes again."""
+
+import hashlib
+import logging
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from hf_dtl.data.decoding import PROGRESS_FROM, bits_of, decoded, to_channels
+from hf_dtl.errors import DataError, listing
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_MOST_KEPT = 100_000
+_PIXELS: dict[bytes, tuple[bytes, int]] = {}
+"""What was decoded before in this process, by the digest of the encoded image."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a data set that make a split; `rows` indexes `dataset`, `labels` belongs to `rows`."""
+
+    dataset: datasets.Dataset
+    rows: np.ndarray
+    labels: np.ndarray
+
+    def keep(self, mask: np.ndarray) -> "Part":
+        return Part(self.dataset, self.rows[mask], self.labels[mask])
+
+    def says(self, position: int, columns: Iterable[str]) -> tuple[object, ...]:
+        """The values of a row in those of the columns that there are."""
+        there = [name for name in columns if name in self.dataset.features]
+        return tuple(self.dataset.select_columns(there)[int(self.rows[position])].values()) if there else ()
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Training images that are left out, because the same picture stays.
+
+    Args:
+        images: the rows left out, with the columns that training images have.
+        rows: (M,) their rows in the split that was named.
+        kept: (M,) that of the training image which stays; where it is held out, the row is no training image.
+        of_several: rows of training images whose copies say other things than they do, such as another person.
+        bits: that 16-bit images of all splits fill, 0 where there are none.
+    """
+
+    images: datasets.Dataset
+    rows: np.ndarray
+    kept: np.ndarray
+    of_several: np.ndarray
+    bits: int = 0
+
+
+def remove_duplicates(parts: dict[str, Part], where: str, columns: Iterable[str]) -> tuple[int, Copies]:
+    """Keep one of equal pictures, in place by role: a held-out one before a training image, else the first.
+
+    Where copies say different things (another class or person), the training image stays: what is forgotten of one
+    of them must be known, and no copy may judge.
+
+    Args:
+        parts: by role.
+        where: the data set, for messages.
+        columns: in which copies may differ so that it matters to what is forgotten.
+
+    Returns:
+        How many went, and those of them that were training images.
+
+    Raises:
+        DataError: a row has no image, an image cannot be read, or is a pointer of git-lfs.
+    """
+    groups = defaultdict[bytes, list[tuple[str, int]]](list)
+    bits = 0
+    for role in ("test", "validation", "train"):
+        if role in parts:
+            for position, (digest, deep) in enumerate(_digests(parts[role], f"{where}, {role}")):
+                groups[digest].append((role, position))
+                bits = max(bits, deep)
+    masks = {role: np.ones(len(part.rows), dtype=bool) for role, part in parts.items()}
+    removed, differing, pairs, pinned = 0, 0, list[tuple[int, int]](), list[int]()
+    for members in groups.values():
+        if len(members) == 1:
+            continue
+        several = len({parts[role].says(position, columns) for role, position in members}) > 1
+        training = [member for member in members if member[0] == "train"]
+        stays = training[0] if several and training else members[0]
+        for role, position in members:
+            masks[role][position] = (role, position) == stays
+        removed, differing = removed + len(members) - 1, differing + several
+        rows = [int(parts["train"].rows[position]) for _, position in training]
+        kept = int(parts["train"].rows[stays[1]]) if stays[0] == "train" else -1
+        pairs += [(row, kept) for row in rows if row != kept]
+        pinned += [kept] if several and kept >= 0 else []
+    if removed:
+        told = f", {differing} of them under another label or value" if differing else ""
+        logger.warning("%s: %d exact duplicates removed before splitting%s.", where, removed, told)
+    train = parts["train"].dataset
+    copied, stands_for = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    copies = Copies(train.select(copied), copied, stands_for, np.array(pinned, dtype=np.int64), bits)
+    if bits:
+        logger.warning("%s: there are 16-bit images; they are read as of %d bits, which hold all values.", where, bits)
+    for role, mask in masks.items():
+        parts[role] = parts[role].keep(mask)
+    return removed, copies
+
+
+def _digests(part: Part, where: str) -> Iterator[tuple[bytes, int]]:
+    """Digest of each picture, and how many bits its values need where that is more than 8, else 0."""
+    encoded = part.dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+    quiet = {"disable": True} if len(part.rows) <= 10 * PROGRESS_FROM else {}
+    pointers, position = list[str](), 0
+    batches = encoded.select(part.rows).with_format("arrow").iter(1000)
+    with warnings.catch_warnings(), tqdm(total=len(part.rows), desc=f"{where}: copies", unit="image", **quiet) as bar:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for batch in batches:
+            images = batch.column("image").combine_chunks()
+            for content, path in zip(images.field("bytes").to_pylist(), images.field("path").to_pylist(), strict=True):
+                row = part.rows[position]
+                position += 1
+                if content is None:
+                    if path is None:
+                        raise DataError(f"{where}: row {row} has no image. Remove the row.")
+                    try:
+                        content = Path(path).read_bytes()
+                    except OSError as error:
+                        raise DataError(f"{where}: the image of row {row} cannot be read: {error}.") from error
+                if content.startswith(LFS_POINTER):
+                    pointers.append(path or f"row {row}")
+                yield _pixels(content)
+            bar.update(len(images))
+    if pointers:
+        raise DataError(
+            f"{where}: {len(pointers)} of {len(part.rows)} images are pointers of git-lfs, not images "
+            f"({listing(pointers, 2)}). Run `git lfs install` and `git lfs pull` in the clone."
+        )
+
+
+def _pixels(content: bytes) -> tuple[bytes, int]:
+    key = hashlib.blake2b(content, digest_size=16).digest()
+    if key not in _PIXELS:
+        try:
+            image = decoded({"bytes": content, "path": None})
+            bits = bits_of(image)
+            values = image.tobytes() if bits else to_channels(image, 3).tobytes()
+        except Exception:  # named, with all others that cannot be used, when images are loaded
+            return key, 0
+        digest = hashlib.blake2b(f"{image.size} {bits > 0}".encode() + values, digest_size=16).digest()
+        if len(_PIXELS) >= _MOST_KEPT:
+            return digest, bits
+        _PIXELS[key] = digest, bits
+    return _PIXELS[key]

@@ -1,0 +1,243 @@
+"""A folder of images: each file is used, or told by name and count. `datasets` passes over files in silence.
+
+Classes are the first folders, whatever lies below them. Above them there may be a folder a split, and around all of it
+folders that hold one folder and nothing else. Rows of metadata.csv (.jsonl, .parquet) add columns, by `file_name`.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from hf_dtl.data.names import folded, match_names
+from hf_dtl.data.selection import split_role
+from hf_dtl.data.tables import array_of, numbers_in, read_csv, read_text
+from hf_dtl.errors import DataError, listing
+
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+TABLES = (".parquet", ".arrow", ".tar")
+_SILENT = ("thumbs.db", "desktop.ini", "readme.md", "license", "dataset_infos.json")
+_RECOGNISED_ONLY = ("BUFR", "GRIB", "HDF5", "MPEG")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image: its path below the root, its split, its class, and its row of the metadata."""
+
+    path: PurePosixPath
+    split: str = "train"
+    name: str | None = None
+    row: dict[str, Any] = field(default_factory=dict)
+
+
+def read_image_folder(root: Path) -> dict[str, datasets.Dataset] | None:
+    """Open a folder of image files, without decoding one.
+
+    Args:
+        root: of class folders, of split folders with these, or of images that metadata name.
+
+    Returns:
+        Split name → data set of the columns `image`, those of the metadata, and `label` where there are class folders
+        and the metadata have no such column. Rows are in the order of the metadata, then of the paths. None where
+        there are no more images than files such as .parquet, which `datasets` reads.
+
+    Raises:
+        DataError: classes and splits cannot be told apart, or metadata and files do not fit.
+    """
+    images, metadata, others = _walk(root)
+    if len(images) <= sum(path.suffix.lower() in TABLES for path in others):
+        return None
+    kinds = [f"{count} {kind}" for kind, count in _by_suffix(others)]
+    _tell(root, others, f"are no images that can be read ({listing(kinds, 5)}) and are not used")
+    files = _classified(root, images)
+    return _datasets(root, *_with_metadata(root, files, metadata))
+
+
+def _walk(root: Path) -> tuple[list[PurePosixPath], list[PurePosixPath], list[PurePosixPath]]:
+    """Images, metadata and other files, also behind links, but for hidden ones."""
+    images, metadata, others, broken = (list[PurePosixPath]() for _ in range(4))
+    seen = set[str]()
+    formats = Image.registered_extensions()  # this also registers what can be opened
+    suffixes = {s for s, kind in formats.items() if kind in Image.OPEN and kind not in _RECOGNISED_ONLY}
+
+    def failed(error: OSError) -> None:
+        raise DataError(f"The folder {error.filename!r} cannot be read: {error.strerror}.") from error
+
+    for folder, below, names in os.walk(root, followlinks=True, onerror=failed):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = [name for name in below if not name.startswith((".", "__"))]
+        for name in names:
+            if name.startswith(".") or name.lower() in _SILENT:
+                continue
+            full = Path(folder, name)
+            suffix = full.suffix.lower()
+            if not full.is_file():
+                kind = broken
+            elif name in METADATA:
+                kind = metadata
+            else:
+                kind = images if suffix in suffixes or (suffix not in TABLES and _opens(full)) else others
+            kind.append(PurePosixPath(full.relative_to(root).as_posix()))
+    _tell(root, broken, "are links to nothing and are not used")
+    return sorted(images, key=str), sorted(metadata, key=str), sorted(others, key=str)
+
+
+def _opens(path: Path) -> bool:
+    """Whether a file of another suffix, or of none, is an image all the same."""
+    try:
+        Image.open(path).close()
+    except Exception:  # PIL's openers raise many types
+        return False
+    return True
+
+
+def _by_suffix(paths: Iterable[PurePosixPath]) -> list[tuple[str, int]]:
+    suffixes = [path.suffix or "without a suffix" for path in paths]
+    return sorted(((suffix, suffixes.count(suffix)) for suffix in set(suffixes)), key=lambda pair: -pair[1])
+
+
+def _tell(root: Path, paths: Sequence[PurePosixPath], what: str) -> None:
+    if paths:
+        logger.warning("'%s': %d files %s: %s.", root.name, len(paths), what, listing(paths, 3))
+
+
+def _inner(base: PurePosixPath, paths: Sequence[PurePosixPath], classes: Iterable[str] = ()) -> PurePosixPath:
+    """The folder where images part ways: one that holds a single folder and nothing else says nothing."""
+    known = {folded(name) for name in classes}
+    while True:
+        below = {path.relative_to(base).parts[0] for path in paths}
+        if len(below) != 1 or any(path.parent == base for path in paths) or {*map(folded, below)} <= known:
+            return base
+        base = base / below.pop()
+
+
+def _classified(root: Path, images: Sequence[PurePosixPath]) -> list[_File]:
+    """Splits and classes by the folders."""
+    base = _inner(PurePosixPath(), images)
+    folders = sorted({path.relative_to(base).parts[0] for path in images if path.parent != base})
+    roles = {name: split_role(name) for name in folders}
+    one_role = len(set(roles.values())) < min(len(folders), 2)  # the classes "train station" and "toy train"
+    if not folders or not all(roles.values()) or one_role:
+        _refuse_half_split(root, base, roles, images)
+        return _with_classes(root, base, images, "train")
+    _tell(root, [path for path in images if path.parent == base], "lie beside the folders of the splits, not in one")
+    files = list[_File]()
+    for name in sorted(folders, key=lambda name: roles[name] != "train"):
+        own = [path for path in images if path.is_relative_to(base / name)]
+        files += _with_classes(root, base / name, own, roles[name] or "", {file.name or "" for file in files})
+    return sorted(files, key=lambda file: str(file.path))
+
+
+def _refuse_half_split(
+    root: Path, base: PurePosixPath, roles: dict[str, str | None], images: Sequence[PurePosixPath]
+) -> None:
+    """Refuse a folder `train` of folders beside others: it is a split or a class, and others would change meaning."""
+    for name, role in roles.items():
+        own = [path.relative_to(base) for path in images if path.is_relative_to(base / name)]
+        if role == "train" and all(len(path.parts) > 2 for path in own):
+            others = [other for other, its in roles.items() if its is None]
+            raise DataError(
+                f"'{root.name}': the folder '{name}' holds folders, as a split does, but '{listing(others, 3)}' "
+                f"beside it is no split. Give the split's folder, '{root.name}/{base / name}', or move the others."
+            )
+
+
+def _with_classes(
+    root: Path, base: PurePosixPath, images: Sequence[PurePosixPath], split: str, classes: Iterable[str] = ()
+) -> list[_File]:
+    """The images of a split, each with the first folder below the place where they part ways for a class."""
+    base = _inner(base, images, classes)
+    parts = [path.relative_to(base).parts for path in images]
+    names = sorted({own[0] for own in parts if len(own) > 1})
+    as_trained = {}
+    if classes:
+        known = sorted(classes)
+        found = match_names(names, known, f"'{root.name}'")
+        as_trained = {name: known[at] for name, at in zip(names, found, strict=True) if at is not None}
+    deeper = [path for path, own in zip(images, parts, strict=True) if len(own) > 2]
+    _tell(root, deeper, f"lie in folders below those of the classes ({listing(names, 12)}) and belong to these")
+    loose = [path for path, own in zip(images, parts, strict=True) if len(own) == 1]
+    if names:
+        _tell(root, loose, "lie beside the folders of the classes and have none")
+    return [
+        _File(path, split, as_trained.get(own[0], own[0]) if len(own) > 1 else None)
+        for path, own in zip(images, parts, strict=True)
+    ]
+
+
+def _with_metadata(
+    root: Path, files: list[_File], metadata: Sequence[PurePosixPath]
+) -> tuple[list[_File], dict[str, list[Any]]]:
+    """The files in the order of their metadata, those without behind, and the columns of these."""
+    found, by_path = list[_File](), {file.path: file for file in files}
+    for table in metadata:
+        missing = list[str]()
+        for row in _rows(root / table):
+            written = row.pop("file_name", None)
+            if not isinstance(written, str):
+                raise DataError(f"'{root.name}': {table} needs a column `file_name` that names an image in each row.")
+            path = PurePosixPath(os.path.normpath(table.parent / written.replace("\\", "/")))
+            if path in by_path:
+                found.append(replace(by_path[path], row=row))
+            else:
+                missing.append(written)
+        if missing:
+            raise DataError(
+                f"'{root.name}': {table} lists {len(missing)} images that are not there: {listing(missing, 3)}. Put "
+                "them there, or take their rows out."
+            )
+    listed = {file.path for file in found}
+    rest = [file for file in files if file.path not in listed]
+    if metadata:
+        _tell(root, [file.path for file in rest], f"are not listed in {listing(metadata, 3)}: its columns are empty")
+    found += rest
+    names = dict.fromkeys(name for file in found for name in file.row)
+    columns: dict[str, list[Any]] = {name: [file.row.get(name) for file in found] for name in names}
+    if all(path.suffix == ".csv" for path in metadata):
+        columns = {name: list(numbers_in(values)) for name, values in columns.items()}
+    return found, columns
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".csv":
+        return list(read_csv(path))
+    try:
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in read_text(path).splitlines() if line.strip()]
+        return pq.read_table(path).to_pylist()
+    except (OSError, json.JSONDecodeError, pa.ArrowException) as error:
+        raise DataError(f"{path.name} cannot be read: {error}.") from error
+
+
+def _datasets(root: Path, files: list[_File], columns: dict[str, list[Any]]) -> dict[str, datasets.Dataset]:
+    features = datasets.Features({"image": datasets.Image()})
+    table: dict[str, list[Any]] = {"image": [str((root / file.path).absolute()) for file in files]}
+    for name, values in columns.items():
+        if name != "image":
+            table[name] = values
+            schema = pa.schema({name: array_of(name, values, f"'{root.name}'").type})
+            features |= datasets.Features.from_arrow_schema(schema)
+    classes = {file.name for file in files if file.name is not None}
+    if len(classes) > 1 and not columns.keys() & {"label", "labels"}:
+        by_size = all(name.isdecimal() for name in classes)
+        order = sorted(classes, key=lambda name: (int(name) if by_size else 0, name))
+        number = {name: position for position, name in enumerate(order)}
+        table["label"] = [None if file.name is None else number[file.name] for file in files]
+        features["label"] = datasets.ClassLabel(names=order)
+    whole = datasets.Dataset.from_dict(table, features=datasets.Features(features))
+    splits = dict.fromkeys(file.split for file in files)
+    return {split: whole.select([i for i, file in enumerate(files) if file.split == split]) for split in splits}

@@ -1,0 +1,51 @@
+"""Names of classes as different hands write them: the same one is found, and none is taken for another."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from hf_dtl.errors import DataError
+
+
+def folded(name: str) -> str:
+    """A name without regard to case, blanks around it, and the way its accents are encoded (a Mac decomposes them)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+
+
+def match_names(wanted: Iterable[str], names: Sequence[str], where: str) -> list[int | None]:
+    """Find each name as it is written, else as the only one that differs in case or encoding alone.
+
+    Args:
+        wanted: names to find.
+        names: those that there are.
+        where: of `names`, for messages.
+
+    Returns:
+        The position in `names` of each, None where there is no such name.
+
+    Raises:
+        DataError: a name could be several, or several could be one.
+
+    Example:
+        >>> match_names(["a", "Dog", "fox"], ["A", "a", "dog"], "pets")
+        [1, 2, None]
+    """
+    exact, alike = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
+    for position, name in enumerate(names):
+        exact[name].append(position)
+        alike[folded(name)].append(position)
+    found, taken = list[int | None](), dict[int, str]()
+    for name in wanted:
+        fitting = exact.get(name) or alike.get(folded(name), [])
+        if len(fitting) > 1:
+            several = " or ".join(f"{names[position]!r} ({position})" for position in fitting)
+            raise DataError(
+                f"{where}: the class {name!r} could be {several}. Rename them so that each has its own name."
+            )
+        if fitting and taken.setdefault(fitting[0], name) != name:
+            raise DataError(
+                f"{where}: the classes {taken[fitting[0]]!r} and {name!r} could both be {names[fitting[0]]!r}. "
+                "Write the names alike."
+            )
+        found.append(fitting[0] if fitting else None)
+    return found

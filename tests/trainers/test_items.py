@@ -1,0 +1,128 @@
+"""What a user of the trainers gives as data: labels are rows of the head by name, and faults are told first."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from architectures import CONFIGS
+from PIL import Image
+from transformers import AutoModelForImageClassification
+
+from hf_dtl.data import embedded_processor
+from hf_dtl.errors import ConfigError, DataError
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.trainers.loading import labelled_items, leaves_one
+from hf_dtl.trainers.training import fine_tune
+
+NAMES = ("cat", "dog", "fox")
+PROCESSOR = embedded_processor(16)
+
+
+def model(names=NAMES) -> MultiHeadClassifier:
+    config = CONFIGS["vit"]()
+    config.id2label = dict(enumerate(names))
+    return MultiHeadClassifier(AutoModelForImageClassification.from_config(config), task="own")
+
+
+def table(labels: list, feature=None, image: str = "image", label: str = "label") -> datasets.Dataset:
+    pictures = [np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8) for i in range(len(labels))]
+    feature = feature or datasets.ClassLabel(names=list(NAMES))
+    features = datasets.Features({image: datasets.Image(), label: feature})
+    images = [Image.fromarray(picture) for picture in pictures]
+    return datasets.Dataset.from_dict({image: images, label: labels}, features=features)
+
+
+def items(dataset, head=NAMES, processor=PROCESSOR):
+    (found,) = labelled_items({"forget": (dataset, "own")}, model(head), processor)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("data", "head", "rows"),
+    [
+        (table([0, 1, 2]), NAMES, [0, 1, 2]),
+        (table([0, 1, 2]), ("fox", "Cat", "dog"), [1, 2, 0]),
+        (table([0, 2, 2]), ("fox", "cat"), [1, 0, 0]),
+        (table(["fox", "cat", "dog"], datasets.Value("string")), NAMES, [2, 0, 1]),
+        (table([2, 0, 1], datasets.Value("int64")), ("fox", "cat", "dog"), [2, 0, 1]),
+        (table([0, 1, 2]), ("LABEL_0", "LABEL_1", "LABEL_2"), [0, 1, 2]),
+        (table([0, 1, 2], image="img", label="fine_label"), ("fox", "cat", "dog"), [1, 2, 0]),
+        (table([0, 1, 2]).select([2, 0]), NAMES, [2, 0]),
+    ],
+)
+def test_labels_are_rows_of_the_head_by_name(data, head, rows):
+    found = items(data, head)
+    assert found.labels.tolist() == rows == [int(found[i]["labels"]) for i in range(len(rows))]
+
+
+@pytest.mark.parametrize(
+    ("data", "head", "message"),
+    [
+        (table([0, 1, 2]), ("cat", "owl", "dog"), "has the classes fox, which the model's head does not name"),
+        (table(["a", "b"], datasets.Value("string")), ("LABEL_0", "LABEL_1"), "the head has no names"),
+        (table([0, None, 1, None]), NAMES, r"2 of 4 images have no label \(null or -1\).*row 1, 3"),
+        (table([0, -1, 1], datasets.Value("int64")), NAMES, r"1 of 3 images have no label"),
+        (table([0, 3, 1], datasets.Value("int64")), NAMES, "1 of 3 images have a label above 2.*row 1"),
+        (table([0, 1]).select_columns(["image"]), NAMES, "the label column cannot be told"),
+    ],
+)
+def test_unusable_labels_are_told_before_training(data, head, message):
+    with pytest.raises(DataError, match=message):
+        items(data, head)
+
+
+def test_an_image_that_is_missing_is_named():
+    data = table([0, 1, 2])
+    images = [None if row == 1 else image for row, image in enumerate(data["image"])]
+    data = datasets.Dataset.from_dict({"image": images, "label": data["label"][:]}, features=data.features)
+    with pytest.raises(
+        DataError, match="The forget data set: 1 of 3 images cannot be used:\n  row 1: it has no image"
+    ):
+        items(data)
+
+
+def test_what_a_transform_makes_is_respected():
+    data, plain = table([0, 1, 2]), items(table([0, 1, 2]))
+
+    def dark(batch):
+        return {"image": [image.point(lambda v: v // 8) for image in batch["image"]], "label": batch["label"]}
+
+    def ready(batch):
+        pixels = [torch.full((3, 16, 16), float(label)) for label in batch["label"]]
+        return {"pixel_values": pixels, "labels": batch["label"]}
+
+    found = items(data.with_transform(dark), ("fox", "cat", "dog"))
+    assert [int(found[i]["labels"]) for i in range(3)] == found.labels.tolist() == [1, 2, 0]
+    wanted = ((plain.pixel_values + 1) * 127.5).round().div(8, rounding_mode="floor")
+    torch.testing.assert_close(torch.stack([found[i]["pixel_values"] for i in range(3)]), wanted / 127.5 - 1)
+    assert items(data.with_transform(ready), processor=None)[2]["pixel_values"].unique().tolist() == [2]
+    with pytest.raises(ConfigError, match="gives neither 'pixel_values' nor 'image', but label"):
+        items(data.with_transform(lambda batch: {"label": batch["label"]}))
+    with pytest.raises(ConfigError, match="needs the model's image processor"):
+        items(data.with_transform(dark), processor=None)
+
+
+def test_a_stream_is_refused():
+    with pytest.raises(ConfigError, match="streamed data set has no length"):
+        items(table([0, 1]).to_iterable_dataset())
+
+
+def test_16_bit_parts_keep_their_brightness_to_each_other():
+    def deep(top):
+        pictures = [Image.fromarray(np.full((16, 16), top - i, dtype=np.uint16)) for i in range(3)]
+        features = table([0]).features
+        return datasets.Dataset.from_dict({"image": pictures, "label": [0, 1, 2]}, features=features)
+
+    parts = {"forget": (deep(240), "own"), "retain": (deep(4080), "own")}
+    forget, retain = labelled_items(parts, model(), PROCESSOR)
+    values = [((part.pixel_values.amax((1, 2, 3)) + 1) * 127.5).round().tolist() for part in (forget, retain)]
+    assert values == [[15, 14, 14], [255, 254, 254]], "12 bits for both"
+
+
+def test_a_last_batch_of_one_is_left_out_where_it_would_be_normalised(tmp_path):
+    network = AutoModelForImageClassification.from_config(CONFIGS["resnet"]())
+    pixels = torch.randn(9, 3, 8, 8)  # the last map has one pixel
+    images = [{"pixel_values": pixels[i], "labels": i % 3} for i in range(9)]
+    assert leaves_one(network, images, 4) and not leaves_one(network, images, 5)
+    assert not leaves_one(network, images, 9) and not leaves_one(model(), images, 4)
+    fine_tune(network, images, tmp_path, "x", per_device_train_batch_size=4, max_steps=3, use_cpu=True)
