@@ -16,7 +16,7 @@ from page.curve import curve
 from page.pairs import Pair, Pairs
 from page.probe import probe
 from page.references import Lines, lines, reported, same_attacker
-from page.relearn import MOST_SEED, LiveAttack, counted, offered
+from page.relearn import MOST_SEED, LiveAttack, check_offered, counted, offered
 from page.tasks import Tasks
 
 REFERENCES = ("undisposed", "retrained", "scratch", "no_model")
@@ -109,7 +109,9 @@ class Events:
     def idle(self, published: str, undisposed: str, attack: str, budget: int) -> tuple[str, Any, Any]:
         """Draw the references of an attack before it begins."""
         try:
-            return "", *_idle(self.pairs.get(published, undisposed), attack, budget)
+            pair = self.pairs.get(published, undisposed)
+            check_offered(pair, "scrubbed", attack, budget)
+            return "", *_idle(pair, attack, budget)
         except Exception as error:
             return views.wrong(explained(error)), gr.skip(), gr.skip()
 

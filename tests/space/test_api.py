@@ -231,7 +231,7 @@ def test_a_pair_of_the_hub(client, space, digit):
     assert "these very weights" in headline and "the undisposed model is not published" in headline
     fetched = {request.split("/")[-1] for request in space.hub.requests if "/resolve/" in request}
     assert fetched == {"config.json", "model.safetensors", "preprocessor_config.json", "leakage_report.json"}
-    assert not list(space.temporary.glob("pair_*"))
+    assert not list(space.temporary.rglob("pair_*"))
 
 
 def test_models_of_the_hub_that_are_refused(client, space):
@@ -257,7 +257,7 @@ def test_models_of_the_hub_that_are_refused(client, space):
     report["leakage"]["mean"] = 0.0
     assert "changed by hand" in message("forged", leakage_report=json.dumps(report))
     assert "bytes; this page takes" in message("long-report", leakage_report=" " * 2_000_001)
-    assert not list(space.temporary.glob("pair_*"))
+    assert not list(space.temporary.rglob("pair_*"))
 
 
 def test_a_report_of_other_weights_is_named(client, space):
