@@ -86,13 +86,14 @@ class Events:
             views.card(pair),
         )
 
-    def example(self, published: str, undisposed: str, chosen: gr.SelectData) -> tuple[str, Any, Any]:
+    def example(self, published: str, undisposed: str, chosen: gr.EventData) -> tuple[str, Any, Any]:
         """Put an example image into the place of the visitor's own."""
         try:
             pair = self.pairs.get(published, undisposed)
-            if not isinstance(pair.tasks, Tasks) or not isinstance(chosen.index, int):
-                raise ConfigError("This pair has no example images.")
-            image = pair.tasks.examples[chosen.index % len(pair.tasks.examples)].image
+            index = chosen._data.get("index") if isinstance(chosen._data, dict) else None  # SelectData wants it whole
+            if not isinstance(pair.tasks, Tasks) or not isinstance(index, int):
+                raise ConfigError("This pair has no such example image.")
+            image = pair.tasks.examples[index % len(pair.tasks.examples)].image
             return "", image, _probed(pair, image)
         except Exception as error:
             return views.wrong(explained(error)), gr.skip(), gr.skip()
