@@ -10,13 +10,20 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import BaseImageProcessor
 
 from hf_dtl.data.columns import labels_of
 from hf_dtl.errors import DataError
 
 NAMED_AT_MOST = 5
+Image.init()
+READ = tuple(
+    name
+    for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO", "PPM", "TGA", "ICO", "PCX")
+    if name in Image.OPEN
+)
+"""Formats that are read: those that PIL decodes itself."""
 
 
 class ImageReader:
@@ -53,11 +60,11 @@ class ImageReader:
         Returns:
             The images, and a line on each that cannot be used and is left out.
         """
-        return self._each(rows, lambda v: to_channels(datasets.Image().decode_example(v), self.num_channels))
+        return self._each(rows, lambda v: to_channels(_open(v), self.num_channels))
 
     def check_header(self, rows: Sequence[int]) -> list[str]:
         """Read only what comes before the pixels; return a line on each image that cannot be used."""
-        return self._each(rows, _open_header)[1]
+        return self._each(rows, lambda v: _open(v, whole=False))[1]
 
     def _each(self, rows: Sequence[int], read: Callable[[dict[str, Any]], Any]) -> tuple[list[Any], list[str]]:
         read_well, faults = [], []
@@ -126,9 +133,19 @@ class ImageReader:
         return f"{place}, class '{label}'{file}: {reason}"
 
 
-def _open_header(value: dict[str, Any]) -> None:
+def _open(value: dict[str, Any], *, whole: bool = True) -> Image.Image:
+    """An image upright, as `datasets.Image` decodes it, but only of formats that start no program, as EPS does."""
     content = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
-    Image.open(io.BytesIO(content)).close()
+    try:
+        image = Image.open(io.BytesIO(content), formats=READ)
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"it is broken, or of a format that is not read; save it as one of {', '.join(READ)}"
+        ) from None
+    if not whole:
+        return image
+    image.load()
+    return ImageOps.exif_transpose(image)
 
 
 def to_channels(image: Image.Image, num_channels: int) -> Image.Image:

@@ -2,8 +2,9 @@
 
 import hashlib
 import logging
+import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,9 @@ def _gather(splits: Splits, labels: Mapping[str, np.ndarray], rows: Mapping[str,
     return Part(dataset, index, ids).keep(ids >= 0)
 
 
-def hold_out(parts: dict[str, Part], labels: tuple[str, ...], where: str) -> int:
+def hold_out(parts: dict[str, Part], labels: tuple[str, ...], where: str, inside: Sequence[Path]) -> int:
     """Drop exact duplicates and hold out what is missing, in place by role; return the number of duplicates."""
-    removed = _remove_duplicates(parts, where)
+    removed = _remove_duplicates(parts, where, inside)
     if removed:
         logger.warning("%s: %d exact duplicates removed before splitting.", where, removed)
     for role, fraction in FRACTIONS.items():
@@ -129,7 +130,7 @@ def require_columns(splits: Splits, columns: tuple[str, ...], where: str) -> Non
             require_column(split.features, column, f"{where}: the split '{name}'")
 
 
-def _remove_duplicates(parts: dict[str, Part], where: str) -> int:
+def _remove_duplicates(parts: dict[str, Part], where: str, inside: Sequence[Path]) -> int:
     """Keep the first of equal images, looking at held-out splits before the training split; return how many went."""
     seen: set[bytes] = set()
     removed = 0
@@ -137,7 +138,7 @@ def _remove_duplicates(parts: dict[str, Part], where: str) -> int:
         if role not in parts:
             continue
         mask = np.ones(len(parts[role].rows), dtype=bool)
-        for position, digest in enumerate(_digests(parts[role], where)):
+        for position, digest in enumerate(_digests(parts[role], where, inside)):
             mask[position] = digest not in seen
             seen.add(digest)
         removed += int((~mask).sum())
@@ -145,7 +146,8 @@ def _remove_duplicates(parts: dict[str, Part], where: str) -> int:
     return removed
 
 
-def _digests(part: Part, where: str) -> list[bytes]:
+def _digests(part: Part, where: str, inside: Sequence[Path]) -> list[bytes]:
+    """Digests of the encoded images, the first that opens them: a row must not name a file outside its data set."""
     encoded = part.dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
     digests: list[bytes] = []
     for batch in encoded.select(part.rows).with_format("arrow").iter(1000):
@@ -157,6 +159,12 @@ def _digests(part: Part, where: str) -> list[bytes]:
                 row = part.rows[len(digests)]
                 if not path.is_valid:
                     raise DataError(f"{where}: row {row} has no image. Remove the row.")
+                lies = Path(os.path.abspath(path.as_py()))
+                if not any(lies.is_relative_to(folder) for folder in inside):
+                    raise DataError(
+                        f"{where}: the image of row {row} is a path outside the data set ({path.as_py()}), which is "
+                        "not opened. Put the image into its folder, or its bytes into the row."
+                    )
                 try:
                     data = Path(path.as_py()).read_bytes()
                 except OSError as error:

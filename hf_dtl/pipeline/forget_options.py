@@ -1,5 +1,6 @@
 """What a user may say of forgetting."""
 
+import os
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -175,6 +176,7 @@ class ForgetOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.bf16 = self.bf16 or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "bf16"  # what it will be
         for name in sorted(self._method_names - set(method_names())):
             find_method(name)  # names the nearest right one
         kind = self.kind
@@ -241,7 +243,7 @@ class ForgetOptions(Options):
     def plain(self) -> dict[str, Any]:
         """What the options of such a request are where nobody gives them."""
         plain = asdict(ForgetOptions(forget=self.forget, model=self.model, method=self.method))
-        return plain | {"forget": ForgetOptions.forget, "model": None, "method": None}
+        return plain | {"forget": ForgetOptions.forget, "model": None, "method": None, "bf16": False}
 
     def disposal(self) -> dict[str, Any]:
         """Options of the disposal."""
