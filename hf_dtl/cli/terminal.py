@@ -51,7 +51,9 @@ def refused_by_the_disk(error: BaseException | None) -> str:
         number = re.search(r"os error (\d+)", str(error))
         if number and int(number[1]) in PLACE:
             return os.strerror(int(number[1]))
-        if isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|file write failed", str(error)):
+        if isinstance(error, RuntimeError) and re.search(
+            "PytorchStreamWriter|file write failed|iostream error", str(error)
+        ):
             return os.strerror(errno.ENOSPC)
         error = error.__cause__ or error.__context__
     return ""

@@ -139,9 +139,7 @@ def _open(value: dict[str, Any], *, whole: bool = True) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=READ)
     except UnidentifiedImageError:
-        raise ValueError(
-            f"it is broken, or of a format that is not read; save it as one of {', '.join(READ)}"
-        ) from None
+        raise ValueError(f"cannot identify it as an image of a format that is read: {', '.join(READ)}") from None
     if not whole:
         return image
     image.load()

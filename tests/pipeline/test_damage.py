@@ -191,3 +191,16 @@ def test_what_the_disk_refused_is_found_behind_other_errors():
     assert refused_by_the_disk(RuntimeError("shape mismatch")) == ""
     with pytest.raises(RuntimeError, match="shape mismatch"):
         run_command(Parsed(), lambda options: (_ for _ in ()).throw(RuntimeError("shape mismatch")), [])
+
+
+@pytest.mark.parametrize("encoding", ("ascii", "latin-1", "utf-8"))
+def test_a_terminal_of_any_encoding_is_printed_to(encoding):
+    code = (
+        "from hf_dtl.cli.terminal import run_command, say\n"
+        "class Parsed:\n    parse = staticmethod(lambda words: None)\n"
+        "run_command(Parsed(), lambda options: say('0.5 \\u00b1 0.1 \\u2013 caf\\u00e9 \\u732b'), [])"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=60)
+    says = {"ascii": "0.5 +- 0.1 - caf? ?", "latin-1": "0.5 ± 0.1 - café ?", "utf-8": "0.5 ± 0.1 – café 猫"}
+    assert ran.returncode == 0 and ran.stdout.decode(encoding).strip() == says[encoding], ran.stderr

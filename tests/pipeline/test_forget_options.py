@@ -73,3 +73,32 @@ def test_a_suite_and_what_it_fixes_are_refused_together(own):
 def test_an_unknown_suite_is_named_with_the_nearest():
     with pytest.raises(ConfigError, match="no suite 'quick1'.*quick-1.* There are: quick-1, standard-1, full-1, cust"):
         ForgetOptions(suite="quick1")
+
+
+@pytest.mark.parametrize("seed", (-1, 2**32))
+def test_seeds_that_numpy_does_not_take_are_refused(seed):
+    with pytest.raises(ConfigError, match=rf"--seed {seed} must be a whole number in 0..4294967295"):
+        ForgetOptions(seed=seed)
+
+
+@pytest.mark.parametrize(
+    "name", ("learning_rate", "train_learning_rate", "adapt_learning_rate", "retrain_learning_rate")
+)
+@pytest.mark.parametrize("value", (-1.0, 0.0, float("nan"), float("inf"), 1e20))
+def test_learning_rates_that_are_none_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"--{name} .* must be above 0 and below 1000"):
+        ForgetOptions(**{name: value})
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    found = ForgetOptions(output_dir="~/out", model="~/model", forget="~/rows.txt", retain="~/photos")
+    assert (found.output_dir, found.model) == ("/home/ann/out", "/home/ann/model")
+    assert (found.forget, found.retain) == ("/home/ann/rows.txt", "/home/ann/photos")
+
+
+def test_the_precision_that_the_launcher_chose_is_recorded(monkeypatch):
+    assert ForgetOptions().settings()["bf16"] is False
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    chosen = ForgetOptions()
+    assert chosen.settings()["bf16"] is True and chosen.plain()["bf16"] is False
