@@ -2,6 +2,7 @@
 # make quick  what to run while working (under 2 minutes)
 # make test   every check but the slow ones (about ten minutes); a browser test is skipped where there is no browser
 # make slow   walks and soaks
+# make soak   a job that is killed at 20 random moments: the same weights and attacks, bit for bit
 # make mutations  break eleven formulas, one at a time, and see the quick tests notice
 # All make their own environment in .venv; a repeated call starts at once.
 
@@ -12,7 +13,7 @@ INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check --co
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 OUTPUT ?= outputs/demo
 
-.PHONY: demo quick test slow mutations lint clean
+.PHONY: demo quick test slow soak mutations lint clean
 
 demo: $(VENV)/.installed
 	$(OFFLINE) $(RUN)/python scripts/dtl_finetune.py --novel none --output_dir $(OUTPUT) $(ARGS)
@@ -27,6 +28,9 @@ quick: $(VENV)/.installed-test
 
 slow: $(VENV)/.installed-test
 	$(PYTEST) -m slow $(ARGS)
+
+soak: $(VENV)/.installed-test
+	$(OFFLINE) OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -s -m slow tests/pipeline/test_soak.py $(ARGS)
 
 mutations: $(VENV)/.installed-test
 	$(OFFLINE) $(RUN)/python tests/mutations.py

@@ -9,22 +9,30 @@ from pathlib import Path
 
 import gradio as gr
 import torch
+from starlette.middleware import Middleware
 
 from hf_dtl.metrics.look import look
 from page import views
 from page.events import Events
-from page.pairs import Pairs, local_pairs
+from page.gate import MOST_UPLOAD, Gate
+from page.pairs import OPENING, Pairs, local_pairs
 from page.relearn import ATTACKS, BUDGETS, MOST_SEED
-from page.uploads import MOST_BYTES, received
+from page.temporary import take_folder
+from page.uploads import received
 
 HERE = Path(__file__).resolve().parent
 SHOW_CURVE = (
     "(...inputs) => { document.querySelector('svg.curve')?.scrollIntoView({block: 'nearest'}); return inputs; }"
 )
-WAITING = 32
-"""Visitors that may wait; further ones are told so."""
+WAITING = 64
+"""Events that may wait; further ones are told so."""
+AT_ONCE = OPENING + 2
+"""Events of one kind that run at once, so that those who open models of the Hub do not hold up the others."""
 
 gr.Image.preprocess = received
+for field in (gr.Radio, gr.Number, gr.Dropdown):  # the events say at the field what is wrong, gradio in a traceback
+    field.preprocess = lambda self, payload: payload
+uploads = take_folder()
 torch.set_num_threads(1)  # the networks are small, and the other core serves the page
 pairs = Pairs(local_pairs(HERE))
 events = Events(pairs)
@@ -92,14 +100,14 @@ with gr.Blocks(title="Has this model really forgotten?", delete_cache=(600, 1800
               status, card]  # fmt: skip
     gr.on([demo.load, published.change, undisposed.submit, opening.click], events.open, [published, undisposed],
           [wrong_published, wrong_undisposed, *opened], api_name="open", show_progress="minimal",
-          show_progress_on=opening)  # fmt: skip
+          show_progress_on=opening, concurrency_limit=AT_ONCE)  # fmt: skip
     examples.select(events.example, pair, [wrong_image, image, seen], api_name="example", api_visibility="private",
-                    show_progress="hidden")  # fmt: skip
+                    show_progress="hidden", concurrency_limit=AT_ONCE)  # fmt: skip
     gr.on([image.upload, image.clear], events.probe, [*pair, image], [wrong_image, seen], api_name="probe",
-          show_progress="minimal", show_progress_on=seen)  # fmt: skip
+          show_progress="minimal", show_progress_on=seen, concurrency_limit=AT_ONCE)  # fmt: skip
     gr.on([attack.input, budget.input], events.idle, [*pair, attack, budget], [wrong_attack, picture, status],
-          api_name="references", show_progress="hidden")  # fmt: skip
-    start.click(events.ask, queue=False, api_visibility="private").then(
+          api_name="references", show_progress="hidden", concurrency_limit=AT_ONCE)  # fmt: skip
+    start.click(events.ask, api_visibility="private", concurrency_limit=None).then(
         events.relearn, [*pair, which, attack, budget, seed], [wrong_attack, picture, status], api_name="relearn",
         concurrency_limit=1, show_progress="minimal", show_progress_on=status, js=SHOW_CURVE,
     )  # fmt: skip
@@ -110,4 +118,7 @@ demo.queue(max_size=WAITING, default_concurrency_limit=1)
 if __name__ == "__main__":
     pairs.get(next(iter(pairs.local)))  # the first visitor does not wait for it
     style = (HERE / "page" / "style.css").read_text(encoding="utf-8")
-    demo.launch(**look(style), max_file_size=4 * MOST_BYTES, state_session_capacity=200, max_threads=8)
+    demo.launch(
+        **look(style), max_file_size=MOST_UPLOAD, state_session_capacity=200, max_threads=2 * AT_ONCE, ssr_mode=False,
+        app_kwargs={"middleware": [Middleware(Gate, blocks=demo, uploads=uploads)]},
+    )  # fmt: skip

@@ -200,7 +200,7 @@ class AttackStore:
                 entry = json.loads(line)
                 key = str(entry.pop("fingerprint"))
                 self._records[key] = PiggybackRecord.from_dict(entry)
-            except (ValueError, KeyError, AttributeError, TypeError) as error:
+            except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
                 raise OutputError(
                     f"Line {place} of {path} is not a finished attack ({error}). "
                     "Give another file, or delete this one to run every attack again."

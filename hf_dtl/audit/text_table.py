@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 AXIS_TITLES = {"source_subset": "source subset", "novel_downstream": "novel task"}
 MODELS = ("undisposed", "scrubbed", *FLOORS)
 NOT_MEASURED = "not measured"
+
+
+class _Whole(Table):
+    """A table that breaks its cells where the terminal is too narrow for them: Rich would cut them."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.__rich_measure__(console, options.update(width=10_000)).minimum > options.max_width:
+            for column in self.columns:
+                column.no_wrap = False
+        yield from super().__rich_console__(console, options)
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class TextTable:
         # As `Text`: in a plain string, Rich would take class names in brackets for markup and swallow them.
         caption = Text("\n".join(self.notes)) if self.notes else None
         look: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "padding": (0, 1, 0, 0)}
-        table = Table(title=Text(self.title), caption=caption, caption_justify="left", **look)
+        table = _Whole(title=Text(self.title), caption=caption, caption_justify="left", **look)
         # Where the numbers leave room for the first column, only that is wrapped; no cell is ever cut.
         headings = [self.columns[0], *(column.replace(" ", "\n", 1) for column in self.columns[1:])]
         lines = ["\n".join(column).split("\n") for column in zip(headings, *self.rows, strict=True)]

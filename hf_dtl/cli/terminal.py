@@ -1,7 +1,10 @@
 """What every command does around its work: read the options, print, and end with a message instead of a traceback."""
 
+import codecs
+import errno
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +25,38 @@ if TYPE_CHECKING:
 CLAIM = "standard-1"
 """The suite that a claim takes."""
 AGAIN = "Start the same command again"
+PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.EISDIR,
+         errno.ENOTDIR, errno.EEXIST)  # fmt: skip
+"""What a file system refuses for reasons of its own."""
+PLAIN = {"–": "-", "—": "-", "−": "-", "±": "+-", "×": "x", "·": ".", "→": "->", "…": "...", "†": "+", "λ": "lambda"}
+"""What stands for a character that a terminal does not have."""
+
+
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(PLAIN.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("plainer", _plainer)
+
+
+def refused_by_the_disk(error: BaseException | None) -> str:
+    """What the file system said, where that is behind an error; empty where it is not.
+
+    Libraries in C++ and Rust tell it in errors of their own: safetensors with the number, torch without.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in PLACE:
+            return f"{os.strerror(error.errno)}" + (f": {error.filename}" if error.filename else "")
+        number = re.search(r"os error (\d+)", str(error))
+        if number and int(number[1]) in PLACE:
+            return os.strerror(int(number[1]))
+        if isinstance(error, RuntimeError) and re.search(
+            "PytorchStreamWriter|file write failed|iostream error", str(error)
+        ):
+            return os.strerror(errno.ENOSPC)
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 @contextmanager
@@ -48,6 +83,9 @@ def run_command(
         again: what continues it after Ctrl-C, as the beginning of a sentence.
         failed: status after an error of the library.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where somebody put another one in its place
+            stream.reconfigure(errors="plainer")
     try:
         work(command.parse(words))
     except DTLError as error:
@@ -58,6 +96,12 @@ def run_command(
         sys.exit(failed)
     except KeyboardInterrupt:
         sys.exit(f"Interrupted. {again} to continue.")
+    except Exception as error:
+        told = "" if isinstance(error, BrokenPipeError) else refused_by_the_disk(error)
+        if not told:
+            raise
+        sys.exit(f"OutputError: {told}. Make room there or choose another place. {again} to continue: what was "
+                 "finished is kept.")  # fmt: skip
 
 
 def run_script(options: type, main: Callable[[Any], None], again: str = AGAIN) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import BaseImageProcessor
 
 from hf_dtl.data.columns import labels_of
@@ -23,6 +23,13 @@ PROGRESS_FROM = 2000
 _BITS = re.compile(r"(\d+) bits")
 
 logger = logging.getLogger(__name__)
+Image.init()
+READ = tuple(
+    name
+    for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO", "PPM", "TGA", "ICO", "PCX")
+    if name in Image.OPEN
+)
+"""Formats that are read: those that PIL decodes itself."""
 
 
 class ImageReader:
@@ -67,7 +74,7 @@ class ImageReader:
 
     def check_header(self, rows: Sequence[int]) -> list[str]:
         """Read only what comes before the pixels; return a line on each image that cannot be used."""
-        return self._each(rows, _open_header)[1]
+        return self._each(rows, lambda v: decoded(v, whole=False))[1]
 
     def _each(self, rows: Sequence[int], read: Callable[[dict[str, Any]], Any]) -> tuple[list[Any], list[str]]:
         read_well, faults = [], []
@@ -140,13 +147,6 @@ class ImageReader:
         return f"{place}{file}: {reason}"
 
 
-def _open_header(value: dict[str, Any]) -> None:
-    if value is None:
-        raise ValueError
-    content = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
-    Image.open(io.BytesIO(content)).close()
-
-
 class Variety:
     """What images look like once they are decoded: a wrong depth or background makes many of them one.
 
@@ -187,9 +187,27 @@ class Variety:
             logger.warning(told, self.where, self.count, self.brightest)
 
 
-def decoded(value: dict[str, Any]) -> Image.Image:
-    """An encoded image as PIL decodes it, turned as its EXIF says."""
-    return datasets.Image().decode_example(value)
+def decoded(value: dict[str, Any] | None, *, whole: bool = True) -> Image.Image:
+    """An encoded image, turned as its EXIF says; only of formats that start no program, as EPS does.
+
+    Args:
+        value: `bytes`, or the `path` of a file.
+        whole: decode it; else only what comes before the pixels is read.
+
+    Raises:
+        ValueError: there is none, or it is of another format.
+    """
+    if value is None:
+        raise ValueError
+    content = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+    try:
+        image = Image.open(io.BytesIO(content), formats=READ)
+    except UnidentifiedImageError:
+        raise ValueError(f"cannot identify it as an image of a format that is read: {', '.join(READ)}") from None
+    if not whole:
+        return image
+    image.load()
+    return ImageOps.exif_transpose(image)
 
 
 def bits_of(image: Image.Image) -> int:

@@ -2,9 +2,10 @@
 
 import hashlib
 import logging
+import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,9 @@ class Copies:
     bits: int = 0
 
 
-def remove_duplicates(parts: dict[str, Part], where: str, columns: Iterable[str]) -> tuple[int, Copies]:
+def remove_duplicates(
+    parts: dict[str, Part], where: str, columns: Iterable[str], inside: Sequence[Path]
+) -> tuple[int, Copies]:
     """Keep one of equal pictures, in place by role: a held-out one before a training image, else the first.
 
     Where copies say different things (another class or person), the training image stays: what is forgotten of one
@@ -70,18 +73,19 @@ def remove_duplicates(parts: dict[str, Part], where: str, columns: Iterable[str]
         parts: by role.
         where: the data set, for messages.
         columns: in which copies may differ so that it matters to what is forgotten.
+        inside: folders that images may lie in: a row must not name a file outside its data set.
 
     Returns:
         How many went, and those of them that were training images.
 
     Raises:
-        DataError: a row has no image, an image cannot be read, or is a pointer of git-lfs.
+        DataError: a row has no image, or one that lies elsewhere, cannot be read, or is a pointer of git-lfs.
     """
     groups = defaultdict[bytes, list[tuple[str, int]]](list)
     bits = 0
     for role in ("test", "validation", "train"):
         if role in parts:
-            for position, (digest, deep) in enumerate(_digests(parts[role], f"{where}, {role}")):
+            for position, (digest, deep) in enumerate(_digests(parts[role], f"{where}, {role}", inside)):
                 groups[digest].append((role, position))
                 bits = max(bits, deep)
     masks = {role: np.ones(len(part.rows), dtype=bool) for role, part in parts.items()}
@@ -112,7 +116,7 @@ def remove_duplicates(parts: dict[str, Part], where: str, columns: Iterable[str]
     return removed, copies
 
 
-def _digests(part: Part, where: str) -> Iterator[tuple[bytes, int]]:
+def _digests(part: Part, where: str, inside: Sequence[Path]) -> Iterator[tuple[bytes, int]]:
     """Digest of each picture, and how many bits its values need where that is more than 8, else 0."""
     encoded = part.dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
     quiet = {"disable": True} if len(part.rows) <= 10 * PROGRESS_FROM else {}
@@ -128,6 +132,11 @@ def _digests(part: Part, where: str) -> Iterator[tuple[bytes, int]]:
                 if content is None:
                     if path is None:
                         raise DataError(f"{where}: row {row} has no image. Remove the row.")
+                    if not any(Path(os.path.abspath(path)).is_relative_to(folder) for folder in inside):
+                        raise DataError(
+                            f"{where}: the image of row {row} is a path outside the data set ({path}), which is not "
+                            "opened. Put the image into its folder, or its bytes into the row."
+                        )
                     try:
                         content = Path(path).read_bytes()
                     except OSError as error:

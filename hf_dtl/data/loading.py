@@ -9,7 +9,7 @@ import numpy as np
 from hf_dtl.data.columns import class_feature, class_ids, find_image_column, find_label_column, images_beside
 from hf_dtl.data.duplicates import Copies, Part
 from hf_dtl.data.selection import DatasetSpec, select_classes
-from hf_dtl.data.sources import column_of, open_splits
+from hf_dtl.data.sources import column_of, open_splits, places
 from hf_dtl.data.splits import Named, dataset_fields, draw_by_class, hold_out, require_columns
 from hf_dtl.errors import DataError
 
@@ -118,7 +118,7 @@ def load_task(
         kept = keep_column if keep_column in split.features else None
         whole[name] = images_beside(split, image_column, {"label": new[name]}, class_feature(labels), kept)
     parts = named.parts(whole, new)
-    removed = hold_out(parts, labels, where, ("label", keep_column or "label"))
+    removed = hold_out(parts, labels, where, ("label", keep_column or "label"), places(spec))
     _check_counts(parts, labels, images_per_class, where)
     if images_per_class is not None:
         drawn = draw_by_class(parts["train"].labels, labels, count=images_per_class, seed=seed)

@@ -13,7 +13,7 @@ from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label
 from hf_dtl.data.duplicates import Copies, Part
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.data.selection import GLYPHS, DatasetSpec
-from hf_dtl.data.sources import open_splits, rendered
+from hf_dtl.data.sources import open_splits, places, rendered
 from hf_dtl.data.splits import Named, dataset_fields, draw, hold_out, require_columns
 from hf_dtl.errors import DataError, listing
 from hf_dtl.options import nearest
@@ -134,7 +134,7 @@ def load_multitask(
     parts = named.parts(whole, {name: np.zeros(len(split), dtype=np.int64) for name, split in whole.items()})
     for role, part in parts.items():
         _refuse_missing(part, tasks, columns, f"{where}, {role} split")
-    removed = hold_out(parts, ("",), where, () if keep_column is None else (keep_column,))
+    removed = hold_out(parts, ("",), where, () if keep_column is None else (keep_column,), places(spec))
     if images is not None:
         there = len(parts["train"].rows)
         if images > there:

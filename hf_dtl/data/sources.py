@@ -5,9 +5,11 @@ import hashlib
 import logging
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import datasets
 import pyarrow.parquet as pq
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.data.image_folder import read_image_folder
@@ -61,10 +63,33 @@ def open_splits(spec: DatasetSpec) -> dict[str, datasets.Dataset]:
     except DataError:
         raise
     except Exception as error:  # every failure of a foreign reader is a fault of the data for the user
+        _check_cache()
         raise _unreadable(spec, path, error) from error
     if isinstance(found, datasets.Dataset):
         found = {"train": found}
     return {str(name): split for name, split in found.items()}
+
+
+def _check_cache() -> None:
+    """Blame the cache where it cannot be written, and not the data."""
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"The cache of data sets, {cache}, cannot be written ({error.strerror}). Set HF_HOME or HF_DATASETS_CACHE "
+            "to a folder that can."
+        ) from error
+
+
+def places(spec: DatasetSpec) -> tuple[Path, ...]:
+    """Folders that the images of a data set may lie in, where their bytes are not in the rows themselves."""
+    path = Path(spec.name).expanduser()
+    own = path.parent if path.is_file() else path
+    cache = (Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE))
+    return (own.absolute(), own.resolve(), *cache) if path.exists() else cache
 
 
 def source_key(spec: DatasetSpec) -> str:

@@ -2,8 +2,9 @@
 
 import logging
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -81,10 +82,10 @@ def _called(role: str, splits: Iterable[str]) -> list[str]:
 
 
 def hold_out(
-    parts: dict[str, Part], labels: tuple[str, ...], where: str, columns: Iterable[str]
+    parts: dict[str, Part], labels: tuple[str, ...], where: str, columns: Iterable[str], inside: Sequence[Path]
 ) -> tuple[int, Copies]:
     """Drop equal pictures and hold out what is missing, in place by role; take and return as `remove_duplicates`."""
-    removed, copies = remove_duplicates(parts, where, columns)
+    removed, copies = remove_duplicates(parts, where, columns, inside)
     for role, fraction in FRACTIONS.items():
         if role not in parts:
             # a picture of two persons is to be forgotten if one of them is, so it must not judge what is retained

@@ -116,8 +116,14 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value} must be at least 1.")
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed} must not be negative.")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"--seed {self.seed} must be a whole number in 0..4294967295.")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, str) and value.startswith("~/"):  # as in --name=~/x, which a shell leaves as it is
+                setattr(self, f.name, str(Path(value).expanduser()))
+            if f.name.endswith("learning_rate") and value is not None and not 0 < value < 1e3:
+                raise ConfigError(f"--{f.name} {value} must be above 0 and below 1000.")
         if self.attacks is not None:
             parse_attacks(self.attacks)
 

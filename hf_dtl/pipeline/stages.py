@@ -4,16 +4,22 @@ import json
 import logging
 import os
 import shutil
+import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from filelock import FileLock, Timeout
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Dataset
 
-from hf_dtl.errors import OutputError
+from hf_dtl.errors import DivergedError, OutputError, listing
 from hf_dtl.fingerprint import fingerprint
+from hf_dtl.processes import together
+from hf_dtl.trainers.checkpoints import damage, drop_damaged, record_files
 
 SETTINGS, MADE_FROM = "run.json", "made_from.txt"
 
@@ -47,7 +53,13 @@ def replace_folder(new: Path, path: Path) -> None:
 
 def changed_settings(record: Path, settings: Mapping[str, Any]) -> list[str]:
     """What differs between the settings that a folder records and those of now (JSON values), in words."""
-    earlier = json.loads(record.read_text(encoding="utf-8"))
+    try:
+        earlier = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError):
+        raise OutputError(
+            f"{record} is damaged: it does not say which run the folder holds. Choose another --output_dir, or delete "
+            "the folder; what is in it was not touched."
+        ) from None
     now = json.loads(json.dumps(settings))
     return [
         f"{key}: {earlier.get(key)!r} there, {now.get(key)!r} now"
@@ -65,17 +77,32 @@ class Run:
         state: the processes of this run.
 
     Raises:
-        OutputError: the folder holds another run, or files that are not a run's.
+        OutputError: the folder holds another run, or files that are not a run's, or another process works on it.
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], state: PartialState):
         self.folder, self.state = Path(folder), state
+        together(lambda: self._begin(settings) if state.is_main_process else None)
+
+    def _begin(self, settings: Mapping[str, Any]) -> None:
+        """Take the folder for this process."""
         self._check(settings)
-        state.wait_for_everyone()
-        if state.is_main_process:
-            (self.folder / "stages").mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
-        state.wait_for_everyone()
+        stages = self.folder / "stages"
+        stages.mkdir(parents=True, exist_ok=True)
+        # Of the process, not of the thread; the system lets it go however the process ends.
+        self._lock = FileLock(stages / ".lock", timeout=0, thread_local=False, is_singleton=True)
+        holder = stages / ".holder"
+        try:
+            self._lock.acquire()
+        except Timeout:
+            who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+            raise OutputError(
+                f"The output folder {self.folder} belongs to {who}, which is still running. Wait for it, end it, or "
+                "choose another --output_dir."
+            ) from None
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since}", encoding="utf-8")
+        write_atomically(self.folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         if self.folder.exists() and not self.folder.is_dir():
@@ -105,30 +132,50 @@ class Run:
             work: called by every process with a folder to write to. After an interruption the folder still holds what
                 was there (a trainer's checkpoints, say). A sub-folder `checkpoints` is dropped at the end.
             made_from: fingerprint of the images, weights and options that the stage is made from. A stage that was
-                made from others, whatever their names, is done anew; the old one stays until the new one is there.
+                made from others, whatever their names, or that is damaged, is done anew; the old one stays until the
+                new one is there.
+
+        Raises:
+            DivergedError: the work left weights that are not finite; nothing of them is kept.
         """
         done = self.folder / "stages" / name
-        finished = done.is_dir() and _made_from(done) == made_from
+        changed = not done.is_dir() or _made_from(done) != made_from
+        bad = "" if changed else damage(done)
+        finished = not changed and not bad
         self.state.wait_for_everyone()
         if not finished:
             partial = done.with_name(f"{done.name}.partial")
             if self.state.is_main_process:
                 if done.is_dir():
-                    logger.warning("%s is done anew: its images, model or options have changed since.", name)
+                    why = f"{bad} is damaged" if bad else "its images, model or options have changed since"
+                    logger.warning("%s is done anew: %s.", name, why)
                 if partial.is_dir() and _made_from(partial) != made_from:
                     shutil.rmtree(partial)
                 partial.mkdir(parents=True, exist_ok=True)
                 if made_from:
                     (partial / MADE_FROM).write_text(made_from)
-                _drop_broken_checkpoints(partial / "checkpoints")
+                drop_damaged(partial / "checkpoints")
             self.state.wait_for_everyone()
             work(partial)
-            self.state.wait_for_everyone()
-            if self.state.is_main_process:
-                shutil.rmtree(partial / "checkpoints", ignore_errors=True)
-                replace_folder(partial, done)
+            together(lambda: _finish(name, partial, done) if self.state.is_main_process else None)
         self.state.wait_for_everyone()
         return done
+
+
+def _finish(name: str, partial: Path, done: Path) -> None:
+    """Put a stage in its place, unless its weights are not finite."""
+    shutil.rmtree(partial / "checkpoints", ignore_errors=True)
+    for path in sorted(partial.rglob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            bad = [key for key in file.keys() if not file.get_tensor(key).isfinite().all()]  # noqa: SIM118
+        if bad:
+            shutil.rmtree(partial)
+            raise DivergedError(
+                f"Training diverged in the stage {name}: {listing(bad, 3)} in {path.name} are not finite, and nothing "
+                "of it was kept. Choose a smaller learning rate, and another --output_dir."
+            )
+    record_files(partial)
+    replace_folder(partial, done)
 
 
 def made_from(*parts: Any) -> str:
@@ -155,12 +202,3 @@ def _contents(part: Any) -> list[Any]:
 def _made_from(folder: Path) -> str:
     record = folder / MADE_FROM
     return record.read_text() if record.exists() else ""
-
-
-def _drop_broken_checkpoints(folder: Path) -> None:
-    """Remove checkpoints that were cut off while they were written; the trainer's state is what it writes last."""
-    for checkpoint in folder.glob("checkpoint-*"):
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(checkpoint)

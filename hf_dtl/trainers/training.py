@@ -24,6 +24,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_dtl.data.images import size_of
 from hf_dtl.functional import Augmentation, augment, classification_loss
 from hf_dtl.models.heads import MULTI_LABEL, MultiHeadClassifier
+from hf_dtl.trainers.checkpoints import Recorded
 from hf_dtl.trainers.loading import leaves_one
 
 logger = logging.getLogger(__name__)
@@ -77,17 +78,18 @@ def run_trainer(trainer: Trainer, work: Path, name: str, show: Sequence[str] = (
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(StageProgress(name, show))
+    trainer.add_callback(Recorded())
     trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
 
 
 def stage_arguments(work: Path, **options: Any) -> dict[str, Any]:
-    """Options that every trainer of a stage shares: checkpoints inside the stage's folder, the last one kept."""
+    """Options that every trainer of a stage shares: checkpoints inside the stage's folder, the last two kept."""
     return {
         "output_dir": str(work / "checkpoints"),
         "report_to": "none",
         "save_strategy": "steps",
         "save_steps": 100,
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # one may be cut off by what stops the run
         "logging_steps": 10,
         "ddp_timeout": 7 * 24 * 3600,  # a process waits for the others' share of the audit
         **options,

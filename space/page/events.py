@@ -16,7 +16,7 @@ from page.curve import curve
 from page.pairs import Pair, Pairs
 from page.probe import probe
 from page.references import Lines, lines, reported, same_attacker
-from page.relearn import MOST_SEED, LiveAttack, counted, offered
+from page.relearn import MOST_SEED, LiveAttack, check_offered, counted, offered
 from page.tasks import Tasks
 
 REFERENCES = ("undisposed", "retrained", "scratch", "no_model")
@@ -86,13 +86,14 @@ class Events:
             views.card(pair),
         )
 
-    def example(self, published: str, undisposed: str, chosen: gr.SelectData) -> tuple[str, Any, Any]:
+    def example(self, published: str, undisposed: str, chosen: gr.EventData) -> tuple[str, Any, Any]:
         """Put an example image into the place of the visitor's own."""
         try:
             pair = self.pairs.get(published, undisposed)
-            if not isinstance(pair.tasks, Tasks) or not isinstance(chosen.index, int):
-                raise ConfigError("This pair has no example images.")
-            image = pair.tasks.examples[chosen.index % len(pair.tasks.examples)].image
+            index = chosen._data.get("index") if isinstance(chosen._data, dict) else None  # SelectData wants it whole
+            if not isinstance(pair.tasks, Tasks) or not isinstance(index, int):
+                raise ConfigError("This pair has no such example image.")
+            image = pair.tasks.examples[index % len(pair.tasks.examples)].image
             return "", image, _probed(pair, image)
         except Exception as error:
             return views.wrong(explained(error)), gr.skip(), gr.skip()
@@ -109,7 +110,9 @@ class Events:
     def idle(self, published: str, undisposed: str, attack: str, budget: int) -> tuple[str, Any, Any]:
         """Draw the references of an attack before it begins."""
         try:
-            return "", *_idle(self.pairs.get(published, undisposed), attack, budget)
+            pair = self.pairs.get(published, undisposed)
+            check_offered(pair, "scrubbed", attack, budget)
+            return "", *_idle(pair, attack, budget)
         except Exception as error:
             return views.wrong(explained(error)), gr.skip(), gr.skip()
 

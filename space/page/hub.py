@@ -18,6 +18,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as ARCHITECTURES
 
@@ -29,6 +33,8 @@ LARGEST = {WEIGHTS: 100_000_000, REPORT: 2_000_000, CONFIG: 200_000, PROCESSOR: 
 """Bytes of the files that are fetched; no others are."""
 MOST_PARAMETERS, MOST_LAYERS, MOST_LABELS, LARGEST_NUMBER = 25_000_000, 64, 1_000, 4_096
 LARGEST_SIDE, MOST_FILES, LONGEST_NAME = 512, 500, 300
+MOST_MULTIPLY_ADDS, MOST_VALUES = 10_000_000_000, 16_000_000
+"""Of one image: multiply-adds, and values of the largest tensor, such as the attention of all tokens to all."""
 MOST_IN_REPORT = {"row": 3_000, "seed": 20, "attack": 40, "budget": 20, "dataset": 8}
 _COUNTS = ("layer", "depth", "block", "stage", "repeat", "group")
 
@@ -114,6 +120,58 @@ def _check_content(folder: Path, repo: str) -> None:
     parameters = sum(p.numel() for p in built.parameters())
     if parameters > MOST_PARAMETERS:
         raise ModelError(f"{repo} has {parameters:,} parameters; this page takes up to {MOST_PARAMETERS:,}.")
+    check_cost(built, _side(config, folder), repo)
+
+
+def _side(config: dict[str, Any], folder: Path) -> int:
+    """Pixels a side of the images that a model gets, at most; the processor's where it says so."""
+    processor = json.loads((folder / PROCESSOR).read_text(encoding="utf-8")) if (folder / PROCESSOR).exists() else {}
+    sizes = [value for key, value in _values({k: processor.get(k) for k in ("size", "crop_size")}) if value]
+    size = config.get("image_size")
+    sizes += [value for _, value in _values(size) if value]
+    whole = [int(value) for value in sizes if isinstance(value, (int, float))]
+    return max(whole, default=224)
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the values of the largest tensor that is made."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)]
+        self.values = max([self.values, *(tensor.numel() for tensor in tensors)])
+        return made
+
+
+@torch.no_grad()
+def check_cost(built: nn.Module, side: int, repo: str) -> None:
+    """Refuse a model that would take long for one image, or much memory.
+
+    Args:
+        built: on the device `meta`: it is walked through without computing anything.
+        side: pixels of an image.
+        repo: its Hub id.
+
+    Raises:
+        ModelError: the message names what it would take.
+    """
+    image = torch.empty(1, getattr(built.config, "num_channels", 3), side, side, device="meta")  # type: ignore[arg-type]
+    try:
+        with FlopCounterMode(display=False) as counter, _Largest() as largest:
+            built.eval()(pixel_values=image)
+    except Exception as error:  # whatever a foreign configuration raises
+        raise ModelError(f"{repo} cannot be walked through for one image ({type(error).__name__}).") from error
+    for found, most, what in (
+        (counter.get_total_flops() // 2, MOST_MULTIPLY_ADDS, "multiply-adds"),
+        (largest.values, MOST_VALUES, "values in one tensor"),
+    ):
+        if found > most:
+            raise ModelError(
+                f"{repo} takes {found:,} {what} for an image of {side}×{side} pixels; this page takes up to {most:,}. "
+                "Audit it on a machine of your own with scripts/audit.py."
+            )
 
 
 def _read(path: Path, repo: str) -> dict[str, Any]:

@@ -1,17 +1,18 @@
 """The published pairs that a visitor can choose: those on this machine, and models of the Hub by their ids."""
 
 import re
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import LeakageReport
-from hf_dtl.audit.classifiers import check_finite
+from hf_dtl.audit.classifiers import check_finite, predict
 from hf_dtl.data.processors import channels_of
 from hf_dtl.data.sources import EXAMPLE_FOLDER
 from hf_dtl.errors import ConfigError, DTLError, ModelError
@@ -25,6 +26,10 @@ from page.tasks import Tasks, tasks_of
 EXAMPLE, DEMO = "example", "demo"
 KEPT = 2
 """Pairs in memory; the one that was not asked for the longest time goes first."""
+PATIENCE = 60.0
+"""Seconds that the class means of a pair may take."""
+OPENING = 3
+"""Visitors whose models of the Hub are being opened, one after the other; a further one is told to come again."""
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity, so that drawings of it can be kept
@@ -74,6 +79,7 @@ class Pairs:
         self.local = local
         self._kept: OrderedDict[tuple[str, str], Pair] = OrderedDict()
         self._lock, self._loading = Lock(), {True: Lock(), False: Lock()}
+        self._opening = BoundedSemaphore(OPENING)
 
     def get(self, published: object, undisposed: object = "") -> Pair:
         """Give a pair, loading it if need be.
@@ -91,11 +97,22 @@ class Pairs:
         if not local and undisposed:
             key = (key[0], hub_id(undisposed, "undisposed model"))
         found = self._known(key)
-        if found is None:
-            # A slow download must not hold up those who look at a local pair.
-            with self._loading[local]:
-                found = self._known(key) or (self._from_folders(key[0]) if local else _from_hub(*key))
-                self._keep(key, found)
+        if found is not None:
+            return found
+        if local:
+            return self._load(key, local)
+        # A slow download must not hold up those who look at a local pair.
+        if not self._opening.acquire(blocking=False):
+            raise ModelError(f"{OPENING} other models of the Hub are being opened. Try {key[0]} again in a minute.")
+        try:
+            return self._load(key, local)
+        finally:
+            self._opening.release()
+
+    def _load(self, key: tuple[str, str], local: bool) -> Pair:
+        with self._loading[local]:
+            found = self._known(key) or (self._from_folders(key[0]) if local else _from_hub(*key))
+            self._keep(key, found)
         return found
 
     def _known(self, key: tuple[str, str]) -> Pair | None:
@@ -164,6 +181,8 @@ def _load(name: str, scrubbed: Path, undisposed: Path | None) -> Pair:
         remedy = "Give the undisposed model that belongs to this scrubbed one."
         check_same_processors(processors, channels, remedy)
         tasks = tasks_of(report, processors["scrubbed"], channels)
+        if isinstance(tasks, Tasks) and (seconds := _seconds(models, tasks)) > PATIENCE:
+            tasks = f"Its images take about {seconds:.0f} seconds here, so that only report and predictions are shown."
         means = {} if isinstance(tasks, str) else {which: ClassMeans(model, tasks) for which, model in models.items()}
         proven = report.weights == weights_sha256(scrubbed) if report.weights else None
     except DTLError:
@@ -171,3 +190,13 @@ def _load(name: str, scrubbed: Path, undisposed: Path | None) -> Pair:
     except Exception as error:  # whatever a foreign file raises
         raise ModelError(f"The files of {name} cannot be used ({type(error).__name__}).") from error
     return Pair(name, report, models, processors["scrubbed"], tasks, means, proven)
+
+
+def _seconds(models: dict[str, PreTrainedModel], tasks: Tasks) -> float:
+    """How long the class means of all models take, by one image of each."""
+    found = 0.0
+    for model in models.values():
+        start = time.perf_counter()
+        predict(model, tasks.tests.pixel_values[:1])
+        found += (time.perf_counter() - start) * (len(tasks.means) + len(tasks.tests))
+    return found

@@ -68,6 +68,20 @@ def offered(pair: Pair) -> tuple[list[str], list[int]]:
     return attacks, sorted({record.budget for record in own if record.budget in BUDGETS})
 
 
+def check_offered(pair: Pair, which: object, attack: object, budget: object) -> None:
+    """Refuse an attack that is not offered for a pair.
+
+    Raises:
+        ConfigError: the message names the value and the choices.
+    """
+    attacks, budgets = offered(pair)
+    for what, value, choices in (("model", which, list(pair.models)), ("attack", attack, attacks),
+                                 ("number of images a class", budget, budgets)):  # fmt: skip
+        if type(value) is bool or value not in choices:
+            shown = ", ".join(map(str, choices)) or "nothing"
+            raise ConfigError(f"The {what} {str(value)[:40]!r} is not offered for this pair; there is: {shown}.")
+
+
 class _WatchedStack(Stack):
     """A stack that calls `watch` with itself at the start, now and again, and at the end."""
 
@@ -126,12 +140,7 @@ class LiveAttack:
     def __init__(self, pair: Pair, which: str, attack: str, budget: int, seed: int):
         if not isinstance(pair.tasks, Tasks):
             raise DataError(pair.tasks)
-        attacks, budgets = offered(pair)
-        for what, value, choices in (("model", which, list(pair.models)), ("attack", attack, attacks),
-                                     ("number of images a class", budget, budgets)):  # fmt: skip
-            if value not in choices:
-                shown = ", ".join(map(str, choices)) or "nothing"
-                raise ConfigError(f"The {what} {str(value)[:40]!r} is not offered for this pair; there is: {shown}.")
+        check_offered(pair, which, attack, budget)
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MOST_SEED:
             raise ConfigError(f"The seed must be a whole number in 0..{MOST_SEED}, got {str(seed)[:40]!r}.")
         self.model, self.task = pair.models[which], pair.tasks.attacked

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 from audit_toys import ATTACKS, LONG_NAMES, large_report, records, report, tasks_report
-from matplotlib import image
+from matplotlib import image, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -246,3 +246,14 @@ def test_nothing_to_draw_is_said(tmp_path):
     for plot in (plot_piggyback, plot_attacks):
         with pytest.raises(DataError):
             plot(nothing, tmp_path / "x")
+
+
+def test_the_users_matplotlibrc_changes_nothing(tmp_path):
+    """text.usetex without LaTeX ended the run after all attacks, again at each start."""
+    rows = "text.usetex: True\nfont.size: 30\naxes.facecolor: red\nsavefig.facecolor: red\n"
+    (tmp_path / "matplotlibrc").write_text(rows)
+    plots = {}
+    for name in ("own", "plain"):
+        with rc_context(fname=str(tmp_path / "matplotlibrc") if name == "own" else None):
+            plots[name] = [path.read_bytes() for path in plot_piggyback(report(), tmp_path / name)]
+    assert plots["own"] == plots["plain"]

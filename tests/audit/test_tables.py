@@ -200,3 +200,13 @@ def test_the_verdict_on_several_tasks_names_the_worst_task_and_what_was_lost():
         "a model that was trained again without the forgotten images",
     ):
         assert words in text, text
+
+
+@pytest.mark.parametrize("width", (50, 60, 80))
+def test_a_narrow_terminal_cuts_no_cell(width):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(*table(report()))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    rows = [line.split() for line in text.splitlines()]
+    assert sum(word.count("0.020") for row in rows for word in row) == printed(*table(report())).count("0.020")

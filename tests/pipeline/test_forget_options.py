@@ -81,3 +81,25 @@ def test_a_precision_that_the_launcher_chose_is_recorded(monkeypatch):
     options = ForgetOptions()
     assert options.recorded()["bf16"] is True and options.settings()["bf16"] is True
     assert options.plain()["bf16"] is False, "so that the recorded command says --bf16"
+
+
+@pytest.mark.parametrize("seed", (-1, 2**32))
+def test_seeds_that_numpy_does_not_take_are_refused(seed):
+    with pytest.raises(ConfigError, match=rf"--seed {seed} must be a whole number in 0..4294967295"):
+        ForgetOptions(seed=seed)
+
+
+@pytest.mark.parametrize(
+    "name", ("learning_rate", "train_learning_rate", "adapt_learning_rate", "retrain_learning_rate")
+)
+@pytest.mark.parametrize("value", (-1.0, 0.0, float("nan"), float("inf"), 1e20))
+def test_learning_rates_that_are_none_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"--{name} .* must be above 0 and below 1000"):
+        ForgetOptions(**{name: value})
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    found = ForgetOptions(output_dir="~/out", model="~/model", forget="~/rows.txt", retain="~/photos")
+    assert (found.output_dir, found.model) == ("/home/ann/out", "/home/ann/model")
+    assert (found.forget, found.retain) == ("/home/ann/rows.txt", "/home/ann/photos")

@@ -5,6 +5,7 @@ from accelerate import PartialState
 
 from hf_dtl.errors import OutputError
 from hf_dtl.pipeline.stages import Run, replace_folder, write_atomically
+from hf_dtl.trainers.checkpoints import RECORD, record_files
 from hf_dtl.trainers.training import last_checkpoint
 
 
@@ -32,6 +33,8 @@ def test_an_interrupted_stage_finds_its_checkpoints_and_never_looks_finished(tmp
             checkpoint = folder / "checkpoints" / f"checkpoint-{step}"
             checkpoint.mkdir(parents=True)
             (checkpoint / "trainer_state.json").write_text(text)
+            if step == 5:
+                record_files(checkpoint)
         (folder / "checkpoints" / "checkpoint-15").mkdir()
         raise KeyboardInterrupt
 
@@ -42,7 +45,7 @@ def test_an_interrupted_stage_finds_its_checkpoints_and_never_looks_finished(tmp
     found = []
     folder = run.stage("adapt", lambda folder: found.append(last_checkpoint(folder / "checkpoints")))
     assert found[0].endswith("checkpoint-5"), "checkpoints that were cut off are not resumed from"
-    assert list(folder.iterdir()) == [], "checkpoints of a finished stage are dropped"
+    assert [path.name for path in folder.iterdir()] == [RECORD], "checkpoints of a finished stage are dropped"
 
 
 def test_another_run_is_refused_and_left_alone(tmp_path, state):

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hf_dtl.audit.axis_leakage import AxisLeakage, Ratio
-from hf_dtl.audit.plots.look import draw_guides, draw_ratio, limits, note, plain, save, target_line, wrapped
+from hf_dtl.audit.plots.look import defaults, draw_guides, draw_ratio, limits, note, plain, save, target_line, wrapped
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.text_table import AXIS_TITLES
 from hf_dtl.errors import DataError
@@ -40,6 +40,7 @@ def plot_attacks(report: LeakageReport, path: str | Path) -> list[Path]:
     return save(draw_attacks(report), path, f"Leakage by attack after {report.method}")
 
 
+@defaults
 def draw_attacks(report: LeakageReport, only: str | None = None) -> Figure:
     """The figure of `plot_attacks`, of one axis alone where it is given."""
     shown = {axis: found for axis, found in report.axes.items() if only in (None, axis)}

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from hf_dtl.audit.plots.look import defaults
+
 # name in the trainer's log, title, unit
 QUANTITIES = (
     ("disposal_value", "disposal loss", "value"),
@@ -15,6 +17,7 @@ QUANTITIES = (
 )
 
 
+@defaults
 def plot_disposal(logs: Sequence[Mapping[str, float]], title: str, path: str | Path) -> Path | None:
     """Draw what the trainer logged, one panel a quantity.
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_dtl.audit.axis_leakage import FLOORS, AxisLeakage, Place
-from hf_dtl.audit.plots.look import STYLES, accuracy_over, handles_of, save, target_line, wrapped
+from hf_dtl.audit.plots.look import STYLES, accuracy_over, defaults, handles_of, save, target_line, wrapped
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.text_table import AXIS_TITLES, MODELS
 from hf_dtl.errors import DataError
@@ -30,6 +30,7 @@ def plot_effort(report: LeakageReport, path: str | Path) -> list[Path]:
     return save(draw_effort(report), path, f"PL accuracy over effort after {report.method}")
 
 
+@defaults
 def draw_effort(report: LeakageReport) -> Figure:
     """The figure of `plot_effort`."""
     panels = [

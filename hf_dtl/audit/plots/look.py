@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -33,6 +33,11 @@ WHISKERS_BEYOND = 0.5
 """How far a whisker may stretch the picture beyond the leakages themselves; what is longer ends in an arrow."""
 
 
+defaults = style.context("default")
+"""Draws as on every machine, whatever the user's matplotlibrc asks for: TeX, say, which may not be there."""
+
+
+@defaults
 def save(figure: Figure, path: str | Path, title: str) -> list[Path]:
     """Write the figure as PNG (150 dots an inch) and SVG; the same figure gives the same bytes."""
     path = Path(path)

@@ -38,6 +38,7 @@ def plot_comparison(reports: Sequence[LeakageReport], path: str | Path) -> list[
     return look.save(draw_comparison(reports), path, "Target accuracy against leakage")
 
 
+@look.defaults
 def draw_comparison(reports: Sequence[LeakageReport]) -> Figure:
     """The figure of `plot_comparison`."""
     if not reports:

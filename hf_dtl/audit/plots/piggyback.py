@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_dtl.audit.axis_leakage import PLAccuracy
-from hf_dtl.audit.plots.look import STYLES, accuracy_over, handles_of, save, target_line, wrapped
+from hf_dtl.audit.plots.look import STYLES, accuracy_over, defaults, handles_of, save, target_line, wrapped
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.text_table import AXIS_TITLES, MODELS
 from hf_dtl.errors import DataError
@@ -29,6 +29,7 @@ def plot_piggyback(report: LeakageReport, path: str | Path) -> list[Path]:
     return save(draw_piggyback(report), path, f"PL accuracy over budgets after {report.method}")
 
 
+@defaults
 def draw_piggyback(report: LeakageReport, only: str | None = None) -> Figure:
     """The figure of `plot_piggyback`, of one axis alone where it is given."""
     panels = [

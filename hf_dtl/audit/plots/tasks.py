@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from hf_dtl.audit.plots.look import COLOURS, MARKERS, STYLES, plain, save, wrapped
+from hf_dtl.audit.plots.look import COLOURS, MARKERS, STYLES, defaults, plain, save, wrapped
 from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.task_tables import table_models
 from hf_dtl.audit.tasks import SPLITS
@@ -28,6 +28,7 @@ def plot_tasks(reports: Sequence[LeakageReport], path: str | Path) -> list[Path]
     return save(draw_tasks(reports), path, "Scores of every task")
 
 
+@defaults
 def draw_tasks(reports: Sequence[LeakageReport]) -> Figure:
     """The figure of `plot_tasks`."""
     if not reports or reports[0].tasks is None:

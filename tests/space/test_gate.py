@@ -1,0 +1,191 @@
+"""What a hostile visitor sends: addresses that no page needs, events without end, uploads without end."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+client_module = pytest.importorskip("gradio_client", reason="gradio comes with the extra `space`")
+from page import gate  # noqa: E402  # gradio is there
+
+ATTACK = ["example", "", "scrubbed", "ridge_affine_8", 20]
+ELSEWHERE = (
+    "POST run/relearn", "POST run/predict", "POST api/relearn", "POST component_server", "POST process_recording",
+    "POST vibe-edit", "POST vibe-code", "POST undo-vibe-edit", "POST stream/x", "POST launch-local", "GET runs",
+    "GET proxy=http://127.0.0.1:1/", "GET deep_link?session_hash=x", "GET dev/reload", "GET file/etc/passwd",
+    "GET stream/a/b/1/playlist.m3u8", "GET custom_component/1/server/x/y", "POST queue/data", "PUT upload",
+    "GET profiling/traces", "POST mcp/http",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def web(space):
+    with httpx.Client(base_url=space.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def functions(web):
+    """Numbers of the page's events by name."""
+    return {one["api_name"]: one["id"] for one in web.get("config").json()["dependencies"]}
+
+
+def join(web, function, data, session, **more):
+    body = {"data": data, "fn_index": function, "session_hash": session, "trigger_id": 1, **more}
+    return web.post("gradio_api/queue/join", json=body)
+
+
+def called(web, name, data):
+    """The last message of a call."""
+    answer = web.post(f"gradio_api/call/{name}", json={"data": data})
+    assert answer.status_code == 200, answer.text
+    return web.get(f"gradio_api/call/{name}/{answer.json()['event_id']}").text.rstrip().rpartition("\n\n")[2]
+
+
+def waiting(web):
+    return web.get("gradio_api/queue/status").json()["queue_size"]
+
+
+def settled(web):
+    deadline = time.monotonic() + 90
+    while waiting(web) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("address", ELSEWHERE)
+def test_what_no_page_needs_is_not_there(web, address):
+    method, path = address.split()
+    assert web.request(method, f"gradio_api/{path}", json={"data": ATTACK + [0]}).status_code == 404
+
+
+def test_addresses_beside_the_api_are_not_there(web):
+    for path in ("monitoring", "monitoring/summary", "docs", "redoc", "login", "?deep_link=x", "config/../docs"):
+        assert web.get(path).status_code == 404, path
+    for path in ("", "config", "theme.css", "gradio_api/info", "gradio_api/queue/status"):
+        assert web.get(path).status_code == 200, path
+
+
+def test_headers(web):
+    page, upload = web.get(""), web.post("gradio_api/upload", files={"files": ("a.html", b"<script>1</script>")})
+    file = web.get(f"gradio_api/file={upload.json()[0]}")
+    for answer in (page, upload, file):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "object-src 'none'" in page.headers["content-security-policy"]
+    assert file.status_code != 200 or file.headers["content-security-policy"] == gate.OF_FILES
+
+
+BAD = (
+    b"", b"{", b"[]", b"null", b"[" * 60_000, b'{"data": [' + b"[" * 30_000, b'{"data": 5}', b'{"data": []}',
+    b'{"data": ["example"]}', b'{"data": ["example", "", "scrubbed", "ridge", NaN, 0]}', b"\xff\xfe", b" " * 70_000,
+    b'{"data": ["example", "", "scrubbed", "ridge", 5, 0], "session_hash": "../x"}',
+    b'{"data": ["example", "", "scrubbed", "ridge", 5, 0], "session_hash": 5}',
+)  # fmt: skip
+
+
+def test_bad_requests_are_refused_without_a_traceback(web, space, functions):
+    before = space.log.stat().st_size
+    for body in BAD:
+        for path in ("call/relearn", "queue/join", "call/v2/relearn"):
+            answer = web.post(f"gradio_api/{path}", content=body, headers={"content-type": "application/json"})
+            assert answer.status_code in (400, 404, 413), (path, body[:40], answer.text)
+    for index in (9999, -1, "x", None, True, [0]):
+        assert join(web, index, [], uuid.uuid4().hex).status_code == 404
+    for path in ("http://127.0.0.1:1/a.png", "https://example.org/a.png", "file:///etc/passwd", None, 3, ["a"]):
+        image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        assert web.post("gradio_api/call/probe", json={"data": ["example", "", image]}).status_code == 400
+    for image in ("data:image/png;base64,iVBORw0KGgo=", 5, ["x"]):
+        assert web.post("gradio_api/call/probe", json={"data": ["example", "", image]}).status_code == 400
+    for chosen in (None, "x", {}, {"index": 10**9, "value": None}, {"index": "x", "value": None}, {"index": [0]}):
+        session = uuid.uuid4().hex
+        assert join(web, functions["example"], ["example", ""], session, event_data=chosen).status_code == 200
+        with web.stream("GET", f"gradio_api/queue/data?session_hash={session}") as answers:
+            assert any('"process_completed"' in line for line in answers.iter_lines())
+    for data in (ATTACK + ["0"], ATTACK + [[]], [{}, [], 5, {"a": 1}, None, True], ATTACK[:4] + [10**14, 0.5]):
+        assert "wrong" in called(web, "relearn", data)
+    for data in ([{}, [], 5, None], ["example", "", ["ridge"], {"a": 1}], ["example", "", "ridge", 10**14]):
+        assert "wrong" in called(web, "references", data)
+    settled(web)
+    said = space.log.read_bytes()[before:].decode()
+    assert "Traceback" not in said, said[:3000]
+
+
+def test_one_visitor_cannot_fill_the_queue(web, functions):
+    """As 36 attacks of one session did, of which no answer was read: everybody else got 503."""
+    own = "attacker" + uuid.uuid4().hex[:8]
+    with ThreadPoolExecutor(12) as pool:
+        codes = list(pool.map(lambda i: join(web, functions["relearn"], ATTACK + [i], own).status_code, range(36)))
+    assert 2 <= codes.count(200) <= 4 and set(codes) == {200, 429}
+    opened = [join(web, functions["open"], ["example", ""], own).status_code for _ in range(12)]
+    assert opened.count(429) >= 12 - gate.MOST_UNREAD
+    start = time.monotonic()
+    assert "complete" in called(web, "open", ["example", ""])
+    assert "complete" in called(web, "references", ATTACK[:2] + ATTACK[3:])
+    assert time.monotonic() - start < 30
+
+
+def test_attacks_of_many_sessions_that_nobody_reads_give_way(web, functions, monkeypatch):
+    many = [join(web, functions["relearn"], ATTACK + [i], uuid.uuid4().hex).status_code for i in range(30)]
+    assert many.count(200) <= gate.MOST_ATTACKS + 8 and set(many) <= {200, 503}  # some begin meanwhile
+    assert "complete" in called(web, "open", ["example", ""])
+    start = time.monotonic()
+    while True:
+        answer = web.post("gradio_api/call/relearn", json={"data": ATTACK + [0]})
+        if answer.status_code == 200:
+            break
+        assert answer.status_code == 503 and time.monotonic() - start < gate.SILENT + 20
+        time.sleep(0.5)
+    last = web.get(f"gradio_api/call/relearn/{answer.json()['event_id']}", timeout=90).text
+    assert "You relearned it to" in last
+
+
+def test_uploads_are_bounded(web, space):
+    def upload(files, **more):
+        return web.post("gradio_api/upload", files=[("files", file) for file in files], **more).status_code
+
+    assert upload([(f"{i}.png", b"x") for i in range(gate.MOST_FILES)]) == 200
+    assert upload([(f"{i}.png", b"x") for i in range(900)]) == 413
+    assert upload([(f"{i}.png", bytes(4_000_000)) for i in range(3)]) == 413
+    assert web.post("gradio_api/upload", content=b"x" * 11_000_000, headers={"content-type": "x/y"}).status_code >= 400
+
+
+def test_the_oldest_uploads_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "MOST_STORED", 3)
+    now = time.time()
+    for i, age in enumerate((500, 400, 300, 200, 100)):
+        path = tmp_path / f"{i}" / "image.png"
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+        os.utime(path, (now - age, now - age))
+    own = gate.Gate(None, None, tmp_path)
+    assert own._make_room() and sorted(p.parent.name for p in tmp_path.rglob("*.png")) == ["2", "3", "4"]
+    for path in tmp_path.rglob("*.png"):
+        os.utime(path)
+    monkeypatch.setattr(gate, "ROOM", 2)
+    assert not own._make_room(), "none goes in its first seconds: the next upload is refused"
+
+
+def test_a_killed_page_leaves_nothing_behind(tmp_path):
+    code = "from page.temporary import take_folder; print(take_folder(), flush=True); import time; time.sleep(99)"
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    started = []
+    try:
+        for _ in range(2):
+            started.append(subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE))
+            assert re.search(rb"hf_dtl_page_.*uploads", started[-1].stdout.readline())
+        assert len(list(tmp_path.glob("hf_dtl_page_*/"))) == 2, "the folder of a page that runs stays"
+        started[0].send_signal(signal.SIGKILL)
+        started[0].wait()
+        ending = code.replace("time.sleep(99)", "pass")
+        subprocess.run([sys.executable, "-c", ending], env=environment, check=True, capture_output=True)
+        assert len(list(tmp_path.glob("hf_dtl_page_*"))) == 2, "one folder and its lock"
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
