@@ -1,5 +1,6 @@
 """Image classifiers from the Hub or a folder, and the one processor that prepares images for several of them."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,33 @@ from hf_dtl.errors import ModelError, listing
 from hf_dtl.models.heads import locate_classifier
 
 MAIN = "main"
+_ADAPTER = (
+    "{} has an adapter that was not merged (adapter_config.json): its weights are not those of its safetensors. "
+    "Merge it (`merge_and_unload`), and save the merged model in another folder."
+)
 # What a saved processor says about itself, not about the images.
 _NO_PREPARATION = {"image_processor_type", "feature_extractor_type", "processor_class", "auto_map"}
 
 
 def open_classifier(name_or_path: str | Path, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load from safetensors without code of the model, and say which weights did not fit (`output_loading_info`)."""
+    """Load from safetensors without code of the model, and say which weights did not fit (`output_loading_info`).
+
+    Raises:
+        ModelError: its weights would be others than those of its own safetensors files.
+    """
+    folder = Path(name_or_path)
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(_ADAPTER.format(str(name_or_path)))
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if outside := sorted(str(name) for name in named if Path(str(name)).name != name):
+            raise ModelError(f"The index of its weights names files outside the folder: {', '.join(outside[:3])}.")
     options |= {"use_safetensors": True, "trust_remote_code": False, "ignore_mismatched_sizes": True}
-    return AutoModelForImageClassification.from_pretrained(name_or_path, output_loading_info=True, **options)
+    model, found = AutoModelForImageClassification.from_pretrained(name_or_path, output_loading_info=True, **options)
+    if getattr(model, "_hf_peft_config_loaded", False):  # of the Hub, which is asked for one too
+        raise ModelError(_ADAPTER.format(str(name_or_path)))
+    return model, found
 
 
 def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head: bool = False) -> PreTrainedModel:
@@ -72,7 +92,7 @@ def processor_of(name_or_path: str | Path, model: PreTrainedModel, revision: str
     if revision == MAIN or Path(name_or_path).is_dir():
         return load_processor(name_or_path, model.config)
     try:
-        return AutoImageProcessor.from_pretrained(name_or_path, revision=revision)
+        return AutoImageProcessor.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
     except Exception as error:  # as above
         raise ModelError(
             f"The image processor of {str(name_or_path)!r} at the revision {revision!r} cannot be loaded: {error}"

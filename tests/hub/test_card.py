@@ -126,7 +126,7 @@ def test_texts_of_the_report_break_neither_metadata_nor_page(tmp_path):
     assert data["unlearning"]["method"] == found.method
     shown = page(str(written))
     assert "<script" not in shown and "<b>" not in shown and shown.count("<img") == 1 and shown.count("<h1>") == 1
-    assert shown.count("<h2>") == 6 and shown.count("alert(1)") > 5 and 'href="' not in shown
+    assert shown.count("<h2>") == 7 and shown.count("alert(1)") > 5 and 'href="' not in shown
     assert "# y" in shown and "<h1>y" not in shown
 
 
