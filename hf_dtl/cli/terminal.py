@@ -46,11 +46,13 @@ def run_command(
         work: is called with the options.
         words: without the name of the program.
         again: what continues it after Ctrl-C, as the beginning of a sentence.
-        failed: status after an error of the library.
+        failed: status after an error of the library; if it is not 1, after any other error too.
     """
     try:
         work(command.parse(words))
-    except DTLError as error:
+    except Exception as error:
+        if failed == 1 and not isinstance(error, DTLError):
+            raise  # where a status is an answer, it must not be one
         text = f"{type(error).__name__}: {error}"
         if failed == 1:
             sys.exit(text)

@@ -1,7 +1,7 @@
 """The folder that is published: copies of what is meant to be public, refused where they would leak something."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -169,30 +169,40 @@ def _publishable_files(output: Path) -> dict[str, Path]:
     model = output / "scrubbed" if (output / "scrubbed").is_dir() else output
     if not model.is_dir():
         raise PublishError(f"There is no folder {output}. Give the output folder of a run, or a model's folder.")
-    models, chosen = model_folders(model), dict[str, Path]()
-    for path in sorted(model.rglob("*")):  # links are not followed
-        if path.is_dir() and not path.is_symlink():
-            continue
-        name = path.relative_to(model).as_posix()
-        _check_inside(path, output)
-        if any(fnmatch(name, pattern) for pattern in NOT_NEEDED):
-            continue
-        leak = leak_of(name)
-        if leak is not None:
-            raise PublishError(f"{path} is {leak.what}. {leak.remedy}.")
-        folder = path.parent.relative_to(model).as_posix()
-        own = folder in models and any(fnmatch(path.name, pattern) for pattern in MODEL)
-        if not own and (name.count("/") > 1 or not any(fnmatch(name, pattern) for pattern in EVIDENCE)):
-            head = ", and may be a head of the forgotten task" if path.suffix == ".safetensors" else ""
-            raise PublishError(
-                f"{path} is not part of a published model{head}. Move it out of the folder; published are "
-                f"{', '.join((*MODEL, *EVIDENCE))}."
-            )
-        chosen[name] = path
+    there = [path for path in sorted(model.rglob("*")) if path.is_symlink() or not path.is_dir()]
+    names = {path.relative_to(model).as_posix(): _check_inside(path, output) for path in there}
+    chosen = {name: names[name] for name in published_names(names, model)}
     if REPORT not in chosen and (output / REPORT).exists():
         chosen[REPORT] = _check_inside(output / REPORT, output)
-    if not any(fnmatch(name, PLOTS) for name in chosen):
-        chosen |= {f"plots/{path.name}": _check_inside(path, output) for path in sorted(output.glob(PLOTS))}
+    return chosen
+
+
+def published_names(names: Iterable[str], where: Path) -> list[str]:
+    """Those of a folder's files that are published.
+
+    Args:
+        names: of every file, relative.
+        where: the folder, for the message.
+
+    Raises:
+        PublishError: one must not stand in the folder of a published model.
+    """
+    names = list(names)
+    folders = {Path(name).parent for name in names if Path(name).name == CONFIG and name.count("/") < 2}
+    models, chosen = folders or {Path()}, []
+    for name in (name for name in names if not any(fnmatch(name, pattern) for pattern in NOT_NEEDED)):
+        leak, path = leak_of(name), Path(name)
+        if leak is not None:
+            raise PublishError(f"{where / name} is {leak.what}. {leak.remedy}.")
+        alone = Path() not in models or path.parent == Path()
+        own = alone and path.parent in models and any(fnmatch(path.name, pattern) for pattern in MODEL)
+        if not own and name not in EVIDENCE:
+            head = ", and may be a head of the forgotten task" if path.suffix == ".safetensors" else ""
+            raise PublishError(
+                f"{where / name} is not part of a published model{head}. Move it out of the folder; published are "
+                f"{', '.join((*MODEL, *EVIDENCE))}."
+            )
+        chosen.append(name)
     return chosen
 
 

@@ -122,7 +122,10 @@ def record(**values):
         (changed(target_destroyed=None), "target_destroyed"),
         (changed(leakage={**json.loads(report().to_json())["leakage"], "high": 0.5}), "leakage high 0.5"),
         (changed(leakage={**json.loads(report().to_json())["leakage"], "low": None}), "leakage low None"),
-        (changed(leakage={**json.loads(report().to_json())["leakage"], "word": "forgotten"}), "says leakage word 'forgotten'"),
+        (
+            changed(leakage={**json.loads(report().to_json())["leakage"], "word": "forgotten"}),
+            "says leakage word 'forgotten'",
+        ),
         (changed(target_margin=None), "target_margin"),
         (changed(chance={"mnist": None}), "chance.mnist"),
         (changed(weights=["model.safetensors"]), "`weights` of a leakage report must be an object"),
