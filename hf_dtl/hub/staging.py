@@ -97,8 +97,8 @@ def check_published(folder: Path) -> LeakageReport:
     Raises:
         PublishError: naming what is there and must not be.
     """
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    models = model_folders(folder)
+    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    files, models = published_names(there, folder), model_folders(folder)
     configs = {model: check_json(folder / model / CONFIG) for model in models if (folder / model / CONFIG).is_file()}
     for name in files:
         if name.endswith(".json"):

@@ -15,6 +15,7 @@ from hf_dtl.audit.attacks import attack_sets, parse_attacks
 from hf_dtl.audit.report import library_version
 from hf_dtl.audit.report_fields import LARGEST
 from hf_dtl.audit.suites import CUSTOM, IMAGES, find_suite
+from hf_dtl.audit.verdict import USUAL_MARGIN
 from hf_dtl.errors import ConfigError, DataError, ModelError, PublishError
 from hf_dtl.hub.staging import CARD, REPORT, check_published, own_card, published_names
 from hf_dtl.hub.verification import LEAST_IMAGES, differing_weights
@@ -24,7 +25,6 @@ from hf_dtl.pipeline.audit_options import VerifyOptions
 
 MOST = 10_000
 """Steps, images, ranks of an attacker of no suite; and of its values in a list one hundredth."""
-USUAL_MARGIN = 0.05
 _FILES = ["*.json", "*.safetensors", CARD, "plots/*.png"]
 _PLACE = re.compile(r"\s*(?:[~/\\.]|[A-Za-z]:[/\\]|file:)|(?:^|[/\\])\.\.(?:[/\\]|$)")
 
@@ -54,17 +54,18 @@ def read_published(options: VerifyOptions) -> Published:
             not hold; nothing was loaded.
     """
     folder, notes = _folder(options)
+    if (folder / "scrubbed" / REPORT).is_file():
+        raise DataError(
+            f"There is no {REPORT} of {options.model!r} alone. There is a model in {options.model}/scrubbed."
+        )
     if not (folder / REPORT).is_file():
-        inside = f" There is a model in {options.model}/scrubbed." if (folder / "scrubbed" / REPORT).is_file() else ""
-        raise DataError(f"There is no {REPORT} in {options.model!r}, so there is nothing to verify.{inside}")
+        raise DataError(f"There is no {REPORT} in {options.model!r}, so there is nothing to verify.")
     report = LeakageReport.load(folder / REPORT)
     if not (actual := weights_sha256(folder)):
         pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
         instead = f"; {', '.join(pickles)} is a pickle, which is never loaded" if pickles else ""
         raise ModelError(f"There are no safetensors weights in {options.model!r}{instead}.")
     try:
-        names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-        published_names(names, folder)
         check_published(folder)
     except PublishError as error:
         raise ModelError(f"{options.model!r} is not as a published model must be: {error}") from error

@@ -1,10 +1,12 @@
 """Models from the Hub's cache and from folders, and the comparison of their processors."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from audit_toys import vit
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from toy_tasks import two_headed
@@ -89,3 +91,31 @@ def test_resized_keeps_the_normalisation():
     result = resized(processor, model, 24)
     assert result.image_mean == [0.1, 0.2, 0.3] and result.size == {"height": 24, "width": 24}
     check_same_processors({"first": result, "second": resized(result, model, 24)}, num_channels=3, remedy=REMEDY)
+
+
+def test_weights_of_an_adapter_or_of_another_folder_are_never_taken(tmp_path):
+    torch.manual_seed(0)
+    model = vit()
+    model.save_pretrained(tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    (tmp_path / "model" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="adapter that was not merged"):
+        load_classifier(tmp_path / "model")
+    (tmp_path / "model" / "adapter_config.json").unlink()
+    names = load_classifier(tmp_path / "model").state_dict()
+    weights.rename(tmp_path / "elsewhere.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "../elsewhere.safetensors")}
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="outside the folder"):
+        load_classifier(tmp_path / "model")
+
+
+def test_a_processors_code_is_never_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *question: "y")
+    vit().save_pretrained(tmp_path)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')\nclass P: pass\n")
+    own = {"image_processor_type": "P", "auto_map": {"AutoImageProcessor": "evil.P"}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(own))
+    with pytest.raises(ModelError, match="image processor"):
+        processor_of(tmp_path, vit())
+    assert not (tmp_path / "RAN").exists()
