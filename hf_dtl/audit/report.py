@@ -31,9 +31,7 @@ from hf_dtl.audit.verdict import verdict
 from hf_dtl.errors import DataError
 
 SCHEMA_VERSION = 3
-_LOCAL_FOLDERS = re.compile(
-    r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*"
-)
+_FOLDERS = re.compile(r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*")
 # Of classes that a data set or a request names: a label may look like a path (/m/01g317, /r/aww).
 _LABELS = re.compile(r"((?<=[^\s\[(=,'\"])\[[^\]]*\]|\bclass=[^\s'\"]*)")
 _COMPUTED = {"schema_version", "leakage", "target_destroyed"}
@@ -73,7 +71,7 @@ def without_folders(value: Any) -> Any:
     """
     if isinstance(value, str):
         parts = _LABELS.split(value)
-        parts[::2] = [_LOCAL_FOLDERS.sub(r"\g<before>", part) for part in parts[::2]]
+        parts[::2] = [_FOLDERS.sub(r"\g<before>", part) for part in parts[::2]]
         return "".join(parts)
     if isinstance(value, Path):
         return value.name

@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 from architectures import CONFIGS
-from audit_toys import report, resnet, tasks_report
+from audit_toys import report, resnet, tasks_report, vit
 from huggingface_hub import ModelCard
 from publish_plants import INNOCENT, PICTURES, PLANTS
 from publish_toys import (
@@ -24,6 +24,7 @@ from publish_toys import (
     finished_tasks,
     planted,
     save,
+    save_model,
     sign,
 )
 from safetensors.torch import load_file, save_file
@@ -31,6 +32,7 @@ from transformers import AutoModelForImageClassification
 
 from hf_dtl.errors import OutputError, PublishError
 from hf_dtl.hub.leaks import PATHS, check_picture, check_text
+from hf_dtl.hub.model_files import check_settings, check_weights, drop_unknown_settings
 from hf_dtl.hub.staging import stage
 
 STAGED = [
@@ -181,6 +183,26 @@ def test_what_the_loader_skips_by_name_is_refused(tmp_path):
     AutoModelForImageClassification.from_pretrained(tmp_path / "beit")
     with pytest.raises(PublishError, match="stands under one of the names that are skipped"):
         stage(tmp_path / "beit", tmp_path / "two")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_save_pretrained_writes_of_any_architecture_is_no_leak(tmp_path, name):
+    config = copy.deepcopy(CONFIGS[name]())
+    config.num_labels = len(LABELS)
+    save_model(AutoModelForImageClassification.from_config(config), tmp_path)
+    check_weights(tmp_path)
+    check_settings(tmp_path)
+    assert drop_unknown_settings(tmp_path) == []
+
+
+def test_settings_that_nothing_reads_are_dropped_on_writing_and_listed(tmp_path, caplog):
+    save_model(vit(), tmp_path)
+    for name, changes in (("config.json", {"source": ["cat"]}), ("preprocessor_config.json", {"labels": ["cat"]})):
+        content = json.loads((tmp_path / name).read_text())
+        (tmp_path / name).write_text(json.dumps(content | changes))
+    assert drop_unknown_settings(tmp_path) == ["config.json: source", "preprocessor_config.json: labels"]
+    assert "config.json: source" in caplog.text
+    check_settings(tmp_path)
 
 
 def test_shards_are_staged_if_the_index_names_each_of_them(run, tmp_path):
