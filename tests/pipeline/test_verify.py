@@ -116,7 +116,8 @@ def change_report(folder, change):
 
 def test_weights_are_named_in_the_report(disposed, audited):
     report = LeakageReport.load(disposed / "leakage_report.json")
-    assert set(report.weights) == {"model.safetensors"} and report.weights == weights_sha256(disposed)
+    assert set(report.weights) == {"model.safetensors", "config.json", "preprocessor_config.json"}
+    assert report.weights == weights_sha256(disposed)
     assert LeakageReport.load(disposed.parent / "leakage_report.json").weights == report.weights
     assert LeakageReport.load(audited / "leakage_report.json").weights == report.weights
 
