@@ -39,7 +39,8 @@ class AttackConfig:
 
     Parameters that control the cost:
         trial_seeds, finalists: after the first `trial_seeds` seeds only the `finalists` attacks that are best on
-            validation go on to the others, on each model at each budget; 0 finalists: all go on.
+            validation go on to the others, on each model at each budget; 0 finalists: all go on. With a committee
+            its members go on, of which there are at most so many.
         successive_halving: give up the worse half of the learning rates after a quarter of the steps, and again after
             half of them. It makes the attacker weaker: a rate that is slow at first is lost. The report says so.
         max_stack: fine-tunings that run together; None chooses by the size of the network, 1 runs one after another.
@@ -100,6 +101,11 @@ class AttackConfig:
             options.setdefault("full_learning_rates", (3e-5, 1e-4, 3e-4, 1e-3))
             options.setdefault("lora_learning_rates", (3e-4, 2e-3, 1e-2))
         return cls(**options)
+
+    @property
+    def committees(self) -> tuple[str, ...]:
+        """Those of the attacks that are made of the others' answers."""
+        return tuple(name for name in self.attacks if find_attack(name).of_others)
 
     def deciding(self) -> dict[str, Any]:
         """Every setting that may decide the result of an attack; the others only choose runs, or change their cost."""

@@ -45,9 +45,11 @@ def _flags(report: LeakageReport) -> Iterator[Flag]:
     if ratio.low is not None and ratio.high is not None and ratio.high - ratio.low > WIDE:
         width = ratio.high - ratio.low
         yield Flag("wide", f"the bounds are {width:.2f} apart", "Give more draws (--seeds), or take standard-1.")
-    yield from _edges(report, found.points("scrubbed").values())
-    probes = [p for p in found.points("scrubbed").values() if _frozen(p.attack)]
-    if probes and any(not _frozen(attack) for attack in found.by_attack):
+    single = pl_accuracies([r for r in report.piggyback if not _of_others(r.attack)], "source_subset")
+    strongest = [point for point in single if point.model == "scrubbed"]
+    yield from _edges(report, strongest)
+    probes = [point for point in strongest if not _trains(point.attack)]
+    if probes and any(_trains(attack) for attack in found.by_attack):
         where = ", ".join(f"{point.attack} at {point.budget}" for point in probes)
         yield Flag(
             "probe", f"frozen weights beat fine-tuning ({where})",
@@ -66,8 +68,13 @@ def _flags(report: LeakageReport) -> Iterator[Flag]:
     yield from _choice(report)
 
 
-def _frozen(attack: str) -> bool:
-    return is_attack(attack) and not find_attack(attack).whole_network
+def _trains(attack: str) -> bool:
+    """Whether the attack trains the network; of another package's attack that is not here, that is believed."""
+    return not is_attack(attack) or find_attack(attack).whole_network
+
+
+def _of_others(attack: str) -> bool:
+    return is_attack(attack) and find_attack(attack).of_others
 
 
 def _edges(report: LeakageReport, points: Any) -> Iterator[Flag]:
@@ -81,7 +88,7 @@ def _edges(report: LeakageReport, points: Any) -> Iterator[Flag]:
         if sum(bool(r.curve) and r.effort == r.curve[-1][0] for r in runs) > half:
             seen.append(f"{point.attack} at {point.budget} with the most steps")
         name = "lora_learning_rates" if point.attack.startswith("lora") else "full_learning_rates"
-        rates = told.get(name) if isinstance(told, Mapping) and not _frozen(point.attack) else None
+        rates = told.get(name) if isinstance(told, Mapping) and _trains(point.attack) else None
         if isinstance(rates, (list, tuple)) and len(rates) > 1:
             ends = {min(rates): "smallest", max(rates): "largest"}
             seen += [

@@ -1,11 +1,12 @@
 """Piggyback learning: how well an attacker relearns a task from published weights with a few images a class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import torch
 from transformers import PreTrainedModel
 
+from hf_dtl.audit.answer_store import Answers
 from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.attacks.attack import train as train_attacks
 from hf_dtl.audit.attacks.choice import share_right
@@ -13,6 +14,7 @@ from hf_dtl.audit.attacks.context import AttackContext
 from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
+from hf_dtl.audit.store import PiggybackRecord
 from hf_dtl.audit.task import AttackedTask
 from hf_dtl.errors import ConfigError, DataError, ModelError
 
@@ -30,6 +32,13 @@ class AttackResult:
     diverged: bool = False
     effort: int | None = None
     curve: tuple[tuple[int, float, float], ...] = ()
+    answers: Answers | None = field(default=None, compare=False, repr=False)
+    """Of an attack that did not diverge, where the audit has a committee."""
+
+    def record(self, role: str, task: AttackedTask) -> PiggybackRecord:
+        """The same as a report holds it."""
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "answers"}
+        return PiggybackRecord(role, task.name, task.axis, **told)
 
 
 class Attacker(AttackContext):
@@ -54,7 +63,8 @@ class Attacker(AttackContext):
             given = {"published_head": self.rows, "retain": self.task.retain, "base": self.base}
             if not attack.applies(**{name: value is not None for name, value in given.items()}):
                 raise ConfigError(f"The attack {unit.attack} does not apply: it needs {attack.needs}.")
-        results, test = [], self.task.test
+        results, test, validation = list[AttackResult](), self.task.test, self.task.validation
+        asked = bool(self.config.committees)
         try:
             for unit, choice, classify in train_attacks(self, units):
                 if choice is None:
@@ -62,16 +72,17 @@ class Attacker(AttackContext):
                     rate = find_attack(unit.attack).learning_rates(self.config)[0]
                     results.append(AttackResult(*unit, rate, guess, guess, True))
                 else:
+                    told = {point.effort: (point, point.classify(test)) for point in choice.curve}
                     curve = tuple(
-                        (point.effort, point.validation_accuracy, share_right(point.classify(test), test.labels))
-                        for point in choice.curve
+                        (effort, point.validation_accuracy, share_right(scores, test.labels))
+                        for effort, (point, scores) in told.items()
                     )
-                    point = (choice.effort, choice.validation_accuracy)
-                    told = {(effort, validation): share for effort, validation, share in curve}
-                    # An answer with copies is better on validation than the curve's, and is measured for itself.
-                    reached = told[point] if point in told else share_right(classify(test), test.labels)
-                    chosen = (choice.learning_rate, reached, choice.validation_accuracy)
-                    results.append(AttackResult(*unit, *chosen, effort=choice.effort, curve=curve))
+                    point, scores = told.get(choice.effort or 0, (None, None))
+                    if scores is None or point is None or point.validation_accuracy != choice.validation_accuracy:
+                        scores = classify(test)  # with copies: better on validation than the curve's
+                    chosen = (choice.learning_rate, share_right(scores, test.labels), choice.validation_accuracy)
+                    answers = Answers.of(classify(validation), scores, validation.labels) if asked else None
+                    results.append(AttackResult(*unit, *chosen, False, choice.effort, curve, answers))
         except (RuntimeError, TypeError) as error:
             raise ModelError(
                 f"{type(self.model).__name__} failed in the attack {units[0].attack} with {units[0].budget} "

@@ -1,7 +1,8 @@
 """Every attack on every model and axis, shared among the processes, with nothing done twice."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any, get_args
@@ -10,13 +11,16 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hf_dtl.audit.answer_store import Answers
 from hf_dtl.audit.attacks import plan
 from hf_dtl.audit.attacks.attack import Unit
+from hf_dtl.audit.attacks.committee import Committee
 from hf_dtl.audit.attacks.context import check_base
 from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.attacks.workers import share_out
 from hf_dtl.audit.classifiers import check_finite, check_forward
 from hf_dtl.audit.config import AttackConfig
+from hf_dtl.audit.doubts import tell_doubts
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.audit.references import PixelModel
 from hf_dtl.audit.store import AttackStore, ModelName, PiggybackRecord
@@ -26,6 +30,8 @@ from hf_dtl.fingerprint import fingerprint
 
 Models = Mapping[str, PreTrainedModel | Sequence[PreTrainedModel]]
 """By role; several models of one role are draws of it, and the attack seeds take turns with them."""
+Elections = dict[tuple[str, int], tuple[str, ...]]
+"""By committee and budget its members."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def run_audit(
         device: where to attack; None means each model's own device.
 
     Returns:
-        One record an attack, in the order models, axes, attacks, budgets, seeds.
+        One record an attack, in the order models, axes, attacks, budgets, seeds; committees last on each axis.
 
     Raises:
         ConfigError: a model has an unknown role, or there is nothing to do.
@@ -82,6 +88,8 @@ def run_audit(
     config = config or AttackConfig()
     _check(models, axes, config)
     finished = AttackStore(store)
+    if finished.process == 0:
+        tell_doubts({role: _draws(given) for role, given in models.items()}, axes, config)
     tasks = [(task, _task_fingerprint(task), _retain_fingerprint(task)) for task in axes.values()]
     planned = [
         plan
@@ -91,18 +99,23 @@ def run_audit(
     if not any(plan.units for plan in planned):
         raise ConfigError(
             f"None of the attacks {', '.join(config.attacks)} applies to these models: they need a published head "
-            "with the attacked classes, or retain images. Add `full` or `linear_probe`."
+            "with the attacked classes, retain images, or other attacks. Add `full` or `linear_probe`."
         )
     trial = set(config.seeds[: config.trial_seeds] if config.finalists else config.seeds)
     _run(planned, [[u for u in plan.units if u.seed in trial] for plan in planned], config, finished, device, progress)
-    chosen = [plan.going_on(finished, trial, config.finalists) for plan in planned]
+    elected = finished.agreed(lambda: [plan.elections(finished, trial, config) for plan in planned])
+    chosen = [
+        plan.going_on(finished, trial, config.finalists, own) for plan, own in zip(planned, elected, strict=True)
+    ]
     if any(chosen):
         _run(planned, chosen, config, finished, device, progress)
+    together = finished.agreed(
+        lambda: [plan.committees(finished, own, config) for plan, own in zip(planned, elected, strict=True)]
+    )
     return [
-        replace(finished[plan.keys[unit]], model=plan.role, dataset=plan.task.name)
-        for plan, own in zip(planned, chosen, strict=True)
-        for unit in plan.units
-        if unit.seed in trial or unit in own
+        replace(record, model=plan.role, dataset=plan.task.name)
+        for plan, own, committees in zip(planned, chosen, together, strict=True)
+        for record in [finished[plan.keys[u]] for u in plan.units if u.seed in trial or u in own] + committees
     ]
 
 
@@ -127,7 +140,7 @@ class _Plan:
         config: AttackConfig,
     ) -> Iterator["_Plan"]:
         """One plan for each task, which comes with the fingerprints of its images and of its retain images."""
-        draws = tuple(given) if isinstance(given, Sequence) else (given,)
+        draws = _draws(given)
         prints = [_model_fingerprint(model) for model in draws]
         base_print = None if base is None else _model_fingerprint(base)
         for task, task_print, retain in tasks:
@@ -149,8 +162,27 @@ class _Plan:
                 names = tuple(self.keys[unit] for unit in group)
                 yield _Work(self.role, model, self.base, self.task, group, names, plan.cost(group, self.task, config))
 
-    def going_on(self, finished: AttackStore, trial: set[int], finalists: int) -> set[Unit]:
-        """The attacks on further seeds: of those that were best on validation so far, the order breaking ties."""
+    def elections(self, finished: AttackStore, trial: set[int], config: AttackConfig) -> Elections:
+        """By committee and budget the attacks that it is made of, one as often as it has votes."""
+        found: Elections = {}
+        for attack, budget in product(config.committees, config.budgets):
+            answers: dict[str, list[Answers | None]] = {}
+            for unit in self.units:
+                if unit.budget == budget and unit.seed in trial:
+                    answers.setdefault(unit.attack, []).append(finished.answers.get(self.keys[unit]))
+            there = {name: [a for a in own if a is not None] for name, own in answers.items() if None not in own}
+            if there:
+                labels = self.task.validation.labels
+                found[attack, budget] = Committee.of(Unit(attack, budget, 0)).members(
+                    there, labels, config.finalists or None
+                )
+        return found
+
+    def going_on(self, finished: AttackStore, trial: set[int], finalists: int, elected: Elections) -> set[Unit]:
+        """The attacks on further seeds: of those that were best on validation so far, the order breaking ties.
+
+        Where there is a committee, its members go on, and the best attack.
+        """
         value: dict[tuple[int, str], float] = {}
         for unit in self.units:
             if unit.seed in trial:
@@ -159,7 +191,22 @@ class _Plan:
         best: dict[int, list[str]] = {}
         for budget, attack in sorted(value, key=value.__getitem__, reverse=True):
             best.setdefault(budget, []).append(attack)
-        return {u for u in self.units if u.seed not in trial and u.attack in best[u.budget][:finalists]}
+        for budget, ranked in best.items():
+            members = [name for (_, own), votes in elected.items() if own == budget for name in votes]
+            best[budget] = [ranked[0], *members] if members else ranked[:finalists]
+        return {u for u in self.units if u.seed not in trial and u.attack in best[u.budget]}
+
+    def committees(self, finished: AttackStore, elected: Elections, config: AttackConfig) -> list[PiggybackRecord]:
+        """What the elected committees reach in every draw in which all of their members answer."""
+        found = []
+        for ((attack, budget), votes), seed in product(elected.items(), config.seeds):
+            own = [finished.answers.get(self.keys[Unit(name, budget, seed)]) for name in votes]
+            there = [answers for answers in own if answers is not None]
+            if len(there) == len(own):
+                validation, test = Committee.reached(there, self.task.validation.labels, self.task.test.labels)
+                where = (self.role, self.task.name, self.task.axis, attack, budget, seed)
+                found.append(PiggybackRecord(*where, 0.0, test, validation))
+        return found
 
 
 def _run(
@@ -175,7 +222,9 @@ def _run(
     for own, wanted in zip(planned, units, strict=True):
         for piece in own.pieces([unit for unit in own.units if unit in wanted], config, device):
             work.setdefault(piece.keys, piece)  # models with the same weights are attacked once
-    missing = [piece for piece in work.values() if not all(key in finished for key in piece.keys)]
+    asked = bool(config.committees)
+    there = finished.agreed(lambda: [all(finished.has(key, answers=asked) for key in keys) for keys in work])
+    missing = [piece for piece, known in zip(work.values(), there, strict=True) if not known]
     owner = plan.share([piece.cost for piece in missing], finished.processes)
     share = [piece for piece, process in zip(missing, owner, strict=True) if process == finished.process]
     on_cpu = all(torch.device(device or model.device).type == "cpu" for own in planned for model in own.draws)
@@ -206,8 +255,7 @@ def _attack(
             results = attackers[where].run_stack(piece.group)
             with writing:
                 for key, result in zip(piece.keys, results, strict=True):
-                    if key not in finished:
-                        finished.add(key, PiggybackRecord(piece.role, task.name, task.axis, **asdict(result)))
+                    finished.add(key, result.record(piece.role, task), result.answers)
                 bar.set_postfix_str(f"{piece.role}, {task.name}, {first.attack}, {first.budget} a class")
                 bar.update(len(piece.group))
 
@@ -215,6 +263,10 @@ def _attack(
 
     with tqdm(total=sum(len(piece.group) for piece in work), desc="piggyback", disable=not (progress and work)) as bar:
         share_out(work, start, workers, stop)
+
+
+def _draws(given: PreTrainedModel | Sequence[PreTrainedModel]) -> tuple[PreTrainedModel, ...]:
+    return tuple(given) if isinstance(given, Sequence) else (given,)
 
 
 def _base(role: str, models: Models, config: AttackConfig) -> PreTrainedModel | None:
@@ -255,7 +307,7 @@ def _check(models: Models, axes: Mapping[str, AttackedTask], config: AttackConfi
         for budget in config.budgets:
             draw_images(task.train.labels, len(task.labels), budget, seed=0)
     for role, given in models.items():
-        for model in given if isinstance(given, Sequence) else (given,):
+        for model in _draws(given):
             check_finite(model, f"the {role} model")
             if (base := _base(role, models, config)) is not None:
                 check_base(model, base)

@@ -3,15 +3,16 @@
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed
 
+from hf_dtl.audit.answer_store import Answers, AnswerStore
 from hf_dtl.audit.report_fields import (
     FLAG,
     SHARE,
@@ -29,6 +30,7 @@ from hf_dtl.processes import portable
 
 ModelName = Literal["undisposed", "scrubbed", "no_model", "scratch", "base", "retrained"]
 Axis = Literal["source_subset", "novel_downstream"]
+Found = TypeVar("Found")
 
 
 def _is_curve(points: Any) -> bool:
@@ -113,6 +115,8 @@ class AttackStore:
     file of its own beside it (`NAME.process1`, ...), and at the end the first one takes them in. Files that an
     interrupted run left are taken in at the next start.
 
+    What attacks answer, where a committee asks for it, lies in a folder beside it, see `AnswerStore`.
+
     Args:
         path: the JSON-lines file; made when the first attack is stored. None keeps the attacks in memory only.
 
@@ -128,6 +132,8 @@ class AttackStore:
         self.path = Path(path) if path is not None else None
         self._records: dict[str, PiggybackRecord] = {}
         self._new: dict[str, PiggybackRecord] = {}
+        folder = None if self.path is None else self.path.with_suffix(".answers")
+        self.answers = AnswerStore(folder, remember=self.processes > 1)
         error: OutputError | None = None
         if self.process == 0 and self.path is not None:
             try:
@@ -170,8 +176,10 @@ class AttackStore:
         if self.processes == 1:
             return
         parts: list[Any] = [None] * self.processes
-        torch.distributed.all_gather_object(parts, (self._new, portable(error)))
-        for process, (records, _) in enumerate(parts):
+        torch.distributed.all_gather_object(parts, (self._new, self.answers.new, portable(error)))
+        for process, (records, answers, _) in enumerate(parts):
+            for key, given in answers.items():
+                self.answers.keep(key, given, write=self.process == 0 != process)
             for key, record in records.items():
                 if key not in self._records:
                     self._records[key] = record
@@ -180,7 +188,7 @@ class AttackStore:
         torch.distributed.barrier()  # the first process has written everything before the others' files go
         if self.process > 0 and self.path is not None:
             self.path.unlink(missing_ok=True)
-        failed = error or next((caught for _, caught in parts if caught is not None), None)
+        failed = error or next((caught for *_, caught in parts if caught is not None), None)
         if failed is not None:
             raise failed
 
@@ -207,14 +215,31 @@ class AttackStore:
     def __contains__(self, key: str) -> bool:
         return key in self._records
 
+    def has(self, key: str, *, answers: bool) -> bool:
+        """Whether an attack is finished, and if `answers` what it answers is known (one that diverged has none)."""
+        return key in self and (not answers or self._records[key].diverged or key in self.answers)
+
     def __getitem__(self, key: str) -> PiggybackRecord:
         return self._records[key]
 
-    def add(self, key: str, record: PiggybackRecord) -> None:
-        """Keep a finished attack; it is on the disk when this returns."""
-        self._records[key] = self._new[key] = record
-        if self.path is not None:
-            self._write(key, record)
+    def add(self, key: str, record: PiggybackRecord, answers: Answers | None = None) -> None:
+        """Keep a finished attack, with its answers if a committee asks for them; all is on the disk when this returns.
+
+        One that is known already stays as it is.
+        """
+        if answers is not None and key not in self.answers:
+            self.answers.keep(key, answers)
+        if key not in self._records:
+            self._records[key] = self._new[key] = record
+            if self.path is not None:
+                self._write(key, record)
+
+    def agreed(self, find: Callable[[], Found]) -> Found:
+        """What the first process finds in its files, told to all."""
+        found = [find() if self.process == 0 else None]
+        if self.processes > 1:
+            torch.distributed.broadcast_object_list(found, src=0)
+        return cast(Found, found[0])
 
     def _write(self, key: str, record: PiggybackRecord) -> None:
         assert self.path is not None

@@ -56,7 +56,7 @@ class Suite:
 _FORMS = ("affine", "crop_flip", "photometric")
 _STANDARD = (
     "ridge", "class_means", *(f"ridge_{form}" for form in _FORMS),
-    "prototype_400", *(f"prototype_{form}" for form in _FORMS),
+    "prototype_400", *(f"prototype_{form}" for form in _FORMS), "committee",
 )  # fmt: skip
 _STARTS = (
     "full", "head_first", "published", "reinitialised_last", "reinitialised_half", "relative", "lora", "retain_first",
@@ -72,12 +72,12 @@ SUITES = {
         Suite(
             name="quick-1",
             about="A first look, in minutes on two cores; it never says forgotten.",
-            attacks=("ridge", "class_means", *(f"ridge_{form}_8" for form in _FORMS)),
+            attacks=("ridge", "class_means", *(f"ridge_{form}_8" for form in _FORMS), "committee"),
             budgets=(5, 20),
             seeds=(0, 1, 2),
-            hashes=("b450cf2ff6f0426e300f237e85076973", "7c912cf8c08e06abb2c5a35413057604"),
+            hashes=("7e596cccec0de28ee50b71db2a2d01dd", "3cf5dfcf9aece78fb0763af4a5062686"),
             claims=False,
-            options={"finalists": 1},
+            options={"finalists": 3},
         ),
         Suite(
             name="standard-1",
@@ -85,9 +85,9 @@ SUITES = {
             attacks=_STANDARD,
             budgets=(5, 20),
             seeds=(0, 1, 2, 3, 4),
-            hashes=("816c1faee8b3a3cb7869f40a2200d180", "6d6470d76e366e33dd412d72348401fd"),
+            hashes=("bcb58a7b53cc9d39f374507d63342eea", "03157c6f306d8eae22851b9dd75f2372"),
             claims=True,
-            options={"finalists": 1, "successive_halving": True},
+            options={"finalists": 3, "successive_halving": True},
         ),
         Suite(
             name="full-1",
@@ -95,7 +95,7 @@ SUITES = {
             attacks=_FULL,
             budgets=(1, 5, 20, 100),
             seeds=(0, 1, 2, 3, 4),
-            hashes=("a0b5d73409fe68613fa7161bc428e1df", "af19fc9306c39ec61fb9bdc789fcbc88"),
+            hashes=("1cec2f8aa9ee3e5f5fcc51c8b302368d", "c904c641944a370eddb7c41cf2c496c2"),
             claims=True,
             options={"finalists": 4, "successive_halving": True},
         ),

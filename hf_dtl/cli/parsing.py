@@ -93,7 +93,7 @@ class Command:
             return names[name]
         what = "option" if word.startswith("-") else "argument"
         near = nearest(f"--{name}", (f"--{known}" for known in names)) if what == "option" else self._placed()
-        refuse(f"There is no {what} {word!r}.{near} --help lists all options.")
+        refuse(f"{self.prog} has no {what} {word!r}.{near} --help lists all options.")
 
     def _placed(self) -> str:
         """What words without a name stand for."""

@@ -11,6 +11,7 @@ from hf_dtl.functional.collision import (
     default_step,
     gradient_collision,
 )
+from hf_dtl.functional.committee import calibration, elect
 from hf_dtl.functional.erasure import probe_generalisation
 from hf_dtl.functional.gradient_histograms import centred, gradient_histograms
 from hf_dtl.functional.held_out import held_out_answers, unseen_labels
@@ -58,12 +59,14 @@ __all__ = [
     "average_loss",
     "bounded_forgetting",
     "calibrate_step",
+    "calibration",
     "centred",
     "class_means",
     "collages",
     "dampening_factors",
     "default_step",
     "distillation",
+    "elect",
     "gradient_collision",
     "gradient_histograms",
     "held_out_answers",

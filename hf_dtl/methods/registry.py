@@ -92,7 +92,8 @@ def find_method(name: str) -> "type[UnlearningTrainer]":
     if not points:
         known = method_names()
         raise ConfigError(
-            f"Unknown method {name!r}; the methods are: {', '.join(known)}.{nearest(name, known, quoted=True)}"
+            f"Unknown method {name!r}; the methods are: {', '.join(known)}.{nearest(name, known, quoted=True)} "
+            "One from elsewhere must be installed, or imported first (CONTRIBUTING.md)."
         )
     try:
         trainer = points[0].load()

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -36,10 +37,15 @@ def short(monkeypatch):
         monkeypatch.setitem(registry._registered, name, replace(own, training_steps=24, checkpoints=(6, 12)))
 
 
-def models(architecture="vit"):
-    """A base that learned other classes, and a model that was trained from it on the attacked ones."""
+@cache
+def learned(architecture):
     base = trained(build(architecture), larger(split(10, seed=5)), steps=10)
     return base, named(trained(base, larger(split(20, seed=7))), [f"class {i}" for i in range(6)])
+
+
+def models(architecture="vit"):
+    """A base that learned other classes, and a model that was trained from it on the attacked ones."""
+    return copy.deepcopy(learned(architecture))
 
 
 @pytest.mark.parametrize("name", NAMES)

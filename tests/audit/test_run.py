@@ -161,10 +161,40 @@ def test_finalists_are_the_same_after_an_interruption(lines, tmp_path, attacks_r
     assert again == whole and not attacks_run
 
 
+TOGETHER = replace(FINALISTS, attacks=(*FINALISTS.attacks, "class_means", "committee"), finalists=2)
+
+
+def test_a_committee_answers_for_the_attacks_that_it_elects_and_they_go_on(tmp_path, attacks_run):
+    models = {"undisposed": trained(vit(), split(10)), "no_model": no_model(TASK)}
+    store = tmp_path / "attacks.jsonl"
+    found = run_audit(models, {"toy": TASK}, TOGETHER, store=store, progress=False)
+    for role in models:
+        own = {(r.attack, r.seed): r for r in found if r.model == role}
+        tried = {attack for attack, _ in own} - {"committee"}
+        going_on = {attack for attack, seed in own if seed in (1, 4)} - {"committee"}
+        assert {seed for attack, seed in own if attack == "committee"} == {3, 0, 1, 4}
+        assert 1 <= len(going_on) <= 3 and ("full" in tried) == (role == "undisposed")
+        trial = {a: sum(own[a, seed].validation_accuracy for seed in (3, 0)) for a in (*tried, "committee")}
+        assert trial["committee"] >= max(trial.values()) - 1e-9
+    assert "committee" not in {unit.attack for unit in attacks_run}
+    attacks_run.clear()
+    assert run_audit(models, {"toy": TASK}, TOGETHER, store=store, progress=False) == found and not attacks_run
+    lost = sorted((tmp_path / "attacks.answers").iterdir())
+    lost[0].unlink()
+    lost[1].write_bytes(b"cut")
+    assert run_audit(models, {"toy": TASK}, TOGETHER, store=store, progress=False) == found, (
+        "lost answers are found again"
+    )
+    assert 1 <= len(attacks_run) <= 8 and len(list((tmp_path / "attacks.answers").iterdir())) == len(lost)
+    alone = replace(TOGETHER, attacks=("committee",))
+    with pytest.raises(ConfigError, match="other attacks"):
+        run_audit(models, {"toy": TASK}, alone, progress=False)
+
+
 PROGRAM = """
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch.distributed
 from audit_toys import FINALISTS, task, vit
@@ -173,7 +203,8 @@ from hf_dtl.audit import run_audit
 
 torch.distributed.init_process_group("gloo")
 models = {"undisposed": vit(), "scratch": vit(seed=4)}
-found = run_audit(models, {"toy": task()}, FINALISTS, store=sys.argv[1], progress=False)
+config = replace(FINALISTS, attacks=(*FINALISTS.attacks, "committee"))
+found = run_audit(models, {"toy": task()}, config, store=sys.argv[1], progress=False)
 with open(f"{sys.argv[1]}.{torch.distributed.get_rank()}", "w") as file:
     json.dump([asdict(record) for record in found], file)
 torch.distributed.destroy_process_group()
@@ -187,10 +218,12 @@ def test_two_processes_choose_the_finalists_that_one_chooses(tmp_path):
     status, _, errors = run_on_two(program, store)
     assert status == 0, errors[-3000:]
     models = {"undisposed": vit(), "scratch": vit(seed=4)}
-    alone = [asdict(record) for record in run_audit(models, {"toy": TASK}, FINALISTS, progress=False)]
+    config = replace(FINALISTS, attacks=(*FINALISTS.attacks, "committee"))
+    alone = [asdict(record) for record in run_audit(models, {"toy": TASK}, config, progress=False)]
     for rank in (0, 1):
         assert json.loads(Path(f"{store}.{rank}").read_text()) == json.loads(json.dumps(alone))
-    assert len(store.read_text().splitlines()) == len(alone) == 16, "none is run twice"
+    trained_ones = [record for record in alone if record["attack"] != "committee"]
+    assert len(store.read_text().splitlines()) == len(trained_ones) == len(alone) - 8 == 16, "none is run twice"
 
 
 def test_attacks_that_train_alike_run_together_and_give_what_they_give_alone():

@@ -77,7 +77,7 @@ def test_its_examples_are_understood(name):
         (("forgett",), "There is no command 'forgett'. Did you mean forget? There are: forget, audit, "),
         (("metrics", "stattus"), "Did you mean status?"),
         (("metrics", "install", "tug_of_wars"), "Did you mean tug_of_war?"),
-        (("forget", "--bugdets", "3"), "There is no option '--bugdets'. Did you mean --budgets?"),
+        (("forget", "--bugdets", "3"), "has no option '--bugdets'. Did you mean --budgets?"),
         (("forget", "--method", "scrub,salum:k=1"), "ConfigError: Unknown method 'salum'"),
         (("forget", "--method", "scrub,salum:k=1"), "Did you mean 'salun'?"),
         (("forget", "--attacks", "grid,fulll"), "'fulll' in --attacks 'grid,fulll'. Did you mean full?"),
@@ -204,18 +204,18 @@ def run(monkeypatch, *words, main=lambda options: None):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--bugdet", "3"), "There is no option '--bugdet'. Did you mean --budget? --help lists all options."),
-        (("--zzz=1",), "There is no option '--zzz'. --help lists all options."),
+        (("--bugdet", "3"), "has no option '--bugdet'. Did you mean --budget? --help lists all options."),
+        (("--zzz=1",), "has no option '--zzz'. --help lists all options."),
         (
             ("three",),
-            "There is no argument 'three'.",
+            "has no argument 'three'.",
         ),
     ],
 )
 def test_an_unknown_option_is_named_before_any_work(monkeypatch, capsys, words, said):
     with pytest.raises(SystemExit) as end:
         run(monkeypatch, *words, main=lambda options: pytest.fail("it went on"))
-    assert end.value.code == 2 and capsys.readouterr().err.startswith(said)
+    assert end.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_options_reach_a_program_of_its_own_and_errors_are_one_line(monkeypatch):

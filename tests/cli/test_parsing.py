@@ -55,12 +55,12 @@ def test_forms(words, changed):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("a --atacks full", "There is no option '--atacks'. Did you mean --attacks? --help lists all options."),
-        ("a --use-cpus", "There is no option '--use-cpus'. Did you mean --use_cpu? --help lists all options."),
-        ("a --zzzz=1", "There is no option '--zzzz'. --help lists all options."),
-        ("a -x", "There is no option '-x'. --help lists all options."),
-        ("a b c", f"There is no argument 'c'.{PLACED} --help lists all options."),
-        ("a --use_cpu maybe", f"There is no argument 'maybe'.{PLACED} --help lists all options."),
+        ("a --atacks full", "try has no option '--atacks'. Did you mean --attacks? --help lists all options."),
+        ("a --use-cpus", "try has no option '--use-cpus'. Did you mean --use_cpu? --help lists all options."),
+        ("a --zzzz=1", "try has no option '--zzzz'. --help lists all options."),
+        ("a -x", "try has no option '-x'. --help lists all options."),
+        ("a b c", f"try has no argument 'c'.{PLACED} --help lists all options."),
+        ("a --use_cpu maybe", f"try has no argument 'maybe'.{PLACED} --help lists all options."),
         ("a --use_cpu=maybe", "--use_cpu 'maybe' must be True or False."),
         ("a --max_images few", "--max_images 'few' must be a whole number."),
         ("a --max_images 1.5", "--max_images '1.5' must be a whole number."),

@@ -55,5 +55,10 @@ def better_answer(
     def summed(split: LabelledImages) -> Tensor:
         return plain(split) + sum(copy(split, number) for number in range(count))
 
-    value = share_right(summed(validation), validation.labels) if count else -1.0
-    return (summed, value) if value > reached else (plain, reached)
+    if not count:
+        return plain, reached
+    known = summed(validation)
+    value = share_right(known, validation.labels)
+    if value <= reached:
+        return plain, reached
+    return lambda split: known if split is validation else summed(split), value

@@ -90,6 +90,8 @@ class Attack(ABC):
     """Whether it needs retain images."""
     needs_base: ClassVar[bool] = False
     """Whether it needs the public weights that the owner started from."""
+    of_others: ClassVar[bool] = False
+    """Whether it is made of the answers of the audit's other attacks, and trains nothing."""
     version: ClassVar[int] = 1
     """Raised when a family's code changes its numbers; it is in the keys of all but the attacks of `_PROTOCOL_2`."""
 

@@ -25,7 +25,7 @@ def rows(model: PreTrainedModel, task: AttackedTask) -> list[int] | None:
 def units(
     model: PreTrainedModel, task: AttackedTask, config: AttackConfig, base: PreTrainedModel | None = None
 ) -> list[Unit]:
-    """Every attack that applies to this model and task, in the order attacks, budgets, seeds.
+    """Every attack that applies to this model and task, in the order attacks, budgets, seeds; no committee.
 
     Args:
         model, task, config: the attacked model and task, and what the attacker may do.
@@ -33,7 +33,7 @@ def units(
     """
     given = {"published_head": rows(model, task), "retain": task.retain, "base": base}
     there = {name: value is not None for name, value in given.items()}
-    fitting = [name for name in config.attacks if find_attack(name).applies(**there)]
+    fitting = [name for name in config.attacks if (own := find_attack(name)).applies(**there) and not own.of_others]
     if isinstance(model, PixelModel):  # there is no network
         fitting = [name for name in fitting if not find_attack(name).whole_network]
     return [Unit(a, budget, seed) for a in fitting for budget in config.budgets for seed in config.seeds]

@@ -152,4 +152,5 @@ def check_attacks(names: tuple[str, ...]) -> None:
 
 def _suggestion(wrong: str, *sets: str) -> str:
     names = (*sets, *attack_names())
-    return f"{nearest(wrong, names)} There are: {', '.join(names)}.".strip()
+    known = f"{nearest(wrong, names)} There are: {', '.join(names)}.".strip()
+    return f"{known} One from elsewhere must be installed, or imported first (CONTRIBUTING.md)."
