@@ -140,14 +140,16 @@ def test_an_honest_folder_holds_as_far_as_its_models_are_there_and_its_attacks_a
     assert verify(options(copied, place)).holds and (output / "attacks.jsonl").read_bytes() == stored
 
 
-def test_with_the_models_at_hand_the_leakage_holds_too(disposed, copied, place):
+def test_with_the_models_at_hand_the_leakage_holds_too(disposed, copied, place, tmp_path):
     given = {role: str(disposed.parent / role) for role in ("undisposed", "retrained")}
     found = verify(options(copied, place, **given))
     assert found.holds and not found.trusted and "The report HOLDS" in found.sentences()[-1]
     for number in found.numbers:
         assert number.found == pytest.approx(number.published, abs=1e-9), number
-    swapped = verify(options(copied, place, undisposed=given["retrained"], retrained=given["undisposed"]))
-    assert not swapped.agrees
+    empty = shutil.copytree(given["undisposed"], tmp_path / "empty")
+    nothing = {name: 0 * value for name, value in load_file(empty / "model.safetensors").items()}
+    save_file(nothing, empty / "model.safetensors", metadata={"format": "pt"})
+    assert not verify(options(copied, place, **given | {"undisposed": str(empty)})).agrees
 
 
 @pytest.mark.parametrize("name", CLAIMS)
