@@ -262,8 +262,8 @@ def compare_together(
     told = {(r.model, r.dataset, r.axis, r.attack, r.budget, r.seed): r for r in report.piggyback}
     groups = defaultdict[tuple[str, str, str], list[tuple[PiggybackRecord, PiggybackRecord]]](list)
     for r in records:
-        if (own := told.get((r.model, r.dataset, r.axis, r.attack, r.budget, r.seed))) is not None:
-            groups[r.model, r.dataset, r.axis].append((own, r))
+        if (one := told.get((r.model, r.dataset, r.axis, r.attack, r.budget, r.seed))) is not None:
+            groups[r.model, r.dataset, r.axis].append((one, r))
     for place, pairs in groups.items():
         task = attacked[place[1]]
         for what, name, split in (
@@ -277,7 +277,8 @@ def compare_together(
     if again is None or found is None:
         return
     runs = len(found.places) * len({r.seed for r in report.piggyback})
-    mean = math.sqrt(2) * rounding(min(len(attacked[d].test.labels) for d in found.datasets if d in attacked), runs)
+    fewest = min((len(task.test.labels) for task in attacked.values()), default=1)
+    mean = math.sqrt(2) * rounding(fewest, runs)
     own, dataset = found.headline, found.datasets[0]
     if own.gap is not None and again.gap is not None:
         yield Number("gap", "undisposed", dataset, "source_subset", "", 0, own.gap, again.gap, None, mean)

@@ -152,8 +152,9 @@ def _own_attacker(report: LeakageReport) -> AttackConfig:
     if not isinstance(own, dict):
         raise DataError("The report's settings have no `audit`, so it is not known how the attacks were run.")
     try:
-        own = {name: value for name, value in own.items() if name not in ("workers", "max_stack", "eval_batch_size")}
-        config = AttackConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in own.items()})
+        free = ("workers", "max_stack", "eval_batch_size")
+        told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items() if k not in free}
+        config = AttackConfig(**told)
         _check_bounds(config)
         # What has a result was run, also where the settings were cut.
         attacks = dict.fromkeys((*config.attacks, *(record.attack for record in report.piggyback)))
@@ -171,7 +172,7 @@ def _check_bounds(config: AttackConfig) -> None:
         value: Any = getattr(config, f.name)
         if f.default is None:
             continue
-        plain = f.default[0] if isinstance(f.default, tuple) else f.default
+        plain: Any = f.default[0] if isinstance(f.default, tuple) else f.default
         many = value if isinstance(f.default, tuple) else (value,)
         kinds = (int, float) if isinstance(plain, float) else type(plain)
         most = LARGEST if f.name == "seeds" else MOST
