@@ -1,5 +1,6 @@
 """Verify a published model: are these the weights that its report speaks of, and do our attacks give its numbers?"""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -161,14 +162,15 @@ def _rebuilt(
         )
     try:
         given = {"forget": options.forget, "retain": options.retain, "novel": options.novel}
-        told = spec_of(report)
-        check_places({name: value for name, value in told.items() if given.get(name) is None})
-        spec = ScenarioSpec.from_dict(told, **given)
+        values = spec_of(report)
+        check_places({name: value for name, value in values.items() if given.get(name) is None})
+        spec = ScenarioSpec.from_dict(values, **given)
         scenario = SCENARIOS[spec.kind](spec, most_budget)
         name, model = next(iter(models.items()))
         processor = load_processor(folder / name, model.config)
         size = report.settings.get("image_size")
-        _check_size(size, *(getattr(processor, key, None) for key in ("size", "crop_size", "pad_size")))
+        told = json.loads(processor.to_json_string())
+        _check_size(size, *(told.get(key) for key in ("size", "crop_size", "pad_size")))
         if size and "scrubbed" in report.settings:
             processor = resized(processor, model, size)
         if isinstance(scenario, WholeTask):
@@ -189,7 +191,7 @@ def _rebuilt(
 
 def _check_size(*sizes: Any) -> None:
     """Refuse images so large that one would take all memory."""
-    sides = [side for size in sizes for side in (dict(size).values() if hasattr(size, "keys") else [size])]
+    sides = [side for size in sizes for side in (size.values() if isinstance(size, dict) else [size])]
     if large := [side for side in sides if isinstance(side, int) and side > LARGEST_IMAGE]:
         raise ModelError(f"Its images are {large[0]} pixels wide; up to {LARGEST_IMAGE} are attacked here.")
 
