@@ -13,8 +13,9 @@ COMMAND = Command(
     "hf-dtl verify",
     VerifyOptions,
     description="""\
-Verify a published model: its files are compared with its report by hash, its suite of attacks is run again.
-It ends with status 0 when the report holds, as far as it says, 1 when it does not, and 2 on bad input.
+Verify a published model: its files are compared with its report by hash, and the report's suite
+attacks it anew. What nobody checked is listed.
+It ends with status 0 when the report holds, 1 when it does not, and 2 on bad input.
 Finished attacks are kept: the same command continues an interrupted verification.
 """,
     examples="""\
