@@ -73,8 +73,10 @@ def stage(output: str | Path, new: str | Path, license: str | None = None) -> tu
     report = check_published(new)
     _check_report(new, report)
     # Pictures are drawn anew: in those of the run somebody may have written, or hidden, something.
+    card = (new / CARD).read_text(encoding="utf-8")
     for picture in report.plot(new / "plots"):
-        if picture.suffix != ".png":
+        name = f"plots/{picture.name}"
+        if picture.suffix != ".png" or (name not in chosen and f"]({name})" not in card):
             picture.unlink()
     _check_picture_of(chosen, new)
     own_card(new, report, license).save(new / CARD)
