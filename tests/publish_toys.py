@@ -55,9 +55,12 @@ def sign(folder, found=None):
     write_card(folder, found)
 
 
-def write_card(folder, found):
-    plots = [f"plots/{path.name}" for path in folder.glob("plots/*.png")]
-    labels = {task: (NUMBER,) if task == NUMBER else LABELS for task in found.tasks} if found.tasks else LABELS
+def write_card(folder, found, plots=True):
+    plots = [f"plots/{path.name}" for path in folder.glob("plots/*.png")] if plots else []
+    if found.tasks:
+        labels = {task: (NUMBER,) if task == NUMBER else LABELS for task in found.tasks}
+    else:
+        labels = list(json.loads((folder / "config.json").read_text())["id2label"].values())
     leakage_card(found, model_labels=labels, plots=plots).save(folder / "README.md")
 
 
@@ -226,21 +229,19 @@ LEAKS = {
     "notes": (write("notes.txt"), "notes.txt is not part of a published model"),
     "deep picture": (write("plots/old/attacks.png"), "attacks.png is not part of a published model"),
     "home in the settings": (in_json("config.json", _name_or_path="/home/ann/vit"), "config.json names a.*/home/"),
-    "run in the settings": (in_json("config.json", _name_or_path="runs/vit/last"), "_name_or_path.*'runs/vit/last'"),
+    "run in the settings": (in_json("config.json", _name_or_path="runs/vit"), "config.json has the key _name_or_path"),
     "home in the processor": (in_json("preprocessor_config.json", path="~/vit"), "local folder: ~/vit"),
     "drive in the settings": (in_json("config.json", note=r"C:\Users\ann"), "local folder: C:"),
     "folder in the report": (in_json("leakage_report.json", machine={"log": "/srv/lab/log"}), "local.*/srv/lab/log"),
     "folder in the card": (in_card("\nTrained with `--data=/scratch/ann/x`.\n"), "local folder: /scratch/ann/x"),
     "folder in a list": (in_card("\nPYTHONPATH=lib:/scratch/ann/lib\n"), "local folder: /scratch/ann/lib"),
     "address of a file": (in_card("\n[log](file:///log)\n"), "local folder: file:///log"),
-    "folder in a picture": (in_picture("/home/ann/plot.py"), "attacks.png names a local folder"),
-    "folder in the weights": (in_weights(dict, {"run": "/home/ann/run"}), "safetensors names a local folder"),
+    "folder in the weights": (in_weights(dict, {"run": "/home/ann/run"}), "carries texts beside its weights .run."),
     "token in the card": (in_card(f"\nlogin {TOKEN}\n"), r"README.md holds a Hugging Face token \(hf_AbC\.\.\.\)"),
     "token in the settings": (in_json("config.json", note=TOKEN), "config.json holds a Hugging Face token"),
     "token as a key": (in_json("preprocessor_config.json", note={TOKEN: 1}), "json holds a Hugging Face token"),
     "token in the report": (in_json("leakage_report.json", machine={"key": "AKIA" + "Z2" * 8}), "holds an AWS key"),
-    "token in a picture": (in_picture("Authorization: Bearer " + "ab12" * 6), "attacks.png holds a bearer token"),
-    "token in the weights": (in_weights(dict, {"key": TOKEN}), "safetensors holds a Hugging Face token"),
+    "token in the weights": (in_weights(dict, {"key": TOKEN}), "carries texts beside its weights .key."),
     "password": (in_card("\nhttps://ann:secret@example.org/x\n"), "password in an address"),
     "linked file": (link_out("config.json"), "config.json is a link out of the folder"),
     "linked folder": (link_out("plots"), "plots is a link out of the folder"),
@@ -252,12 +253,11 @@ LEAKS = {
     "better report": (in_json("leakage_report.json", target_accuracy={"undisposed": 1, "scrubbed": 1}), "README.md"),
     "report without weights": (report_without_weights, "does not say which weights"),
     "report of other weights": (other_weights, "does not belong to these weights: model.safetensors"),
-    "card's number": (in_card("value: 0.49", "value: 0.75"), "README.md gives 0.49 as piggyback accuracy.*0.75"),
-    "card's claim": (in_card("target_destroyed: null", "target_destroyed: false"), "`unlearning` in the metadata"),
-    "card without metadata": (write("README.md", "# A model\n"), "README.md gives None as target accuracy"),
+    "card's number": (in_card("value: 0.49", "value: 0.75"), "metadata of README.md say.*value 0.49, not 0.75"),
+    "card's claim": (in_card("target_destroyed: null", "target_destroyed: false"), "target_destroyed None, not"),
+    "card without metadata": (write("README.md", "# A model\n"), "metadata of README.md say .* 'nothing', not"),
     "card with broken metadata": (in_card("---\n: [\n", "---\ndatasets:\n"), "README.md cannot be"),
     "picture of the card": (without("plots/attacks.png"), "shows plots/attacks.png, which is missing"),
-    "broken picture": (write("plots/attacks.png"), "attacks.png cannot be read"),
     "broken settings": (write("preprocessor_config.json", "{"), "preprocessor_config.json is not readable"),
 }  # fmt: skip
 
@@ -301,8 +301,11 @@ def better_score(folder):
 
 
 TASK_LEAKS = {
-    "another task": (another_task, "does not belong to these weights: cat/model.safetensors"),
-    "a task that is not in the report": (task_not_in_the_report, "to these weights: weight/model.safetensors"),
+    "another task": (
+        another_task,
+        "speaks of the tasks case, rotation, weight, not of models in the folders case, cat",
+    ),
+    "a task that is not in the report": (task_not_in_the_report, "speaks of the tasks case, rotation, not of models"),
     "one task less": (
         one_task_less,
         "speaks of the tasks case, rotation, weight, not of models in the folders",
@@ -316,7 +319,7 @@ TASK_LEAKS = {
         "does not belong to these weights: case/model.safetensors",
     ),
     "a task without settings": (without(f"{NUMBER}/config.json"), "is not part of a published model"),
-    "a task's better score": (better_score, "README.md gives 0.88 as test score"),
+    "a task's better score": (better_score, "metadata of README.md say model-index"),
     "a linked task": (link_out(NUMBER), "rotation is a link out of the folder"),
 }
 

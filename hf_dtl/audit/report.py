@@ -31,9 +31,9 @@ from hf_dtl.audit.verdict import verdict
 from hf_dtl.errors import DataError
 
 SCHEMA_VERSION = 3
-_LOCAL_FOLDERS = re.compile(
-    r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*"
-)
+_FOLDERS = re.compile(r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*")
+# Of classes that a data set or a request names: a label may look like a path (/m/01g317, /r/aww).
+_LABELS = re.compile(r"((?<=[^\s\[(=,'\"])\[[^\]]*\]|\bclass=[^\s'\"]*)")
 _COMPUTED = {"schema_version", "leakage", "target_destroyed"}
 # Not in every file: those without them are read with their defaults.
 _OPTIONAL = {
@@ -70,7 +70,9 @@ def without_folders(value: Any) -> Any:
         {'source': 'photos[cat,T-shirt/top]', 'model': 'org/name'}
     """
     if isinstance(value, str):
-        return _LOCAL_FOLDERS.sub(r"\g<before>", value)
+        parts = _LABELS.split(value)
+        parts[::2] = [_FOLDERS.sub(r"\g<before>", part) for part in parts[::2]]
+        return "".join(parts)
     if isinstance(value, Path):
         return value.name
     if isinstance(value, Mapping):
@@ -104,9 +106,9 @@ class LeakageReport:
             texts and numbers.
         unlearning: accuracies on the images that were forgotten and kept, where a part of one data set was unlearned;
             `target` is then what is retained of it and `source` what is forgotten.
-        weights: SHA-256 of every safetensors file of the scrubbed model that was attacked, by file name, as
-            `hf_dtl.hub.weights_sha256` gives it; empty where it is not known. `TASK/model.safetensors` where there
-            are several tasks.
+        weights: SHA-256 of every file of the scrubbed model that was attacked (weights, settings of model and
+            processor), by name, as `hf_dtl.hub.weights_sha256` gives it; empty where it is not known.
+            `TASK/model.safetensors` where there are several tasks.
         spec: the scenario, flat, so that it can be built again: its `kind` (`task`, `part` or `tasks`), `forget` and
             `retain` as `audit` takes them, `seed`, and what else decides the images. Folders are cut off. Empty
             where it is not known.
@@ -310,7 +312,7 @@ class LeakageReport:
             DataError: the text is not such a report; the message says what is wrong.
         """
         try:
-            content = json.loads(text)
+            content = kinds.read_json(text)
         except ValueError as error:
             raise DataError(f"The leakage report is not JSON: {error}.") from error
         if not isinstance(content, dict):
@@ -345,20 +347,17 @@ class LeakageReport:
         """Compare the numbers written in the file with those that follow from its attacks."""
         claim = content["leakage"]
         kinds.OBJECT(claim, "leakage", kinds.REPORT)
+        said = ""
         if content["schema_version"] == SCHEMA_VERSION:
-            known = {name: getattr(self.headline, name) for name in ("mean", "low", "high")}
+            said = kinds.difference(claim, self.to_dict()["leakage"])
         elif claim.get("mean") is not None:  # over one floor, which was not the best one
-            known = {"mean": plain_ratio(self.piggyback, "source_subset", "retrained" if self.part else "scratch")}
-        else:
-            known = {}
-        for name, own in known.items():
-            if not agree(own, claimed := claim.get(name)):
-                raise DataError(
-                    f"The report says leakage {name} {claimed!r}, but its attacks give {own!r}. "
-                    "It was changed by hand or cut; run the audit again."
-                )
-        if content["schema_version"] == SCHEMA_VERSION and claim.get("word") != self.word:
-            raise DataError(f"The report says {claim.get('word')!r}, but its attacks show {self.word!r}.")
+            own = plain_ratio(self.piggyback, "source_subset", "retrained" if self.part else "scratch")
+            said = "" if agree(own, claim["mean"]) else f"mean {claim['mean']!r}, not {own!r}"
+        if said:
+            raise DataError(
+                f"The report says leakage {said} as its attacks give. "
+                "It was changed by hand or cut; run the audit again."
+            )
         if content.get("target_destroyed", self.target_destroyed) is not self.target_destroyed:
             raise DataError("`target_destroyed` of the report does not follow from its target accuracies.")
 

@@ -1,5 +1,6 @@
 """Checks of what a report holds: it may come from anybody, so every value is looked at before it is believed."""
 
+import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,11 +14,57 @@ MEMBERSHIP_SHARES = (
 )  # fmt: skip
 SCENARIO_KINDS = get_args(ScenarioKind)
 _SPEC_KEYS = ("kind", "forget", "retain", "seed")
-_WEIGHTS_FILE, _SHA256 = re.compile(r"[^/\\]+\.safetensors"), re.compile(r"[0-9a-f]{64}")
+_AUDITED_FILE = re.compile(
+    r"[^/\\]+\.safetensors|(preprocessor_|processor_)?config\.json|model\.safetensors\.index\.json"
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 REPORT = "of a leakage report"
+LARGEST = 2**32 - 1
+"""Of every whole number: seeds of all libraries go so far, and no count is larger."""
 
 Check = Callable[[object, str, str], None]
 """Refuses a value that is not right with a DataError; further arguments are its name, and what it is a part of."""
+
+
+def read_json(text: str) -> Any:
+    """Read JSON that means the same to every reader: no key twice, no NaN, no number beyond the finite ones.
+
+    Raises:
+        ValueError: the text is none; the message says why.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(
+                f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object"
+            )
+        return found
+
+    def finite(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"{text} is no finite number")
+        return value
+
+    try:
+        return json.loads(text, object_pairs_hook=once, parse_float=finite, parse_constant=finite)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def difference(told: Any, own: Any, place: str = "") -> str:
+    """Where a JSON value is not as computed here, with both; empty where they agree (numbers to 1e-9)."""
+    if isinstance(told, dict) and isinstance(own, dict):
+        for key in dict.fromkeys((*own, *told)):
+            if said := difference(told.get(key, "nothing"), own.get(key, "nothing"), f"{place}.{key}".strip(".")):
+                return said
+        return ""
+    if isinstance(told, list) and isinstance(own, list) and len(told) == len(own):
+        pairs = enumerate(zip(told, own, strict=True))
+        return next((said for i, (a, b) in pairs if (said := difference(a, b, f"{place}[{i}]"))), "")
+    same = math.isclose(told, own, abs_tol=1e-9) if is_number(told) and is_number(own) else told == own
+    return "" if same and isinstance(told, bool) == isinstance(own, bool) else f"{place} {told!r}, not {own!r}"
 
 
 def check_fields(instance: object, of: str, /, **checks: Check) -> None:
@@ -51,10 +98,12 @@ def number(low: float, high: float = math.inf) -> Check:
     return must_be(f"in {low}..{high}", lambda value: is_number(value, low, high))
 
 
-def integer(lowest: float = -math.inf) -> Check:
-    """An integer, not below `lowest`."""
-    wanted = "an integer" if lowest == -math.inf else f"an integer from {lowest}"
-    return must_be(wanted, lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= lowest)
+def integer(lowest: int = -LARGEST, highest: int = LARGEST) -> Check:
+    """An integer in `lowest`..`highest`."""
+    return must_be(
+        f"an integer in {lowest}..{highest}",
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest,
+    )
 
 
 def one_of(choices: Any) -> Check:
@@ -100,16 +149,16 @@ def membership_rows(rows: Any, name: str, of: str) -> None:
 
 
 def weights_of(tasks: Collection[str]) -> Check:
-    """Hashes of safetensors files, each in the folder of one of the `tasks` where the model has several."""
+    """Hashes of what was audited: of several `tasks` each file in the folder of one."""
     digits = must_be("64 hexadecimal digits", lambda value: isinstance(value, str) and bool(_SHA256.fullmatch(value)))
 
     def check(weights: Any, name: str, of: str) -> None:
         OBJECT(weights, name, of)
         for path in weights:
             folder, slash, file = path.rpartition("/")
-            if (slash and folder not in tasks) or not _WEIGHTS_FILE.fullmatch(file):
+            if (slash and folder not in tasks) or not _AUDITED_FILE.fullmatch(file):
                 where = f"in folders of the tasks {', '.join(tasks)}" if tasks else "without folders"
-                raise DataError(f"`{name}` {of} names safetensors files {where}, got {path!r}.")
+                raise DataError(f"`{name}` {of} names safetensors files and their settings {where}, got {path!r}.")
         each(digits)(weights, name, of)
 
     return check

@@ -12,6 +12,9 @@ from hf_dtl.audit.text_table import MODELS, with_interval
 if TYPE_CHECKING:
     from hf_dtl.audit.report import LeakageReport
 
+USUAL_MARGIN = 0.05
+"""Drop of target accuracy above which a target task usually counts as destroyed."""
+
 
 def verdict(report: LeakageReport) -> str:
     """Say in plain words what the report shows: forgotten, leaks, or not shown, as `Estimate.word` defines them.
@@ -30,6 +33,8 @@ def verdict(report: LeakageReport) -> str:
             f"The target task was destroyed: its accuracy fell from {target['undisposed']:.3f} to "
             f"{target['scrubbed']:.3f}, so a low leakage is no merit."
         )
+    elif report.target_margin > USUAL_MARGIN:
+        said.append(f"A drop of target accuracy by up to {report.target_margin:.2f} counts as none here.")
     diverged = _diverged(report)
     said += [
         *_tasks(report),

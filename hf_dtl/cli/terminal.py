@@ -81,27 +81,29 @@ def run_command(
         work: is called with the options.
         words: without the name of the program.
         again: what continues it after Ctrl-C, as the beginning of a sentence.
-        failed: status after an error of the library.
+        failed: status after an error of the library; if it is not 1, after any other error too.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not where somebody put another one in its place
             stream.reconfigure(errors="plainer")
     try:
         work(command.parse(words))
-    except DTLError as error:
+    except KeyboardInterrupt:
+        sys.exit(f"Interrupted. {again} to continue.")
+    except Exception as error:
+        disk = "" if isinstance(error, BrokenPipeError) else refused_by_the_disk(error)
         text = f"{type(error).__name__}: {error}"
+        if not isinstance(error, DTLError) and disk:
+            text = (
+                f"OutputError: {disk}. Make room there or choose another place. {again} to continue: what was finished "
+                "is kept."
+            )
+        elif not isinstance(error, DTLError) and failed == 1:
+            raise  # where a status is an answer, it must not be one
         if failed == 1:
             sys.exit(text)
         print(text, file=sys.stderr)
         sys.exit(failed)
-    except KeyboardInterrupt:
-        sys.exit(f"Interrupted. {again} to continue.")
-    except Exception as error:
-        told = "" if isinstance(error, BrokenPipeError) else refused_by_the_disk(error)
-        if not told:
-            raise
-        sys.exit(f"OutputError: {told}. Make room there or choose another place. {again} to continue: what was "
-                 "finished is kept.")  # fmt: skip
 
 
 def run_script(options: type, main: Callable[[Any], None], again: str = AGAIN) -> None:

@@ -13,12 +13,14 @@ COMMAND = Command(
     "hf-dtl verify",
     VerifyOptions,
     description="""\
-Verify a published model: its weights are compared with its report by hash, its attacks are run again.
+Verify a published model: its files are compared with its report by hash, and the report's suite
+attacks it anew. What nobody checked is listed.
 It ends with status 0 when the report holds, 1 when it does not, and 2 on bad input.
 Finished attacks are kept: the same command continues an interrupted verification.
 """,
     examples="""\
 hf-dtl verify user/scrubbed
+hf-dtl verify user/scrubbed --undisposed ./undisposed --retrained ./retrained
 hf-dtl verify ./scrubbed --attacks full --budgets 5 --forget "./photos[cat,dog]"
 """,
     places=("model",),

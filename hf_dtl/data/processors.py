@@ -65,7 +65,7 @@ def load_processor(name_or_path: str | Path, config: PretrainedConfig) -> BaseIm
             a wrong guess of mean and deviation would spoil the results unseen.
     """
     try:
-        return AutoImageProcessor.from_pretrained(name_or_path)
+        return AutoImageProcessor.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         if has_processor(str(name_or_path)):
             raise ModelError(f"The image processor of '{name_or_path}' cannot be loaded: {error}") from error

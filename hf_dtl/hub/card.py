@@ -31,13 +31,20 @@ RECONSTRUCTIONS = {
     "with published ones.",
 }
 
+OWN = ("license", "license_name", "license_link", "language", "base_model", "base_model_relation", "authors")
+"""Metadata that are the publisher's; everything else in a card follows from its report."""
+MARKER = "<!-- From here to the end: the publisher's own words, which no audit made or checked. -->"
+
 Labels = Sequence[str] | Mapping[int, str]
 """In order, or by position as `config.id2label` has them."""
 
 
+LICENCE = "- Licence: "
+
+
 def licence_line(license: str | None) -> str:
     """What the card says of its licence."""
-    return f"- Licence: {plain(license)}" if license else "- Licence: none was given. Ask the publisher before use."
+    return LICENCE + (plain(license) if license else "none was given. Ask the publisher before use.")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -71,6 +78,8 @@ def leakage_card(
     model_labels: Labels | Mapping[str, Labels],
     plots: Sequence[str | Path] = (),
     license: str | None = None,
+    own: Mapping[str, Any] | None = None,
+    words: str = "",
 ) -> ModelCard:
     """Write the model card of a scrubbed model from its leakage report.
 
@@ -81,6 +90,8 @@ def leakage_card(
             tasks, these by task.
         plots: pictures, relative to the card (`plots/piggyback.png`); of an absolute path only the name is used.
         license: of the model, as the Hub writes it (`apache-2.0`); the card says where none was given.
+        own: the publisher's own metadata, of `OWN`.
+        words: the publisher's own, at the end of the card.
 
     Returns:
         The card; `card.save(folder / "README.md")` writes it.
@@ -94,10 +105,14 @@ def leakage_card(
     """
     labels = _labels(report, model_labels)
     pictures = [Path(plot.name if plot.is_absolute() else plot) for plot in map(Path, plots)]
+    order = [*ALTERNATIVE_TEXTS]
+    pictures.sort(key=lambda p: (order.index(p.stem) if p.stem in order else len(order), p.name))
     settings = dict(report.settings)
     command, notes = settings.pop("command", None), settings.pop("notes", [])
     first, *others = map(plain_table, report_tables(report))
     metadata = card_metadata(report, base_model, license)
+    for key in sorted(own or {}):
+        metadata[key] = (own or {})[key]
     return ModelCard.from_template(
         metadata,
         template_path=str(TEMPLATE),
@@ -109,6 +124,8 @@ def leakage_card(
         source=settings.get("source_dataset"),
         target=settings.get("target_dataset"),
         labels=labels,
+        marker=MARKER,
+        words=words,
         first=first,
         others=others,
         plots=[(plain(ALTERNATIVE_TEXTS.get(p.stem, p.stem)), quote(p.as_posix())) for p in pictures],

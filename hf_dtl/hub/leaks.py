@@ -1,20 +1,15 @@
-"""What a published folder must not hold: files, local paths, secrets, and weights besides the published model's."""
+"""What a published folder must not hold: files that leak, local paths, secrets, and data beside a picture."""
 
-import json
-import math
 import re
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from PIL import Image
-from safetensors import safe_open
-
-from hf_dtl.errors import PublishError, listing
-from hf_dtl.models.loading import open_classifier
-
-INDEX = "model.safetensors.index.json"
+from hf_dtl.errors import PublishError
+from hf_dtl.hub.markdown import plain
 
 
 class Leak(NamedTuple):
@@ -57,89 +52,70 @@ LEAKS = (
 )  # fmt: skip
 SECRETS = {
     "a Hugging Face token": re.compile(r"\b(?:hf|api_org)_(?:oauth_|jwt_)?[A-Za-z0-9]{20,}"),
-    "an AWS key": re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
+    "an AWS key": re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|(?i:aws_secret_access_key)\W{1,3}[A-Za-z0-9/+=]{30,}"),
     "a GitHub token": re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}"),
-    "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{20,}"),
+    "a GitLab, npm or PyPI token": re.compile(r"\b(?:glpat-|npm_|pypi-)[A-Za-z0-9_-]{20,}"),
+    "an API key": re.compile(r"\b(?:sk-|[sr]k_(?:live|test)_)[A-Za-z0-9_-]{20,}|\bAIza[A-Za-z0-9_-]{30,}"),
+    "a Slack token": re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    "a JSON web token": re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{6,}"),
     "a bearer token": re.compile(r"\b[Bb]earer\s+[A-Za-z0-9._~+/=-]{16,}"),
-    "a password in an address": re.compile(r"://[^\s/:@]+:[^\s/@]+@"),
+    "a key or password": re.compile(
+        r"\b\w*(?i:api_?key|secret|token|passwd|password)\w*[\"']?\s*[=:]\s*[\"']?(?=\S*\d)[A-Za-z0-9_+/=.-]{20,}"
+    ),
+    "a user name or password in an address": re.compile(
+        r"\b[A-Za-z][\w+.-]*://[^\s/@]+@|\b[\w.-]+@[\w-]+(?:\.[\w-]+)*:[~/]"
+    ),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "a block of encoded data": re.compile(r"[A-Za-z0-9+/_=-]{200,}"),
 }
-# Absolute paths of two parts or below a usual root, home folders, file:, drives and shares; not /class or https://.
+_ROOTS = "home|root|Users|tmp|mnt|var|srv|data|opt|workspace|content|private"
+# Absolute paths of two parts or below a usual root, home folders, file:, machines, drives and shares; not /class or
+# https://, and after a < only a root, for </table> is markup.
 PATHS = re.compile(
-    r"""file:/\S+
+    rf"""file:/?\S+
+    |\b(?:s?ftp|ssh|scp|rsync|smb|nfs|afp|vscode-\w+)://\S+
+    |(?i:%2F(?:{_ROOTS})%2F\S+)
+    |(?<=<)/(?:{_ROOTS})/[^\s"'`)\]]+
     |(?<![\w./\\<])(?:
         ~\w*[/\\]\w[^\s"'`)\]]*
-        |/(?:home|root|Users|tmp|mnt|var|srv|data|opt|workspace|content|private)\b[^\s"'`)\]]*
+        |/(?:{_ROOTS})\b[^\s"'`)\]]*
         |/[\w.@+~-]+/[^\s"'`)\]]+
         |[A-Za-z]:[/\\]\w[^\s"'`)\]]*
         |\\\\[\w.-]+\\[^\s"'`)\]]+
     )""",
     re.VERBOSE,
 )
+_WIDTHLESS = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"sBIT", b"IDAT", b"IEND"}
 
 
 def leak_of(name: str) -> Leak | None:
     """What a file would leak by its name, which may have folders in it; None for an unsuspicious one."""
-    parts = PurePosixPath(name).parts
+    parts = PurePosixPath(name.lower()).parts
     return next((leak for leak in LEAKS for p in parts if any(fnmatch(p, pattern) for pattern in leak.patterns)), None)
 
 
-def check_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that asks for no code of its own.
-
-    Raises:
-        PublishError: it is no JSON object, or has an `auto_map`.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PublishError(f"{path.name} is not readable as JSON: {error}. Save the model again.") from error
-    if not isinstance(content, dict):
-        raise PublishError(f"{path.name} must hold a JSON object. Save the model again.")
-    for key in ("auto_map", "custom_pipelines"):
-        if key in content:
-            raise PublishError(
-                f"{path.name} asks for code of its own ({key}). A published model loads without any: remove {key}, "
-                "or use an architecture that transformers has."
-            )
-    return content
-
-
-def check_labels(config: dict[str, Any]) -> None:
-    """Refuse labels in `config.json` that no row of the head stands for, as the source task's would be.
-
-    (A head that is shorter than `id2label` is found by its shape; see `check_weights`.)
-    """
-    names = config.get("id2label") or {}
-    rows = config.get("label2id") or {}
-    extra = [str(label) for label, row in rows.items() if str(names.get(str(row))) != str(label)]
-    if extra:
-        raise PublishError(
-            f"config.json names labels that the head does not have: {', '.join(extra[:5])} (label2id, not in "
-            "id2label). They tell what was forgotten: write label2id anew from id2label."
-        )
-    name = str(config.get("_name_or_path") or "")
-    if name.count("/") > 1:
-        raise PublishError(
-            f"`_name_or_path` in config.json is a local folder ({name!r}). Remove it, or write the Hub id there."
-        )
-
-
-def check_text(name: str, texts: Iterator[str]) -> None:
+def check_text(name: str, texts: Iterable[str], labels: Collection[str] = ()) -> None:
     """Refuse local paths and secrets.
 
     Args:
         name: of the file, for the message.
         texts: what a reader of the file can see.
+        labels: of the model and its data: they may look like either (/m/01g317, sk-inflammation-of-the-upper-layer).
 
     Raises:
         PublishError: one was found. Of a secret, only the beginning is repeated.
     """
+    known = sorted({form for label in labels for form in (label, plain(label)) if form.strip()}, key=len, reverse=True)
+    own = re.compile("|".join(rf"(?<!\w){re.escape(label)}(?![\w/\\])" for label in known)) if known else None
     for text in texts:
+        # A character without width would break a token in two for this search, and not for a reader.
+        text = _WIDTHLESS.sub("", own.sub("label", text) if own else text)
         for what, pattern in SECRETS.items():
             if secret := pattern.search(text):
                 raise PublishError(
-                    f"{name} holds {what} ({secret.group()[:6]}...). Remove it, and revoke it: it may have been read."
+                    f"{name} holds {what} ({secret.group()[:6]}...). Remove it, and revoke it if it opens anything: "
+                    "it may have been read."
                 )
         if path := PATHS.search(text):
             raise PublishError(
@@ -148,90 +124,40 @@ def check_text(name: str, texts: Iterator[str]) -> None:
             )
 
 
-def texts_of(path: Path) -> Iterator[str]:
-    """Every text that a JSON, Markdown, PNG or safetensors file carries; pixels and weights are none."""
-    try:
-        if path.suffix == ".json":
-            yield from _strings(json.loads(path.read_text(encoding="utf-8")))
-        elif path.suffix == ".png":
-            with Image.open(path, formats=["PNG"]) as image:
-                image.load()
-                yield from _strings([image.info, list(image.getexif().values())])
-        elif path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                yield from _strings([file.metadata() or {}, list(file.keys())])
-        else:
-            yield path.read_text(encoding="utf-8")
-    except Exception as error:  # whatever a broken file raises
-        raise PublishError(f"{path.name} cannot be read: {error}. Write it anew.") from error
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a JSON or YAML value, its keys among them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for key, item in value.items():
             yield str(key)
-            yield from _strings(item)
+            yield from strings(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _strings(item)
+            yield from strings(item)
 
 
-def check_weights(folder: Path) -> None:
-    """Refuse weights that are not of the architecture in `config.json`: other heads, teachers, a former backbone.
-
-    The files are loaded as every user loads them, so that the names of older and newer versions of transformers mean
-    the same; what the loader would ignore in silence shows in the number of values.
-
-    Args:
-        folder: the staged folder.
+def check_picture(path: Path) -> None:
+    """Refuse a PNG that carries more than pixels: texts, EXIF, private chunks, further frames, bytes behind its end.
 
     Raises:
-        PublishError: the model cannot be loaded, or the files hold more, less or something else.
+        PublishError: naming what it carries.
     """
-    files = {path.name for path in folder.glob("*.safetensors")}
-    named = {"model.safetensors"}
-    if (folder / INDEX).exists():
-        weight_map = check_json(folder / INDEX).get("weight_map")
-        named = set(weight_map.values()) if isinstance(weight_map, dict) else set()
-    if files != named:
-        extra, missing = sorted(files - named), sorted(named - files)
-        found = f"{', '.join(extra)} besides" if extra else f"{', '.join(missing)} missing from"
-        raise PublishError(
-            f"The weights are not one model's: {found} {', '.join(sorted(named & files)) or 'the folder'}. A further "
-            "file may be a source head. Save the model to an empty folder with `save_pretrained`."
-        )
-    try:
-        model, loading = open_classifier(folder, dtype="auto", local_files_only=True)
-    except Exception as error:  # whatever a foreign configuration or file raises
-        raise PublishError(
-            f"The model does not load with AutoModelForImageClassification, without code of its own: {error}"
-        ) from error
-    name = type(model).__name__
-    if loading["unexpected_keys"]:
-        surplus = listing(sorted(loading["unexpected_keys"]), 3)
-        raise PublishError(
-            f"The safetensors hold weights that {name} has no place for: {surplus}. They may be a head of the "
-            "forgotten task. Export one task (`MultiHeadClassifier.export`, `trainer.save_model`), save and audit it."
-        )
-    for key, shape, expected in sorted(loading["mismatched_keys"]):
-        raise PublishError(
-            f"`{key}` has the shape {tuple(shape)}, but config.json, which names {model.config.num_labels} labels, "
-            f"asks for {tuple(expected)}. Head and id2label must name the same classes, none of the forgotten task."
-        )
-    if loading["missing_keys"]:
-        lacking = listing(sorted(loading["missing_keys"]), 3)
-        raise PublishError(f"The safetensors lack {lacking} of {name}: they would be random. Save the whole model.")
-    stored = 0
-    for file in files:
-        with safe_open(folder / file, "pt") as opened:
-            stored += sum(math.prod(opened.get_slice(key).get_shape()) for key in opened.keys())
-    values = sum(value.numel() for value in model.state_dict().values())
-    if stored > values:
-        raise PublishError(
-            f"The safetensors hold {stored:,} values, {name} only {values:,}: the rest stands under names that are "
-            "skipped when it is loaded. Load the model, save it to an empty folder and audit that one."
-        )
+    content, place, kind = path.read_bytes(), 8, b""
+    while kind != b"IEND" and content[:8] == b"\x89PNG\r\n\x1a\n" and place + 12 <= len(content):
+        size, kind = struct.unpack(">I4s", content[place : place + 8])
+        body = content[place + 8 : place + 8 + size]
+        if kind not in _CHUNKS:
+            raise PublishError(f"{path.name} carries {kind!r} beside its pixels. {_DRAW}")
+        if content[place + 8 + size :][:4] != struct.pack(">I", zlib.crc32(kind + body)):
+            break
+        place += size + 12
+    else:
+        if kind == b"IEND" and place == len(content):
+            return
+        if kind == b"IEND":
+            raise PublishError(f"{path.name} carries {len(content) - place:,} bytes behind its end. {_DRAW}")
+    raise PublishError(f"{path.name} cannot be read: it is no whole PNG. {_DRAW}")
+
+
+_DRAW = "Draw the pictures anew: `report.plot(folder)`."

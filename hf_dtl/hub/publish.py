@@ -13,9 +13,10 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DTLError, PublishError
-from hf_dtl.hub.leaks import INDEX, leak_of
-from hf_dtl.hub.staging import CONFIG, PLOTS, PROCESSORS, REPORT, StagedFile, add_evidence, stage
-from hf_dtl.hub.weights import ONE
+from hf_dtl.hub.leaks import leak_of
+from hf_dtl.hub.model_files import save_plain
+from hf_dtl.hub.staging import PLOTS, REPORT, StagedFile, add_evidence, stage
+from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS
 
 MAIN = "main"
 MESSAGE = "Publish the scrubbed model with its leakage report"
@@ -144,8 +145,7 @@ def publish_model(
     """
     with TemporaryDirectory(prefix="hf_dtl_model_") as folder:
         for name, one in (model if isinstance(model, Mapping) else {ONE: model}).items():
-            one.save_pretrained(Path(folder) / name)
-            processor.save_pretrained(Path(folder) / name)
+            save_plain(one, processor, Path(folder) / name)
         add_evidence(folder, report, base_model=base_model)
         return publish(folder, repo_id, **options)
 

@@ -1,32 +1,31 @@
 """The folder that is published: copies of what is meant to be public, refused where they would leak something."""
 
-import math
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DataError, OutputError, PublishError
-from hf_dtl.hub.card import leakage_card, licence_line
-from hf_dtl.hub.leaks import INDEX, check_json, check_labels, check_text, check_weights, leak_of, texts_of
-from hf_dtl.hub.metadata import card_metadata, license_of
-from hf_dtl.hub.weights import ONE, model_folders, sha256_of, weights_sha256
+from hf_dtl.hub.card import ALTERNATIVE_TEXTS
+from hf_dtl.hub.card_check import REPORT, OwnPart, card_of, check_card, metadata_of, own_part
+from hf_dtl.hub.leaks import check_picture, check_text, leak_of, strings
+from hf_dtl.hub.metadata import license_of
+from hf_dtl.hub.model_files import MOST_VALUES, check_json, check_settings, check_weights, values
+from hf_dtl.hub.source_rows import check_head, named_classes
+from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS, model_folders, sha256_of, weights_sha256
 
-CONFIG, REPORT, CARD, PLOTS = "config.json", "leakage_report.json", "README.md", "plots/*.png"
-PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+CARD, PLOTS = "README.md", "plots/*.png"
 MODEL = (CONFIG, *PROCESSORS, "model.safetensors", "model-?????-of-?????.safetensors", INDEX)
 """What a model's folder may hold; a model of several tasks has one such folder a task."""
-EVIDENCE = (CARD, REPORT, PLOTS)
+LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
+EVIDENCE = (CARD, REPORT, *(f"plots/{name}.png" for name in (*ALTERNATIVE_TEXTS, "disposal")), *LICENCES)
 # Stands beside what is published and does no harm; it stays behind.
-NOT_NEEDED = ("plots/*.svg",)
-_REWRITE = "Write the card anew from the report: `hf_dtl.hub.staging.add_evidence(folder, report)`."
-_PICTURE = re.compile(r"\]\((plots/[^)\s]+)\)")
+NOT_NEEDED = ("plots/*.svg", ".gitattributes", ".cache/*")
 
 
 class StagedFile(NamedTuple):
@@ -65,33 +64,95 @@ def stage(output: str | Path, new: str | Path, license: str | None = None) -> tu
     new.mkdir(parents=True, exist_ok=True)
     if any(new.iterdir()):
         raise OutputError(f"The folder {new} is not empty. Choose another one.")
-    for name, path in _publishable_files(output).items():
-        (new / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, new / name)
+    chosen = _publishable_files(output)
+    for name, path in chosen.items():
+        if not fnmatch(name, PLOTS):
+            (new / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, new / name)
+    _check_complete(new, [*chosen], model_folders(new))
+    report = check_published(new)
+    _check_report(new, report)
+    # Pictures are drawn anew: in those of the run somebody may have written, or hidden, something.
+    card = (new / CARD).read_text(encoding="utf-8")
+    for picture in report.plot(new / "plots"):
+        name = f"plots/{picture.name}"
+        if picture.suffix != ".png" or (name not in chosen and f"]({name})" not in card):
+            picture.unlink()
+    _check_picture_of(chosen, new)
+    own_card(new, report, license).save(new / CARD)
+    report.save(new / REPORT)
     files = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
-    models = model_folders(new)
-    _check_complete(new, files, models)
+    return tuple(StagedFile(name, (new / name).stat().st_size, sha256_of(new / name)) for name in files)
+
+
+def check_published(folder: Path) -> LeakageReport:
+    """Refuse a published folder that holds anything besides one model, or one a task, and its evidence.
+
+    Publishing and verifying ask the same.
+
+    Args:
+        folder: with the files that were chosen, or fetched.
+
+    Returns:
+        Its report, whose hashes were not compared.
+
+    Raises:
+        PublishError: naming what is there and must not be.
+    """
+    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    files, models = published_names(there, folder), model_folders(folder)
+    configs = {model: check_json(folder / model / CONFIG) for model in models if (folder / model / CONFIG).is_file()}
+    for name in files:
+        if name.endswith(".json"):
+            with _error_context(Path(name).parent.name):
+                check_json(folder / name)
+    try:
+        report = LeakageReport.load(folder / REPORT)
+    except DataError as error:
+        raise PublishError(f"{REPORT} is not a valid report: {error}") from error
+    heads = [_names_of_head(config) for config in configs.values()]
+    named = [list(names.values()) if isinstance(names, dict) else names for names in heads]
+    labels = {str(label) for names in named if isinstance(names, list) for label in names} | named_classes(report)
     for name in files:
         with _error_context(Path(name).parent.name):
-            if name.endswith(".json"):
-                check_json(new / name)
-            check_text(name, texts_of(new / name))
+            if name.endswith(".png"):
+                check_picture(folder / name)
+            else:
+                check_text(name, _texts_of(folder / name), labels)
     for model in models:
         with _error_context(model):
-            check_weights(new / model)
-            check_labels(check_json(new / model / CONFIG))
-    report = _report(new)
-    if license:
-        _name_license(new / CARD, license)
-    _check_tasks(new, report, models)
-    _check_card(new, report, files)
-    return tuple(StagedFile(name, (new / name).stat().st_size, sha256_of(new / name)) for name in files)
+            check_weights(folder / model)
+            check_settings(folder / model)
+    _check_tasks(folder, report, models)
+    check_head(configs, report)
+    return report
+
+
+def _names_of_head(config: dict[str, Any]) -> Any:
+    """Names of the classes as a configuration has them, by row or in a list; timm's calls them otherwise."""
+    return config.get("id2label") or config.get("label_names")
+
+
+def own_card(folder: Path, report: LeakageReport, license: str | None = None) -> ModelCard:
+    """The card that follows from a report, with what of the folder's card is its publisher's.
+
+    Raises:
+        PublishError: the folder's card says anything else.
+    """
+    text = (folder / CARD).read_text(encoding="utf-8")
+    labels = {model: _names_of_head(check_json(folder / model / CONFIG)) for model in model_folders(folder)}
+    plots = [f"plots/{path.name}" for path in folder.glob(PLOTS) if f"](plots/{path.name})" in text]
+    parts = report, labels.get(ONE, labels), plots, own_part(text)
+    check_card(text, str(card_of(*parts)))
+    return card_of(*parts, license)
 
 
 def add_evidence(
     folder: str | Path, report: LeakageReport, *, base_model: str | None = None, license: str | None = None
 ) -> None:
     """Write report, plots and leakage card into the folder of a saved model, so that it can be published.
+
+    Of a card that is there the publisher's own words and metadata are kept.
 
     Args:
         folder: what `trainer.save_model(folder)` or `save_pretrained` wrote.
@@ -100,54 +161,56 @@ def add_evidence(
         license: as the Hub writes it (`apache-2.0`); default: what the base model's card says.
     """
     folder = Path(folder)
-    license = license or (license_of(base_model) if base_model else None)
-    configs = {model: check_json(folder / model / CONFIG) for model in model_folders(folder)}
-    labels = {model: config.get("id2label") or config["label_names"] for model, config in configs.items()}
+    labels = {model: _names_of_head(check_json(folder / model / CONFIG)) for model in model_folders(folder)}
     plots = folder / "plots"
     plots.mkdir(exist_ok=True)
     shown = [f"plots/{picture.name}" for picture in report.plot(plots) if picture.suffix == ".png"]
-    card = leakage_card(
-        report, base_model=base_model, model_labels=labels.get(ONE, labels), plots=shown, license=license
-    )
-    card.save(folder / CARD)
+    own = own_part((folder / CARD).read_text(encoding="utf-8")) if (folder / CARD).is_file() else OwnPart({}, "")
+    if base_model:
+        own.metadata["base_model"] = base_model
+        license = license or own.metadata.get("license") or license_of(base_model)
+    card_of(report, labels.get(ONE, labels), shown, own, license).save(folder / CARD)
     report.save(folder / REPORT)
-
-
-def _name_license(path: Path, license: str) -> None:
-    card = _card(path)
-    old, card.data["license"] = licence_line(card.data.get("license")), license
-    card.text = card.text.replace(old, licence_line(license))
-    card.save(path)
 
 
 def _publishable_files(output: Path) -> dict[str, Path]:
     model = output / "scrubbed" if (output / "scrubbed").is_dir() else output
     if not model.is_dir():
         raise PublishError(f"There is no folder {output}. Give the output folder of a run, or a model's folder.")
-    models, chosen = model_folders(model), dict[str, Path]()
-    for path in sorted(model.rglob("*")):  # links are not followed
-        if path.is_dir() and not path.is_symlink():
-            continue
-        name = path.relative_to(model).as_posix()
-        _check_inside(path, output)
-        if any(fnmatch(name, pattern) for pattern in NOT_NEEDED):
-            continue
-        leak = leak_of(name)
-        if leak is not None:
-            raise PublishError(f"{path} is {leak.what}. {leak.remedy}.")
-        folder = path.parent.relative_to(model).as_posix()
-        own = folder in models and any(fnmatch(path.name, pattern) for pattern in MODEL)
-        if not own and (name.count("/") > 1 or not any(fnmatch(name, pattern) for pattern in EVIDENCE)):
-            head = ", and may be a head of the forgotten task" if path.suffix == ".safetensors" else ""
-            raise PublishError(
-                f"{path} is not part of a published model{head}. Move it out of the folder; published are "
-                f"{', '.join((*MODEL, *EVIDENCE))}."
-            )
-        chosen[name] = path
+    there = [path for path in sorted(model.rglob("*")) if path.is_symlink() or not path.is_dir()]
+    names = {path.relative_to(model).as_posix(): _check_inside(path, output) for path in there}
+    chosen = {name: names[name] for name in published_names(names, model)}
     if REPORT not in chosen and (output / REPORT).exists():
         chosen[REPORT] = _check_inside(output / REPORT, output)
-    if not any(fnmatch(name, PLOTS) for name in chosen):
-        chosen |= {f"plots/{path.name}": _check_inside(path, output) for path in sorted(output.glob(PLOTS))}
+    return chosen
+
+
+def published_names(names: Iterable[str], where: Path) -> list[str]:
+    """Those of a folder's files that are published.
+
+    Args:
+        names: of every file, relative.
+        where: the folder, for the message.
+
+    Raises:
+        PublishError: one must not stand in the folder of a published model.
+    """
+    names = list(names)
+    folders = {Path(name).parent for name in names if Path(name).name == CONFIG and name.count("/") < 2}
+    models, chosen = folders or {Path()}, []
+    for name in (name for name in names if not any(fnmatch(name, pattern) for pattern in NOT_NEEDED)):
+        leak, path = leak_of(name), Path(name)
+        if leak is not None:
+            raise PublishError(f"{where / name} is {leak.what}. {leak.remedy}.")
+        alone = Path() not in models or path.parent == Path()
+        own = alone and path.parent in models and any(fnmatch(path.name, pattern) for pattern in MODEL)
+        if not own and name not in EVIDENCE:
+            head = ", and may be a head of the forgotten task" if path.suffix == ".safetensors" else ""
+            raise PublishError(
+                f"{where / name} is not part of a published model{head}. Move it out of the folder; published are "
+                f"{', '.join((*MODEL, *EVIDENCE))}."
+            )
+        chosen.append(name)
     return chosen
 
 
@@ -209,12 +272,8 @@ def _check_tasks(new: Path, report: LeakageReport, models: tuple[str, ...]) -> N
             )
 
 
-def _report(new: Path) -> LeakageReport:
-    try:
-        report, present = LeakageReport.load(new / REPORT), weights_sha256(new)
-    except DataError as error:
-        raise PublishError(f"{REPORT} is not a valid report: {error}") from error
-    audited = report.weights
+def _check_report(new: Path, report: LeakageReport) -> None:
+    present, audited = weights_sha256(new), report.weights
     if not audited:
         raise PublishError(
             f"{REPORT} does not say which weights it speaks of (`weights` is empty). Audit these weights again: "
@@ -226,32 +285,36 @@ def _report(new: Path) -> LeakageReport:
             f"{REPORT} does not belong to these weights: {', '.join(other)} is not the file that was audited. Publish "
             "the audited model, or audit this one."
         )
-    return report
+
+    if wrong := [value for value in report.chance.values() if not value or abs(1 / value - round(1 / value)) > 1e-6]:
+        raise PublishError(f"{REPORT} gives {wrong[0]} as chance, which is no 1/classes. Audit again.")
+    parts = report.settings, report.spec, report.machine
+    if (count := sum(isinstance(value, float) for value in values(list(parts)))) > MOST_VALUES:
+        raise PublishError(
+            f"{REPORT} holds {count} numbers in its settings, more than {MOST_VALUES}: they could be a head. Audit "
+            "again."
+        )
 
 
-def _card(path: Path) -> ModelCard:
+def _check_picture_of(chosen: dict[str, Path], new: Path) -> None:
+    """Refuse a run's folder without the pictures that its card shows, as of an interrupted run."""
+    missing = [f"plots/{path.name}" for path in sorted(new.glob(PLOTS)) if f"plots/{path.name}" not in chosen]
+    if missing and any(fnmatch(name, PLOTS) for name in chosen):
+        raise PublishError(f"{CARD} shows {', '.join(missing)}, which is missing. Draw it: `report.plot(folder)`.")
+
+
+def _texts_of(path: Path) -> Iterator[str]:
+    """Every text in a JSON or Markdown file; of weights the names are checked with them."""
+    if path.suffix == ".safetensors":
+        return
     try:
-        return ModelCard(path.read_text(encoding="utf-8"))
-    except Exception as error:  # whatever broken YAML raises
-        raise PublishError(f"The metadata of {CARD} cannot be read: {error}") from error
-
-
-def _check_card(new: Path, report: LeakageReport, files: list[str]) -> None:
-    """Refuse a card whose metadata say otherwise than the report; more metadata, and other words, are the user's."""
-    card = _card(new / CARD).data
-    expected = ModelCard(f"---\n{card_metadata(report)}\n---\n").data  # as YAML gives it back
-    assert isinstance(card, ModelCardData) and isinstance(expected, ModelCardData)
-    said = {(r.unique_identifier, r.metric_type, r.metric_name): r.metric_value for r in card.eval_results or []}
-    for result in expected.eval_results or []:
-        value = said.get((result.unique_identifier, result.metric_type, result.metric_name))
-        if not isinstance(value, (int, float)) or not math.isclose(value, result.metric_value, abs_tol=1e-6):
-            raise PublishError(
-                f"{CARD} gives {value} as {result.metric_name} on {result.dataset_name}, but {REPORT} "
-                f"{result.metric_value}. {_REWRITE}"
-            )
-    if card.get("unlearning") != expected.get("unlearning"):
-        raise PublishError(f"`unlearning` in the metadata of {CARD} is not what {REPORT} says. {_REWRITE}")
-    text = (new / CARD).read_text(encoding="utf-8")
-    missing = [picture for picture in _PICTURE.findall(text) if picture not in files]
-    if missing:
-        raise PublishError(f"{CARD} shows {', '.join(missing)}, which is missing. {_REWRITE}")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PublishError(f"{path.name} cannot be read: {error}. Write it anew.") from error
+    if path.suffix == ".json":
+        yield from strings(check_json(path))
+    elif path.name == CARD:
+        yield from strings(metadata_of(text))
+        yield text.split("\n---\n", 1)[-1]
+    else:
+        yield text

@@ -3,19 +3,27 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 
 from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, leakage
-from hf_dtl.audit.axis_leakage import FLOORS, Ratio
+from hf_dtl.audit.axis_leakage import AxisLeakage, Ratio
 from hf_dtl.audit.text_table import AXIS_TITLES, TextTable, number, with_deviation, with_interval
 from hf_dtl.errors import DataError
 
 RULE = (
     "A number holds when it is at most max(2 deviations over the seeds of this run, noise of the images) from the "
-    "published one; the noise of n images is 2·√(p(1 − p)/n), at least one image."
+    "published one; the noise of n images is 2·√(p(1 − p)/n), at least one image. So that this is not spent "
+    "everywhere at once, means over all runs, the gap and the leakage may differ only as far as another machine's "
+    "rounding goes: one answer in ten of every run, by chance."
 )
+FLIPS = 0.1
+"""Share of a model's answers that another machine may give otherwise; which, is chance."""
+LEAST_IMAGES = 50
+"""Validation and test images below which numbers are not told apart."""
+MADE_HERE = ("no_model", "scratch")
+"""Floors that every verification makes itself."""
 
 Place = tuple[str, str, str, str, int]
 """Model, data set, axis, attack and budget."""
@@ -26,8 +34,9 @@ class Number:
     """A published number and the same one of this run.
 
     Args:
-        what: `PL accuracy`, `validation accuracy` (by which the strongest attack is chosen) or `target accuracy`.
-        model, dataset, axis, attack, budget: what was measured; empty and 0 for target accuracy.
+        what: `PL accuracy`, `validation accuracy` (by which the strongest attack is chosen), their `mean` over all
+            runs, `leakage`, `gap`, or what models answer without an attack, such as `target accuracy`.
+        model, dataset, axis, attack, budget: what was measured; empty and 0 where it is not of one attack.
         published: mean over seeds; None where the report has no such number for every seed.
         found: the same of this run; None where the attack cannot be run on this model.
         deviation: over the seeds of this run; None for one.
@@ -59,25 +68,36 @@ class Verification:
 
     Args:
         method, floor: of the report; what leakage 0 means.
-        weights: what is wrong with the files of weights, one sentence a file.
+        wrong: what is not as the report says, one sentence each: files that were changed, other names.
         numbers: every number that was compared.
         published, found: leakage of the report, and the one that follows from this run's attacks and the models that
-            are not published; None where not every attack was run.
-        notes: what was not verified, as sentences.
+            are not at hand; None where not every attack was run.
+        less: why the report cannot hold, however its numbers agree: it says less than a suite does.
+        claimed: what nobody checked: the report may say there what it likes.
+        trusted: models that decide the leakage and are not at hand.
+        notes: what else is to be known, as sentences.
     """
 
     method: str
     floor: str
-    weights: tuple[str, ...]
+    wrong: tuple[str, ...]
     numbers: tuple[Number, ...]
     published: Ratio
     found: Ratio | None
-    notes: tuple[str, ...]
+    less: tuple[str, ...] = ()
+    claimed: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether everything that was compared is as in the report."""
+        return not self.wrong and all(n.holds for n in self.numbers)
 
     @property
     def holds(self) -> bool:
-        """Whether weights and numbers are those of the report."""
-        return not self.weights and all(n.holds for n in self.numbers)
+        """Whether that was also enough to compare."""
+        return self.agrees and not self.less and bool(self.numbers)
 
     def table(self) -> TextTable:
         """PL and target accuracies as a table; validation accuracies only where they do not hold."""
@@ -85,9 +105,11 @@ class Verification:
         several = len({n.dataset for n in self.numbers}) > len({n.axis for n in self.numbers})
         for n in self.numbers:
             validation = n.what.startswith("validation")
-            if n.holds and validation:
+            if n.holds and (validation or n.what.startswith("mean")):
                 continue
             what = n.what
+            if n.axis and not n.attack:
+                what = f"{AXIS_TITLES[n.axis]}{f', {n.dataset}' if several else ''}: {n.what}"
             if n.attack:
                 what = f"{AXIS_TITLES[n.axis]}{f', {n.dataset}' if several else ''}: {n.attack}"
                 what += " (validation)" if validation else ""
@@ -101,16 +123,28 @@ class Verification:
 
     def sentences(self) -> list[str]:
         """What was found, in words; the verdict last."""
-        said = [*self.weights, *self.notes]
+        said = [*self.wrong, *self.less, *self.notes]
+        if self.claimed:
+            said.append(f"Claimed, not checked: {', '.join(self.claimed)}.")
         if self.found is not None:
             both = f"{with_interval(self.published)} published, {with_interval(self.found)} here"
             said.append(f"Leakage over {self.floor}: {both}.")
-        wrong = sum(not n.holds for n in self.numbers)
-        if self.holds:
-            return [*said, f"The report HOLDS: all {len(self.numbers)} numbers that were compared agree."]
-        weights = f"weights of {len(self.weights)} file{'s' if len(self.weights) > 1 else ''}"
-        differ = [weights] * bool(self.weights) + [f"{wrong} of {len(self.numbers)} numbers"] * bool(wrong)
-        return [*said, f"The report DOES NOT HOLD: {' and '.join(differ)} differ."]
+        agree = f"all {len(self.numbers)} numbers that were compared agree"
+        if not self.agrees:
+            differ = [f"{len(self.wrong)} of the statements above"] * bool(self.wrong)
+            bad = sum(not n.holds for n in self.numbers)
+            differ += [f"{bad} of {len(self.numbers)} numbers"] * bool(bad)
+            return [*said, f"The report DOES NOT HOLD: {' and '.join(differ)} differ."]
+        if not self.holds:
+            return [*said, f"The report is NOT VERIFIED: {agree}, but it says less than a suite of attacks does."]
+        if self.trusted:
+            who = " and ".join(self.trusted)
+            return [
+                *said,
+                f"PL accuracy HOLDS, leakage claimed: {agree}. The leakage is as right as what the publisher says of "
+                f"{who}; give {'them' if len(self.trusted) > 1 else 'it'} to check it too.",
+            ]
+        return [*said, f"The report HOLDS: {agree}, the leakage among them."]
 
     def to_json(self) -> str:
         """Give it as JSON text."""
@@ -120,16 +154,19 @@ class Verification:
 
 
 def differing_weights(reported: dict[str, str], actual: dict[str, str]) -> Iterable[str]:
-    """Name every file of weights that is not the one of the report.
+    """Name every audited file that is not the one of the report.
 
     Args:
-        reported: SHA-256 by file name, from the report; empty where it names none.
+        reported: SHA-256 by file name, from the report.
         actual: the same of the published folder.
 
     Returns:
         One sentence a file.
     """
-    for name in sorted(reported.keys() | actual.keys() if reported else ()):
+    if not reported:
+        yield "The report does not name the files that it speaks of (`weights` is empty): it may be another model's."
+        return
+    for name in sorted(reported.keys() | actual.keys()):
         if name not in actual:
             yield f"{name} is missing: the report speaks of a file with the hash {reported[name][:12]}…."
         elif name not in reported:
@@ -191,35 +228,70 @@ def noise(share: float, images: int) -> float:
     return max(2 * math.sqrt(share * (1 - share) / images), 1 / images)
 
 
-def target_number(published: float | None, measured: float | None, images: int) -> list[Number]:
-    """Target accuracy of the report and of this run, where both are known."""
+def answered(what: str, model: str, published: float | None, measured: float | None, images: int) -> list[Number]:
+    """What a model answers without an attack, of the report and of this run, where both are known."""
     if published is None or measured is None:
         return []
-    return [Number("target accuracy", "scrubbed", "", "", "", 0, published, measured, None, noise(measured, images))]
+    return [Number(what, model, "", "", "", 0, published, measured, None, noise(measured, images))]
 
 
-def leakage_again(report: LeakageReport, records: Sequence[PiggybackRecord]) -> Ratio | None:
-    """Leakage of this run's attacks, the models that are not published being those of the report."""
+def rounding(images: int, runs: int) -> float:
+    """Two standard errors of a mean over runs whose answers another machine may give otherwise, see `FLIPS`.
+
+    Example:
+        >>> rounding(400, 1)
+        0.0316...
+    """
+    return 2 * math.sqrt(FLIPS / images / runs)
+
+
+def compare_together(
+    report: LeakageReport,
+    records: Sequence[PiggybackRecord],
+    attacked: Mapping[str, AttackedTask],
+    again: Ratio | None,
+) -> Iterator[Number]:
+    """The mean of every model's runs, and the gap and the leakage, whose tolerance cannot be spent run by run.
+
+    Args:
+        report: the published one.
+        records: of this run.
+        attacked: the tasks of this run, by the name of their data set.
+        again: leakage on the source subset, see `leakage_again`.
+    """
+    told = {(r.model, r.dataset, r.axis, r.attack, r.budget, r.seed): r for r in report.piggyback}
+    groups = defaultdict[tuple[str, str, str], list[tuple[PiggybackRecord, PiggybackRecord]]](list)
+    for r in records:
+        if (one := told.get((r.model, r.dataset, r.axis, r.attack, r.budget, r.seed))) is not None:
+            groups[r.model, r.dataset, r.axis].append((one, r))
+    for place, pairs in groups.items():
+        task = attacked[place[1]]
+        for what, name, split in (
+            ("mean PL accuracy", "accuracy", task.test),
+            ("mean validation accuracy", "validation_accuracy", task.validation),
+        ):
+            published, here = (fmean(getattr(pair[i], name) for pair in pairs) for i in (0, 1))
+            allowed = max(rounding(len(split.labels), len(pairs)), 1 / len(split.labels) / len(pairs))
+            yield Number(what, *place, "", 0, published, here, None, allowed)
+    found = report.axes.get("source_subset")
+    if again is None or found is None:
+        return
+    runs = len(found.places) * len({r.seed for r in report.piggyback})
+    fewest = min((len(task.test.labels) for task in attacked.values()), default=1)
+    mean = math.sqrt(2) * rounding(fewest, runs)
+    own, dataset = found.headline, found.datasets[0]
+    if own.gap is not None and again.gap is not None:
+        yield Number("gap", "undisposed", dataset, "source_subset", "", 0, own.gap, again.gap, None, mean)
+    if own.mean is not None or again.mean is not None:
+        allowed = mean * (1 + abs(own.mean or 0.0)) / max(own.gap or 0.0, mean)
+        yield Number("leakage", "scrubbed", dataset, "source_subset", "", 0, own.mean, again.mean, None, allowed)
+
+
+def leakage_again(report: LeakageReport, records: Sequence[PiggybackRecord]) -> AxisLeakage | None:
+    """Leakage of this run's attacks, the models that are not at hand being those of the report."""
     again = {record.model for record in records}
     kept = [record for record in report.piggyback if record.model not in again and record.axis == "source_subset"]
     try:
-        found = leakage([*records, *kept], "source_subset")
+        return leakage([*records, *kept], "source_subset")
     except DataError:  # other seeds than the report's
         return None
-    return None if found is None else found.headline
-
-
-def not_verified(report: LeakageReport, models: set[str], datasets: Iterable[str]) -> list[str]:
-    """What of the report was not attacked again, as sentences."""
-    notes = []
-    if not report.weights:
-        notes.append("The report does not name the weights that it speaks of, so their hashes say nothing.")
-    reported = {record.model for record in report.piggyback} - models
-    taken = [role for role in ("undisposed", *FLOORS) if role in reported]
-    if taken:
-        notes.append(f"Not published, so taken from the report and not verified: {', '.join(taken)}.")
-    known = set(datasets)
-    left = dict.fromkeys(r.dataset for r in report.piggyback if r.dataset not in known)
-    if left:
-        notes.append(f"Not attacked here: {', '.join(left)}.")
-    return notes

@@ -1,9 +1,14 @@
-"""Which weights a report speaks of: the hash of every safetensors file of a published folder."""
+"""Which model a report speaks of: the hash of every file of a published folder that decides its answers."""
 
 import hashlib
 from pathlib import Path
 
 ONE = "."
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+AUDITED = (CONFIG, *PROCESSORS, INDEX, "*.safetensors")
+"""What an audit reads of a model; the order of its labels is in its `config.json`."""
 
 
 def model_folders(folder: str | Path) -> tuple[str, ...]:
@@ -15,18 +20,21 @@ def model_folders(folder: str | Path) -> tuple[str, ...]:
 
 
 def weights_sha256(folder: str | Path) -> dict[str, str]:
-    """Hash the safetensors files of a model folder, every shard of it; other folders inside it are not looked into.
+    """Hash all that decides a model's answers: weights, every shard of them, and settings of model and processor.
 
     Args:
-        folder: the model's folder, or one that holds a model for each task in a folder of its own.
+        folder: the model's folder, or one that holds a model for each task in a folder of its own; other folders
+            inside it are not looked into.
 
     Returns:
         SHA-256 (64 hexadecimal digits) by file name (`TASK/model.safetensors` of a task), in the order of the names;
-        empty where there is no such file. The Hub shows the same value for a file.
+        empty where there are no weights. The Hub shows the same value for a file.
     """
     folder = Path(folder)
-    files = [path for one in model_folders(folder) for path in sorted((folder / one).glob("*.safetensors"))]
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    files = [path for one in model_folders(folder) for name in AUDITED for path in (folder / one).glob(name)]
+    if not any(path.suffix == ".safetensors" for path in files):
+        return {}
+    return {name: sha256_of(folder / name) for name in sorted(path.relative_to(folder).as_posix() for path in files)}
 
 
 def sha256_of(path: Path) -> str:

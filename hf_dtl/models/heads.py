@@ -252,7 +252,7 @@ class MultiHeadClassifier(nn.Module):
         """Read what `save` wrote."""
         labels = json.loads((Path(folder) / "tasks.json").read_text())
         first, *others = labels
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         model = cls(AutoModelForImageClassification.from_config(config), task=first)
         for task in others:
             model.add_head(task, labels[task])

@@ -1,5 +1,6 @@
 """Image classifiers from the Hub or a folder, and the one processor that prepares images for several of them."""
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,17 @@ _NO_PREPARATION = {"image_processor_type", "feature_extractor_type", "processor_
 
 
 def open_classifier(name_or_path: str | Path, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load from safetensors without code of the model, and say which weights did not fit (`output_loading_info`)."""
+    """Load from safetensors without code of the model, and say which weights did not fit (`output_loading_info`).
+
+    Raises:
+        ModelError: its weights would be others than those of its own safetensors files.
+    """
+    folder = Path(name_or_path)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if outside := sorted(str(name) for name in named if Path(str(name)).name != name):
+            raise ModelError(f"The index of its weights names files outside the folder: {', '.join(outside[:3])}.")
     options |= {"use_safetensors": True, "trust_remote_code": False, "ignore_mismatched_sizes": True}
     places = {name: options[name] for name in ("revision", "local_files_only") if name in options}
     config = options.get("config") or AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **places)
@@ -131,7 +142,7 @@ def processor_of(
         found = load_processor(name_or_path, model.config)
     else:
         try:
-            found = AutoImageProcessor.from_pretrained(name_or_path, revision=revision)
+            found = AutoImageProcessor.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
         except Exception as error:  # as above
             raise ModelError(
                 f"The image processor of {str(name_or_path)!r} at the revision {revision!r} cannot be loaded: {error}"

@@ -142,6 +142,13 @@ class VerifyOptions:
         None, "The same of the data to keep.", group=WHAT, aliases=("target_dataset", "dataset")
     )
     novel: str | None = option(None, "The same of the novel task.", group=WHAT, aliases=("novel_dataset",))
+    undisposed: str | None = option(
+        None, "The model before disposal, Hub id or folder: with it the leakage is checked too.", group=MODEL
+    )
+    retrained: str | None = option(None, "The retrained reference, likewise.", group=MODEL)
+    base_model: str | None = option(
+        None, "The public weights, likewise; default: those that the report names.", group=MODEL
+    )
     attacks: str | None = option(
         None, "Of the report's attacks only these, separated by commas; default: all.", group=AUDIT
     )

@@ -25,6 +25,7 @@ from hf_dtl.audit import AttackConfig, AttackedTask, PiggybackRecord, no_model, 
 from hf_dtl.data import check_forward, embedded_processor
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
+from hf_dtl.hub import save_plain
 from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with_goal
 from hf_dtl.models.loading import load_classifier, processor_of
 from hf_dtl.pipeline.commands import command
@@ -374,8 +375,7 @@ class Job(ABC):
 
     def save(self, model: Any, folder: Path) -> None:
         """Write a model and its processor, to be published or kept."""
-        model.cpu().save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        save_plain(model.cpu(), self.processor, folder)
 
     def keep(self, choice: MethodChoice, model: Any, folder: Path) -> None:
         """Write what a later request on the scrubbed model needs beside it; it is not published."""
@@ -392,4 +392,6 @@ _CANNOT = {
 
 def load_stage(folder: Path) -> PreTrainedModel:
     """The model of a finished stage, in evaluation mode on the CPU."""
-    return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True).eval()
+    return AutoModelForImageClassification.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False
+    ).eval()

@@ -15,6 +15,7 @@ from transformers import Trainer
 from hf_dtl.audit import PiggybackRecord, scratch_models
 from hf_dtl.data import MultiTaskImages, check_forward
 from hf_dtl.errors import ConfigError, ModelError
+from hf_dtl.hub import save_plain
 from hf_dtl.methods.by_name import MethodChoice, parse_method
 from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, partial_task, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -225,8 +226,7 @@ class SomeTasksJob(Job):
     def save(self, model: MultiHeadClassifier, folder: Path) -> None:
         """Write each task's plain model and its processor into a folder of its own."""
         for task in self.scenario.tasks:
-            model.export(task).save_pretrained(folder / task)
-            self.processor.save_pretrained(folder / task)
+            save_plain(model.export(task), self.processor, folder / task)
 
     def keep(self, choice: MethodChoice, model: MultiHeadClassifier, folder: Path) -> None:
         """Write the backbone with all heads."""

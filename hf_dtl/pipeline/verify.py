@@ -1,13 +1,12 @@
-"""Verify a published model: are these the weights that its report speaks of, and do the attacks give its numbers?"""
+"""Verify a published model: are these the weights that its report speaks of, and do our attacks give its numbers?"""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
-from huggingface_hub import snapshot_download
 from transformers import PreTrainedModel
 
 from hf_dtl.audit import (
@@ -15,30 +14,28 @@ from hf_dtl.audit import (
     AttackedTask,
     LeakageReport,
     PiggybackRecord,
-    accuracy,
     no_model,
     run_audit,
     scratch_models,
 )
-from hf_dtl.audit.attacks import attack_sets, parse_attacks
+from hf_dtl.audit.axis_leakage import FLOORS
 from hf_dtl.data import load_processor
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
-from hf_dtl.hub import weights_sha256
-from hf_dtl.hub.staging import REPORT
-from hf_dtl.hub.verification import (
-    Number,
-    Verification,
-    compare_numbers,
-    differing_weights,
-    leakage_again,
-    not_verified,
-    target_number,
-)
+from hf_dtl.hub.verification import Number, Verification, compare_numbers, compare_together, leakage_again
 from hf_dtl.models.loading import load_classifier, resized
-from hf_dtl.options import numbers
+from hf_dtl.pipeline.answered_again import answered_again
 from hf_dtl.pipeline.audit_options import VerifyOptions
 from hf_dtl.pipeline.job import STORE
 from hf_dtl.pipeline.options import FEW_PARAMETERS, as_given
+from hf_dtl.pipeline.published import (
+    attacker,
+    check_counts,
+    check_places,
+    public_base,
+    read_published,
+    spec_of,
+    weaker_images,
+)
 from hf_dtl.pipeline.stages import Run, write_atomically
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.part import Part
@@ -51,86 +48,75 @@ RESULT = "verification.json"
 SCENARIOS: Mapping[str, type[Scenario]] = {"task": WholeTask, "part": Part, "tasks": SomeTasks}
 AttackedModels = dict[str, tuple[dict[str, Any], AttackedTask]]
 """By a name: the models to attack by role, and the task."""
+GIVEN = {"undisposed": "undisposed", "retrained": "retrained", "base": "base_model"}
+"""Models by role that may be at hand, and the options that say where."""
+LARGEST_IMAGE = 1024
 
 
 def verify(model: str | Path, **options: Any) -> Verification:
     """Compare a published model with its report, and write the result to the output folder.
 
-    Hashes first; then the scenario is built again from the report's `spec`, and the report's attacks are run on the
-    published model, and on random weights where its configuration is enough to draw them again. Finished attacks are
-    kept, and every process must call this.
+    Files first, as publishing checks them; then the scenario is built again from the report's `spec`, and the
+    report's suite attacks the published model, the floors without a model, random weights of its configuration, the
+    public weights where the report names some, and what is given. What was not attacked here is claimed, and said to
+    be. Finished attacks are kept, and every process must call this.
 
     Args:
         model: Hub id, or folder with weights and leakage_report.json.
         **options: every field of `VerifyOptions`.
 
     Raises:
-        DataError, ModelError, ConfigError, OutputError: there is no report, no safetensors file, or something that the
-            attacks need; before any attack.
+        DataError, ModelError, ConfigError, OutputError: there is no report, no safetensors file, something that a
+            published model must not hold, or something lacks that the attacks need; before any attack.
     """
     return run(VerifyOptions(**as_given({"model": str(model), **options}, VerifyOptions)))
 
 
 def run(options: VerifyOptions) -> Verification:
     """The same from options."""
-    folder, report, config, narrowed = _read(options)
-    weights = tuple(differing_weights(report.weights, weights_sha256(folder)))
+    published = read_published(options)
+    report, notes = published.report, [*published.notes]
     state = PartialState(cpu=options.use_cpu)
-    models = _models(folder, report)
-    scenario = _rebuilt(report, options, folder, models, max(config.budgets))
+    models = _models(published.folder, report)
+    size = max(model.num_parameters() for model in models.values())
+    config, less, narrowed = attacker(report, size, options)
+    given = _given(report, options, notes)
+    scenario = _rebuilt(report, options, published.folder, models, max(config.budgets))
+    attacked = _attacked(report, scenario, models, given, config)
+    wrong = [*published.wrong, *_other_names(report, scenario, options)]
+    tasks = {task.name: task for _, task in attacked.values()}
+    splits = {f"{part} images": getattr(t, part) for t in tasks.values() for part in ("validation", "test")}
+    less += weaker_images(report, {name: len(images.labels) for name, images in splits.items()})
     run = Run(options.output_dir, {"verify": report.method, "spec": scenario.public_spec()}, state)
-    drawn = bool(report.settings.get("scratch_from_scrubbed", True))
-    attacked = _attacked(report, scenario, models, config, scratch=drawn)
-    small = max(model.num_parameters() for model in models.values()) < FEW_PARAMETERS
-    config = replace(config, workers=one_core_each(state.device, 1) if small else 1)
+    config = replace(config, workers=one_core_each(state.device, 1) if size < FEW_PARAMETERS else 1)
     records: list[PiggybackRecord] = []
     for name, (own, task) in attacked.items():
         records += run_audit(own, {name: task}, config, store=run.folder / STORE, device=state.device)
-    tasks = {task.name: task for _, task in attacked.values()}
-    roles = {record.model for record in records}
-    found = [*compare_numbers(report, records, tasks, config, roles), *_target(report, scenario, models, state.device)]
+    roles = {record.model for record in records} - _not_drawn_again(report)
+    compared = [record for record in records if record.model in roles]
     again = None if narrowed else leakage_again(report, records)
-    notes = tuple(not_verified(report, roles, tasks))
-    result = Verification(report.method, report.floor, weights, tuple(found), report.headline, again, notes)
+    headline = None if again is None else again.headline
+    found = [
+        *compare_numbers(report, compared, tasks, config, roles),
+        *compare_together(report, compared, tasks, headline),
+        *answered_again(report, scenario, models, given, state.device),
+    ]
+    trusted = [role for role in ("undisposed", *FLOORS) if role in {r.model for r in report.piggyback} - roles]
+    result = Verification(
+        report.method, report.floor, tuple(wrong), tuple(found), report.headline, headline, tuple(less),
+        tuple(_claimed(report, tasks, config, narrowed, found, trusted)), tuple(trusted), tuple(notes),
+    )  # fmt: skip
     if state.is_main_process:
         write_atomically(run.folder / RESULT, result.to_json())
     return result
 
 
-# What is published --------------------------------------------------------------------------------------------
+def _not_drawn_again(report: LeakageReport) -> set[str]:
+    """Floors made here that the report made otherwise, so that their numbers are not compared one by one."""
+    return set() if report.settings.get("scratch_from_scrubbed", True) is True else {"scratch"}
 
 
-def _read(options: VerifyOptions) -> tuple[Path, LeakageReport, AttackConfig, bool]:
-    folder = _folder(options)
-    if not (folder / REPORT).is_file():
-        inside = f" There is a model in {options.model}/scrubbed." if (folder / "scrubbed" / REPORT).is_file() else ""
-        raise DataError(f"There is no {REPORT} in {options.model!r}, so there is nothing to verify.{inside}")
-    report = LeakageReport.load(folder / REPORT)
-    if not weights_sha256(folder):
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
-        instead = f"; {', '.join(pickles)} is a pickle, which is never loaded" if pickles else ""
-        raise ModelError(f"There are no safetensors weights in {options.model!r}{instead}.")
-    return folder, report, *_config(report, options)
-
-
-def _folder(options: VerifyOptions) -> Path:
-    """The folder of the published model: as given, or what the Hub has of it, with the folders of several tasks."""
-    folder = Path(options.model).expanduser()
-    if folder.is_dir():
-        return folder
-    try:
-        found = snapshot_download(
-            options.model,
-            revision=options.revision,
-            allow_patterns=["*.json", "*.safetensors"],
-            ignore_patterns=["*/*/*"],
-        )
-    except Exception as error:  # whatever the Hub's client raises
-        raise ModelError(
-            f"{options.model!r} is no folder here, and cannot be read from the Hub: {error}\nGive a folder or a Hub "
-            "id; the Hub needs a network and HF_HUB_OFFLINE unset."
-        ) from error
-    return Path(found)
+# Models -------------------------------------------------------------------------------------------------------
 
 
 def _models(folder: Path, report: LeakageReport) -> dict[str, PreTrainedModel]:
@@ -140,69 +126,25 @@ def _models(folder: Path, report: LeakageReport) -> dict[str, PreTrainedModel]:
     return {task: load_classifier(folder / task) for task in report.tasks}
 
 
-def _config(report: LeakageReport, options: VerifyOptions) -> tuple[AttackConfig, bool]:
-    """The attacker of the report, and whether the options leave some of its attacks out."""
-    own = report.settings.get("audit")
-    if not isinstance(own, dict):
-        raise DataError("The report's settings have no `audit`, so it is not known how the attacks were run.")
-    try:
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
-        config = AttackConfig(**values)
-        # What has a result was run, also where the settings were cut.
-        attacks = dict.fromkeys((*config.attacks, *(record.attack for record in report.piggyback)))
-        budgets = dict.fromkeys((*config.budgets, *(record.budget for record in report.piggyback)))
-        config = replace(config, attacks=tuple(attacks), budgets=tuple(budgets))
-    except (TypeError, ConfigError) as error:
-        raise DataError(f"The attacker's settings in the report cannot be used: {error}") from error
-    every = config.attacks, config.budgets
-    if options.attacks is not None:
-        chosen = _among("attacks", parse_attacks(options.attacks), config.attacks, sets=options.attacks)
-        config = replace(config, attacks=chosen)
-    if options.budgets is not None:
-        chosen = _among("budgets", numbers(options.budgets, "budgets", int), config.budgets)
-        config = replace(config, budgets=chosen)
-    return config, (config.attacks, config.budgets) != every
+def _given(report: LeakageReport, options: VerifyOptions, notes: list[str]) -> dict[str, PreTrainedModel]:
+    """Models at hand by role, and the public weights that the report names.
 
-
-def _among(name: str, requested: Sequence[Any], available: Sequence[Any], sets: str = "") -> tuple[Any, ...]:
-    """Those of the report's values that are wanted; of a named set of attacks the report may lack some."""
-    words = [word.strip() for word in sets.split(",")]
-    named_sets = {attack for word in words for attack in attack_sets().get(word, ())}
-    unknown = [value for value in requested if value not in available and value not in named_sets]
-    chosen = tuple(value for value in available if value in requested)
-    if unknown or not chosen:
-        missing = ", ".join(map(str, unknown or requested))
-        raise ConfigError(f"--{name}: {missing} is not in the report, which has {', '.join(map(str, available))}.")
-    return chosen
+    Raises:
+        ModelError, ConfigError: one that was given cannot be loaded or used.
+    """
+    places = {role: getattr(options, name) for role, name in GIVEN.items() if getattr(options, name)}
+    if places and report.tasks is not None:
+        raise ConfigError(f"--{GIVEN[next(iter(places))]} is for models of one task; this one has several.")
+    found = {role: load_classifier(place, new_head=role == "base") for role, place in places.items()}
+    if "base" not in found and report.tasks is None and (name := public_base(report)):
+        try:
+            found["base"] = load_classifier(name, new_head=True)
+        except ModelError as error:
+            notes.append(f"The public weights that the report names were not to be had: {error}")
+    return found
 
 
 # The scenario -------------------------------------------------------------------------------------------------
-
-
-def spec_of(report: LeakageReport) -> dict[str, Any]:
-    """The spec of a report; of schema 1 it follows from the settings of the job that wrote it."""
-    if report.spec:
-        return report.spec
-    s = report.settings
-    images = {name: s.get(name) for name in ("image_column", "max_eval_images")} | {"seed": s.get("seed", 0)}
-    if report.unlearning is not None:
-        own = {"forget": s.get("forget"), "retain": s.get("dataset")}
-        own |= {"retain_label_column": s.get("label_column"), "retain_images_per_class": s.get("images_per_class")}
-        return {"kind": "part", **_set(images | own)}
-    names = {"forget": "source", "retain": "target", "novel": "novel"}
-    own = {new: s.get(f"{old}_dataset") for new, old in names.items()}
-    own |= {f"{new}_label_column": s.get(f"{old}_label_column") for new, old in names.items()}
-    if "scrubbed" not in s:
-        own |= {f"{new}_images_per_class": s.get(f"{names[new]}_images_per_class") for new in ("forget", "retain")}
-        return {"kind": "task", **_set(images | own)}
-    most = max(s["audit"]["budgets"])
-    pool = s.get("max_train_images_per_class") or min(max(400, 4 * most), 20 * most)
-    retain_pool = None if s.get("retrain") and not s.get("max_train_images_per_class") else pool
-    return {"kind": "task", **_set(images | own | {"seed": 0, "pool": pool, "retain_pool": retain_pool})}
-
-
-def _set(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _rebuilt(
@@ -220,11 +162,15 @@ def _rebuilt(
         )
     try:
         given = {"forget": options.forget, "retain": options.retain, "novel": options.novel}
-        spec = ScenarioSpec.from_dict(spec_of(report), **given)
+        values = spec_of(report)
+        check_places({name: value for name, value in values.items() if given.get(name) is None})
+        spec = ScenarioSpec.from_dict(values, **given)
         scenario = SCENARIOS[spec.kind](spec, most_budget)
         name, model = next(iter(models.items()))
         processor = load_processor(folder / name, model.config)
         size = report.settings.get("image_size")
+        told = json.loads(processor.to_json_string())
+        _check_size(size, *(told.get(key) for key in ("size", "crop_size", "pad_size")))
         if size and "scrubbed" in report.settings:
             processor = resized(processor, model, size)
         if isinstance(scenario, WholeTask):
@@ -239,41 +185,40 @@ def _rebuilt(
         raise
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise DataError(f"The settings of the report are not those of a job of this library: {error!r}.") from error
-    _check_counts(report.settings, scenario.counts())
+    check_counts(report.settings, scenario.counts())
     return scenario
 
 
-def _check_counts(settings: Mapping[str, Any], images: Mapping[str, Any]) -> None:
-    """Refuse data that are not as many as the report's: other images give other numbers."""
-    told, here = _counts(settings.get("images") or {}), _counts(images)
-    both = sorted(told.keys() & here)
-    other = [f"{name} {told[name]} there, {here[name]} here" for name in both if told[name] != here[name]]
-    if other:
-        raise DataError(
-            f"The report's attacks had other numbers of images: {'; '.join(other)}. Give the same data, with "
-            "--forget, --retain or --novel where they are in another place."
-        )
+def _check_size(*sizes: Any) -> None:
+    """Refuse images so large that one would take all memory."""
+    sides = [side for size in sizes for side in (size.values() if isinstance(size, dict) else [size])]
+    if large := [side for side in sides if isinstance(side, int) and side > LARGEST_IMAGE]:
+        raise ModelError(f"Its images are {large[0]} pixels wide; up to {LARGEST_IMAGE} are attacked here.")
 
 
-def _counts(images: Mapping[str, Any]) -> dict[str, int]:
-    """Number of images by name, or by name and split."""
-    flat: dict[str, int] = {}
-    for name, part in images.items():
-        splits = {f"{name} {split}": own for split, own in part.items()} if isinstance(part, Mapping) else {name: part}
-        flat |= splits
-    return flat
+def _other_names(report: LeakageReport, scenario: Scenario, options: VerifyOptions) -> list[str]:
+    """Names and chance of the attacked data that are not those of the scenario, as sentences."""
+    found = []
+    moved = any((options.forget, options.retain, options.novel)) or not report.spec
+    for task in scenario.attacked.values():
+        told = {record.dataset for record in report.piggyback if record.axis == task.axis}
+        if not moved and told and task.name not in told:
+            found.append(f"The report calls the attacked data {', '.join(sorted(told))}; they are {task.name}.")
+        for name in told & report.chance.keys() if len(told) == 1 else {task.name} & report.chance.keys():
+            if abs(report.chance[name] - 1 / len(task.labels)) > 1e-6:
+                found.append(f"The report says that guessing gives {report.chance[name]:.3f}; of {len(task.labels)} "
+                             f"classes it gives {1 / len(task.labels):.3f}.")  # fmt: skip
+    return found
 
 
 def _attacked(
     report: LeakageReport,
     scenario: Scenario,
     models: dict[str, PreTrainedModel],
+    given: dict[str, PreTrainedModel],
     config: AttackConfig,
-    *,
-    scratch: bool,
 ) -> AttackedModels:
-    """What is attacked again: the report's tasks, on the published model and on random weights."""
-    scratch = scratch and any(record.model == "scratch" for record in report.piggyback)
+    """What is attacked again: the report's tasks, on the published model, every floor made here, and what is given."""
     found: AttackedModels = {}
     for name, task in scenario.attacked.items():
         told = {record.dataset for record in report.piggyback if record.axis == task.axis}
@@ -284,31 +229,35 @@ def _attacked(
         if not report.settings.get("retain_images", True):
             task = replace(task, retain=None)
         model = models[name if report.tasks is not None else ""]
-        own: dict[str, Any] = {"scrubbed": model}
-        if scratch:
-            own["scratch"] = scratch_models(model, len(config.seeds), report.seed)
-        if any(record.model == "no_model" for record in report.piggyback):
-            own["no_model"] = no_model(task)
+        own: dict[str, Any] = {"scrubbed": model, **given}
+        own["scratch"] = scratch_models(model, len(config.seeds), report.seed)
+        own["no_model"] = no_model(task)
         found[name] = own, task
     return found
 
 
-def _target(
-    report: LeakageReport, scenario: Scenario, models: dict[str, PreTrainedModel], device: torch.device
-) -> list[Number]:
-    """Target accuracy of the published model, where the data to measure it on are there."""
-    published = report.target_accuracy["scrubbed"]
-    if isinstance(scenario, SomeTasks):
-        test, accuracies = scenario.images["test"], []
-        for task in (task for task, names in scenario.tasks.items() if names):
-            accuracies.append(accuracy(models[task].to(device), scenario.one_task(test, task)))  # type: ignore[arg-type]
-        return target_number(published, sum(accuracies) / len(accuracies) if accuracies else None, len(test))
-    model = models[""].to(device)  # type: ignore[arg-type]
-    if isinstance(scenario, Part):
-        images = scenario.images["test"]
-        return target_number(published, accuracy(model, scenario.capped(images)), len(images))
-    assert isinstance(scenario, WholeTask)
-    if "target" not in scenario.images or published is None:
-        return []
-    found = scenario.measure({"scrubbed": model}).accuracy["target"]["scrubbed"]
-    return target_number(published, found, len(scenario.images["target"]["test"]))
+def _claimed(
+    report: LeakageReport,
+    tasks: Mapping[str, AttackedTask],
+    config: AttackConfig,
+    narrowed: bool,
+    found: Sequence[Number],
+    trusted: Sequence[str],
+) -> list[str]:
+    """What of the report nobody checked here."""
+    claimed = [f"every attack on the {role} model" for role in trusted]
+    if narrowed:
+        budgets = ", ".join(map(str, config.budgets))
+        claimed.append(f"every attack but {', '.join(config.attacks)} with {budgets} images a class")
+    datasets = dict.fromkeys(record.dataset for record in report.piggyback)
+    claimed += [f"attacks on {name}" for name in datasets if name not in tasks]
+    checked = {(number.what, number.model) for number in found}
+    for which, told in (("target accuracy", report.target_accuracy), ("source accuracy", report.source_accuracy)):
+        roles = [role for role, value in told.items() if value is not None and (which, role) not in checked]
+        if roles:
+            claimed.append(f"{which} of the {' and the '.join(roles)} model")
+    if report.membership and not any(what.startswith("membership") for what, _ in checked):
+        claimed.append("membership inference")
+    if report.unlearning is not None:
+        claimed.append("costs")
+    return [*claimed, "method, command, notes and machine"]

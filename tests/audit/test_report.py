@@ -70,7 +70,7 @@ def test_a_report_of_the_second_schema_is_custom_and_its_written_mean_is_checked
 
 
 def test_a_changed_report_of_the_second_schema_is_refused():
-    with pytest.raises(DataError, match=r"leakage mean 0\.4.*attacks give 0\.[45]"):
+    with pytest.raises(DataError, match=r"leakage mean 0\.4, not 0\.[45].* as its attacks give"):
         LeakageReport.from_json(second(leakage={"mean": 0.4}))
     runs = json.loads(second())["piggyback"]
     with pytest.raises(DataError, match="attacks give"):
@@ -122,7 +122,10 @@ def record(**values):
         (changed(target_destroyed=None), "target_destroyed"),
         (changed(leakage={**json.loads(report().to_json())["leakage"], "high": 0.5}), "leakage high 0.5"),
         (changed(leakage={**json.loads(report().to_json())["leakage"], "low": None}), "leakage low None"),
-        (changed(leakage={**json.loads(report().to_json())["leakage"], "word": "forgotten"}), "says 'forgotten'"),
+        (
+            changed(leakage={**json.loads(report().to_json())["leakage"], "word": "forgotten"}),
+            "says leakage word 'forgotten'",
+        ),
         (changed(target_margin=None), "target_margin"),
         (changed(chance={"mnist": None}), "chance.mnist"),
         (changed(weights=["model.safetensors"]), "`weights` of a leakage report must be an object"),

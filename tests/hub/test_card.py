@@ -126,7 +126,7 @@ def test_texts_of_the_report_break_neither_metadata_nor_page(tmp_path):
     assert data["unlearning"]["method"] == found.method
     shown = page(str(written))
     assert "<script" not in shown and "<b>" not in shown and shown.count("<img") == 1 and shown.count("<h1>") == 1
-    assert shown.count("<h2>") == 6 and shown.count("alert(1)") > 5 and 'href="' not in shown
+    assert shown.count("<h2>") == 7 and shown.count("alert(1)") > 5 and 'href="' not in shown
     assert "# y" in shown and "<h1>y" not in shown
 
 
@@ -347,3 +347,8 @@ def test_the_card_of_several_tasks_names_each_and_how_to_load_it():
 def test_a_card_without_labels_is_refused():
     with pytest.raises(ValueError, match="labels"):
         card(model_labels=[])
+
+
+def test_a_margin_that_forgives_more_than_usual_is_told():
+    assert "A drop of target accuracy by up to 0.90 counts as none here." in verdict(report(target_margin=0.9))
+    assert "counts as none" not in verdict(report(target_margin=0.05))

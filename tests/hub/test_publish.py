@@ -76,7 +76,11 @@ def test_killed_in_the_middle_it_is_continued_by_the_same_command_and_loads_back
     records = run_audit(models, {"source": task(name="toy")}, replace(QUICK, attacks=("linear_probe", "full")))
     chance = {"toy": 1 / 3}
     save(models["scrubbed"], tmp_path / "run" / "scrubbed", replace(report, piggyback=tuple(records), chance=chance))
-    shutil.copytree(run / "scrubbed" / "plots", tmp_path / "run" / "scrubbed" / "plots")
+    for picture_file in LeakageReport.load(tmp_path / "run" / "scrubbed" / "leakage_report.json").plot(
+        tmp_path / "run" / "scrubbed" / "plots"
+    ):
+        if f"plots/{picture_file.name}" not in STAGED:
+            picture_file.unlink()
     words = [str(tmp_path / "run"), "ann/scrubbed"]
     weights = LeakageReport.load(tmp_path / "run" / "scrubbed" / "leakage_report.json").weights["model.safetensors"]
 

@@ -9,8 +9,9 @@ import shutil
 import pytest
 import torch
 from architectures import CONFIGS
-from audit_toys import report, resnet, tasks_report
+from audit_toys import report, resnet, tasks_report, vit
 from huggingface_hub import ModelCard
+from publish_plants import INNOCENT, PICTURES, PLANTS
 from publish_toys import (
     LABELS,
     LEAKS,
@@ -23,13 +24,15 @@ from publish_toys import (
     finished_tasks,
     planted,
     save,
+    save_model,
     sign,
 )
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
 from hf_dtl.errors import OutputError, PublishError
-from hf_dtl.hub.leaks import PATHS, check_text
+from hf_dtl.hub.leaks import PATHS, check_picture, check_text
+from hf_dtl.hub.model_files import check_settings, check_weights, drop_unknown_settings
 from hf_dtl.hub.staging import stage
 
 STAGED = [
@@ -82,6 +85,35 @@ def test_a_leak_is_refused_and_named(run, tmp_path, name):
     assert TOKEN not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", PLANTS)
+def test_what_a_dishonest_publisher_plants_is_refused_and_named(run, tmp_path, name):
+    output = shutil.copytree(run, tmp_path / "run")
+    PLANTS[name][0](output / "scrubbed")
+    with pytest.raises(PublishError, match=re.compile(PLANTS[name][1], re.DOTALL)):
+        stage(output, tmp_path / "new")
+
+
+@pytest.mark.parametrize("name", INNOCENT)
+def test_what_only_looks_like_a_leak_is_published(run, tmp_path, name):
+    output = shutil.copytree(run, tmp_path / "run")
+    INNOCENT[name](output / "scrubbed")
+    assert {file.name for file in stage(output, tmp_path / "new")} >= {name for name in STAGED if "plots" not in name}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_are_drawn_anew_and_what_hides_in_those_of_others_is_named(run, tmp_path, name):
+    output = shutil.copytree(run, tmp_path / "run")
+    picture = output / "scrubbed" / "plots" / "attacks.png"
+    drawn = picture.read_bytes()
+    check_picture(picture)
+    PICTURES[name](picture)
+    assert picture.read_bytes() != drawn
+    with pytest.raises(PublishError, match="attacks.png (carries|cannot be read)"):
+        check_picture(picture)
+    stage(output, tmp_path / "new")
+    assert (tmp_path / "new" / "plots" / "attacks.png").read_bytes() == drawn
+
+
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory):
     return finished_tasks(tmp_path_factory.mktemp("tasks") / "run")
@@ -107,7 +139,9 @@ def test_a_model_of_several_tasks_is_staged_as_one_plain_model_a_task(tasks, tmp
         model = AutoModelForImageClassification.from_pretrained(tmp_path / "new", subfolder=task)
         assert list(model.config.id2label.values()) == labels
     assert ModelCard.load(tmp_path / "new" / "README.md").data["unlearning"]["weights_sha256"].keys() == {
-        f"{task}/model.safetensors" for task in (TASK, OTHER, NUMBER)
+        f"{task}/{name}"
+        for task in (TASK, OTHER, NUMBER)
+        for name in ("config.json", "model.safetensors", "preprocessor_config.json")
     }
 
 
@@ -147,8 +181,29 @@ def test_what_the_loader_skips_by_name_is_refused(tmp_path):
     save_file(weights, tmp_path / "beit" / "model.safetensors", metadata={"format": "pt"})
     sign(tmp_path / "beit")
     AutoModelForImageClassification.from_pretrained(tmp_path / "beit")
-    with pytest.raises(PublishError, match="the rest stands under names that are skipped"):
+    with pytest.raises(PublishError, match="stands under one of the names that are skipped"):
         stage(tmp_path / "beit", tmp_path / "two")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_save_pretrained_writes_of_any_architecture_is_no_leak(tmp_path, name):
+    config = copy.deepcopy(CONFIGS[name]())
+    config.num_labels = len(LABELS)
+    save_model(AutoModelForImageClassification.from_config(config), tmp_path)
+    check_weights(tmp_path)
+    # The toys give all transformers the same options, and DINOv2 has another name for one of them.
+    assert drop_unknown_settings(tmp_path) == ["config.json: intermediate_size"] * (name == "dinov2")
+    check_settings(tmp_path)
+
+
+def test_settings_that_nothing_reads_are_dropped_on_writing_and_listed(tmp_path, caplog):
+    save_model(vit(), tmp_path)
+    for name, changes in (("config.json", {"source": ["cat"]}), ("preprocessor_config.json", {"labels": ["cat"]})):
+        content = json.loads((tmp_path / name).read_text())
+        (tmp_path / name).write_text(json.dumps(content | changes))
+    assert drop_unknown_settings(tmp_path) == ["config.json: source", "preprocessor_config.json: labels"]
+    assert "config.json: source" in caplog.text
+    check_settings(tmp_path)
 
 
 def test_shards_are_staged_if_the_index_names_each_of_them(run, tmp_path):

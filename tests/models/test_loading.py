@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from audit_toys import vit
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -118,3 +119,27 @@ def test_resized_changes_the_size_alone(processor):
 def test_a_crop_is_resized_with_what_it_is_cut_from():
     result = resized(PROCESSORS[2], two_headed().backbone, 16).to_dict()
     assert result["size"] == {"shortest_edge": 24} and result["crop_size"] == {"height": 16, "width": 16}
+
+
+def test_weights_of_another_folder_are_never_taken(tmp_path):
+    torch.manual_seed(0)
+    model = vit()
+    model.save_pretrained(tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    names = load_classifier(tmp_path / "model").state_dict()
+    weights.rename(tmp_path / "elsewhere.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "../elsewhere.safetensors")}
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="outside the folder"):
+        load_classifier(tmp_path / "model")
+
+
+def test_a_processors_code_is_never_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *question: "y")
+    vit().save_pretrained(tmp_path)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')\nclass P: pass\n")
+    own = {"image_processor_type": "P", "auto_map": {"AutoImageProcessor": "evil.P"}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(own))
+    with pytest.raises(ModelError, match="image processor"):
+        processor_of(tmp_path, vit())
+    assert not (tmp_path / "RAN").exists()

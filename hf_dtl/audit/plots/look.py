@@ -44,8 +44,8 @@ def save(figure: Figure, path: str | Path, title: str) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")]
     for file in files:
-        # No date and no random ids.
-        metadata = {"Date": None, "Title": title} if file.suffix == ".svg" else {"Software": None, "Title": title}
+        # No date and no random ids; in a published PNG nothing but pixels.
+        metadata = {"Date": None, "Title": title} if file.suffix == ".svg" else {"Software": None}
         with rc_context({"svg.hashsalt": "hf_dtl"}):
             figure.savefig(file, dpi=150, metadata=metadata)
     return files

@@ -1,0 +1,121 @@
+"""A published card against the one that follows from its report: only the publisher's own part may differ."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import yaml
+from huggingface_hub import ModelCard
+
+from hf_dtl.audit.report import LeakageReport
+from hf_dtl.audit.report_fields import difference
+from hf_dtl.errors import PublishError
+from hf_dtl.hub.card import LICENCE, MARKER, OWN, leakage_card
+
+REPORT = "leakage_report.json"
+_METADATA = re.compile(r"\s*---\r?\n(.*?)\n---\r?\n", re.DOTALL)
+# Markup could hide or restate what was measured; a picture from elsewhere tells its owner who reads the card.
+_MARKUP = re.compile(
+    r"<(?!https?:|mailto:)[A-Za-z!/?][^>]*|\]\(\s*<?(?:javascript|data|vbscript|file):|!\[[^\]]*\]\(\s*<?\w+:", re.I
+)
+_REWRITE = "Write the card anew from the report: `hf_dtl.hub.staging.add_evidence(folder, report)`."
+
+
+class OwnPart(NamedTuple):
+    """What of a card is its publisher's: metadata among `OWN`, and words."""
+
+    metadata: dict[str, Any]
+    words: str
+
+
+class _Once(yaml.SafeLoader):
+    """YAML in which no key stands twice: readers differ in which of them counts."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def metadata_of(text: str) -> dict[str, Any]:
+    """The metadata of a card.
+
+    Raises:
+        PublishError: they cannot be read, or a key stands twice.
+    """
+    found = _METADATA.match(text)
+    try:
+        content = yaml.load(found[1], _Once) if found else {}  # noqa: S506  # a safe loader
+    except Exception as error:  # whatever broken YAML raises
+        raise PublishError(f"The metadata of README.md cannot be read: {error}. {_REWRITE}") from error
+    if not isinstance(content, dict):
+        raise PublishError(f"The metadata of README.md are no mapping. {_REWRITE}")
+    return content
+
+
+def own_part(text: str) -> OwnPart:
+    """What of a card is its publisher's.
+
+    Raises:
+        PublishError: its metadata cannot be read, or its words hold markup.
+    """
+    told = metadata_of(text)
+    words = text.partition(MARKER)[2].strip()
+    if markup := _MARKUP.search(words):
+        raise PublishError(
+            f"README.md holds {markup.group()[:40]!r} in the publisher's own words. Write them in plain Markdown, "
+            "without HTML, scripts and pictures from elsewhere."
+        )
+    return OwnPart({key: told[key] for key in OWN if key in told}, words)
+
+
+def card_of(
+    report: LeakageReport,
+    labels: Mapping[Any, Any],
+    plots: Sequence[str],
+    own: OwnPart,
+    license: str | None = None,
+) -> ModelCard:
+    """The card that follows from a report, with the publisher's part; `license` comes before the one named there."""
+    metadata, base = own.metadata, own.metadata.get("base_model")
+    rest = {k: v for k, v in metadata.items() if k not in ("license", "base_model", "base_model_relation")}
+    license = license or metadata.get("license")
+    return leakage_card(
+        report, base_model=base if isinstance(base, str) else None, model_labels=labels, plots=plots,
+        license=str(license) if license else None, own=rest, words=own.words,
+    )  # fmt: skip
+
+
+def check_card(text: str, expected: str) -> None:
+    """Refuse a card that is not the one of its report.
+
+    Args:
+        text: the card.
+        expected: what `card_of` gives for it.
+
+    Raises:
+        PublishError: naming the first thing that differs.
+    """
+    if said := difference(metadata_of(text), metadata_of(expected)):
+        raise PublishError(
+            f"The metadata of README.md say {_short(said)} as {REPORT} does. The publisher's own are "
+            f"{', '.join(OWN)}. {_REWRITE}"
+        )
+    bodies = [_METADATA.sub("", whole, count=1).partition(MARKER) for whole in (text, expected)]
+    (here, mark, _), (there, *_) = bodies
+    lines = [[" ".join(line.split()) for line in body.splitlines() if line.strip()] for body in (here, there)]
+    for said, right in zip(*(own + [""] * (max(map(len, lines)) - len(own)) for own in lines), strict=True):
+        licence = said.startswith(LICENCE) and right.startswith(LICENCE)  # it follows from the publisher's metadata
+        if said != right and not licence:
+            raise PublishError(
+                f"README.md says {_short(repr(said))} where {REPORT} gives {_short(repr(right))}. {_REWRITE} "
+                "Words of your own belong to its end, under 'From the publisher'."
+            )
+    if not mark:
+        raise PublishError(f"README.md lacks the line after which the publisher's own words begin. {_REWRITE}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,140 @@
+"""What a dishonest publisher says in a report that he wrote whole, so that card, hashes and leakage follow from it."""
+
+import json
+from dataclasses import replace
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from hf_dtl.audit import LeakageReport
+from hf_dtl.hub import add_evidence, weights_sha256
+
+REPORT = "leakage_report.json"
+
+
+def told(change):
+    """A report that is changed, with the card that follows from it."""
+
+    def plant(folder):
+        found = change(LeakageReport.load(folder / REPORT))
+        add_evidence(folder, replace(found, weights=weights_sha256(folder)))
+
+    return plant
+
+
+def records(change):
+    """Every attack as `change` gives it; None leaves it out."""
+    return lambda report: replace(report, piggyback=tuple(r for r in map(change, report.piggyback) if r is not None))
+
+
+def shifted(by, *models):
+    """A little everywhere, within what a single number is allowed."""
+
+    def change(record):
+        if record.model not in models:
+            return record
+        accuracy = min(1.0, max(0.0, record.accuracy + by))
+        return replace(record, accuracy=accuracy, curve=())
+
+    return told(records(change))
+
+
+def one_lower(record):
+    chosen = (record.model, record.attack, record.budget) == ("scrubbed", "ridge", 20)
+    return replace(record, accuracy=max(0.0, record.accuracy - 0.3)) if chosen else record
+
+
+def suite_of_ones_own(report):
+    return replace(report, suite={"name": "custom", "hash": "0" * 32})
+
+
+def settings(**changes):
+    return lambda report: replace(report, settings=report.settings | changes)
+
+
+def spec(**changes):
+    return lambda report: replace(report, spec=report.spec | changes)
+
+
+def without_images(report):
+    return replace(report, settings={name: v for name, v in report.settings.items() if name != "images"})
+
+
+def other_name(record):
+    return replace(record, dataset="imagenet-1k[0-999]")
+
+
+CLAIMS = {
+    "one number": (told(records(one_lower)), "numbers differ"),
+    "a little of every number": (shifted(-0.02, "scrubbed"), "numbers differ"),
+    "a little of every floor": (shifted(0.02, "scratch", "no_model"), "numbers differ"),
+    "a choice of attacks": (told(suite_of_ones_own), "a claim takes standard-1.*NOT VERIFIED"),
+    "one image judges": (told(spec(max_eval_images=1)), "other numbers of images"),
+    "one image judges, and no counts": (
+        told(lambda report: spec(max_eval_images=1)(without_images(report))), "cuts the images that judge|Too few",
+    ),
+    "no counts": (told(without_images), "does not say how many images there were"),
+    "a margin that forgives": (told(lambda report: replace(report, target_margin=1.0)), "destroyed only when"),
+    "guessing": (
+        told(lambda report: replace(report, chance=dict.fromkeys(report.chance, 0.5))), "guessing gives 0.500",
+    ),
+    "the data's name": (told(records(other_name)), "calls the attacked data imagenet-1k"),
+    "other data": (told(spec(forget="fashion_mnist[0,1,2]")), "differ|calls the attacked data|numbers of images"),
+    "target accuracy": (
+        told(lambda report: replace(report, target_accuracy={"undisposed": 0.1, "scrubbed": 0.1})), "numbers differ",
+    ),
+    "no hashes": (lambda folder: add_evidence(folder, unsigned(folder)), "does not name the files"),
+}  # fmt: skip
+"""A claim, and what verification says of it; it never holds."""
+
+
+def unsigned(folder):
+    return replace(LeakageReport.load(folder / REPORT), weights={})
+
+
+def in_json(name, **changes):
+    def plant(folder):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | changes))
+
+    return plant
+
+
+def adapter(folder):
+    """Weights of the undisposed model, which transformers turns into others when it finds this file."""
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1}))
+
+
+def second_model(folder):
+    save_file(load_file(folder / "model.safetensors"), folder / "before.safetensors", metadata={"format": "pt"})
+    add_evidence(folder, replace(LeakageReport.load(folder / REPORT), weights=weights_sha256(folder)))
+
+
+def index_elsewhere(folder):
+    names = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
+    where = dict.fromkeys(names, "../elsewhere.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    save_file({"classifier.bias": torch.zeros(2)}, folder / "model-00001-of-00001.safetensors")
+
+
+STRANGERS = {
+    "an adapter": (adapter, "adapter_config.json is an adapter"),
+    "further weights": (second_model, "before.safetensors is not part"),
+    "an index that leaves the folder": (index_elsewhere, "not one model's|outside the folder"),
+    "code": (lambda folder: (folder / "modeling_x.py").write_text("raise SystemExit"), "is code"),
+    "code asked for": (in_json("config.json", auto_map={"AutoConfig": "x.X"}), "asks for code"),
+    "code of the processor": (in_json("preprocessor_config.json", auto_map={}), "asks for code"),
+    "settings too deep": (lambda f: (f / "config.json").write_text('{"a":' * 10**5 + "1" + "}" * 10**5), "too deep"),
+    "broken weights": (lambda f: (f / "model.safetensors").write_bytes(b"\x10" * 1000), "cannot be read as"),
+    "images of 30,000 pixels": (
+        in_json("preprocessor_config.json", size={"height": 30_000, "width": 30_000}), "30000 pixels wide",
+    ),
+}  # fmt: skip
+"""What is refused before anything of it is loaded or attacked."""
+BOUNDS = {
+    "linear_probe_steps": 10**9, "full_min_steps": 10**9, "seeds": list(range(300)), "budgets": [10**9],
+    "full_learning_rates": [1e-6 * i for i in range(1, 2000)], "lora_rank": 1.5, "batch_size": "x", "attacks": [[]],
+    "successive_halving": "yes", "linear_probe_learning_rates": [True],
+}  # fmt: skip
+"""Of an attacker of no suite, as a stranger's report may have them."""

@@ -1,0 +1,349 @@
+"""What a dishonest publisher hides or claims, each planted in a finished run; broken files, and innocents."""
+
+import base64
+import copy
+import json
+import re
+import shutil
+import struct
+import zlib
+from dataclasses import replace
+
+import torch
+import yaml
+from audit_toys import resnet, vit
+from PIL import Image
+from publish_toys import LABELS, WEIGHTS, in_card, in_json, in_weights, save, save_model, sign, write, write_card
+from safetensors.torch import load_file, save_file
+
+from hf_dtl.audit import LeakageReport
+from hf_dtl.hub.card import MARKER
+
+HEAD = base64.b64encode(torch.randn(6, 16, generator=torch.Generator().manual_seed(0)).numpy().tobytes()).decode()
+REPORT, CARD = "leakage_report.json", "README.md"
+
+
+def signed(plant):
+    """The same before the audit: report and card speak of what is there."""
+
+    def planted(folder):
+        plant(folder)
+        sign(folder)
+
+    return planted
+
+
+def header(change):
+    """The header of the weights, changed as bytes."""
+
+    def plant(folder):
+        path = folder / WEIGHTS
+        content = path.read_bytes()
+        size = struct.unpack("<Q", content[:8])[0]
+        new, data = change(content[8 : 8 + size].rstrip(), content[8 + size :])
+        path.write_bytes(struct.pack("<Q", len(new)) + new + data)
+
+    return signed(plant)
+
+
+def hole(text, data):
+    found = json.loads(text)
+    for key in found.keys() - {"__metadata__"}:
+        found[key]["data_offsets"] = [place + 64 for place in found[key]["data_offsets"]]
+    return json.dumps(found, separators=(",", ":")).encode(), b"y" * 64 + data
+
+
+def name_twice(text, data):
+    return b'{"classifier.bias":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},' + text[1:], data
+
+
+def doubles(folder):
+    """The second half of 64 bits may hold another model."""
+    weights = {name: value.double() * (1 + 2.0**-30) for name, value in load_file(folder / WEIGHTS).items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def counter(folder):
+    shutil.rmtree(folder)
+    save(resnet(), folder)
+    weights = load_file(folder / WEIGHTS)
+    for name in (name for name in weights if "num_batches_tracked" in name):
+        weights[name] = torch.tensor(int.from_bytes(b"headbits", "little") >> 1)
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def nine_rows(*further):
+    def plant(folder):
+        save_model(vit(num_labels=9), folder, (*LABELS, *further))
+
+    return signed(plant)
+
+
+def changed_report(change):
+    """The report, written again by hand."""
+
+    def plant(folder):
+        content = json.loads((folder / REPORT).read_text())
+        change(content)
+        (folder / REPORT).write_text(json.dumps(content))
+
+    return plant
+
+
+def own_report(**changes):
+    """A report that was made so, with its card."""
+
+    def plant(folder):
+        sign(folder, replace(LeakageReport.load(folder / REPORT), **changes))
+
+    return plant
+
+
+def settings(**changes):
+    def plant(folder):
+        found = LeakageReport.load(folder / REPORT)
+        sign(folder, replace(found, settings=found.settings | changes))
+
+    return plant
+
+
+def words(text):
+    """At the end of the card, where its publisher may write."""
+    return in_card(f"\n{text}\n")
+
+
+def body(change):
+    """The card's text without its metadata, changed."""
+
+    def plant(folder):
+        text = (folder / CARD).read_text()
+        end = text.index("\n---\n", 4) + 5
+        (folder / CARD).write_text(text[:end] + change(text[end:]))
+
+    return plant
+
+
+def metadata(change):
+    def plant(folder):
+        text = (folder / CARD).read_text()
+        end = text.index("\n---\n", 4)
+        content = yaml.safe_load(text[4:end])
+        change(content)
+        (folder / CARD).write_text(f"---\n{yaml.safe_dump(content, sort_keys=False)}{text[end + 1 :]}")
+
+    return plant
+
+
+def false_results_first(content):
+    results = content["model-index"][0]["results"]
+    lies = copy.deepcopy([r for r in results if "piggyback" in r["metrics"][0]["name"]])
+    for lie in lies:
+        lie["metrics"][0]["value"] = 0.01
+    content["model-index"][0]["results"] = lies + results
+
+
+def own_result(content):
+    lie = copy.deepcopy(content["model-index"][0]["results"][-1])
+    lie["metrics"][0] |= {"name": "leakage", "value": 0.0}
+    content["model-index"].insert(0, {"name": "certified", "results": [lie]})
+
+
+def leakage_of(**changes):
+    return changed_report(lambda content: content["leakage"].update(changes))
+
+
+def first_axis(**changes):
+    return changed_report(lambda content: content["leakage"]["axes"]["source_subset"].update(changes))
+
+
+HIDDEN = {
+    "source labels beside the weights": (in_weights(dict, {"source_labels": "cat,dog"}), "carries texts"),
+    "a head beside the weights": (in_weights(dict, {"head": HEAD}), "carries texts"),
+    "a user's name beside the weights": (in_weights(dict, {"run": "ann/private/run7"}), "carries texts"),
+    "weights of 64 bits": (signed(doubles), "numbers of 64 bits"),
+    "bytes behind the weights": (header(lambda text, data: (text, data + b"x" * 64)), "does not load"),
+    "a hole in the weights": (header(hole), "does not load"),
+    "blanks in the header": (header(lambda text, data: (text + b" " * 5000, data)), "more than the names and places"),
+    "a code of blanks": (header(lambda text, data: (text[:-1] + b" \t\t " * 9 + b"}", data)), "more than the names"),
+    "a name twice in the header": (header(name_twice), "'classifier.bias' stands twice"),
+    "a code in a counter": (signed(counter), "counts to"),
+    "rows of the source task": (nine_rows(*"012345"), "the classes 0, 1, 2, 3, 4 of the forgotten task"),
+    "rows without names": (nine_rows(*(f"LABEL_{i}" for i in range(3, 9))), "rows of no class that is kept: 9 rows"),
+    "source labels in the settings": (signed(in_json("config.json", source=["cat"])), "has the key source"),
+    "labels of another task": (
+        signed(in_json("config.json", task_specific_params={"id2label": {"0": "cat"}})), "key task_specific_params",
+    ),
+    "a head in the settings": (
+        signed(in_json("config.json", image_size=torch.randn(6, 64).tolist())), "does not load|values besides",
+    ),
+    "where the model came from": (signed(in_json("config.json", _name_or_path="ann/undisposed")), "_name_or_path"),
+    "source labels of the processor": (
+        signed(in_json("preprocessor_config.json", labels=["cat"])), "preprocessor_config.json has the key labels",
+    ),
+    "code deep in the settings": (in_json("config.json", vision={"auto_map": {}}), "asks for code of its own"),
+    "code in large letters": (in_json("config.json", AUTO_MAP={}), "asks for code of its own"),
+    "code of the processor": (
+        write("processor_config.json", '{"image_processor": {"auto_map": {"AutoImageProcessor": "evil.E"}}}'),
+        "processor_config.json asks for code",
+    ),
+    "a head in the report": (settings(head=torch.randn(6, 64).tolist()), "numbers .* could be a head"),
+    "a head as text": (settings(note=HEAD), "holds a block of encoded data"),
+    "an unknown picture": (lambda f: Image.new("RGB", (9, 9)).save(f / "plots" / "my_cat.png"), "my_cat.png is not"),
+    "an archive of plots": (write("plots/a.zip"), "a pickle or an archive"),
+    "a hidden head": (write(".head.safetensors"), "is not part of a published model"),
+    "a folder of git": (write(".git/config"), "is not part of a published model"),
+    "large letters": (write("pytorch_model.Bin"), "a pickle or an archive"),
+    "a path in angle brackets": (words("see </home/ann/run>"), "local folder"),
+    "another machine": (words("sftp://lab.example/run"), "local folder: sftp"),
+    "a user of another machine": (words("ann@lab.example:/scratch"), "holds a user name"),
+    "a remote folder": (words("vscode-remote://ssh-remote+lab/x"), "local folder"),
+    "an escaped path": (words("%2Fhome%2Fann%2Frun"), "local folder"),
+    "a key of Weights & Biases": (words("WANDB_API_KEY=" + "a1b2" * 10), "holds a key or password"),
+    "a Slack token": (words("xoxb-1234567890-abcdefghijkl"), "holds a Slack token"),
+    "a Google key": (words("AIza" + "B" * 35), "holds an API key"),
+    "a web token": (words("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc123abc123"), "a JSON web token"),
+    "an AWS secret": (words("aws_secret_access_key = " + "Ab1/" * 10), "holds an AWS key"),
+    "a token with a gap": (words("hf_" + "\u200b" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"), "a Hugging Face token"),
+    "a script": (words("<script>alert(1)</script>"), "own words. Write them in plain"),
+    "a frame": (words("<img src=x onerror=alert(1)>"), "own words. Write them in plain"),
+    "a link that runs": (words("[click](javascript:alert(1))"), "own words. Write them in plain"),
+    "a picture that counts readers": (words("![x](https://evil.example/p.png)"), "own words. Write them in plain"),
+    "a comment that hides the rest": (in_card("<!-- x\n# Scrubbed", "# Scrubbed"), "README.md says"),
+}  # fmt: skip
+"""Leaks: in files that were audited with them, or written afterwards."""
+CLAIMS = {
+    "another activation": (in_json("config.json", hidden_act="relu"), "to these weights: config.json is not"),
+    "other heads of attention": (in_json("config.json", num_attention_heads=4), "config.json is not the file"),
+    "a wrecked norm": (in_json("config.json", layer_norm_eps=1e3), "config.json is not the file"),
+    "another order of labels": (
+        in_json("config.json", id2label={"0": "8", "1": "6", "2": "7"}, label2id={"8": 0, "6": 1, "7": 2}),
+        "config.json is not the file",
+    ),
+    "an empty processor": (write("preprocessor_config.json", "{}"), "preprocessor_config.json is not the file"),
+    "another mean": (in_json("preprocessor_config.json", image_mean=[9.0] * 3), "preprocessor_config.json is not"),
+    "another verdict": (
+        body(lambda text: re.sub(r"> \*\*Verdict\.\*\*.*", "> **Verdict.** Nothing is left.", text)),
+        "README.md says '> ..Verdict... Nothing is left.",
+    ),
+    "better tables": (body(lambda text: re.sub(r"0\.[4-9]\d+", "0.000", text)), "README.md says"),
+    "another text": (body(lambda text: "\n# A safe model\n\nIt leaks nothing.\n"), "README.md says '# A safe model'"),
+    "words before the report": (in_card("Certified.\n\n> **Verdict", "> **Verdict"), "README.md says 'Certified.'"),
+    "false results first": (metadata(false_results_first), "metadata of README.md say model-index"),
+    "a result of their own": (metadata(own_result), "metadata of README.md say model-index"),
+    "a key twice": (
+        in_card("unlearning:\n  leakage: {mean: 0.0}\nunlearning:\n", "unlearning:\n"), "'unlearning' stands twice",
+    ),
+    "other labels in the card": (in_card("- Labels: cat, dog", "- Labels: 6, 7, 8"), "says '- Labels: cat, dog'"),
+    "own tags": (metadata(lambda content: content["tags"].append("certified")), "metadata of README.md say tags"),
+    "a weaker strongest attack": (
+        changed_report(lambda c: c["leakage"]["strongest_attack"].update(accuracy=0.01)), "strongest_attack.accuracy",
+    ),
+    "no leakage attack by attack": (first_axis(by_attack={}), "leakage axes.source_subset.by_attack"),
+    "no PL accuracy": (first_axis(pl_accuracy=[]), "leakage axes.source_subset.pl_accuracy"),
+    "no area": (first_axis(slc_auc={}), "leakage axes.source_subset.slc_auc"),
+    "no axes": (leakage_of(axes={}), "leakage axes.source_subset"),
+    "a note of their own": (leakage_of(note="certified"), "leakage note 'certified', not 'nothing'"),
+    "another gap": (leakage_of(gap=9.0), "leakage gap 9.0"),
+    "another confidence": (leakage_of(confidence=1.0), "leakage confidence"),
+    "another mean of the leakage": (leakage_of(mean=0.01), "leakage mean 0.01"),
+    "no number": (leakage_of(mean=float("nan")), "NaN is no finite number"),
+    "an accuracy lowered": (
+        changed_report(lambda c: next(r for r in c["piggyback"] if r["model"] == "scrubbed").update(accuracy=0.01)),
+        "leakage mean .* not",
+    ),
+    "the leakage twice": (
+        lambda f: (f / REPORT).write_text('{"leakage": {"mean": 0.0},' + (f / REPORT).read_text().lstrip()[1:]),
+        "'leakage' stands twice",
+    ),
+    "guessing that is right": (own_report(chance={"mnist[0-5]": 0.99, "fashion_mnist": 0.99}), "chance"),
+}  # fmt: skip
+"""What report or card say and was not measured."""
+BROKEN = {
+    "settings too deep": (write("config.json", '{"a":' * 100_000 + "1" + "}" * 100_000), "nested too deep"),
+    "a report too deep": (write(REPORT, '{"settings": ' + "[" * 100_000 + "]" * 100_000 + "}"), "nested too deep"),
+    "labels as a list": (in_json("config.json", label2id=["6"]), "must hold objects|does not load"),
+    "labels as a number": (in_json("config.json", id2label=3), "does not load|must hold objects"),
+    "settings without a number": (in_json("config.json", layer_norm_eps=float("nan")), "NaN is no finite number"),
+    "a note without a number": (
+        changed_report(lambda c: c["settings"].update(x=float("nan"))), "NaN is no finite number",
+    ),
+    "settings of other letters": (write("config.json", b"\xff\xfe{}"), "not readable as JSON"),
+    "a seed of 3,000 digits": (
+        lambda f: (f / REPORT).write_text((f / REPORT).read_text().replace('"seed": 0', '"seed": ' + "9" * 3000, 1)),
+        "an integer in",
+    ),
+}  # fmt: skip
+
+
+def named(*labels):
+    """A model whose classes are called so."""
+
+    def plant(folder):
+        numbers = {str(i): label for i, label in enumerate(labels)}
+        in_json("config.json", id2label=numbers, label2id={label: int(i) for i, label in numbers.items()})(folder)
+        found = LeakageReport.load(folder / REPORT)
+        sign(folder, found)
+
+    return plant
+
+
+INNOCENT_LABELS = (
+    ("/m/01g317", "/m/04rky", "/m/0jbk"), ("and/or", "T-shirt/top", "24/7"), ("/r/aww", "/r/cats", "/r/dogs"),
+    ("猫/犬", "собака", "ζώο"), ("~5 years/old", "a~b", "c"), ("/home", "/back", "/menu"), ("/data", "y", "z"),
+    ("C:/", "D:/x", "E:"), ("w/ mask", "w/o mask", "n/a"), ("hf_cat", "sk-learn", "Bearer of bad news"),
+    ("a|b", "c`d", "e<f>g"), ("pass:word@x", "ftp://a", "http://a/b"), ("n02123045 /n/n02123045", "b", "c"),
+    ("/opt-out", "in", "x"), ("km/h", "m/s", "1/2"), ("sk-inflammation-of-the-upper-layer", "b", "c"),
+    ("٣", "४", "三"), ("{{7*7}}", "{% x %}", "\\n"), ("a\nb", "c\td", " "),
+)  # fmt: skip
+INNOCENT = {
+    **{f"labels {labels!r}": named(*labels) for labels in INNOCENT_LABELS},
+    "classes of the data": settings(source_dataset="openimages[/m/01g317,/m/04rky]"),
+    "a licence": write("LICENSE", "Apache License 2.0, http://www.apache.org/licenses/"),
+    "a clone of the Hub": write(".gitattributes", "*.safetensors filter=lfs"),
+    "a download of the Hub": write(".cache/huggingface/download/config.json.metadata", "a"),
+    "words of their own": words("## Thanks\n\nTo [the Hub](https://huggingface.co/docs), <https://a.example>, 5 < 6."),
+    "their licence": metadata(lambda content: content.update(license="mit", language="en")),
+    "a card without pictures": lambda folder: write_card(folder, LeakageReport.load(folder / REPORT), plots=False),
+}
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def before_end(kind, data):
+    def plant(path):
+        content = path.read_bytes()
+        end = content.index(b"IEND") - 4
+        path.write_bytes(content[:end] + chunk(kind, data) + content[end:])
+
+    return plant
+
+
+def with_exif(path):
+    with Image.open(path) as image:
+        image.load()
+        exif = image.getexif()
+        exif[0x9C9C] = "/home/ann/run".encode("utf-16le")
+        image.save(path, exif=exif)
+
+
+def two_frames(path):
+    with Image.open(path) as image:
+        first = image.convert("RGB")
+    first.save(path, save_all=True, append_images=[Image.new("RGB", first.size, "red")])
+
+
+PICTURES = {
+    "bytes behind its end": lambda path: path.write_bytes(path.read_bytes() + b"PK" * 50),
+    "a private chunk": before_end(b"prVt", b"/home/ann"),
+    "a text": before_end(b"tEXt", b"Comment\0/home/ann"),
+    "EXIF": with_exif,
+    "a second frame": two_frames,
+    "another format": lambda path: Image.new("RGB", (9, 9)).save(path, "JPEG"),
+    "no picture": lambda path: path.write_bytes(b"x"),
+    "half of it": lambda path: path.write_bytes(path.read_bytes()[:900]),
+}
+"""What hides in a PNG; publishing draws it anew, and verifying refuses it."""
+PLANTS = HIDDEN | CLAIMS | BROKEN
+assert len(PLANTS) == len(HIDDEN) + len(CLAIMS) + len(BROKEN) and MARKER
