@@ -95,8 +95,8 @@ def run_command(
         text = f"{type(error).__name__}: {error}"
         if not isinstance(error, DTLError) and disk:
             text = (
-                f"OutputError: {disk}. Make room there or choose another place. {again} to continue: what was finished "
-                "is kept."
+                f"OutputError: {disk}. Make room there or choose another place. {again} to continue: what was "
+                "finished is kept."
             )
         elif not isinstance(error, DTLError) and failed == 1:
             raise  # where a status is an answer, it must not be one
