@@ -62,6 +62,10 @@ def outside(tmp_path, monkeypatch):
         "[hf_dtl.methods]\ntomorrow = tomorrow:TomorrowTrainer\n[hf_dtl.attacks]\ntwice_as_long = twice:TwiceAsLong\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    for name in attacks.attack_names():  # a module registers its own once: when it is first imported
+        attacks.find_attack(name)
+    for name in methods.method_names():
+        methods.find_method(name)
     for registry in (methods, attacks):  # what registers itself is gone after the test
         monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     importlib.invalidate_caches()

@@ -73,7 +73,7 @@ def probed(client, published, undisposed, path):
 def test_open(client):
     opened = client.predict("example", "", api_name="/open")
     headline, examples, seen, card = opened[HEADLINE], opened[HEADLINE + 1], opened[HEADLINE + 4], opened[-1]
-    assert "leakage over retrained" in headline and "these very weights" in headline
+    assert "leakage over the best floor" in headline and "these very weights" in headline
     assert "Attacked by quick-1, a first look." in headline
     assert len(examples["value"] if isinstance(examples, dict) else examples) == 8
     assert "Before disposal" in seen and card.count("<table ") == 3
