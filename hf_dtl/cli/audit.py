@@ -80,8 +80,8 @@ def work(options: AuditOptions) -> None:
         show_reports(
             [report],
             f"Report, tables, plots and finished attacks: {options.output_dir}",
-            {
-                "what a claim takes": harder,
+            ({} if options.suite in (CLAIM, "full-1") else {"what a claim takes": harder})
+            | {
                 "scrub a model yourself": "hf-dtl forget --help",
                 "every option": "hf-dtl audit --help",
             },

@@ -67,7 +67,7 @@ def _next(options: ForgetOptions, folder: Path) -> dict[str, str]:
     from hf_dtl.pipeline.part_job import LAYER_INPUTS
 
     found, place = {}, quote(str(folder))
-    if options.kind != "tasks":
+    if options.kind != "tasks" and options.suite not in (CLAIM, "full-1"):
         # in the same folder: what is finished is not repeated
         found["what a claim takes"] = spelled(
             COMMAND.prog, options, options.plain(), **ANY_SUITE, suite=CLAIM, output_dir=str(folder)
