@@ -15,8 +15,8 @@ from hf_dtl.audit.suites import CUSTOM, IMAGES
 from hf_dtl.audit.task import AttackedTask
 
 logger = logging.getLogger(__name__)
-LOOKED_AT = 64
-"""Images by which features are judged."""
+LOOKED_AT, FEWEST = 64, 20
+"""Images by which features are judged; validation images below which nothing is said of guessing."""
 
 
 def tell_doubts(
@@ -65,7 +65,7 @@ def _inseparable(model: PixelModel, task: AttackedTask, config: AttackConfig) ->
     ((_, choice, _),) = find_attack(unit.attack).train(attacker, [unit])
     assert choice is not None  # it is in closed form
     reached = choice.validation_accuracy
-    if reached <= guess + 2 * (guess * (1 - guess) / len(task.validation)) ** 0.5:
+    if len(task.validation) >= FEWEST and reached <= guess + 2 * (guess * (1 - guess) / len(task.validation)) ** 0.5:
         yield (
             f"Without weights {unit.budget} images a class of {task.name} teach nothing ({reached:.2f} of validation "
             f"images are named right, {guess:.2f} by guessing): no_model is no floor here. Leakage is measured over "

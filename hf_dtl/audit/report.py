@@ -267,9 +267,7 @@ class LeakageReport:
     @property
     def diverged(self) -> dict[tuple[str, str, str], int]:
         """Attacks in which no learning rate gave finite values, counted by axis, attack and model: guessing."""
-        return dict(
-            Counter((record.axis, record.attack, record.model) for record in self.piggyback if record.diverged)
-        )
+        return dict(Counter((r.axis, r.attack, r.model) for r in self.piggyback if r.diverged))
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as JSON values, in the order of the schema."""
@@ -278,7 +276,8 @@ class LeakageReport:
             attack = self.axes["source_subset"].strongest_attack
             strongest = {"attack": attack.attack, "budget": attack.budget, "accuracy": attack.mean}
         written = asdict(self.headline) | {"word": self.word, "floor": self.floor, "confidence": CONFIDENCE}
-        written |= {"strongest_attack": strongest, "axes": {axis: _written(own) for axis, own in self.axes.items()}}
+        axes = {axis: _written(own, self.claims) for axis, own in self.axes.items()}
+        written |= {"strongest_attack": strongest, "axes": axes}
 
         def own(*names: str) -> dict[str, Any]:
             return {name: getattr(self, name) for name in names}
@@ -389,11 +388,12 @@ class LeakageReport:
             raise DataError(f"There is no readable leakage report at {path}: {error}.") from error
 
 
-def _written(axis: AxisLeakage) -> dict[str, Any]:
-    """An axis as JSON values; what follows from the attacks without a choice is left out."""
+def _written(axis: AxisLeakage, claims: bool) -> dict[str, Any]:
+    """An axis as JSON values; what follows from the attacks without a choice is left out, and no weak suite claims."""
     found = {name: value for name, value in vars(axis).items() if name not in ("floors", "pl_accuracy_by_effort")}
     floors = [{"dataset": d, "budget": b, "floor": floor} for (d, b), floor in axis.floors.items()]
-    return json.loads(json.dumps(found | {"floors": floors}, default=asdict))
+    text = json.dumps(found | {"floors": floors}, default=asdict)
+    return json.loads(text if claims else text.replace('"word": "forgotten"', '"word": "not shown"'))
 
 
 _NOT_ATTACKED = Ratio(None, "the scrubbed model was not attacked on the source subset")

@@ -105,7 +105,7 @@ class Verification:
         several = len({n.dataset for n in self.numbers}) > len({n.axis for n in self.numbers})
         for n in self.numbers:
             validation = n.what.startswith("validation")
-            if n.holds and (validation or n.what.startswith("mean")):
+            if n.holds and (validation or n.what.startswith("mean") or n.what.endswith("draw")):
                 continue
             what = n.what
             if n.axis and not n.attack:
@@ -208,6 +208,11 @@ def compare_numbers(
             allowed = max(2 * (deviation or 0.0), noise(fmean(now), len(split.labels))) if now else 0.0
             published, reached = fmean(before) if complete else None, fmean(now) if now else None
             found.append(Number(what, *place, published, reached, deviation, allowed))
+            if complete and ran:  # the mean may be right where draws were moved against each other
+                far = max(both, key=lambda seed: abs(getattr(told[seed], name) - getattr(ran[seed], name)))
+                one, other = (getattr(runs[far], name) for runs in (told, ran))
+                room = 2 * max(noise(other, len(split.labels)), 2 * rounding(len(split.labels), 1))
+                found.append(Number(f"{what} of one draw", *place, one, other, None, room))
     return found
 
 
@@ -285,6 +290,16 @@ def compare_together(
     if own.mean is not None or again.mean is not None:
         allowed = mean * (1 + abs(own.mean or 0.0)) / max(own.gap or 0.0, mean)
         yield Number("leakage", "scrubbed", dataset, "source_subset", "", 0, own.mean, again.mean, None, allowed)
+    published_width, width = (None if r.low is None or r.high is None else r.high - r.low for r in (own, again))
+    if width is not None:
+        yield Number(
+            "width of the bounds",
+            *("scrubbed", dataset, "source_subset", "", 0),
+            published_width,
+            width,
+            None,
+            width / 2 + mean,
+        )
 
 
 def leakage_again(report: LeakageReport, records: Sequence[PiggybackRecord]) -> AxisLeakage | None:

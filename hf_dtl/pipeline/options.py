@@ -1,5 +1,6 @@
 """What a user may say of forgetting, auditing and verifying: the options of the command line and of Python alike."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from hf_dtl.options import nearest, numbers, option
 WHAT, MODEL, METHOD = "what to forget", "model", "method"
 AUDIT, RUN = "audit", "run"
 RATES = ("linear_probe_learning_rates", "full_learning_rates", "lora_learning_rates")
+_EPOCHS = ("train_epochs", "adapt_epochs", "retrain_epochs")
 ATTACKER = ("attacks", "budgets", "seeds", *RATES, "successive_halving")
 """What a suite fixes."""
 ANY_SUITE: dict[str, Any] = dict.fromkeys(ATTACKER) | {"successive_halving": False}
@@ -122,6 +124,12 @@ class Options:
             value = getattr(self, f.name)
             if isinstance(value, str) and value.startswith("~/"):  # as in --name=~/x, which a shell leaves as it is
                 setattr(self, f.name, str(Path(value).expanduser()))
+            if (
+                f.name in ("steps", "train_epochs", "adapt_epochs", "retrain_epochs")
+                and value is not None
+                and value <= 0
+            ):
+                raise ConfigError(f"--{f.name} {value} must be above 0. Leave it out for the default.")
             if f.name.endswith("learning_rate") and value is not None and not 0 < value < 1e3:
                 raise ConfigError(f"--{f.name} {value} must be above 0 and below 1000.")
         if self.attacks is not None:
@@ -173,11 +181,18 @@ def as_given(arguments: dict[str, Any], options: type) -> dict[str, Any]:
         if name not in names:
             raise ConfigError(f"There is no option {name!r}.{nearest(name, names)} There are: {', '.join(names)}.")
     needed = [f.name for f in fields(options) if f.default is MISSING and f.default_factory is MISSING]
-    if missing := [name for name in needed if name not in arguments]:
+    if missing := [name for name in needed if arguments.get(name) is None]:
         raise ConfigError(f"These options are missing: {', '.join(missing)}.")
+    for name, value in arguments.items():
+        if not isinstance(value, (str, int, float, Sequence, os.PathLike, type(None))):
+            raise ConfigError(
+                f"{name}={type(value).__name__} cannot be used: give a name or a folder, as text. Save a data set by "
+                "`to_parquet` or `save_to_disk`, a model by `save_pretrained`."
+            )
+    plain = {name: str(v) if isinstance(v, os.PathLike) else v for name, v in arguments.items()}
     return {
         name: ",".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        for name, value in arguments.items()
+        for name, value in plain.items()
     }
 
 

@@ -1,5 +1,6 @@
 """A whole task is forgotten and another one kept: disposable transfer learning."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -13,9 +14,10 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hf_dtl.audit import AttackConfig, AttackedTask, accuracy, membership_inference
 from hf_dtl.audit.store import Axis
 from hf_dtl.audit.task import draw_up_to
-from hf_dtl.data import TaskData, check_disjoint, load_task
+from hf_dtl.data import ImageTensors, TaskData, check_disjoint, load_task
 from hf_dtl.data.columns import labels_of
 from hf_dtl.data.processors import channels_of
+from hf_dtl.data.selection import DatasetSpec
 from hf_dtl.errors import DataError
 from hf_dtl.models.published_heads import PublishedHeads, with_head_labels
 from hf_dtl.scenarios.scenario import (
@@ -32,6 +34,8 @@ from hf_dtl.scenarios.spec import ScenarioKind
 SPLITS = ("train", "validation", "test")
 AXES: dict[str, Axis] = {"source": "source_subset", "novel": "novel_downstream"}
 _SPEC = {"source": "forget", "target": "retain", "novel": "novel"}
+
+logger = logging.getLogger(__name__)
 
 
 class WholeTask(Scenario):
@@ -94,6 +98,24 @@ class WholeTask(Scenario):
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
         self.processor, channels = processor, channels_of(model.config)
         self.images = {name: {split: self._split(name, split, channels) for split in SPLITS} for name in self.tasks}
+        if "target" in self.tasks and self.spec.retain is not None:
+            self._tell_shared(*(DatasetSpec.parse(text).name for text in (self.spec.forget, self.spec.retain)))
+
+    def _tell_shared(self, forget: str, retain: str) -> None:
+        """Say which pictures two data sets share; one data set under two columns is meant to share them."""
+        if forget == retain:
+            return
+        seen = [
+            {hash(image.numpy().tobytes()) for split in own.values() if isinstance(split, ImageTensors)
+             for image in split.pixel_values}
+            for own in (self.images["source"], self.images["target"])
+        ]  # fmt: skip
+        if both := len(seen[0] & seen[1]):
+            names = self.names
+            logger.warning(
+                "%d pictures of %s are in %s too: they are kept, and what is learned from them is not forgotten. Take "
+                "them out of one of the two if that is not meant.", both, names["source"], names["target"],
+            )  # fmt: skip
 
     def _split(self, name: str, split: str, channels: int) -> Images:
         task, pool = self.tasks[name], self.spec.retain_pool if name == "target" else self.spec.pool

@@ -71,6 +71,10 @@ def labelled_items(
         ConfigError: see `items_of`.
         DataError: there is no image, no class or an unknown one.
     """
+    for name, (part, _) in parts.items():
+        if part is None or isinstance(part, (dict, datasets.DatasetDict, datasets.IterableDatasetDict)):
+            splits = f" It has the splits {listing(list(part))}: give one of them." if part else ""
+            raise ConfigError(f"The {name} data set must be a data set, got {type(part).__name__}.{splits}")
     found = []
     tables = {name: part for name, (part, _) in parts.items() if isinstance(part, datasets.Dataset)}
     rows = {
@@ -165,6 +169,23 @@ class TransformedItems(Dataset):
             raise ConfigError(
                 f"The transform gives neither 'pixel_values' nor '{self.image}', but {listing(list(first))}."
             )
+        new = [name for name in ("labels", "label") if name in first and name not in dataset.features]
+        self.given = new[0] if new else None
+        if self.given is None and (changed := self._changed_label(dataset, first)):
+            raise ConfigError(
+                f"The transform changes the labels of the column {changed!r}, so it cannot be told whether they are "
+                "classes of the data or rows of the head. Give the rows in a new column 'labels'."
+            )
+
+    @staticmethod
+    def _changed_label(dataset: datasets.Dataset, first: Mapping[str, Any]) -> str | None:
+        """The column of classes, if an image of any class comes out of the transform with another label."""
+        column = find_label_column(dataset.features, None, "The data set")
+        if column not in first:
+            return None
+        values = dataset.with_format(None).select_columns([column])[column]
+        rows = {value: row for row, value in enumerate(values) if value is not None}
+        return column if any(dataset[row][column] != value for value, row in rows.items()) else None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -176,21 +197,27 @@ class TransformedItems(Dataset):
         else:
             image = to_channels(item[self.image], self.channels)
             pixels = self.processor([image])["pixel_values"][0]
-        return {"pixel_values": torch.as_tensor(np.asarray(pixels)).float(), "labels": int(self.labels[int(index)])}
+        label = self.labels[int(index)] if self.given is None else item[self.given]
+        return {"pixel_values": torch.as_tensor(np.asarray(pixels)).float(), "labels": int(label)}
 
 
-def check_fits(model: PreTrainedModel, args: UnlearningConfig, *, one_head: bool = False) -> None:
+def check_fits(
+    model: PreTrainedModel, args: UnlearningConfig, own: type = UnlearningConfig, *, one_head: bool = False
+) -> None:
     """Refuse options that a model has nothing for.
 
     Args:
         model: the Hub model, or the backbone.
         args: the method's options.
+        own: the class that they must be of: with another method's it would train by that one's, or not at all.
         one_head: whether what is forgotten and what is retained share the head.
 
     Raises:
         ConfigError: it cannot checkpoint its activations, the method's losses are not those of its head, or what is
             retained would be what is forgotten.
     """
+    if not isinstance(args, own):
+        raise ConfigError(f"This method takes its options as {own.__name__}, not as {type(args).__name__}.")
     if one_head and args.retain_inputs != "target":
         raise ConfigError(
             f"retain_inputs={args.retain_inputs!r} would distil the forgotten images into the only head. "

@@ -189,7 +189,7 @@ class UnlearningTrainer(PublishingTrainer):
         """
         for task in (self.forget_task, self.retain_task):
             model.check_task(task)
-        check_fits(model.backbone, args, one_head=self.forget_task == self.retain_task)
+        check_fits(model.backbone, args, self.config_class, one_head=self.forget_task == self.retain_task)
 
     def _freeze(self) -> None:
         """Freeze what the method does not train, and what the retained task does not use: DDP waits for every one."""

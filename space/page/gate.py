@@ -166,7 +166,9 @@ class Gate:
 
     async def _stream(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """An answer that stays open; whoever has one of the queue listens."""
-        if self._listeners.total() >= MOST_STREAMS:
+        beats = sum(count for name, count in self._listeners.items() if name.startswith(f"{API}heartbeat/"))
+        most = MOST_STREAMS // 2 if path.startswith(f"{API}heartbeat/") else MOST_STREAMS
+        if self._listeners.total() >= MOST_STREAMS or beats >= most:  # who only beats takes no answer from others
             raise Refused(503, "Too many visitors at the moment. Try again in a minute.")
         name = path  # of what is no answer
         if "/queue/data" in path:

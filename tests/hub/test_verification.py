@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from audit_toys import records, report, task
+from audit_toys import records, report, split, task
 
-from hf_dtl.audit import AttackConfig
-from hf_dtl.hub.verification import compare_numbers
+from hf_dtl.audit import AttackConfig, leakage
+from hf_dtl.hub.verification import compare_numbers, compare_together
 
 CONFIG = AttackConfig(attacks=("full", "lora"), budgets=(5,), trial_seeds=2, finalists=1)
 
@@ -47,3 +47,23 @@ def test_without_finalists_every_draw_must_be_there():
     some = told(full=(0, 1, 2), lora=(0, 1))
     found = compare_numbers(report(piggyback=tuple(some)), some, {"toy": task()}, config, {"scrubbed"})
     assert {number.attack for number in found if not number.holds} == {"lora"}
+
+
+@pytest.mark.parametrize("name", ["accuracy", "validation_accuracy"])
+def test_draws_that_were_moved_against_each_other_are_noticed(name):
+    here, large = told(full=(0, 1, 2)), replace(task(), test=split(700), validation=split(700))
+    moved = tuple(replace(r, **{name: getattr(r, name) + 0.15 * (1, -1, 0)[r.seed]}) for r in here)
+    found = compare_numbers(report(piggyback=moved), here, {"toy": large}, CONFIG, {"scrubbed"})
+    assert [n.what.endswith("of one draw") for n in found if not n.holds] == [True]
+
+
+@pytest.mark.parametrize("by", [0.15, -0.005])
+def test_bounds_that_were_widened_or_narrowed_are_noticed(by):
+    """Too wide buys "not shown", too narrow buys "forgotten"; the leakage itself stays what it was."""
+    levels = {"undisposed": 0.8, "retrained": 0.3, "scrubbed": 0.5}
+    here = records({(m, 5): [v + 0.005, v - 0.005, v] for m, v in levels.items()}, dataset="toy")
+    told = [replace(r, accuracy=r.accuracy + by * (1, -1, 0)[r.seed]) if r.model == "scrubbed" else r for r in here]
+    published, again = report(piggyback=tuple(told)), leakage(here).headline
+    large = replace(task(), test=split(20_000), validation=split(20_000))
+    found = [n for n in compare_together(published, here, {"toy": large}, again) if not n.holds]
+    assert [n.what for n in found] == ["width of the bounds"]

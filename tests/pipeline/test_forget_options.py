@@ -89,6 +89,12 @@ def test_seeds_that_numpy_does_not_take_are_refused(seed):
         ForgetOptions(seed=seed)
 
 
+@pytest.mark.parametrize("name", ("steps", "train_epochs", "adapt_epochs", "retrain_epochs"))
+def test_no_steps_and_no_passes_are_refused(name):
+    with pytest.raises(ConfigError, match=f"--{name} -5 must be above 0"):
+        ForgetOptions(**{name: -5})
+
+
 @pytest.mark.parametrize(
     "name", ("learning_rate", "train_learning_rate", "adapt_learning_rate", "retrain_learning_rate")
 )

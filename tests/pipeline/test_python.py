@@ -107,7 +107,7 @@ def test_a_classifier_forgets_some_of_its_classes(photos, tmp_path, monkeypatch)
     with pytest.raises(PublishError, match="give what result.audit"):
         result.push_to_hub("user/scrubbed", report=report, dry_run=True)
     assert hf_dtl.verify(tmp_path / "out" / "scrubbed", forget="./photos[cat,dog]", retain="./photos[car,ship]",
-                         output_dir=str(tmp_path / "verified"), use_cpu=True).holds  # fmt: skip
+                         output_dir=str(tmp_path / "verified"), use_cpu=True).agrees  # fmt: skip
     assert other.suite != report.suite
 
 

@@ -8,6 +8,7 @@ from architectures import CONFIGS
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
+import hf_dtl
 from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -126,3 +127,32 @@ def test_a_last_batch_of_one_is_left_out_where_it_would_be_normalised(tmp_path):
     assert leaves_one(network, images, 4) and not leaves_one(network, images, 5)
     assert not leaves_one(network, images, 9) and not leaves_one(model(), images, 4)
     fine_tune(network, images, tmp_path, "x", per_device_train_batch_size=4, max_steps=3, use_cpu=True)
+
+
+def test_labels_that_a_transform_makes_are_rows_and_changed_ones_are_refused():
+    data = table([0, 1, 2])
+
+    def with_rows(batch):
+        return batch | {"labels": [2 - label for label in batch["label"]]}
+
+    def changing(batch):
+        return batch | {"label": [2 - label for label in batch["label"]]}
+
+    found = items(data.with_transform(with_rows))
+    assert [found[i]["labels"] for i in range(3)] == [2, 1, 0]
+    with pytest.raises(ConfigError, match="changes the labels of the column 'label'.*in a new column 'labels'"):
+        items(data.with_transform(changing))
+
+
+def test_what_is_no_data_set_is_named():
+    with pytest.raises(ConfigError, match="The forget data set must be a data set, got NoneType"):
+        items(None)
+    with pytest.raises(ConfigError, match="got DatasetDict. It has the splits train: give one of them"):
+        items(datasets.DatasetDict({"train": table([0, 1])}))
+
+
+def test_options_of_another_method_are_refused():
+    whole = AutoModelForImageClassification.from_config(CONFIGS["vit"]())
+    own = hf_dtl.FineTuneConfig(output_dir="unused", use_cpu=True)
+    with pytest.raises(ConfigError, match="takes its options as RandomLabelConfig, not as FineTuneConfig"):
+        hf_dtl.RandomLabelTrainer(whole, own, table([0]), table([1, 2]), processing_class=PROCESSOR)
