@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_dtl.data import DatasetSpec, check_disjoint, load_task, sources
+from hf_dtl.data import DatasetSpec, check_disjoint, load_multitask, load_task, sources
 from hf_dtl.data.glyphs import FAMILIES, LETTERS, render_glyph
 from hf_dtl.errors import DataError
 
@@ -341,3 +341,22 @@ def test_cifar10_from_a_folder():
     assert task.name == "cifar10[dog,cat]" and per_class(task.train) == {"dog": 100, "cat": 100}
     assert len(task.test) == 2000 and len(task.validation) == 1000
     assert task.train[0]["image"].mode == "RGB" and task.train[0]["image"].size == (32, 32)
+
+
+@pytest.mark.parametrize("names", (["train-0", "train-1"], ["train", "test"]))
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (datasets.ClassLabel(names=["dog", "cat"]), "0 is 'cat' in '{}.parquet', but 'dog' in '{}.parquet'"),
+        (datasets.ClassLabel(names=["cat", "dog", "eel"]), "2 is no named class in '{}.parquet', but 'eel' in"),
+        (datasets.Value("int64"), "0 is 'cat' in '{}.parquet', but no named class in '{}.parquet'"),
+    ],
+)
+def test_parquet_files_that_number_classes_in_other_ways_are_refused(tmp_path, names, other, told):
+    for number, feature in enumerate((datasets.ClassLabel(names=["cat", "dog"]), other)):
+        part = table({0: 12, 1: 12}, 100 * number, feature)
+        part.to_parquet(tmp_path / "own" / f"{names[number]}.parquet")
+    with pytest.raises(DataError, match=told.format(*names)):
+        load_task(f"{tmp_path}/own")
+    with pytest.raises(DataError, match="do not number the classes of the column 'label' alike"):
+        load_multitask(f"{tmp_path}/own", task_columns=["label"])
