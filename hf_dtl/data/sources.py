@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from hf_dtl.data.glyphs import render_glyphs
-from hf_dtl.data.image_folder import read_image_folder
+from hf_dtl.data.image_folder import read_image_folder, tell, walk
 from hf_dtl.data.selection import GLYPHS, DatasetSpec
 from hf_dtl.errors import DataError
 from hf_dtl.options import nearest
@@ -155,7 +155,14 @@ def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:
     builder = datasets.load_dataset_builder(str(path.absolute()))
     tables = [Path(file) for files in (builder.config.data_files or {}).values() for file in files]
     _refuse_other_classes(path, [file for file in tables if file.suffix == ".parquet"])
-    return datasets.load_dataset(str(path.absolute()))
+    taken = {os.path.realpath(file) for file in tables}
+    left = [file for kind in reversed(walk(path)) for file in kind if os.path.realpath(path / file) not in taken]
+    splits = ", ".join(map(str, builder.config.data_files or ()))
+    tell(
+        path, left, f"are in none of the splits found ({splits}) and are not used; name them as the others of a split"
+    )
+    builder.download_and_prepare()
+    return builder.as_dataset()
 
 
 def _refuse_other_classes(root: Path, files: Sequence[Path]) -> None:
@@ -171,8 +178,8 @@ def _refuse_other_classes(root: Path, files: Sequence[Path]) -> None:
             at = next(number for number in sorted({*one, *two}) if one.get(number) != two.get(number))
             says = [repr(names[at]) if at in names else "no named class" for names in (one, two)]
             raise DataError(
-                f"'{root.name}': the files do not number the classes of the column '{column}' alike: {at} is {says[0]} "
-                f"in '{os.path.relpath(other, root)}', but {says[1]} in '{os.path.relpath(file, root)}'. "
+                f"'{root}': the files do not number the classes of the column '{column}' alike: {at} is {says[0]} in "
+                f"'{os.path.relpath(other, root)}', but {says[1]} in '{os.path.relpath(file, root)}'. "
                 "Write them with the same class names in the same order (`align_labels_with_mapping` of `datasets`)."
             )
 

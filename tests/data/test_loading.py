@@ -360,3 +360,17 @@ def test_parquet_files_that_number_classes_in_other_ways_are_refused(tmp_path, n
         load_task(f"{tmp_path}/own")
     with pytest.raises(DataError, match="do not number the classes of the column 'label' alike"):
         load_multitask(f"{tmp_path}/own", task_columns=["label"])
+
+
+def test_files_that_no_split_takes_are_told(tmp_path, caplog):
+    for number, name in enumerate(("training/a", "dev/holdout", "extra", "test/b")):
+        table({"cat": 12, "dog": 12}, 100 * number).to_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "README.md").write_text("Pets")
+    Image.new("L", (4, 4)).save(tmp_path / "preview.png")
+    load_task(f"{tmp_path}")
+    told = "2 files are in none of the splits found (train, validation, test) and are not used"
+    assert told in caplog.text and "extra.parquet, preview.png." in caplog.text
+    (tmp_path / "extra.parquet").rename(tmp_path / "test" / "extra.parquet")
+    (tmp_path / "preview.png").unlink()
+    caplog.clear()
+    assert len(load_task(f"{tmp_path}").test) == 48 and "not used" not in caplog.text
