@@ -1,7 +1,8 @@
 """A folder of images: each file is used, or told by name and count. `datasets` passes over files in silence.
 
 Classes are the first folders, whatever lies below them. Above them there may be a folder a split, and around all of it
-folders that hold one folder and nothing else. Rows of metadata.csv (.jsonl, .parquet) add columns, by `file_name`.
+folders that hold one folder and nothing else. Rows of metadata.csv (.jsonl, .parquet) add columns, by `file_name`, and
+classes to images that no folder gives one.
 """
 
 import json
@@ -47,9 +48,9 @@ def read_image_folder(root: Path) -> dict[str, datasets.Dataset] | None:
         root: of class folders, of split folders with these, or of images that metadata name.
 
     Returns:
-        Split name → data set of the columns `image`, those of the metadata, and `label` where there are class folders
-        and the metadata have no such column. Rows are in the order of the metadata, then of the paths. None where
-        there are no more images than files such as .parquet, which `datasets` reads.
+        Split name → data set of the columns `image`, those of the metadata, and `label` where there are class folders:
+        these count, and where a column `label` says otherwise it is told. Rows are in the order of the metadata, then
+        of the paths. None where there are no more images than files such as .parquet, which `datasets` reads.
 
     Raises:
         DataError: classes and splits cannot be told apart, or metadata and files do not fit.
@@ -224,6 +225,23 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path.name} cannot be read: {error}.") from error
 
 
+def _with_labels(root: Path, files: Sequence[_File]) -> list[_File]:
+    """Files keep the class of their folder; those beside the class folders have the `label` of their metadata."""
+    folders = {folded(file.name): file.name for file in files if file.name is not None}
+    found = [file.row.get("label", file.row.get("labels")) for file in files]
+    said = [None if label is None else str(label) for label in found]
+    pairs = list(zip(files, said, strict=True))
+    other = [file.path for file, label in pairs if file.name and label and folded(label) != folded(file.name)]
+    told = (
+        "have another class in the column `label` of the metadata than by their folder, which counts (if the column is"
+    )
+    tell(root, other, f"{told} right, rename it, and name it as the label column)")
+    return [
+        file if file.name is not None or label is None else replace(file, name=folders.get(folded(label), label))
+        for file, label in pairs
+    ]
+
+
 def _datasets(root: Path, files: list[_File], columns: dict[str, list[Any]]) -> dict[str, datasets.Dataset]:
     features = datasets.Features({"image": datasets.Image()})
     table: dict[str, list[Any]] = {"image": [str((root / file.path).absolute()) for file in files]}
@@ -232,8 +250,9 @@ def _datasets(root: Path, files: list[_File], columns: dict[str, list[Any]]) -> 
             table[name] = values
             schema = pa.schema({name: array_of(name, values, f"'{root.name}'").type})
             features |= datasets.Features.from_arrow_schema(schema)
-    classes = {file.name for file in files if file.name is not None}
-    if len(classes) > 1 and not columns.keys() & {"label", "labels"}:
+    if len({file.name for file in files} - {None}) > 1:
+        files = _with_labels(root, files)
+        classes = {file.name for file in files if file.name is not None}
         by_size = all(name.isdecimal() for name in classes)
         order = sorted(classes, key=lambda name: (int(name) if by_size else 0, name))
         number = {name: position for position, name in enumerate(order)}
