@@ -1,7 +1,8 @@
 """A folder of images: each file is used, or told by name and count. `datasets` passes over files in silence.
 
 Classes are the first folders, whatever lies below them. Above them there may be a folder a split, and around all of it
-folders that hold one folder and nothing else. Rows of metadata.csv (.jsonl, .parquet) add columns, by `file_name`.
+folders that hold one folder and nothing else. Rows of metadata.csv (.jsonl, .parquet) add columns, by `file_name`, and
+classes to images that no folder gives one.
 """
 
 import json
@@ -47,24 +48,25 @@ def read_image_folder(root: Path) -> dict[str, datasets.Dataset] | None:
         root: of class folders, of split folders with these, or of images that metadata name.
 
     Returns:
-        Split name → data set of the columns `image`, those of the metadata, and `label` where there are class folders
-        and the metadata have no such column. Rows are in the order of the metadata, then of the paths. None where
-        there are no more images than files such as .parquet, which `datasets` reads.
+        Split name → data set of the columns `image`, those of the metadata, and `label` where there are class folders:
+        these count, and where a column `label` says otherwise it is told. Rows are in the order of the metadata, then
+        of the paths. None where there are no more images than files such as .parquet, which `datasets` reads.
 
     Raises:
         DataError: classes and splits cannot be told apart, or metadata and files do not fit.
     """
-    images, metadata, others = _walk(root)
+    images, metadata, others, broken = walk(root)
     if len(images) <= sum(path.suffix.lower() in TABLES for path in others):
         return None
+    tell(root, broken, "are links to nothing and are not used")
     kinds = [f"{count} {kind}" for kind, count in _by_suffix(others)]
-    _tell(root, others, f"are no images that can be read ({listing(kinds, 5)}) and are not used")
+    tell(root, others, f"are no images that can be read ({listing(kinds, 5)}) and are not used")
     files = _classified(root, images)
     return _datasets(root, *_with_metadata(root, files, metadata))
 
 
-def _walk(root: Path) -> tuple[list[PurePosixPath], list[PurePosixPath], list[PurePosixPath]]:
-    """Images, metadata and other files, also behind links, but for hidden ones."""
+def walk(root: Path) -> tuple[list[PurePosixPath], ...]:
+    """Images, metadata, other files and links to nothing; also behind links, but for hidden ones."""
     images, metadata, others, broken = (list[PurePosixPath]() for _ in range(4))
     seen = set[str]()
     formats = Image.registered_extensions()  # this also registers what can be opened
@@ -92,8 +94,7 @@ def _walk(root: Path) -> tuple[list[PurePosixPath], list[PurePosixPath], list[Pu
             else:
                 kind = images if suffix in suffixes or (suffix not in TABLES and _opens(full)) else others
             kind.append(PurePosixPath(full.relative_to(root).as_posix()))
-    _tell(root, broken, "are links to nothing and are not used")
-    return sorted(images, key=str), sorted(metadata, key=str), sorted(others, key=str)
+    return tuple(sorted(kind, key=str) for kind in (images, metadata, others, broken))
 
 
 def _opens(path: Path) -> bool:
@@ -110,7 +111,8 @@ def _by_suffix(paths: Iterable[PurePosixPath]) -> list[tuple[str, int]]:
     return sorted(((suffix, suffixes.count(suffix)) for suffix in set(suffixes)), key=lambda pair: -pair[1])
 
 
-def _tell(root: Path, paths: Sequence[PurePosixPath], what: str) -> None:
+def tell(root: Path, paths: Sequence[PurePosixPath], what: str) -> None:
+    """Warn of files by count and name, where there are any."""
     if paths:
         logger.warning("'%s': %d files %s: %s.", root.name, len(paths), what, listing(paths, 3))
 
@@ -134,7 +136,7 @@ def _classified(root: Path, images: Sequence[PurePosixPath]) -> list[_File]:
     if not folders or not all(roles.values()) or one_role:
         _refuse_half_split(root, base, roles, images)
         return _with_classes(root, base, images, "train")
-    _tell(root, [path for path in images if path.parent == base], "lie beside the folders of the splits, not in one")
+    tell(root, [path for path in images if path.parent == base], "lie beside the folders of the splits, not in one")
     files = list[_File]()
     for name in sorted(folders, key=lambda name: roles[name] != "train"):
         own = [path for path in images if path.is_relative_to(base / name)]
@@ -169,10 +171,10 @@ def _with_classes(
         found = match_names(names, known, f"'{root.name}'")
         as_trained = {name: known[at] for name, at in zip(names, found, strict=True) if at is not None}
     deeper = [path for path, own in zip(images, parts, strict=True) if len(own) > 2]
-    _tell(root, deeper, f"lie in folders below those of the classes ({listing(names, 12)}) and belong to these")
+    tell(root, deeper, f"lie in folders below those of the classes ({listing(names, 12)}) and belong to these")
     loose = [path for path, own in zip(images, parts, strict=True) if len(own) == 1]
     if names:
-        _tell(root, loose, "lie beside the folders of the classes and have none")
+        tell(root, loose, "lie beside the folders of the classes and have none")
     return [
         _File(path, split, as_trained.get(own[0], own[0]) if len(own) > 1 else None)
         for path, own in zip(images, parts, strict=True)
@@ -203,7 +205,7 @@ def _with_metadata(
     listed = {file.path for file in found}
     rest = [file for file in files if file.path not in listed]
     if metadata:
-        _tell(root, [file.path for file in rest], f"are not listed in {listing(metadata, 3)}: its columns are empty")
+        tell(root, [file.path for file in rest], f"are not listed in {listing(metadata, 3)}: its columns are empty")
     found += rest
     names = dict.fromkeys(name for file in found for name in file.row)
     columns: dict[str, list[Any]] = {name: [file.row.get(name) for file in found] for name in names}
@@ -223,6 +225,23 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path.name} cannot be read: {error}.") from error
 
 
+def _with_labels(root: Path, files: Sequence[_File]) -> list[_File]:
+    """Files keep the class of their folder; those beside the class folders have the `label` of their metadata."""
+    folders = {folded(file.name): file.name for file in files if file.name is not None}
+    found = [file.row.get("label", file.row.get("labels")) for file in files]
+    said = [None if label is None else str(label) for label in found]
+    pairs = list(zip(files, said, strict=True))
+    other = [file.path for file, label in pairs if file.name and label and folded(label) != folded(file.name)]
+    told = (
+        "have another class in the column `label` of the metadata than by their folder, which counts (if the column is"
+    )
+    tell(root, other, f"{told} right, rename it, and name it as the label column)")
+    return [
+        file if file.name is not None or label is None else replace(file, name=folders.get(folded(label), label))
+        for file, label in pairs
+    ]
+
+
 def _datasets(root: Path, files: list[_File], columns: dict[str, list[Any]]) -> dict[str, datasets.Dataset]:
     features = datasets.Features({"image": datasets.Image()})
     table: dict[str, list[Any]] = {"image": [str((root / file.path).absolute()) for file in files]}
@@ -231,8 +250,9 @@ def _datasets(root: Path, files: list[_File], columns: dict[str, list[Any]]) -> 
             table[name] = values
             schema = pa.schema({name: array_of(name, values, f"'{root.name}'").type})
             features |= datasets.Features.from_arrow_schema(schema)
-    classes = {file.name for file in files if file.name is not None}
-    if len(classes) > 1 and not columns.keys() & {"label", "labels"}:
+    if len({file.name for file in files} - {None}) > 1:
+        files = _with_labels(root, files)
+        classes = {file.name for file in files if file.name is not None}
         by_size = all(name.isdecimal() for name in classes)
         order = sorted(classes, key=lambda name: (int(name) if by_size else 0, name))
         number = {name: position for position, name in enumerate(order)}

@@ -3,6 +3,8 @@
 import glob
 import hashlib
 import logging
+import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from hf_dtl.data.glyphs import render_glyphs
-from hf_dtl.data.image_folder import read_image_folder
+from hf_dtl.data.image_folder import read_image_folder, tell, walk
 from hf_dtl.data.selection import GLYPHS, DatasetSpec
 from hf_dtl.errors import DataError
 from hf_dtl.options import nearest
@@ -150,7 +152,36 @@ def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:
         return datasets.DatasetDict(images)
     if glob.has_magic(str(path.absolute())):
         raise DataError(f"'{path}': `datasets` cannot look into a folder with [, ?, or * in its path. Rename it.")
-    return datasets.load_dataset(str(path.absolute()))
+    builder = datasets.load_dataset_builder(str(path.absolute()))
+    tables = [Path(file) for files in (builder.config.data_files or {}).values() for file in files]
+    _refuse_other_classes(path, [file for file in tables if file.suffix == ".parquet"])
+    taken = {os.path.realpath(file) for file in tables}
+    left = [file for kind in reversed(walk(path)) for file in kind if os.path.realpath(path / file) not in taken]
+    splits = ", ".join(map(str, builder.config.data_files or ()))
+    tell(
+        path, left, f"are in none of the splits found ({splits}) and are not used; name them as the others of a split"
+    )
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def _refuse_other_classes(root: Path, files: Sequence[Path]) -> None:
+    """Refuse parquet files that number classes in other ways: `datasets` takes the names of the first for all."""
+    first: dict[str, tuple[Path, object]] = {}
+    for file in files:
+        for column, feature in datasets.Features.from_arrow_schema(pq.read_schema(file)).items():
+            other, known = first.setdefault(column, (file, feature))
+            pair = (getattr(known, "names", None), getattr(feature, "names", None))  # of a ClassLabel alone
+            if pair[0] == pair[1]:
+                continue
+            one, two = (dict(enumerate(names or ())) for names in pair)
+            at = next(number for number in sorted({*one, *two}) if one.get(number) != two.get(number))
+            says = [repr(names[at]) if at in names else "no named class" for names in (one, two)]
+            raise DataError(
+                f"'{root}': the files do not number the classes of the column '{column}' alike: {at} is {says[0]} in "
+                f"'{os.path.relpath(other, root)}', but {says[1]} in '{os.path.relpath(file, root)}'. "
+                "Write them with the same class names in the same order (`align_labels_with_mapping` of `datasets`)."
+            )
 
 
 def _unreadable(spec: DatasetSpec, path: Path, error: Exception) -> DataError:

@@ -159,6 +159,17 @@ def test_a_table_of_labels_with_no_class_folders(tmp_path):
         load_task(str(tmp_path))
 
 
+def test_folders_count_where_a_column_of_labels_disagrees_and_the_column_where_there_is_none(tmp_path, caplog):
+    fill(tmp_path, "cat", "dog", count=3)
+    for number in range(2):
+        picture(tmp_path / f"{number}.png", 50 + number)
+    rows = ["cat/00.png,dog", "cat/01.png,CAT", "dog/00.png,", "dog/01.png,owl", "0.png,Dog", "1.png,owl"]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    assert counts(tmp_path) == {"cat": 3, "dog": 4, "owl": 1}
+    assert "2 files have another class in the column `label` of the metadata than by their folder" in caplog.text
+    assert "cat/00.png, dog/01.png." in caplog.text
+
+
 def test_numbered_folders_are_in_the_order_of_their_numbers(tmp_path):
     fill(tmp_path, *map(str, range(12)), count=3)
     assert load_task(str(tmp_path)).labels == tuple(map(str, range(12)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_dtl.data import DatasetSpec, check_disjoint, load_task, sources
+from hf_dtl.data import DatasetSpec, check_disjoint, load_multitask, load_task, sources
 from hf_dtl.data.glyphs import FAMILIES, LETTERS, render_glyph
 from hf_dtl.errors import DataError
 
@@ -341,3 +341,36 @@ def test_cifar10_from_a_folder():
     assert task.name == "cifar10[dog,cat]" and per_class(task.train) == {"dog": 100, "cat": 100}
     assert len(task.test) == 2000 and len(task.validation) == 1000
     assert task.train[0]["image"].mode == "RGB" and task.train[0]["image"].size == (32, 32)
+
+
+@pytest.mark.parametrize("names", (["train-0", "train-1"], ["train", "test"]))
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (datasets.ClassLabel(names=["dog", "cat"]), "0 is 'cat' in '{}.parquet', but 'dog' in '{}.parquet'"),
+        (datasets.ClassLabel(names=["cat", "dog", "eel"]), "2 is no named class in '{}.parquet', but 'eel' in"),
+        (datasets.Value("int64"), "0 is 'cat' in '{}.parquet', but no named class in '{}.parquet'"),
+    ],
+)
+def test_parquet_files_that_number_classes_in_other_ways_are_refused(tmp_path, names, other, told):
+    for number, feature in enumerate((datasets.ClassLabel(names=["cat", "dog"]), other)):
+        part = table({0: 12, 1: 12}, 100 * number, feature)
+        part.to_parquet(tmp_path / "own" / f"{names[number]}.parquet")
+    with pytest.raises(DataError, match=told.format(*names)):
+        load_task(f"{tmp_path}/own")
+    with pytest.raises(DataError, match="do not number the classes of the column 'label' alike"):
+        load_multitask(f"{tmp_path}/own", task_columns=["label"])
+
+
+def test_files_that_no_split_takes_are_told(tmp_path, caplog):
+    for number, name in enumerate(("training/a", "dev/holdout", "extra", "test/b")):
+        table({"cat": 12, "dog": 12}, 100 * number).to_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "README.md").write_text("Pets")
+    Image.new("L", (4, 4)).save(tmp_path / "preview.png")
+    load_task(f"{tmp_path}")
+    told = "2 files are in none of the splits found (train, validation, test) and are not used"
+    assert told in caplog.text and "extra.parquet, preview.png." in caplog.text
+    (tmp_path / "extra.parquet").rename(tmp_path / "test" / "extra.parquet")
+    (tmp_path / "preview.png").unlink()
+    caplog.clear()
+    assert len(load_task(f"{tmp_path}").test) == 48 and "not used" not in caplog.text
