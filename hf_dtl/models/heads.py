@@ -52,6 +52,7 @@ class MultiHeadClassifier(nn.Module):
             an identifier.
 
     Example:
+        >>> import torch
         >>> from transformers import AutoModelForImageClassification, ViTConfig
         >>> config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
         ...                    image_size=8, patch_size=4, num_labels=3)

@@ -124,12 +124,8 @@ class Options:
             value = getattr(self, f.name)
             if isinstance(value, str) and value.startswith("~/"):  # as in --name=~/x, which a shell leaves as it is
                 setattr(self, f.name, str(Path(value).expanduser()))
-            if (
-                f.name in ("steps", "train_epochs", "adapt_epochs", "retrain_epochs")
-                and value is not None
-                and value <= 0
-            ):
-                raise ConfigError(f"--{f.name} {value} must be above 0. Leave it out for the default.")
+            if f.name in ("steps", *_EPOCHS) and value is not None and value < 0:
+                raise ConfigError(f"--{f.name} {value} must not be negative. Leave it out for the default.")
             if f.name.endswith("learning_rate") and value is not None and not 0 < value < 1e3:
                 raise ConfigError(f"--{f.name} {value} must be above 0 and below 1000.")
         if self.attacks is not None:

@@ -135,7 +135,8 @@ class SomeTasks(Scenario):
     def load(self, processor: BaseImageProcessor, model: MultiHeadClassifier) -> None:
         self.processor = processor
         self.images = {
-            split: self._images(split, channels_of(model.backbone.config)) for split in ("train", "validation", "test")
+            split: self._images(split, channels_of(getattr(model, "backbone", model).config))
+            for split in ("train", "validation", "test")
         }
         _ = self.attacked
 

@@ -9,7 +9,7 @@ from instancewise_toys import PLAIN, QUICK, build, known, one_headed
 from method_checks import assert_same
 from toy_tasks import digits, two_headed
 
-from hf_dtl.errors import ConfigError, DataError
+from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.methods import AlreadyForgottenError, InstanceUnlearningConfig
 from hf_dtl.trainers.chunks import Chunk
 
@@ -113,9 +113,8 @@ def test_one_image_cannot_have_two_new_labels(tmp_path):
 def test_a_head_with_one_class_and_no_image(tmp_path):
     model = two_headed()
     model.remove_head("source")
-    model.add_head("source", ["0"])
-    with pytest.raises(ConfigError, match="The head has one class"):
-        build(tmp_path, model, known(model))
+    with pytest.raises(ModelError, match="one label, '0': it answers that for every image"):
+        model.add_head("source", ["0"])
     with pytest.raises(DataError, match="There is no image to forget"):
         build(tmp_path, forget=known(one_headed()).subset([]))
 

@@ -66,7 +66,7 @@ def test_a_method_keeps_the_sigmoids_or_says_that_it_cannot(name, tmp_path):
                 tagger(),
                 forget=images[0],
                 retain=images[1],
-                target_ce_weight=1.0,
+                **({} if name == "instancewise" else {"target_ce_weight": 1.0}),
             )
         return
     options = {"max_steps": 8, "retain_task": "target", "target_ce_weight": 1.0, "logging_steps": 1}

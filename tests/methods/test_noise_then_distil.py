@@ -125,7 +125,7 @@ def test_bf16_and_a_forget_weight_from_elsewhere(tmp_path):
         ({"alpha": 1.5}, "vit", "alpha=1.5 must be between 0"),
         ({"alpha": float("nan")}, "vit", "alpha=nan"),
         ({"per_device_train_batch_size": 4}, "resnet", "at least 2 images a chunk.*got 1 forget and 1 retain"),
-        ({"activation_checkpointing": True}, "resnet", "activation_checkpointing.*leave it off"),
+        ({"activation_checkpointing": True}, "resnet", "activation_checkpointing.*Leave it off"),
     ],
 )
 def test_bad_options(tmp_path, options, name, message):

@@ -90,8 +90,8 @@ def test_seeds_that_numpy_does_not_take_are_refused(seed):
 
 
 @pytest.mark.parametrize("name", ("steps", "train_epochs", "adapt_epochs", "retrain_epochs"))
-def test_no_steps_and_no_passes_are_refused(name):
-    with pytest.raises(ConfigError, match=f"--{name} -5 must be above 0"):
+def test_negative_steps_and_passes_are_refused(name):
+    with pytest.raises(ConfigError, match=f"--{name} -5 must not be negative"):
         ForgetOptions(**{name: -5})
 
 

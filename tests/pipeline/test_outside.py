@@ -53,6 +53,10 @@ class TwiceAsLong(FineTuning):
 @pytest.fixture
 def outside(tmp_path, monkeypatch):
     """Two files of another distribution, found by its entry points."""
+    for name in attacks.attack_names():  # a module registers its own once: when it is first imported
+        attacks.find_attack(name)
+    for name in methods.method_names():
+        methods.find_method(name)
     (tmp_path / "tomorrow.py").write_text(METHOD)
     (tmp_path / "twice.py").write_text(ATTACK)
     info = tmp_path / "other_people-1.0.dist-info"
@@ -62,10 +66,6 @@ def outside(tmp_path, monkeypatch):
         "[hf_dtl.methods]\ntomorrow = tomorrow:TomorrowTrainer\n[hf_dtl.attacks]\ntwice_as_long = twice:TwiceAsLong\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in attacks.attack_names():  # a module registers its own once: when it is first imported
-        attacks.find_attack(name)
-    for name in methods.method_names():
-        methods.find_method(name)
     for registry in (methods, attacks):  # what registers itself is gone after the test
         monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     importlib.invalidate_caches()

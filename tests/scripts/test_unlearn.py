@@ -150,7 +150,11 @@ def test_a_repeated_command_trains_and_attacks_nothing_again(done, tmp_path):
     output, _ = done
     copy = tmp_path / "copy"
     shutil.copytree(output, copy)
-    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if "stages" in path.parts and path.is_file()}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in copy.rglob("*")
+        if "stages" in path.parts and path.is_file() and path.name[0] != "."
+    }
     attacks = (copy / "attacks.jsonl").read_bytes()
     code, _, err = run(copy, reference="retrain", method="projected_gradient,negative_ce")
     assert code == 0, err[-4000:]
