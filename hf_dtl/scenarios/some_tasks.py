@@ -134,10 +134,9 @@ class SomeTasks(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: MultiHeadClassifier) -> None:
         self.processor = processor
-        self.images = {
-            split: self._images(split, channels_of(getattr(model, "backbone", model).config))
-            for split in ("train", "validation", "test")
-        }
+        published: Any = getattr(model, "backbone", model)  # of what verifying loads there is one model a task
+        channels = channels_of(published.config)
+        self.images = {split: self._images(split, channels) for split in ("train", "validation", "test")}
         _ = self.attacked
 
     def _images(self, split: str, channels: int) -> MultiTaskImages:
