@@ -1,6 +1,7 @@
 """Every Python block of the documents runs, in a reader's folder with tiny models."""
 
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -45,6 +46,7 @@ def cheap(few_steps, monkeypatch):
 @pytest.mark.parametrize(("page", "number"), SNIPPETS, ids=[f"{page}-{number}" for page, number in SNIPPETS])
 def test_a_snippet_runs(page, number, reader, monkeypatch, cheap, capsys):
     monkeypatch.chdir(reader)
+    shutil.rmtree("outputs/audit", ignore_errors=True)  # of a command of the same page, which other tests run there
     names = {}
     exec(compile(blocks(page, "python")[number], page, "exec"), names)
     if page == "README.md":
