@@ -1,5 +1,7 @@
 """Tiny configurations of the architectures that the library is checked on."""
 
+from functools import partial
+
 import transformers
 from transformers import (
     BeitConfig,
@@ -54,6 +56,21 @@ _SWIN = {
     "patch_size": 4,
     "num_labels": 3,
 }
+
+
+def _perceiver(architecture, d_model):
+    return transformers.PerceiverConfig(
+        image_size=32,
+        num_latents=4,
+        d_latents=16,
+        d_model=d_model,
+        num_blocks=1,
+        num_self_attends_per_block=1,
+        num_self_attention_heads=2,
+        num_cross_attention_heads=1,
+        num_labels=3,
+        architectures=[architecture],
+    )
 
 
 def _of_two(config_class):
@@ -195,42 +212,14 @@ EVERY = {
         base_attn_unit_dims=[16, 24, 32],
         num_labels=3,
     ),
-    "PerceiverForImageClassificationLearned": lambda: transformers.PerceiverConfig(
-        image_size=32,
-        num_latents=4,
-        d_latents=16,
-        d_model=16,
-        num_blocks=1,
-        num_self_attends_per_block=1,
-        num_self_attention_heads=2,
-        num_cross_attention_heads=1,
-        num_labels=3,
-        architectures=["PerceiverForImageClassificationLearned"],
-    ),
-    "PerceiverForImageClassificationFourier": lambda: transformers.PerceiverConfig(
-        image_size=32,
-        num_latents=4,
-        d_latents=16,
-        d_model=261,
-        num_blocks=1,
-        num_self_attends_per_block=1,
-        num_self_attention_heads=2,
-        num_cross_attention_heads=1,
-        num_labels=3,
-        architectures=["PerceiverForImageClassificationFourier"],
-    ),
-    "PerceiverForImageClassificationConvProcessing": lambda: transformers.PerceiverConfig(
-        image_size=32,
-        num_latents=4,
-        d_latents=16,
-        d_model=322,
-        num_blocks=1,
-        num_self_attends_per_block=1,
-        num_self_attention_heads=2,
-        num_cross_attention_heads=1,
-        num_labels=3,
-        architectures=["PerceiverForImageClassificationConvProcessing"],
-    ),
+    **{
+        name: partial(_perceiver, name, d_model)
+        for name, d_model in {
+            "PerceiverForImageClassificationLearned": 16,
+            "PerceiverForImageClassificationFourier": 261,
+            "PerceiverForImageClassificationConvProcessing": 322,
+        }.items()
+    },
     "PoolFormerForImageClassification": lambda: transformers.PoolFormerConfig(
         hidden_sizes=[8, 16],
         depths=[1, 1],

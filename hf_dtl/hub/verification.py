@@ -22,8 +22,6 @@ FLIPS = 0.1
 """Share of a model's answers that another machine may give otherwise; which, is chance."""
 LEAST_IMAGES = 50
 """Validation and test images below which numbers are not told apart."""
-MADE_HERE = ("no_model", "scratch")
-"""Floors that every verification makes itself."""
 
 Place = tuple[str, str, str, str, int]
 """Model, data set, axis, attack and budget."""
