@@ -13,8 +13,8 @@ from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import named_rows
 from hf_dtl.models.loading import load_classifier
-from hf_dtl.pipeline.job import Job, load_stage
-from hf_dtl.pipeline.stages import made_from
+from hf_dtl.pipeline.job import Job
+from hf_dtl.pipeline.stages import load_stage, made_from
 from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.scenarios.whole_task import WholeTask
 from hf_dtl.trainers.learning_rates import ADAPT, TRAIN
