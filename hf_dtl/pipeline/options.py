@@ -65,6 +65,11 @@ class Options:
     max_eval_images: int | None = option(
         None, "Cap on the images of each validation and test split; default: all.", group=WHAT
     )
+    head_by_position: bool = option(
+        False,
+        "Take the rows of a head without names (LABEL_0, ...) to have the order of the data's classes.",
+        group=MODEL,
+    )
     image_size: int | None = option(
         None, "Resize images to this many pixels instead of what the model's processor asks for.", group=MODEL
     )

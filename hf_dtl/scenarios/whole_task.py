@@ -133,7 +133,8 @@ class WholeTask(Scenario):
         Raises:
             DataError: the scrubbed model's head does not know the target classes.
         """
-        self.heads = PublishedHeads.find(models, {name: task.labels for name, task in self.tasks.items()})
+        labels = {name: task.labels for name, task in self.tasks.items()}
+        self.heads = PublishedHeads.find(models, labels, self.spec.head_by_position)
 
     @property
     def attacked(self) -> dict[str, AttackedTask]:
