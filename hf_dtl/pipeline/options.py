@@ -10,7 +10,7 @@ from hf_dtl.audit.attacks.registry import parse_attacks
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.suites import CUSTOM, find_suite
 from hf_dtl.errors import ConfigError
-from hf_dtl.options import nearest, numbers, option
+from hf_dtl.options import check_types, nearest, numbers, option
 
 WHAT, MODEL, METHOD = "what to forget", "model", "method"
 AUDIT, RUN = "audit", "run"
@@ -119,6 +119,7 @@ class Options:
     """What a run may be continued with otherwise: it decides which attacks are run, and none of the stages."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("max_eval_images", "image_size", "max_stack"):
             value = getattr(self, name)
             if value is not None and value < 1:

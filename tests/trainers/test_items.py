@@ -56,6 +56,18 @@ def test_labels_are_rows_of_the_head_by_name(data, head, rows):
     assert found.labels.tolist() == rows == [int(found[i]["labels"]) for i in range(len(rows))]
 
 
+def test_data_to_evaluate_on_are_taken_as_those_to_train_on_are(tmp_path):
+    args = hf_dtl.FineTuneConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
+    train, held_out = table([0, 1, 2]), table([0, 1, 2, 0, 1])
+    given = {"processing_class": PROCESSOR, "eval_dataset": held_out}
+    trainer = hf_dtl.FineTuneTrainer(model(("fox", "Cat", "dog")).export("own"), args, train, train, **given)
+    assert trainer.eval_dataset.labels.tolist() == [1, 2, 0, 1, 2]
+    rows = table([1, 2, 0, 1, 2], datasets.Value("int64"))
+    assert len({trainer.evaluate(data)["eval_loss"] for data in (None, held_out, rows)}) == 1
+    with pytest.raises(DataError, match="The evaluation data set has the classes owl"):
+        trainer.evaluate(table([0, 1], datasets.ClassLabel(names=["cat", "owl"])))
+
+
 @pytest.mark.parametrize(
     ("data", "head", "message"),
     [
