@@ -62,6 +62,7 @@ class Options:
     )
     novel_label_column: str | None = option(None, "Column of novel classes; default: as there.", group=WHAT)
     image_column: str | None = option(None, "Column of images; default: the only one.", group=WHAT)
+    background: str = option("white", "Colour under what is transparent in images: a name or #RRGGBB.", group=WHAT)
     max_eval_images: int | None = option(
         None, "Cap on the images of each validation and test split; default: all.", group=WHAT
     )

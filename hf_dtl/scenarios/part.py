@@ -63,6 +63,7 @@ class Part(Scenario):
             images_per_class=s.retain_images_per_class,
             seed=s.seed,
             keep_column=self.request.column,
+            background=s.background,
         )
         self.division: Division = self.request.divide(self.task, s.seed)
         self.parts = self._parts()

@@ -38,6 +38,7 @@ class ScenarioSpec:
         images: draw of training images of several tasks; None for all.
         max_eval_images: cap on each validation and test split; None for none.
         pool, retain_pool: training images a class that are decoded, a fixed draw; None for all.
+        background: colour under what is transparent in images.
         head_by_position: whether the rows of a head without names (LABEL_0, ...) have the order of the data's classes.
         seed: of these draws.
         test: the split that numbers are reported on. `validation` is for tuning: no test image is then looked at.
@@ -59,6 +60,7 @@ class ScenarioSpec:
     max_eval_images: int | None = None
     pool: int | None = None
     retain_pool: int | None = None
+    background: str = "white"
     head_by_position: bool = False
     seed: int = 0
     test: Literal["test", "validation"] = "test"

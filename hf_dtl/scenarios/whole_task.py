@@ -67,6 +67,7 @@ class WholeTask(Scenario):
             label_column=getattr(s, f"{what}_label_column"),
             images_per_class=getattr(s, f"{what}_images_per_class", None),
             seed=s.seed,
+            background=s.background,
         )
 
     def _check_budget(self, name: str) -> None:

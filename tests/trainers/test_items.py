@@ -84,6 +84,26 @@ def test_unusable_labels_are_told_before_training(data, head, message):
         items(data, head)
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1.0, 0.0, 1.0], r"first item has the labels \[1.0, 0.0, 1.0\].*several labels are not taken"),
+        (1.0, "labels 1.0"),
+    ],
+)
+def test_items_with_several_labels_are_refused_by_name(labels, message):
+    with pytest.raises(ConfigError, match=message):
+        items([{"pixel_values": torch.zeros(3, 16, 16), "labels": torch.tensor(labels)}])
+    with pytest.raises(ConfigError, match="first item is pixel_values, target. An item is"):
+        items([{"pixel_values": torch.zeros(3, 16, 16), "target": 1}])
+
+
+def test_a_column_of_several_labels_an_image_is_refused_by_name():
+    several = table([[0, 2], [1], [2]], datasets.List(datasets.ClassLabel(names=list(NAMES))))
+    with pytest.raises(DataError, match="'label' holds List.*Images with several labels are not taken"):
+        items(several)
+
+
 def test_an_image_that_is_missing_is_named():
     data = table([0, 1, 2])
     images = [None if row == 1 else image for row, image in enumerate(data["image"])]
