@@ -1,6 +1,7 @@
 """The audit of given models: load, check everything, attack, report."""
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import timedelta
@@ -229,7 +230,7 @@ class Audit:
             found.membership = scenario.infer_membership(self.models, found.notes)
         findings = scenario.findings(found)
         return LeakageReport(
-            method=o.method or public_name(o.scrubbed),
+            method=re.sub(r"[^\w.,:=+/-]+", "_", o.method or public_name(o.scrubbed)),  # a name, and no sentence
             seed=o.seed,
             piggyback=tuple(records),
             target_margin=o.target_margin,
