@@ -60,6 +60,10 @@ class WholeTaskJob(Job):
 
     adapted = False
 
+    @property
+    def has_base(self) -> bool:
+        return self.options.model is not None and bool(self.epochs)
+
     def _check(self) -> None:
         configs = [self.disposal_config(choice, Path(self.options.output_dir)) for choice in self.choices]
         for config in configs:
@@ -142,7 +146,7 @@ class WholeTaskJob(Job):
 
     def references(self, undisposed: Any = None) -> dict[str, Any]:
         found = super().references(undisposed)
-        if self.options.model is not None and self.epochs:  # what a given model knew before it learned the source
+        if self.has_base:  # what a given model knew before it learned the source
             found["base"] = with_new_head(
                 self.given_model(new_head=True), self.scenario.tasks["target"].labels, self.options.seed
             )
