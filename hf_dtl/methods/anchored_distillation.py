@@ -23,20 +23,21 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from hf_dtl.data.images import size_of
-from hf_dtl.errors import ConfigError, DataError, ModelError
+from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.functional import distillation
 from hf_dtl.functional.channel import channel_bound, hard_labels, parse_channel, rounded_outputs, targets_of
 from hf_dtl.methods.noise_then_distil import fresh_model
+from hf_dtl.methods.public_weights import load_base
 from hf_dtl.methods.registry import register_method
 from hf_dtl.methods.transfer_images import (
     TRANSFER,
     TransferImages,
     TransferLabels,
+    Unlabelled,
     fingerprint_of,
     views_of,
 )
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.models.loading import load_classifier
 from hf_dtl.trainers import (
     DISPOSAL,
     BatchStatisticsConfig,
@@ -261,7 +262,7 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
         model.eval()
         mine = range(size_of(images))[self.args.process_index :: self.args.world_size]
         at = 0
-        for pixels, _ in self.batches(_Unlabelled(images), "what is said of transfer images"):
+        for pixels, _ in self.batches(Unlabelled(images), "what is said of transfer images"):
             found[list(mine[at : at + len(pixels)])] = model(pixels, task=self.retain_task)[:, self.rows].float()
             at += len(pixels)
         model.train(training)
@@ -320,7 +321,7 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
     @torch.no_grad()
     def _open_bottleneck(self) -> None:
         """The r directions of the teacher's features that vary most over the images, and a fresh layer for them."""
-        images = _Unlabelled(self.transfer)
+        images = Unlabelled(self.transfer)
         rows = range(min(len(self.transfer), 4096))
         features = torch.cat([self.teacher.features(x).float() for x, _ in self._whole(images, rows)])
         r = self.number or 1
@@ -383,51 +384,3 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
         super().write(folder)
         if self.labels is not None:
             self.labels.save(Path(folder) / TRANSFER)
-
-
-class _Unlabelled(Dataset):
-    """Images whose labels, if they have any, are not asked for."""
-
-    def __init__(self, images: Dataset):
-        self.images = images
-
-    def __len__(self) -> int:
-        return size_of(self.images)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"pixel_values": torch.as_tensor(self.images[index]["pixel_values"]), "labels": 0}
-
-
-def load_base(name: str, model: MultiHeadClassifier, *, same: bool = False) -> nn.Module:
-    """The backbone of public weights.
-
-    Args:
-        name: Hub id or folder.
-        model: the given model, whose architecture they must be of.
-        same: whether they may be that model, as one that learns only later what is to be forgotten.
-
-    Raises:
-        ModelError: another architecture or size, or it cannot be loaded.
-        ConfigError: they are the given model.
-    """
-    base, own = MultiHeadClassifier(load_classifier(name, new_head=True), task="base").backbone, model.backbone
-    theirs, mine = base.state_dict(), own.state_dict()
-    if type(base) is not type(own) or theirs.keys() != mine.keys():
-        raise ModelError(
-            f"base_model={name!r} is a {type(base).__name__} with {len(theirs)} tensors, the given model a "
-            f"{type(own).__name__} with {len(mine)}: the student needs the architecture of the given model. Give the "
-            "public weights that it comes from, or none."
-        )
-    other = next((key for key, value in theirs.items() if value.shape != mine[key].shape), None)
-    if other is not None:
-        raise ModelError(
-            f"base_model={name!r} has `{other}` of the shape {tuple(theirs[other].shape)}, the given model of "
-            f"{tuple(mine[other].shape)}: another size of images or layers. Give the public weights that it comes "
-            "from, or none."
-        )
-    if not same and all(torch.equal(value.cpu(), mine[key].cpu()) for key, value in theirs.items()):
-        raise ConfigError(
-            f"base_model={name!r} is the given model itself, so everything that is to be forgotten would be kept. "
-            "Give the public weights that it was trained from, or none."
-        )
-    return base

@@ -42,6 +42,19 @@ class TransferImages(Dataset):
         return {"pixel_values": item["pixel_values"], "labels": index}
 
 
+class Unlabelled(Dataset):
+    """Images whose labels, if they have any, are not asked for."""
+
+    def __init__(self, images: Dataset):
+        self.images = images
+
+    def __len__(self) -> int:
+        return size_of(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"pixel_values": torch.as_tensor(self.images[index]["pixel_values"]), "labels": 0}
+
+
 def views_of(labelled: Dataset, count: int, seed: int) -> ImageTensors:
     """Views of the labelled images, see `mixed_views`, the same for equal seeds.
 
