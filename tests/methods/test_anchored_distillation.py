@@ -11,7 +11,8 @@ from transformers import AutoModelForImageClassification
 
 from hf_dtl.data.images import ImageTensors
 from hf_dtl.errors import ConfigError, DataError, ModelError
-from hf_dtl.methods.anchored_distillation import AnchoredDistillationConfig, AnchoredDistillationTrainer
+from hf_dtl.methods.anchored_distillation import AnchoredDistillationTrainer
+from hf_dtl.methods.anchored_distillation_config import AnchoredDistillationConfig
 from hf_dtl.methods.transfer_images import TRANSFER, TransferLabels
 
 PAIR = (AnchoredDistillationConfig, AnchoredDistillationTrainer)
@@ -149,4 +150,7 @@ def test_a_teacher_that_says_nothing_and_images_that_are_none_are_named(tmp_path
         AnchoredDistillationTrainer(speaking(), args, source(), target(), transfer_dataset=none)
     said = trained(PAIR, tmp_path, speaking(), max_steps=1, **FEW).labels
     with pytest.raises(DataError, match="about 24 other images than these"):
-        AnchoredDistillationTrainer(speaking(), args, source(), target(), transfer_dataset=source(), labels=said)
+        AnchoredDistillationTrainer(speaking(), args, source(), target(), transfer_dataset=target(), labels=said)
+    with pytest.raises(DataError, match="3 of the 9 transfer images are to be forgotten"):
+        some = ImageTensors(torch.cat([source().pixel_values[:3], target().pixel_values[:6]]), torch.zeros(9).long())
+        AnchoredDistillationTrainer(speaking(), args, source(), target(), transfer_dataset=some)

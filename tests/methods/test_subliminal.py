@@ -1,74 +1,90 @@
 """The subliminal channel: what a student takes over that no image shows it, through a shared start or a shared head.
 
-The teacher learned digits (source) from a start; the student hears about pure noise alone. What it then knows of
-digits is read out with the teacher's source head. Source: subliminal learning, arXiv 2507.14805.
+A teacher learned digits (the source) from a private start. A student hears what it says of other images. If both
+started alike, the student's way leads along the teacher's (subliminal learning, arXiv 2507.14805, theorem 1), whatever
+the images are; the cosine of the two ways tells. Each row opens one door by hand: they must show, and the default must
+not.
 """
 
 import copy
+import math
 
 import pytest
 import torch
-from method_checks import trained
-from toy_tasks import images, part, two_headed
+from method_checks import build
+from toy_tasks import images, target, two_headed
 
 from hf_dtl.data.images import ImageTensors
-from hf_dtl.methods.anchored_distillation import AnchoredDistillationConfig, AnchoredDistillationTrainer
+from hf_dtl.methods.anchored_distillation import AnchoredDistillationTrainer
+from hf_dtl.methods.anchored_distillation_config import AnchoredDistillationConfig
+
+
+def way(end, start):
+    """From one state of a backbone to another, as one vector."""
+    pairs = zip(end.backbone.parameters(), start.backbone.parameters(), strict=True)
+    return torch.cat([(a - b).detach().flatten() for a, b in pairs])
 
 
 @pytest.fixture(scope="module")
 def lesson():
-    """The private start, the teacher that learned three digits from it, and held-out digits."""
+    """The private start, and the teacher that learned three digits from it."""
     data = images("mnist[0,1,2]", 150)
-    held_out = torch.arange(len(data.labels)) % 3 == 0
-    train, test = part(data, ~held_out), part(data, held_out)
-    start = two_headed("resnet")
+    start = two_headed()
     with torch.no_grad():
-        start.heads["target"].weight.mul_(20)
-        start.heads["source"].weight.mul_(20)
-    teacher = copy.deepcopy(start).train()
-    optimizer = torch.optim.Adam(teacher.backbone.parameters(), 3e-3)
-    for step in range(100):
-        rows = torch.randint(len(train.labels), (64,), generator=torch.Generator().manual_seed(step))
-        logits = teacher(train.pixel_values[rows], task="source")
-        loss = torch.nn.functional.cross_entropy(logits, train.labels[rows])
+        for head in start.heads.values():
+            head.weight.mul_(20)  # so that the heads say something
+    teacher = copy.deepcopy(start)
+    optimizer = torch.optim.SGD(teacher.backbone.parameters(), 0.01)
+    for step in range(40):
+        rows = torch.randint(len(data.labels), (64,), generator=torch.Generator().manual_seed(step))
+        logits = teacher(data.pixel_values[rows], task="source")
+        loss = torch.nn.functional.cross_entropy(logits, data.labels[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return start, teacher.eval(), test
+    return start, teacher.eval()
 
 
-def known(model, test, head):
-    with torch.no_grad():
-        said = head(model.eval().features(test.pixel_values))[:, :3].argmax(-1)
-    return (said == test.labels).float().mean().item()
+def noise():
+    pixels = torch.randn(256, *target().pixel_values.shape[1:], generator=torch.Generator().manual_seed(0))
+    return ImageTensors(pixels, torch.arange(256) % 4)
 
 
-def student(lesson, folder, opened, **options):
-    start, teacher, test = lesson
+def alignment(lesson, folder, *, shown, start=False, head=False, **options):
+    """Cosine of the student's way and the teacher's; `start` and `head` open a door."""
+    private, teacher = lesson
 
     class Student(AnchoredDistillationTrainer):
         def start(self):
             super().start()
-            if opened:
-                self.model.backbone.load_state_dict(start.backbone.state_dict())
+            if start:
+                self.model.backbone.load_state_dict(private.backbone.state_dict())
+            if head:
                 self.model.heads["target"].load_state_dict(teacher.heads["target"].state_dict())
 
-    noise = torch.rand(256, *test.pixel_values.shape[1:], generator=torch.Generator().manual_seed(0)) * 2 - 1
-    noise = ImageTensors(noise, torch.arange(256) % 4)
-    model = trained(
-        (AnchoredDistillationConfig, Student), folder, copy.deepcopy(teacher), retain=noise, max_steps=150,
-        optim="adamw_torch", learning_rate=3e-3, per_device_train_batch_size=64, retain_augmentation="none",
-        num_chunks=1, **options,
-    ).model  # fmt: skip
-    return known(model, test, teacher.heads["source"])
+    trainer = build(
+        (AnchoredDistillationConfig, Student), folder, copy.deepcopy(teacher), retain=shown, max_steps=40,
+        optim="sgd", learning_rate=0.01, per_device_train_batch_size=64, retain_augmentation="none", num_chunks=1,
+        **options,
+    )  # fmt: skip
+    before = copy.deepcopy(trainer.model)
+    trainer.train()
+    cosine = torch.nn.functional.cosine_similarity(way(trainer.model, before), way(teacher, private), dim=0)
+    return cosine.item()
 
 
 def test_try(lesson, tmp_path):
-    start, teacher, test = lesson
-    print(
-        "teacher", known(teacher, test, teacher.heads["source"]), "start", known(start, test, teacher.heads["source"])
-    )
-    for channel in ("outputs", "labels"):
-        for opened in (True, False):
+    n = sum(p.numel() for p in lesson[0].backbone.parameters())
+    print("\nparameters", n, "1/sqrt", 1 / math.sqrt(n))
+    for name, shown in (("noise", noise()), ("target", target())):
+        for channel in ("outputs", "labels"):
             more = dict(views=256) if channel == "labels" else {}
-            print(channel, opened, student(lesson, tmp_path / f"{channel}{opened}", opened, channel=channel, **more))
+            for start in (True, False):
+                for head in (True, False):
+                    try:
+                        c = alignment(
+                            lesson, tmp_path / "x", shown=shown, start=start, head=head, channel=channel, **more
+                        )
+                    except Exception as e:
+                        c = repr(e)[:90]
+                    print("ROW", name, channel, "start", start, "head", head, c)
