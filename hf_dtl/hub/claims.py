@@ -42,15 +42,15 @@ _MODELS = {
     "base_model", "commits", "image_processor", "processor", "revision",
 }  # fmt: skip
 _CHOICES = {
-    "adapt_epochs", "adapt_learning_rate", "attacks", "audit", "augmentation", "batch_size", "bf16", "budgets",
-    "channel",
-    "disposal", "forget_batch_size", "forget_images_per_class", "forget_weight", "full_learning_rates", "image_size",
-    "images", "images_per_class", "learning_rate", "linear_probe_learning_rates", "lora_learning_rates", "lora_rank",
-    "max_eval_images", "max_stack", "max_train_images_per_class", "membership", "novel_images_per_class", "reference",
-    "retain_images", "retain_images_per_class", "retrain", "retrain_batch_size", "retrain_epochs",
-    "retrain_learning_rate", "scratch_from_scrubbed", "seed", "seeds", "source_images_per_class", "steps",
-    "successive_halving", "suite", "target_images_per_class", "target_margin", "train_epochs", "train_learning_rate",
-    "transfer_images", "use_cpu",
+    "adapt_epochs", "adapt_learning_rate", "attacks", "audit", "augmentation", "background", "batch_size",
+    "bf16", "budgets", "channel", "disposal", "forget_batch_size", "forget_images_per_class", "forget_weight",
+    "full_learning_rates", "head_by_position", "image_size", "images", "images_per_class", "learning_rate",
+    "linear_probe_learning_rates", "lora_learning_rates", "lora_rank", "max_eval_images", "max_stack",
+    "max_train_images_per_class", "membership", "novel_images_per_class", "reference", "retain_images",
+    "retain_images_per_class", "retrain", "retrain_batch_size", "retrain_epochs", "retrain_learning_rate",
+    "scratch_from_scrubbed", "seed", "seeds", "source_images_per_class", "steps", "successive_halving", "suite",
+    "target_images_per_class", "target_margin", "train_epochs", "train_learning_rate", "transfer_images",
+    "use_cpu",
 }  # fmt: skip
 SETTINGS = _DATA | _MODELS | _CHOICES | {"command", "notes"}
 """Keys of a report's settings."""
@@ -124,6 +124,8 @@ def _told(report: LeakageReport) -> Iterator[tuple[str, str]]:
     yield from (("attack", name) for name in {record.attack for record in report.piggyback})
     yield from (("membership", value) for row in report.membership for value in row.values() if isinstance(value, str))
     yield from (("task", name) for name in report.tasks or ())
+    if report.bound is not None and report.bound.base is not None:
+        yield "base", report.bound.base
     if report.unlearning is not None:
         yield "data", report.unlearning.request
 
@@ -161,7 +163,7 @@ def _form(place: str) -> re.Pattern[str] | None:
 
 _TOP = {
     "method": NAME, "library_version": re.compile(f"{_VERSION}|unknown"), "data": _LINE, "attack": re.compile(r"\w+"),
-    "membership": _MODEL, "task": _LINE,
+    "membership": _MODEL, "task": _LINE, "base": _MODEL,
 }  # fmt: skip
 
 
