@@ -87,6 +87,10 @@ def check_claims(report: LeakageReport, labels: Collection[str]) -> None:
             raise PublishError(f"The report says {place} = {text[:80]!r}, in no form that a run writes. {_AGAIN}")
         named = form in (_LINE, _COMMAND) and place != "settings.notes"  # where classes are called by their names
         check_words(f"The report's {place}", re.sub(r"--suite \S+", "", _without(labels, text) if named else text))
+    if extra := report.chance.keys() - {record.dataset for record in report.piggyback}:
+        raise PublishError(
+            f"The report says how often guessing is right on {min(extra)!r}, which nobody attacked. {_AGAIN}"
+        )
     known = _options(report.method)
     if isinstance(disposal, Mapping) and known and (foreign := disposal.keys() - known):
         raise PublishError(
