@@ -338,6 +338,11 @@ class Job(ABC):
 
     given_retrained: PreTrainedModel | None = None
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the public weights that a given model was are attacked too."""
+        return False
+
     def _load_retrained(self, images: TorchDataset) -> PreTrainedModel | None:
         """The reference that the user has, checked on images."""
         if self.options.retrained is not None:

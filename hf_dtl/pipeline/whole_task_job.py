@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_dtl.data import check_forward
+from hf_dtl.errors import ConfigError, listing
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import named_rows
@@ -46,12 +47,22 @@ class WholeTaskJob(Job):
         if self.options.model is None:
             return self.small_model(source)
         model = self.given_model(new_head=True)
-        if named_rows(model, target) is not None and not self.epochs and self.options.adapt_epochs is None:
+        if named_rows(model, target) is not None and not self.epochs and not self.options.adapt_epochs:
             self.adapted = True
             return load_classifier(self.options.model, self.options.revision)
+        if self.options.adapt_epochs == 0:
+            raise ConfigError(
+                "--adapt_epochs 0 would leave a random head: that of the model does not name the classes "
+                f"{listing(target, 12)}, or --train_epochs takes it away. Leave out the 0, or correct id2label in the "
+                "model's config.json."
+            )
         return with_new_head(model, source, self.options.seed)
 
     adapted = False
+
+    @property
+    def has_base(self) -> bool:
+        return self.options.model is not None and bool(self.epochs)
 
     def _check(self) -> None:
         configs = [self.disposal_config(choice, Path(self.options.output_dir)) for choice in self.choices]
@@ -135,7 +146,7 @@ class WholeTaskJob(Job):
 
     def references(self, undisposed: Any = None) -> dict[str, Any]:
         found = super().references(undisposed)
-        if self.options.model is not None and self.epochs:  # what a given model knew before it learned the source
+        if self.has_base:  # what a given model knew before it learned the source
             found["base"] = with_new_head(
                 self.given_model(new_head=True), self.scenario.tasks["target"].labels, self.options.seed
             )

@@ -67,6 +67,7 @@ class WholeTask(Scenario):
             label_column=getattr(s, f"{what}_label_column"),
             images_per_class=getattr(s, f"{what}_images_per_class", None),
             seed=s.seed,
+            background=s.background,
         )
 
     def _check_budget(self, name: str) -> None:
@@ -133,7 +134,8 @@ class WholeTask(Scenario):
         Raises:
             DataError: the scrubbed model's head does not know the target classes.
         """
-        self.heads = PublishedHeads.find(models, {name: task.labels for name, task in self.tasks.items()})
+        labels = {name: task.labels for name, task in self.tasks.items()}
+        self.heads = PublishedHeads.find(models, labels, self.spec.head_by_position)
 
     @property
     def attacked(self) -> dict[str, AttackedTask]:

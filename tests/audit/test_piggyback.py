@@ -1,4 +1,5 @@
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,8 @@ from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.audit.task import draw_images
 from hf_dtl.data import ImageTensors
 from hf_dtl.errors import ConfigError, DataError, ModelError
-from hf_dtl.models.labels import published_rows
+from hf_dtl.models.labels import check_named, published_rows
+from hf_dtl.models.published_heads import PublishedHeads
 
 TASK = task()
 WRONG_SIZE = ImageTensors(torch.zeros(9, 3, 12, 12), torch.arange(3).repeat(3))
@@ -98,6 +100,35 @@ def test_a_published_head_fits_by_name_or_by_number_where_it_has_no_names(names,
 def test_a_class_that_could_be_two_rows_is_refused(names, labels, message):
     with pytest.raises(ModelError, match=message):
         published_rows(named(vit(len(names)), names), len(names), labels)
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "fits"),
+    [
+        (("LABEL_0", "LABEL_1"), ("0", "1"), True),
+        (("LABEL_0", "LABEL_1"), ("01", "00"), True),
+        (("LABEL_0", "LABEL_1"), ("LABEL_1", "label_0"), True),
+        (("LABEL_0", "LABEL_1"), ("1", "2"), False),
+        (("LABEL_0", "LABEL_1"), ("cat", "dog"), False),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), ("cat", "dog"), True),
+        (("cat", "dog"), ("dog", "cat"), True),
+    ],
+)
+def test_which_row_of_a_head_without_names_is_which_class_is_not_guessed(names, labels, fits):
+    model = named(vit(len(names)), names)
+    check_named(model, labels, by_position=True)
+    with nullcontext() if fits else pytest.raises(ModelError, match="scrubbed model has no names.*--head_by_position"):
+        check_named(model, labels, False, "scrubbed")
+
+
+def test_a_whole_task_asks_which_head_is_meant():
+    models = {role: named(vit(2), ("LABEL_0", "LABEL_1")) for role in ("undisposed", "scrubbed")}
+    kept = {"source": ("cat", "dog"), "target": ("0", "1")}
+    assert PublishedHeads.find(models, kept).target == {"undisposed": [0, 1], "scrubbed": [0, 1]}
+    for labels in (kept | {"target": ("owl", "fox")}, {"source": ("cat", "dog")}):
+        with pytest.raises(ModelError, match="undisposed model has no names"):
+            PublishedHeads.find(models, labels)
+        assert PublishedHeads.find(models, labels, by_position=True).notes
 
 
 def test_a_head_that_does_not_count_from_0_is_refused():
