@@ -36,27 +36,26 @@ _DATA = {
     "dataset", "forget", "forget_tasks", "image_column", "label_column", "novel", "retain", "task_columns",
     "transfer_dataset",
 }  # fmt: skip
-_ROLES = ("undisposed", "scrubbed", "scratch", "retrained", "base", "model")
+_ROLES = ("undisposed", "scrubbed", "scratch", "retrained", "base", "model", "twin")
 _MODELS = {
     *_ROLES, *(f"{role}_adapter_of" for role in _ROLES), *(f"{role}_revision" for role in _ROLES), "adapter_of",
     "base_model", "commits", "image_processor", "processor", "revision",
 }  # fmt: skip
 _CHOICES = {
-    "adapt_epochs", "adapt_learning_rate", "attacks", "audit", "augmentation", "batch_size", "bf16", "budgets",
-    "channel",
-    "disposal", "forget_batch_size", "forget_images_per_class", "forget_weight", "full_learning_rates", "image_size",
-    "images", "images_per_class", "learning_rate", "linear_probe_learning_rates", "lora_learning_rates", "lora_rank",
-    "max_eval_images", "max_stack", "max_train_images_per_class", "membership", "novel_images_per_class", "reference",
-    "retain_images", "retain_images_per_class", "retrain", "retrain_batch_size", "retrain_epochs",
-    "retrain_learning_rate", "scratch_from_scrubbed", "seed", "seeds", "source_images_per_class", "steps",
-    "successive_halving", "suite", "target_images_per_class", "target_margin", "train_epochs", "train_learning_rate",
-    "transfer_images", "use_cpu",
+    "adapt_epochs", "adapt_learning_rate", "attacks", "audit", "augmentation", "background", "batch_size", "bf16",
+    "budgets", "channel", "disposal", "forget_batch_size", "forget_images_per_class", "forget_weight",
+    "full_learning_rates", "head_by_position", "image_size", "images", "images_per_class", "learning_rate",
+    "linear_probe_learning_rates", "lora_learning_rates", "lora_rank", "max_eval_images", "max_stack",
+    "max_train_images_per_class", "membership", "novel_images_per_class", "reference", "retain_images",
+    "retain_images_per_class", "retrain", "retrain_batch_size", "retrain_epochs", "retrain_learning_rate",
+    "scratch_from_scrubbed", "seed", "seeds", "source_images_per_class", "steps", "successive_halving", "suite",
+    "target_images_per_class", "target_margin", "train_epochs", "train_learning_rate", "transfer_images", "use_cpu",
 }  # fmt: skip
 SETTINGS = _DATA | _MODELS | _CHOICES | {"command", "notes"}
 """Keys of a report's settings."""
 SPEC = _DATA | _CHOICES | {"kind", "pool", "retain_pool", "test"}
 """The same of its spec."""
-_CHOICE = re.compile(r"[\w.:=+/-]{0,200}(?:, ?[\w.:=+/-]{1,200}){0,99}")
+_CHOICE = re.compile(r"[\w.:=+/#-]{0,200}(?:, ?[\w.:=+/#-]{1,200}){0,99}")
 _MODEL = re.compile(r"[\w.,+/@=() -]{1,200}")
 _LINE = re.compile(r"[^\n]{0,4000}")
 _WORD = r"""(?!--)(?:'[^'\n]*'|"'"|[^\s'"`$;|&<>])+"""
