@@ -58,6 +58,7 @@ SPEC = _DATA | _CHOICES | {"kind", "pool", "retain_pool", "test"}
 _CHOICE = re.compile(r"[\w.:=+/#-]{0,200}(?:, ?[\w.:=+/#-]{1,200}){0,99}")
 _MODEL = re.compile(r"[\w.,+/@=() -]{1,200}")
 _LINE = re.compile(r"[^\n]{0,4000}")
+_NOTE = re.compile(r"(?!.*\w@\w+\.)[^\n]{1,2000}")
 _WORD = r"""(?!--)(?:'[^'\n]*'|"'"|[^\s'"`$;|&<>])+"""
 _COMMAND = re.compile(
     r"(?:(?:hf-dtl|make) \w+|(?:python3?|accelerate launch(?: --num_processes \d+)?) (?:-m )?[\w./-]+(?: \w+)?)"
@@ -84,7 +85,7 @@ def check_claims(report: LeakageReport, labels: Collection[str]) -> None:
             raise PublishError(f"The report has {place} = {text[:60]!r}, which no run writes. {_AGAIN}")
         if not form.fullmatch(text) or (text.isdecimal() and len(text) > 10):
             raise PublishError(f"The report says {place} = {text[:80]!r}, in no form that a run writes. {_AGAIN}")
-        named = form in (_LINE, _COMMAND) and place != "settings.notes"  # where classes are called by their names
+        named = form in (_LINE, _COMMAND)  # where classes are called by their names
         check_words(f"The report's {place}", re.sub(r"--suite \S+", "", _without(labels, text) if named else text))
     if extra := report.chance.keys() - {record.dataset for record in report.piggyback}:
         raise PublishError(
@@ -158,7 +159,7 @@ def _form(place: str) -> re.Pattern[str] | None:
     if name not in (SPEC if top == "spec" else SETTINGS):
         return None
     if name in ("command", "notes"):
-        return _COMMAND if name == "command" else _LINE
+        return _COMMAND if name == "command" else _NOTE
     return _LINE if name in _DATA else _MODEL if name in _MODELS else _CHOICE
 
 
