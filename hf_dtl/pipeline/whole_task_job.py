@@ -14,8 +14,8 @@ from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import named_rows
 from hf_dtl.models.loading import load_classifier
-from hf_dtl.pipeline.job import Job, load_stage
-from hf_dtl.pipeline.stages import made_from
+from hf_dtl.pipeline.job import Job
+from hf_dtl.pipeline.stages import load_stage, made_from
 from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.scenarios.whole_task import WholeTask
 from hf_dtl.trainers.learning_rates import ADAPT, TRAIN
@@ -62,7 +62,8 @@ class WholeTaskJob(Job):
 
     @property
     def has_base(self) -> bool:
-        return self.options.model is not None and bool(self.epochs)
+        o = self.options
+        return o.base_model is not None or (o.model is not None and bool(self.epochs))
 
     def _check(self) -> None:
         configs = [self.disposal_config(choice, Path(self.options.output_dir)) for choice in self.choices]
@@ -146,23 +147,30 @@ class WholeTaskJob(Job):
 
     def references(self, undisposed: Any = None) -> dict[str, Any]:
         found = super().references(undisposed)
-        if self.has_base:  # what a given model knew before it learned the source
-            found["base"] = with_new_head(
-                self.given_model(new_head=True), self.scenario.tasks["target"].labels, self.options.seed
-            )
+        if (base := self.public()) is not None:
+            found["base"] = base
         return found
+
+    def public(self) -> PreTrainedModel | None:
+        """What is public: the given base, or what a given model knew before it learned the source here."""
+        o = self.options
+        if not self.has_base:
+            return None
+        base = (
+            self.given_model(new_head=True) if o.base_model is None else load_classifier(o.base_model, new_head=True)
+        )
+        return with_new_head(base, self.scenario.tasks["target"].labels, o.seed)
 
     def retrain(self, scratch: PreTrainedModel) -> PreTrainedModel:
         """Trained on the target alone.
 
-        A given model that learns the source task here is where it starts too: what that knew before is public. One
-        that comes with the source task leaves nothing but random weights to start from.
+        It starts at what is public: the given base, or a given model that learns the source task here. A model that
+        comes with the source task leaves nothing but random weights to start from.
         """
-        o, images = self.options, self.images["target"]["train"]
+        images = self.images["target"]["train"]
         training = self.training_options(num_train_epochs=self.retrain_epochs, learning_rate=self.retrain_rate)
-        if o.model is not None and self.epochs:
-            scratch = with_new_head(self.given_model(new_head=True), self.scenario.tasks["target"].labels, o.seed)
-        return self.train_stage("retrained", scratch, images, training)
+        start = self.public()
+        return self.train_stage("retrained", scratch if start is None else start, images, training)
 
     def unlearn(self, choice: MethodChoice) -> PreTrainedModel:
         return self.dispose(choice, self.heads)
