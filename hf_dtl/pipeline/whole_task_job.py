@@ -2,20 +2,25 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_dtl.data import check_forward
+from hf_dtl.audit import scratch_models
+from hf_dtl.data import TaskData, check_forward
+from hf_dtl.data.splits import draw_by_class
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import named_rows
 from hf_dtl.models.loading import load_classifier
-from hf_dtl.pipeline.job import Job, load_stage
+from hf_dtl.pipeline.job import PASSES, Job, load_stage
 from hf_dtl.pipeline.stages import made_from
-from hf_dtl.scenarios.scenario import Measurements
+from hf_dtl.pipeline.twin import Twin, as_good
+from hf_dtl.scenarios.scenario import Measurements, accuracies
 from hf_dtl.scenarios.whole_task import WholeTask
 from hf_dtl.trainers.learning_rates import ADAPT, TRAIN
 from hf_dtl.trainers.loading import check_fits
@@ -61,6 +66,8 @@ class WholeTaskJob(Job):
         for images in self.images.values():
             check_forward(self.model, images["train"])
         self._load_retrained(self.images["target"]["train"])
+        if self.options.twin is not None:
+            _ = self.further
 
     def request(self) -> Request:
         o, task = self.options, self.scenario.tasks["source"]
@@ -147,11 +154,44 @@ class WholeTaskJob(Job):
         A given model that learns the source task here is where it starts too: what that knew before is public. One
         that comes with the source task leaves nothing but random weights to start from.
         """
-        o, images = self.options, self.images["target"]["train"]
-        training = self.training_options(num_train_epochs=self.retrain_epochs, learning_rate=self.retrain_rate)
+        return self.target_alone("retrained", scratch, self.images["target"]["train"])
+
+    def target_alone(self, stage: str, scratch: PreTrainedModel, images: Any) -> PreTrainedModel:
+        """Trained on these images of the target, in as many steps as on the retained ones, at least in 16 passes."""
+        o, own = self.options, self.retrain_epochs
+        steps = [-(-len(some) // o.batch_size) for some in (self.images["target"]["train"], images)]
+        passes = max(min(PASSES, own), own * steps[0] / steps[1])
         if o.model is not None and self.epochs:
             scratch = with_new_head(self.given_model(new_head=True), self.scenario.tasks["target"].labels, o.seed)
-        return self.train_stage("retrained", scratch, images, training)
+        training = self.training_options(num_train_epochs=passes, learning_rate=self.retrain_rate)
+        return self.train_stage(stage, scratch, images, training)
+
+    @cached_property
+    def further(self) -> tuple[TaskData, Any]:
+        """Labelled images of the target for twins."""
+        return self.scenario.further(str(self.options.twin))
+
+    def with_labels(self, count: int) -> PreTrainedModel:
+        """Trained on the target alone, with so many true labels a class; fewer are among more."""
+        task, images = self.further
+        drawn = draw_by_class(np.asarray(images.labels), task.labels, count=count, seed=self.options.seed)
+        (scratch,) = scratch_models(self.undisposed, 1, seed=self.options.seed)
+        return self.target_alone(f"twin/{count}", scratch, images.subset(np.flatnonzero(drawn).tolist()))
+
+    def twin(self, scrubbed: PreTrainedModel) -> Twin | None:
+        if self.options.twin is None:
+            return None
+        device, (task, images) = self.state.device, self.further
+
+        def accuracy(model: PreTrainedModel) -> float:
+            return accuracies({"": model}, self.images["target"]["validation"], device)[""]
+
+        splits = self.images["target"]["train"], images
+        fewest, most = (int(np.bincount(own.labels, minlength=len(task.labels)).min()) for own in splits)
+        wanted = accuracy(scrubbed)
+        count = as_good(lambda labels: accuracy(self.with_labels(labels)), wanted, min(fewest, most), most)
+        model = self.with_labels(count)
+        return Twin(model, count, accuracy(model), wanted)
 
     def unlearn(self, choice: MethodChoice) -> PreTrainedModel:
         return self.dispose(choice, self.heads)
