@@ -31,7 +31,7 @@ RECORD = "study.json"
 SCHEMA_VERSION = 2
 """Of results.json. 1 had older names of options, and called the attack with the best TEST accuracy the strongest
 (`relearned` of single images and of several tasks, `new_head`); from 2 on validation accuracy decides everywhere."""
-ATTACKER = frozenset({"attacks", "budgets", "seeds", *RATES, "successive_halving"})
+ATTACKER = frozenset({"suite", "attacks", "budgets", "seeds", *RATES, "successive_halving"})
 """Options of the attacker: what attacks nothing does not depend on them."""
 _MACHINE = frozenset({"use_cpu", "max_stack", "save_steps"})
 DIVERGED = "the training diverged at every strength"
@@ -85,6 +85,11 @@ class Trial:
         return f"{name}-{fingerprint([without_folders(options), own])[:12]}"
 
     @property
+    def needs(self) -> Sequence["Trial"]:
+        """Trials of the same part that come before it."""
+        return ()
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
         return self.path.exists()
@@ -96,7 +101,9 @@ class Trial:
     def load(self) -> Job:
         """The job of the trial; the last two are kept, because trials of a seed follow each other."""
         quiet()
-        return _load_job(json.dumps(asdict(self.options)))
+        job = _load_job(json.dumps(asdict(self.options)))
+        job.run.share()  # other trials of the seed are done in other processes, none of them twice
+        return job
 
     def do(self, job: Job) -> None:
         """Do the trial unless it is finished; that a method diverges is a result."""

@@ -8,26 +8,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hf_dtl.errors import DTLError
+from hf_dtl.pipeline.stages import Run
 
 if TYPE_CHECKING:
     from study.engine import Trial
 
-
-_loading: Any = nullcontext()
-"""Held while a job is loaded: several processes must not write the record of one run at once."""
+LOADING = 60
+"""Seconds to wait while another process takes the folder of the same run."""
 
 
 def run_trials(trials: Sequence["Trial"], workers: int, log: Callable[[str], None]) -> None:
-    """Do every trial that is not finished; they must not depend on each other.
+    """Do every trial that is not finished, each after those that it needs.
 
     Args:
-        trials: in the order wanted; those of one seed best follow each other.
+        trials: in the order wanted, what is needed first; those of one seed best follow each other.
         workers: processes; with 1 this process does everything.
         log: called with one line after every trial.
 
@@ -74,13 +74,16 @@ def _interruptible() -> Iterator[Callable[[], None]]:
 
 def _side_by_side(trials: Sequence["Trial"], workers: int, progress: "_Progress", check: Callable[[], None]) -> None:
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (context.Lock(),))
+    pool = ProcessPoolExecutor(workers, context, _start_worker)
     try:
         # No more than the workers take at once, so that an error stops the study soon.
-        waiting, running = iter(trials), dict[Future, "Trial"]()
+        waiting, running = list(trials), dict[Future, "Trial"]()
         while True:
-            while len(running) < workers and (trial := next(waiting, None)) is not None:
+            ready = (trial for trial in waiting if all(needed.finished for needed in trial.needs))
+            while len(running) < workers and (trial := next(ready, None)) is not None:
+                waiting.remove(trial)
                 running[pool.submit(_do, trial)] = trial
+                ready = (trial for trial in waiting if all(needed.finished for needed in trial.needs))
             if not running:
                 break
             for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
@@ -99,10 +102,9 @@ def _side_by_side(trials: Sequence["Trial"], workers: int, progress: "_Progress"
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(loading: Any) -> None:
+def _start_worker() -> None:
     """Prepare a process: one thread, no answer to Ctrl-C (its parent ends it), and no life without its parent."""
-    global _loading
-    _loading = loading
+    Run.patience = LOADING
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
@@ -120,8 +122,7 @@ def _end_with_parent() -> None:
 def _do(trial: "Trial") -> float:
     """Do a trial; the seconds it took."""
     start = time.perf_counter()
-    with _loading:
-        job = trial.load()
+    job = trial.load()
     trial.do(job)
     return time.perf_counter() - start
 
