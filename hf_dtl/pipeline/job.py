@@ -31,7 +31,8 @@ from hf_dtl.models.loading import load_classifier, processor_of
 from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
 from hf_dtl.pipeline.forget_options import ForgetOptions
-from hf_dtl.pipeline.stages import Run, made_from
+from hf_dtl.pipeline.stages import Run, load_stage, made_from
+from hf_dtl.pipeline.transfer import check_transfer, public_weights, transfer_options, transfer_parts
 from hf_dtl.pipeline.twin import Twin
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.scenario import Measurements, Models, Scenario
@@ -92,6 +93,7 @@ class Job(ABC):
         self.workers = one_core_each(self.state.device, self.state.num_processes) if small else 1
         self.scenario.load(self.processor, self.model)
         self._check()
+        check_transfer(self)
         self.run = Run(options.output_dir, options.settings(), self.state)
 
     # Checks and loading ---------------------------------------------------------------------------------------
@@ -186,6 +188,7 @@ class Job(ABC):
         o = self.options
         given = {"learning_rate": o.learning_rate, "max_steps": o.steps, "forget_weight": o.forget_weight}
         given["lora_rank"] = o.lora_rank
+        own |= transfer_options(self, choice)
         asked = {name: value for name, value in given.items() if value is not None} | own
         chosen = choice.config_class.for_request(self.request(), asked | choice.options)
         common = self.training_options(retain_augmentation=o.augmentation) | chosen | asked
@@ -229,7 +232,9 @@ class Job(ABC):
             model: to scrub; copied.
             forget, retain: images.
         """
-        arguments = choice.trainer_class.request_arguments(self.request(), self.disposal_config(choice, Path()))
+        config = self.disposal_config(choice, Path())
+        arguments = choice.trainer_class.request_arguments(self.request(), config)
+        given, public = transfer_parts(self, choice), public_weights(config)
 
         def build(folder: Path) -> Any:
             return choice.trainer_class(
@@ -240,9 +245,10 @@ class Job(ABC):
                 processing_class=self.processor,
                 eval_dataset=self.validation,
                 **arguments,
+                **given,
             )
 
-        parts = made_from(model, forget, retain, arguments)
+        parts = made_from(model, forget, retain, arguments, *given.values(), *public)
         return self.trainer_stage(self.disposal_stage(choice), f"dispose: {choice.text}", build, parts)
 
     @property
@@ -288,7 +294,8 @@ class Job(ABC):
 
     def disposal_stage(self, choice: MethodChoice) -> str:
         """Name of a method's stage: other options of the disposal make another one."""
-        text = json.dumps([self.options.disposal(), choice.options], sort_keys=True)
+        given = self.options.disposal(choice.config_class.transfers)
+        text = json.dumps([given, choice.options], sort_keys=True)
         return f"dispose/{choice.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
     def command(self, choice: MethodChoice) -> str:
@@ -389,10 +396,3 @@ _CANNOT = {
     "part": "it does not forget a part of one task",
     "tasks": "it does not forget images of several tasks, which multitask does",
 }
-
-
-def load_stage(folder: Path) -> PreTrainedModel:
-    """The model of a finished stage, in evaluation mode on the CPU."""
-    return AutoModelForImageClassification.from_pretrained(
-        folder, use_safetensors=True, trust_remote_code=False
-    ).eval()

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Dataset
+from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from hf_dtl.errors import DivergedError, OutputError, listing
 from hf_dtl.fingerprint import fingerprint
@@ -210,3 +211,10 @@ def _contents(part: Any) -> list[Any]:
 def _made_from(folder: Path) -> str:
     record = folder / MADE_FROM
     return record.read_text() if record.exists() else ""
+
+
+def load_stage(folder: Path) -> PreTrainedModel:
+    """The model of a finished stage, in evaluation mode on the CPU."""
+    return AutoModelForImageClassification.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False
+    ).eval()

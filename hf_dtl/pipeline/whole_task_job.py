@@ -17,8 +17,8 @@ from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import named_rows
 from hf_dtl.models.loading import load_classifier
-from hf_dtl.pipeline.job import PASSES, Job, load_stage
-from hf_dtl.pipeline.stages import made_from
+from hf_dtl.pipeline.job import PASSES, Job
+from hf_dtl.pipeline.stages import load_stage, made_from
 from hf_dtl.pipeline.twin import Twin, as_good
 from hf_dtl.scenarios.scenario import Measurements, accuracies
 from hf_dtl.scenarios.whole_task import WholeTask

@@ -99,6 +99,7 @@ class Part(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
         self.processor, self.rows = processor, rows_of_the_head(model, self.task)
+        self.channels = channels_of(model.config)
         if unnamed(names := head_names(model)):
             last = max(range(len(self.rows)), key=self.rows.__getitem__)
             told = "The model's head has no names: '%s' is taken for %s, and the others likewise."
@@ -106,10 +107,20 @@ class Part(Scenario):
         self.images = loaded = dict[str, Images]()
         for name, part in self.parts.items():
             held_out = name not in ("forget", "retain")
-            images = self._read(part, f"{self.task.name} {name}", channels_of(model.config), held_out=held_out)
+            images = self._read(part, f"{self.task.name} {name}", self.channels, held_out=held_out)
             images.labels = torch.tensor(self.rows)[images.labels]
             loaded[name] = images
         _ = self.attacked
+
+    def _guard(self) -> dict[str, Any]:
+        forgotten = [part for name, part in self.parts.items() if name.startswith("forget")]
+        return {
+            "forgotten": forgotten,
+            "labelled": self.parts["retain"],
+            "held_out": [self.parts["validation"], self.parts["test"]],
+            "labels": [self.task.labels[i] for i in self.division.classes],
+            "forgotten_key": self.task.source_key,
+        }
 
     def together(self) -> torch.utils.data.Dataset:
         """All training images."""

@@ -121,9 +121,7 @@ class WholeTask(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
         self.processor, self.channels = processor, channels_of(model.config)
-        self.images = {
-            name: {split: self._split(name, split, self.channels) for split in SPLITS} for name in self.tasks
-        }
+        self.images = {name: {split: self._split(name, split) for split in SPLITS} for name in self.tasks}
         if "target" in self.tasks and self.spec.retain is not None:
             self._tell_shared(*(DatasetSpec.parse(text).name for text in (self.spec.forget, self.spec.retain)))
 
@@ -143,14 +141,24 @@ class WholeTask(Scenario):
                 "them out of one of the two if that is not meant.", both, names["source"], names["target"],
             )  # fmt: skip
 
-    def _split(self, name: str, split: str, channels: int) -> Images:
+    def _guard(self) -> dict[str, Any]:
+        source, target = self.tasks["source"], self.tasks["target"]
+        return {
+            "forgotten": [source.train, source.validation, source.test],
+            "labelled": target.train,
+            "held_out": [target.validation, target.test],
+            "labels": source.labels,
+            "forgotten_key": source.source_key,
+        }
+
+    def _split(self, name: str, split: str) -> Images:
         task, pool = self.tasks[name], self.spec.retain_pool if name == "target" else self.spec.pool
         dataset: Dataset = getattr(task, split)
         if split == "train" and pool is not None:
             rows = draw_up_to(torch.tensor(labels_of(dataset)), pool, seed=0).sort().values
             dataset = dataset.select(rows.tolist())
         return self._read(
-            dataset, f"{task.name} {split}", channels, held_out=split != "train", whole=self.spec.pool is None
+            dataset, f"{task.name} {split}", self.channels, held_out=split != "train", whole=self.spec.pool is None
         )
 
     def read_heads(self, models: Mapping[str, PreTrainedModel]) -> None:

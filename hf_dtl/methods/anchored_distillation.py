@@ -1,0 +1,409 @@
+"""Anchored distillation: a student that starts at public weights hears the given model through a channel alone.
+
+Its weights are a function of the public weights (or of random ones), of the transfer images, and of what the given
+model said about these: of hard labels a countable number of bits (`hf_dtl.functional.channel`). Forget images are not
+looked at.
+
+Source: the student from public weights is "Distillation Robustifies Unlearning", arXiv 2506.06278, with public weights
+in the place of noise. Function matching (outputs): Beyer et al., "Knowledge distillation: A good teacher is patient
+and consistent", arXiv 2106.05237. Hard labels, confidence and rounds: Xie et al., "Self-training with Noisy Student",
+arXiv 1911.04252. The bottleneck of features and the count of bits are this library's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from hf_dtl.data.images import size_of
+from hf_dtl.errors import ConfigError, DataError, ModelError
+from hf_dtl.functional import distillation
+from hf_dtl.functional.channel import Bound, channel_bound, hard_labels, rounded_outputs, targets_of
+from hf_dtl.methods.noise_then_distil import fresh_model
+from hf_dtl.methods.registry import register_method
+from hf_dtl.methods.transfer_images import (
+    TRANSFER,
+    TransferImages,
+    TransferLabels,
+    fingerprint_of,
+    parse_channel,
+    views_of,
+)
+from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.models.loading import load_classifier
+from hf_dtl.trainers import (
+    DISPOSAL,
+    BatchStatisticsConfig,
+    BatchStatisticsTrainer,
+    Chunking,
+    PairedStreams,
+    Request,
+    UnlearningTrainer,
+    labels_of,
+    option,
+)
+from hf_dtl.trainers.learning_rates import ADAPT, TRAIN, VIT_B, rate
+from hf_dtl.trainers.loading import items_of
+from hf_dtl.trainers.saving import write_whole
+
+STEPS = 1500
+"""Of the student, about the training of the small model itself."""
+NEARLY_ALL = 0.95
+_VIEWS, _MIXUP = 7_368_787, 2_147_029
+_BOTTLENECK = "bottleneck"
+
+
+@dataclass
+class AnchoredDistillationConfig(BatchStatisticsConfig):
+    """Options of anchored distillation: those of `UnlearningConfig`, and the channel; there is no disposal loss.
+
+    An epoch is a pass over the transfer images.
+    """
+
+    adapts: ClassVar[bool] = False
+    transfers: ClassVar[bool] = True
+    unused: ClassVar[frozenset[str]] = DISPOSAL | {
+        "chunking", "retain_inputs", "distillation_weight", "target_ce_weight",
+    }  # fmt: skip
+
+    channel: str = option(
+        "labels",
+        "What the given model says about transfer images: labels (its hard label of each, made once and stored), "
+        "outputs:q (probabilities rounded to q levels, likewise), outputs (function matching: all of its outputs, on "
+        "every view), features:r (its features in r directions too, on every view). The first two have a bound.",
+    )
+    base_model: str | None = option(
+        None, "Public weights that the student starts from, Hub id or folder; default: random weights."
+    )
+    views: int = option(
+        4000, "Views of the labelled images that are named where there are no transfer images, >= 0.", low=0
+    )
+    confidence: float = option(
+        0.0, "Images that the given model is less sure of are left out, in 0..1; a further label.", low=0, high=1
+    )
+    rounds: int = option(
+        1,
+        "Rounds of self-training, in equal parts of the steps: from the second on the student names the images, those "
+        "left out too. The given model speaks in the first alone.",
+        low=1,
+    )
+    choices: int = option(
+        1, "Settings that were tried, the best on validation kept: told in the bound, log2 of it, in bits.", low=1
+    )
+    num_chunks: int = 1
+    chunking: Chunking = "random"
+    forget_weight: float = 0.0
+
+    def _check_together(self) -> None:
+        super()._check_together()
+        kind, number = parse_channel(self.channel)
+        if kind == "features" or self.channel == "outputs":
+            for name in ("confidence", "rounds"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ConfigError(
+                        f"{name}={getattr(self, name)} is for what is said once (channel=labels or outputs:q), not "
+                        f"for channel={self.channel}: leave it out."
+                    )
+
+    def streams(self, forget: Dataset, retain: Dataset) -> PairedStreams:
+        """Both of them the images to learn from: forget images have no part in it."""
+        return super().streams(retain, retain)
+
+    @classmethod
+    def for_request(cls, request: Request, user_options: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = (0 if request.small else VIT_B) if request.parameters is None else request.parameters
+        own: dict[str, Any] = {
+            "max_steps": STEPS,
+            "learning_rate": rate(ADAPT if user_options.get("base_model") else TRAIN, parameters),
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 0.1,
+        }
+        chosen = super().for_request(request, user_options) | own
+        return {name: value for name, value in chosen.items() if name not in user_options}
+
+
+class _HearingTrainer(UnlearningTrainer):
+    """An `UnlearningTrainer` whose retention loss is of what a teacher says through a channel."""
+
+    args: AnchoredDistillationConfig
+    targets: Tensor | None
+
+    def retention(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        images = self.augment_retained(inputs["retain"]["pixel_values"], inputs["chunk"])
+        if self.targets is not None:
+            targets = self.targets[inputs["retain"]["labels"].flatten()]
+            loss = -(targets * model(images, task=self.retain_task).float().log_softmax(-1)).sum(-1).mean()
+        else:
+            images = self._mixed(images, inputs["chunk"])
+            said = self.teacher(images, task=self.retain_task).detach()
+            if self.basis is None:
+                loss = distillation(model(images, task=self.retain_task), said, self.args.temperature)
+            else:
+                own = model(images)
+                loss = distillation(own[self.retain_task], said, self.args.temperature)
+                wanted = (self.teacher.features(images).detach() - self.centre) @ self.basis
+                loss = loss + F.mse_loss(own[_BOTTLENECK], wanted)
+        self.record("retain_loss", loss)
+        return loss
+
+    basis: Tensor | None = None
+    centre: Tensor
+
+    def _mixed(self, images: Tensor, chunks: Tensor) -> Tensor:
+        """Mixup inside each chunk, w ~ U(0, 1), by draws from its seed."""
+        mixed = []
+        for part, number in zip(images.chunk(len(chunks)), chunks.tolist(), strict=True):
+            draw = torch.Generator().manual_seed((self.args.seed * 1_000_003 + number) ^ _MIXUP)
+            share = torch.rand(len(part), 1, 1, 1, generator=draw).to(part)
+            mixed.append(share * part + (1 - share) * part[torch.randperm(len(part), generator=draw).to(part.device)])
+        return torch.cat(mixed)
+
+
+@register_method("anchored_distillation")
+class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
+    """A student from public or random weights learns what the given model says through a channel of counted bits.
+
+    Args:
+        model, args, forget_dataset, retain_dataset, **kwargs: see `UnlearningTrainer`. Forget images are only compared
+            with the transfer images.
+        transfer_dataset: images for the given model to name, as items {"pixel_values"} or a `datasets.Dataset`; None:
+            views of the labelled ones.
+        labels: what it said, where that is known; the given model is then not asked.
+
+    Raises:
+        ConfigError, DataError, ModelError: see `UnlearningTrainer`; and: transfer images that are to be forgotten, a
+            given model that says nothing, a base of another architecture or size, or that is the given model.
+    """
+
+    config_class = AnchoredDistillationConfig
+
+    def __init__(self, *args: Any, transfer_dataset: Any = None, labels: TransferLabels | None = None, **kwargs: Any):
+        self._given, self._said = transfer_dataset, labels
+        super().__init__(*args, **kwargs)
+
+    # Before the first step ------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        super().prepare()
+        args, labelled = self.args, self.train_dataset.retain
+        self.kind, self.number = parse_channel(args.channel)
+        rows = sorted(set(labels_of(labelled).tolist()))
+        self.rows = torch.tensor(rows, device=args.device)
+        """Of the head, that there are words for: no other class is ever named."""
+        named = self._named(labelled)
+        self.transfer = TransferImages(labelled, named)
+        self.start()
+        self.train_dataset = args.streams(self.transfer, self.transfer)
+        self.targets, self.labels = None, self._said
+        self._round = 0
+        classes = len(self.model.labels[self.retain_task])
+        if named is not None:
+            if self.labels is None:
+                logits = self.answers(self.teacher, named)
+                self._check_answers(logits)
+                if self._stored:
+                    self.labels = self.words(logits, fingerprint_of(named))
+        if self.kind == "features":
+            self._open_bottleneck()
+        if self._stored:
+            true = F.one_hot(torch.as_tensor(labels_of(labelled)).long(), classes).float().to(args.device)
+            self._true = true
+            self.targets = true if self.labels is None else torch.cat([true, self.heard(self.labels)])
+
+    def _named(self, labelled: Dataset) -> Dataset | None:
+        """The images that the teacher speaks about."""
+        args, given = self.args, self._given
+        if given is None:
+            if not self._stored:
+                return None
+            if not args.views:
+                raise ConfigError(
+                    f"channel={args.channel} with views=0 and no transfer images leaves nothing that the given model "
+                    "could name: give transfer images, or raise views."
+                )
+            return views_of(labelled, args.views, args.seed * 1_000_003 + _VIEWS)
+        given = items_of(given, self.model, self.processing_class, desc="The transfer images")
+        if not size_of(given):
+            raise DataError("There is no transfer image. Give at least one, or none at all for views of the labelled.")
+        return given
+
+    @property
+    def _stored(self) -> bool:
+        """Whether the teacher speaks once about each image, and his words are kept."""
+        return self.kind == "labels" or (self.kind == "outputs" and self.number is not None)
+
+    def start(self) -> None:
+        """Put the student at its start: the public weights, or random ones, under a head that nobody trained."""
+        fresh = fresh_model(self.model, self.retain_task, self.args.seed)
+        state = fresh.backbone.state_dict()
+        if self.args.base_model is not None:
+            state = load_base(self.args.base_model, self.teacher).state_dict()
+        self.model.backbone.load_state_dict(state)
+        self.model.heads[self.retain_task].load_state_dict(fresh.heads["new"].state_dict())
+
+    # What the teacher says ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def answers(self, model: MultiHeadClassifier, images: Dataset) -> Tensor:
+        """Logits (images, words) of a model in evaluation mode, the same on every process."""
+        training, found = model.training, torch.zeros(size_of(images), len(self.rows), device=self.args.device)
+        model.eval()
+        mine = range(size_of(images))[self.args.process_index :: self.args.world_size]
+        at = 0
+        for pixels, _ in self.batches(_Unlabelled(images), "what is said of transfer images"):
+            found[list(mine[at : at + len(pixels)])] = model(pixels, task=self.retain_task)[:, self.rows].float()
+            at += len(pixels)
+        model.train(training)
+        return self.share.summed(found)
+
+    def words(self, logits: Tensor, images: str) -> TransferLabels:
+        """What is stored of logits (images, words)."""
+        if self.number is None:
+            codes = hard_labels(logits, self.args.confidence)
+        else:
+            codes = rounded_outputs(logits, self.number)
+        names = tuple(self.model.labels[self.retain_task][row] for row in self.rows.tolist())
+        rejection = self.number is None and self.args.confidence > 0
+        return TransferLabels(self.args.channel, names, rejection, images, codes.cpu())
+
+    def heard(self, labels: TransferLabels) -> Tensor:
+        """Targets (images, classes of the head) that the student makes of the words."""
+        shares = targets_of(labels.codes, len(labels.classes), labels.levels)
+        if labels.levels is not None and self.args.confidence:
+            shares[shares.amax(-1) < self.args.confidence] = 0  # it follows from the words: no further one
+        whole = torch.zeros(len(shares), len(self.model.labels[self.retain_task]))
+        whole[:, self.rows.cpu()] = shares
+        return whole.to(self.args.device)
+
+    def _check_answers(self, logits: Tensor) -> None:
+        best, names = logits.argmax(-1), self.model.labels[self.retain_task]
+        counts = torch.bincount(best, minlength=len(self.rows))
+        share = counts.max().item() / len(best)
+        if len(self.rows) > 1 and share >= NEARLY_ALL:
+            one = names[int(self.rows[int(counts.argmax())])]
+            raise DataError(
+                f"The given model calls {share:.0%} of the {len(best)} transfer images {one!r}, so it says nothing "
+                "that a student could learn. Look whether they are prepared as it needs them, or take others."
+            )
+        sure = (logits.softmax(-1).amax(-1) >= self.args.confidence).float().mean().item()
+        if not sure:
+            raise DataError(
+                f"confidence={self.args.confidence}: the given model is that sure of none of the {len(best)} transfer "
+                "images. Lower it."
+            )
+
+    @torch.no_grad()
+    def _open_bottleneck(self) -> None:
+        """The r directions of the teacher's features that vary most over the images, and a fresh layer for them."""
+        images = _Unlabelled(self.transfer)
+        rows = range(min(len(self.transfer), 4096))
+        features = torch.cat([self.teacher.features(x).float() for x, _ in self._whole(images, rows)])
+        r = self.number or 1
+        if r > min(features.shape):
+            raise ConfigError(
+                f"channel={self.args.channel}: {len(features)} images with {features.shape[1]} features have no more "
+                f"than {min(features.shape)} directions. Lower r."
+            )
+        self.centre = features.mean(0)
+        _, scale, directions = torch.linalg.svd(features - self.centre, full_matrices=False)
+        self.basis = directions[:r].T / (scale[:r] / len(features) ** 0.5).clamp_min(1e-6)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.args.seed + _MIXUP)
+            self.model.add_head(_BOTTLENECK, [str(i) for i in range(r)] if r > 1 else ())
+
+    def _whole(self, images: Dataset, rows: range):
+        for start in range(0, len(rows), 64):
+            yield self.load_rows(images, rows[start : start + 64])
+
+    def trains(self, name: str, parameter: nn.Parameter) -> bool:
+        return super().trains(name, parameter) or name.startswith(f"heads.{_BOTTLENECK}.")
+
+    # Rounds ---------------------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
+        step, rounds = self.state.global_step, self.args.rounds
+        now = step * rounds // self.state.max_steps
+        if now != self._round and self.transfer.named is not None:
+            kept = Path(str(self.args.output_dir)) / f"round_{now}.safetensors"
+            if now > (step - 1) * rounds // self.state.max_steps:
+                logits = self.answers(self.accelerator.unwrap_model(self.model), self.transfer.named)
+                codes = self.words(logits, "").codes
+                if self.args.should_save:
+                    write_whole({"codes": codes}, kept)
+            else:  # resumed in the middle of a round
+                codes = load_file(kept)["codes"]
+            assert self.labels is not None
+            said = TransferLabels(self.labels.channel, self.labels.classes, self.labels.rejection, "", codes)
+            self.targets = torch.cat([self._true, self.heard(said)])
+        self._round = now
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    # What is left ---------------------------------------------------------------------------------------------
+
+    @property
+    def bound(self) -> Bound | None:
+        """The most of the given model that can be in the student; None where its words are not counted."""
+        images = size_of(self.transfer.named) if self.transfer.named is not None else 0
+        rejection = self.labels is not None and self.labels.rejection
+        return channel_bound(
+            self.kind, images, len(self.rows), levels=self.number, rejection=rejection, choices=self.args.choices
+        )
+
+    def write(self, folder: Any) -> None:
+        super().write(folder)
+        if self.labels is not None:
+            self.labels.save(Path(folder) / TRANSFER)
+
+
+class _Unlabelled(Dataset):
+    """Images whose labels, if they have any, are not asked for."""
+
+    def __init__(self, images: Dataset):
+        self.images = images
+
+    def __len__(self) -> int:
+        return size_of(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"pixel_values": torch.as_tensor(self.images[index]["pixel_values"]), "labels": 0}
+
+
+def load_base(name: str, model: MultiHeadClassifier, *, same: bool = False) -> nn.Module:
+    """The backbone of public weights.
+
+    Args:
+        name: Hub id or folder.
+        model: the given model, whose architecture they must be of.
+        same: whether they may be that model, as one that learns only later what is to be forgotten.
+
+    Raises:
+        ModelError: another architecture or size, or it cannot be loaded.
+        ConfigError: they are the given model.
+    """
+    base, own = MultiHeadClassifier(load_classifier(name, new_head=True), task="base").backbone, model.backbone
+    theirs, mine = base.state_dict(), own.state_dict()
+    if type(base) is not type(own) or theirs.keys() != mine.keys():
+        raise ModelError(
+            f"base_model={name!r} is a {type(base).__name__} with {len(theirs)} tensors, the given model a "
+            f"{type(own).__name__} with {len(mine)}: the student needs the architecture of the given model. Give the "
+            "public weights that it comes from, or none."
+        )
+    other = next((key for key, value in theirs.items() if value.shape != mine[key].shape), None)
+    if other is not None:
+        raise ModelError(
+            f"base_model={name!r} has `{other}` of the shape {tuple(theirs[other].shape)}, the given model of "
+            f"{tuple(mine[other].shape)}: another size of images or layers. Give the public weights that it comes "
+            "from, or none."
+        )
+    if not same and all(torch.equal(value.cpu(), mine[key].cpu()) for key, value in theirs.items()):
+        raise ConfigError(
+            f"base_model={name!r} is the given model itself, so everything that is to be forgotten would be kept. "
+            "Give the public weights that it was trained from, or none."
+        )
+    return base
