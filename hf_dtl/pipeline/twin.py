@@ -59,9 +59,18 @@ def as_good(accuracy: Callable[[int], float], wanted: float, fewest: int, most: 
         return fewest
     if ask(most) > wanted + within:
         while high > FINEST * low and low + 1 < high:
-            middle = min(max(round(sqrt(low * high)), low + 1), high - 1)
-            tried.append(middle)
-            if abs(ask(middle) - wanted) <= within:
-                return middle
-            low, high = (middle, high) if ask(middle) < wanted else (low, middle)
+            tried.append(between := middle(low, high))
+            if abs(ask(between) - wanted) <= within:
+                return between
+            low, high = (between, high) if ask(between) < wanted else (low, between)
     return min(tried, key=lambda labels: (abs(ask(labels) - wanted), labels))
+
+
+def middle(low: int, high: int) -> int:
+    """Where a bisection looks next: the geometric mean of two numbers, between them where there is room.
+
+    Example:
+        >>> middle(10, 90), middle(10, 11)
+        (30, 10)
+    """
+    return max(low, min(max(round(sqrt(low * high)), low + 1), high - 1))

@@ -171,27 +171,40 @@ class WholeTaskJob(Job):
         """Labelled images of the target for twins."""
         return self.scenario.further(str(self.options.twin))
 
+    @cached_property
+    def blank(self) -> PreTrainedModel:
+        """A target model of which the architecture counts alone."""
+        return with_new_head(copy.deepcopy(self.model), self.scenario.tasks["target"].labels, self.options.seed)
+
+    @property
+    def label_range(self) -> tuple[int, int]:
+        """Fewest and most true labels a class: those that are retained, and all that there are."""
+        task, images = self.further
+        splits = self.images["target"]["train"], images
+        fewest, most = (int(np.bincount(own.labels, minlength=len(task.labels)).min()) for own in splits)
+        return min(fewest, most), most
+
     def with_labels(self, count: int) -> PreTrainedModel:
         """Trained on the target alone, with so many true labels a class; fewer are among more."""
         task, images = self.further
         drawn = draw_by_class(np.asarray(images.labels), task.labels, count=count, seed=self.options.seed)
-        (scratch,) = scratch_models(self.undisposed, 1, seed=self.options.seed)
+        (scratch,) = scratch_models(self.blank, 1, seed=self.options.seed)
         return self.target_alone(f"twin/{count}", scratch, images.subset(np.flatnonzero(drawn).tolist()))
+
+    def labels_for(self, wanted: float) -> int:
+        """Labels a class that come to a validation accuracy, see `as_good`."""
+        return as_good(lambda count: self._validated(self.with_labels(count)), wanted, *self.label_range)
+
+    def _validated(self, model: PreTrainedModel) -> float:
+        return accuracies({"": model}, self.images["target"]["validation"], self.state.device)[""]
 
     def twin(self, scrubbed: PreTrainedModel) -> Twin | None:
         if self.options.twin is None:
             return None
-        device, (task, images) = self.state.device, self.further
-
-        def accuracy(model: PreTrainedModel) -> float:
-            return accuracies({"": model}, self.images["target"]["validation"], device)[""]
-
-        splits = self.images["target"]["train"], images
-        fewest, most = (int(np.bincount(own.labels, minlength=len(task.labels)).min()) for own in splits)
-        wanted = accuracy(scrubbed)
-        count = as_good(lambda labels: accuracy(self.with_labels(labels)), wanted, min(fewest, most), most)
+        wanted = self._validated(scrubbed)
+        count = self.labels_for(wanted)
         model = self.with_labels(count)
-        return Twin(model, count, accuracy(model), wanted)
+        return Twin(model, count, self._validated(model), wanted)
 
     def unlearn(self, choice: MethodChoice) -> PreTrainedModel:
         return self.dispose(choice, self.heads)
