@@ -290,6 +290,27 @@ def rows_table(title: str, rows: Sequence[Row], notes: Sequence[str] = ()) -> Te
     return TextTable(title, columns, tuple(cells), tuple(notes))
 
 
+def read_row(own: Result) -> Row:
+    """A row of a results file."""
+    averages = {name: own[name] and Average(**own[name]) for name in ("target", "twin")}
+    over = {name: own[name] and Leaked(**own[name]) for name in ("over_best", "over_retrained")}
+    learned = {int(budget): Average(**average) for budget, average in own["learned"].items()}
+    rest = {name: value for name, value in own.items() if name != "goal"}
+    return Row(**rest | averages | over | {"learned": learned, "labels": tuple(own["labels"])})
+
+
+def removal_rows(values: Result) -> str:
+    """The finalists of a results file beside the references; where there are none yet, what was screened."""
+    whole = values["summary"]
+    rows = [read_row(own) for own in whole["rows"]]
+    if not rows:
+        about = f"Screening under `{values['screening']}` on validation images, training seed {values['tuning_seed']}."
+        return rows_table("", [read_row(own) for own in whole["screened"]], (about,)).markdown()
+    rows += [replace(read_row(own), name=f"({own['name']})") for own in whole["references"]]
+    about = f"Attacked by `{values['suite']}`, training seeds {', '.join(map(str, values['seeds']))}."
+    return rows_table("", rows, (about, *NOTES)).markdown()
+
+
 def main_table(summary: Summary) -> TextTable:
     """The finalists on the reported seeds."""
     references = [replace(row, name=f"({row.name})") for row in summary.references]

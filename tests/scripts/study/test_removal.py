@@ -9,7 +9,7 @@ from study_toys import learned, write
 from hf_dtl.audit.suites import SUITES
 from hf_dtl.errors import ConfigError
 from study.removal import Contender, RemovalOptions, removal_study, study_removal
-from study.tables.removal import order
+from study.tables.removal import main_table, order, removal_rows
 
 MACHINE = {"device": "x86_64", "threads": 1, "python": "3", "torch": "2", "transformers": "5"}
 LEVELS = {"undisposed": (0.8, 0.9), "retrained": (0.4, 0.5), "scratch": (0.3, 0.4)}
@@ -113,6 +113,15 @@ def test_what_is_written(done):
     assert (study.output / "removal.png").stat().st_size > 10_000
 
 
+def test_a_document_has_the_table_of_the_results_file(done):
+    study, summary = done
+    values = json.loads((study.output / "results.json").read_text())
+    shown, own = removal_rows(values), main_table(summary).markdown()
+    assert [line for line in shown.splitlines() if line.startswith("|")] == [
+        line for line in own.splitlines() if line.startswith("|")
+    ]
+
+
 def test_without_all_pieces_the_tables_are_of_what_is_there(tmp_path):
     study = removal_study(options(tmp_path))
     study.start()
@@ -154,7 +163,8 @@ def test_finalists_are_among_the_methods(tmp_path):
 
 TINY = {
     "forget": "mnist[0-2]", "retain": "mnist[6-8]", "train_epochs": 1, "steps": 2, "forget_images_per_class": 20,
-    "retain_images_per_class": 4, "max_eval_images": 40, "image_size": 14, "adapt_epochs": 60, "adapt_learning_rate": 3e-3, "retrain_epochs": 2,
+    "retain_images_per_class": 4, "max_eval_images": 40, "image_size": 14, "adapt_epochs": 60, "retrain_epochs": 2,
+    "adapt_learning_rate": 3e-3,
 }  # fmt: skip
 
 
