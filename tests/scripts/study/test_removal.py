@@ -179,7 +179,7 @@ def test_from_data_to_table(tmp_path, monkeypatch):
     summary = study_removal(own, lines.append)
     assert [row.name for row in summary.screened] == ["labels@5", "outputs"]
     (row,) = summary.rows
-    assert row.name == "labels@5" and row.bytes == 3 and len(row.labels) == 1 and row.learned.keys() == {2}
+    assert row.name == "labels@5" and row.bytes == 4 and len(row.labels) == 1 and row.learned.keys() == {2}
     assert {one.name for one in summary.references} == {"undisposed", "retrained", "scratch", "no_model"}
     again = []
     assert study_removal(own, again.append) == summary and not [line for line in again if line.startswith("[")]
