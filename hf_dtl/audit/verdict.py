@@ -53,6 +53,8 @@ def verdict(report: LeakageReport) -> str:
         said.append("One seed was used, so it is not known how much of these numbers is luck.")
     if report.piggyback:
         said.append(report.attacked_by)
+    if report.bound is not None:
+        said.append(report.bound.sentence)
     return " ".join(sentence for sentence in said if sentence)
 
 

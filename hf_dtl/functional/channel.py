@@ -21,12 +21,32 @@ class Bound(NamedTuple):
     """The same, rounded up."""
 
 
+def parse_channel(channel: str) -> tuple[str, int | None]:
+    """Kind and number of a channel: `labels`, `outputs`, `outputs:q` (q >= 2) or `features:r` (r >= 1).
+
+    Raises:
+        ValueError: there is none of that name.
+
+    Example:
+        >>> parse_channel("outputs:16")
+        ('outputs', 16)
+    """
+    kind, colon, text = str(channel).partition(":")
+    least = {"outputs": 2, "features": 1}.get(kind)
+    number = int(text) if text.isdecimal() and len(text) < 6 else None
+    if channel in ("labels", "outputs") or (colon and least is not None and number is not None and number >= least):
+        return kind, number
+    raise ValueError(
+        f"channel={channel!r} is unknown; use labels, outputs:q (probabilities rounded to q levels, q >= 2), outputs, "
+        "or features:r (r directions, r >= 1)."
+    )
+
+
 def channel_bound(
-    kind: str,
+    channel: str,
     images: int,
     classes: int,
     *,
-    levels: int | None = None,
     rounds: int = 1,
     rejection: bool = False,
     choices: int = 1,
@@ -34,19 +54,18 @@ def channel_bound(
     """Count the bits that a teacher's words about images can hold.
 
     `labels`: rounds * images * log2(classes), with rejection log2(classes + 1), for "not sure" is a further word.
-    `outputs` with levels q: rounds * images * classes * log2(q). A choice among settings adds log2(choices).
+    `outputs:q`: rounds * images * classes * log2(q). A choice among settings adds log2(choices).
 
     Args:
-        kind: `labels`, `outputs` or `features`.
+        channel: see `parse_channel`.
         images: that the teacher names, >= 0.
         classes: that he has words for, >= 1.
-        levels: of each class's probability, >= 2; None for outputs as they are.
         rounds: in which the teacher speaks anew, >= 1.
         rejection: whether he may leave out an image.
         choices: settings that were tried, of which the best on validation was kept, >= 1.
 
     Returns:
-        The bound; None for real numbers, which have none.
+        The bound; None for real numbers (`outputs`, `features:r`), which have none.
 
     Source:
         Cover and Thomas, Elements of Information Theory, 2.8 (data processing) and 2.6.4 (H <= log |X|).
@@ -57,6 +76,7 @@ def channel_bound(
         >>> channel_bound("outputs", 2000, 4) is None
         True
     """
+    kind, levels = parse_channel(channel)
     if kind == "labels":
         word = math.log2(classes + rejection)
     elif kind == "outputs" and levels is not None:

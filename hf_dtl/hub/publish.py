@@ -17,11 +17,17 @@ from hf_dtl.hub.leaks import leak_of
 from hf_dtl.hub.model_files import save_plain
 from hf_dtl.hub.staging import PLOTS, REPORT, StagedFile, add_evidence, stage
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS
+from hf_dtl.methods.transfer_images import TRANSFER
 
 MAIN = "main"
 MESSAGE = "Publish the scrubbed model with its leakage report"
 # Of these, an earlier publication leaves nothing behind: a card never stands beside other weights than its own.
-_REPLACED = ["*.safetensors", PLOTS, *(n for name in (CONFIG, INDEX, *PROCESSORS) for n in (name, f"*/{name}"))]
+_REPLACED = [
+    "*.safetensors",
+    PLOTS,
+    TRANSFER,
+    *(n for name in (CONFIG, INDEX, *PROCESSORS) for n in (name, f"*/{name}")),
+]
 
 
 class Publication(NamedTuple):

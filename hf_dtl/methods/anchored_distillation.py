@@ -10,6 +10,7 @@ and consistent", arXiv 2106.05237. Hard labels, confidence and rounds: Xie et al
 arXiv 1911.04252. The bottleneck of features and the count of bits are this library's.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch.utils.data import Dataset
 from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.functional import distillation
-from hf_dtl.functional.channel import Bound, channel_bound, hard_labels, rounded_outputs, targets_of
+from hf_dtl.functional.channel import channel_bound, hard_labels, parse_channel, rounded_outputs, targets_of
 from hf_dtl.methods.noise_then_distil import fresh_model
 from hf_dtl.methods.registry import register_method
 from hf_dtl.methods.transfer_images import (
@@ -32,7 +33,6 @@ from hf_dtl.methods.transfer_images import (
     TransferImages,
     TransferLabels,
     fingerprint_of,
-    parse_channel,
     views_of,
 )
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -47,6 +47,7 @@ from hf_dtl.trainers import (
     UnlearningTrainer,
     labels_of,
     option,
+    refused,
 )
 from hf_dtl.trainers.learning_rates import ADAPT, TRAIN, VIT_B, rate
 from hf_dtl.trainers.loading import items_of
@@ -55,6 +56,7 @@ from hf_dtl.trainers.saving import write_whole
 STEPS = 1500
 """Of the student, about the training of the small model itself."""
 NEARLY_ALL = 0.95
+BOUND = "bound.json"
 _VIEWS, _MIXUP = 7_368_787, 2_147_029
 _BOTTLENECK = "bottleneck"
 
@@ -102,7 +104,8 @@ class AnchoredDistillationConfig(BatchStatisticsConfig):
 
     def _check_together(self) -> None:
         super()._check_together()
-        kind, number = parse_channel(self.channel)
+        with refused():
+            kind, _ = parse_channel(self.channel)
         if kind == "features" or self.channel == "outputs":
             for name in ("confidence", "rounds"):
                 if getattr(self, name) != getattr(type(self), name):
@@ -204,7 +207,9 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
         self._round = 0
         classes = len(self.model.labels[self.retain_task])
         if named is not None:
-            if self.labels is None:
+            if self.labels is not None:
+                self._check_words(self.labels, named)
+            else:
                 logits = self.answers(self.teacher, named)
                 self._check_answers(logits)
                 if self._stored:
@@ -281,6 +286,20 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
         whole[:, self.rows.cpu()] = shares
         return whole.to(self.args.device)
 
+    def _check_words(self, said: TransferLabels, named: Dataset) -> None:
+        """Refuse words about other images, or in another language."""
+        known = [self.model.labels[self.retain_task][row] for row in self.rows.tolist()]
+        if said.channel != self.args.channel or list(said.classes) != known:
+            raise DataError(
+                f"The words that were given are {said.channel} of the classes {', '.join(said.classes)}; asked for "
+                f"are {self.args.channel} of {', '.join(known)}."
+            )
+        if len(said.codes) != size_of(named) or said.images != fingerprint_of(named):
+            raise DataError(
+                f"The words that were given are about {len(said.codes)} other images than these {size_of(named)}. "
+                "Give the transfer images that they were made of, prepared by the same processor."
+            )
+
     def _check_answers(self, logits: Tensor) -> None:
         best, names = logits.argmax(-1), self.model.labels[self.retain_task]
         counts = torch.bincount(best, minlength=len(self.rows))
@@ -346,14 +365,19 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
 
     # What is left ---------------------------------------------------------------------------------------------
 
-    @property
-    def bound(self) -> Bound | None:
-        """The most of the given model that can be in the student; None where its words are not counted."""
-        images = size_of(self.transfer.named) if self.transfer.named is not None else 0
+    def bound(self) -> dict[str, Any]:
+        """How much of the given model can be in the student, as a report holds it."""
+        images = size_of(self.transfer if self.transfer.named is None else self.transfer.named)
         rejection = self.labels is not None and self.labels.rejection
-        return channel_bound(
-            self.kind, images, len(self.rows), levels=self.number, rejection=rejection, choices=self.args.choices
-        )
+        told: dict[str, Any] = {"channel": self.args.channel, "images": images, "classes": len(self.rows)}
+        told |= {"rejection": rejection, "rounds": 1, "choices": self.args.choices}
+        found = channel_bound(**told)
+        told |= {"bits": None, "bytes": None} if found is None else found._asdict()
+        return told | {"base": self.args.base_model}
+
+    def save_artifacts(self, folder: Path) -> None:
+        if self.args.should_save:
+            (folder / BOUND).write_text(json.dumps(self.bound()), encoding="utf-8")
 
     def write(self, folder: Any) -> None:
         super().write(folder)

@@ -1,9 +1,7 @@
 """Images on which a teacher speaks to a student, and the file of what he said."""
 
 import json
-import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,12 @@ from torch.utils.data import Dataset
 from hf_dtl.data.images import ImageTensors, size_of
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.fingerprint import fingerprint
-from hf_dtl.functional.channel import mixed_views
+from hf_dtl.functional.channel import mixed_views, parse_channel
 
 TRANSFER = "transfer_labels.json"
-MOST_CODES = 5_000_000
-"""In one file; more would be no list of labels."""
+MOST_BYTES = 40_000_000
+"""Of one such file: several million labels."""
 _VIEWS_GIB = 4.0
-
-logger = logging.getLogger(__name__)
 
 
 class TransferImages(Dataset):
@@ -59,11 +55,6 @@ def views_of(labelled: Dataset, count: int, seed: int) -> ImageTensors:
         )
     made = mixed_views(images, count, torch.Generator().manual_seed(seed))
     return ImageTensors(made, torch.full((count,), -1))
-
-
-def pixels_hash(images: Dataset, row: int) -> int:
-    """Of one image as a model sees it."""
-    return hash(torch.as_tensor(images[row]["pixel_values"]).numpy().tobytes())
 
 
 @dataclass(frozen=True)
@@ -109,8 +100,8 @@ class TransferLabels:
             DataError: it holds anything besides codes of its own alphabet, or is written in another way.
         """
         try:
-            if path.stat().st_size > 8 * MOST_CODES:
-                raise ValueError(f"it is larger than {8 * MOST_CODES:,} bytes")
+            if path.stat().st_size > MOST_BYTES:
+                raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
             text = path.read_text(encoding="utf-8")
             content = json.loads(text)
             classes, levels = tuple(content["classes"]), levels_of(content["channel"])
@@ -136,7 +127,7 @@ def levels_of(channel: str) -> int | None:
     """Levels of `outputs:q`; None for `labels`.
 
     Raises:
-        ValueError: the channel is neither.
+        ValueError: its words are no codes.
     """
     kind, number = parse_channel(channel)
     if kind == "labels" or (kind == "outputs" and number is not None):
@@ -144,27 +135,6 @@ def levels_of(channel: str) -> int | None:
     raise ValueError(f"the channel {channel!r} has no codes")
 
 
-def parse_channel(channel: str) -> tuple[str, int | None]:
-    """Kind and number of a channel: `labels`, `outputs`, `outputs:q` or `features:r`.
-
-    Raises:
-        ConfigError: there is none of that name.
-
-    Example:
-        >>> parse_channel("outputs:16")
-        ('outputs', 16)
-    """
-    kind, colon, text = str(channel).partition(":")
-    least = {"outputs": 2, "features": 1}.get(kind)
-    number = int(text) if text.isdecimal() and len(text) < 6 else None
-    if channel in ("labels", "outputs") or (colon and least is not None and number is not None and number >= least):
-        return kind, number
-    raise ConfigError(
-        f"channel={channel!r} is unknown; use labels, outputs:q (probabilities rounded to q levels, q >= 2), outputs, "
-        "or features:r (r directions, r >= 1)."
-    )
-
-
-def fingerprint_of(images: Dataset, rows: Sequence[int] | None = None) -> str:
+def fingerprint_of(images: Dataset) -> str:
     """Of images as a model sees them, 32 hexadecimal digits."""
-    return fingerprint(torch.as_tensor(images[row]["pixel_values"]) for row in rows or range(size_of(images)))
+    return fingerprint(torch.as_tensor(images[row]["pixel_values"]) for row in range(size_of(images)))

@@ -158,6 +158,15 @@ class VerifyOptions:
     base_model: str | None = option(
         None, "The public weights, likewise; default: those that the report names.", group=MODEL
     )
+    rebuild: bool = option(
+        False,
+        "Also make the model again from public weights, images and the published labels (anchored_distillation), and "
+        "compare it bit by bit.",
+        group=MODEL,
+    )
+    transfer_dataset: str | None = option(
+        None, "For that: the transfer images, where the report names some that are elsewhere here.", group=WHAT
+    )
     attacks: str | None = option(
         None, "Of the report's attacks only these, separated by commas; default: all.", group=AUDIT
     )

@@ -1,13 +1,18 @@
 """What a run gives a method that has a use for transfer images and public weights, and the check of both."""
 
 import copy
+import json
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel
 
+from hf_dtl.audit.transfer_bound import TransferBound
 from hf_dtl.data import check_forward
-from hf_dtl.methods.anchored_distillation import load_base
+from hf_dtl.methods.anchored_distillation import BOUND, load_base
 from hf_dtl.methods.by_name import MethodChoice
+from hf_dtl.methods.transfer_images import TRANSFER
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.loading import load_classifier
 from hf_dtl.trainers import UnlearningConfig
@@ -50,3 +55,20 @@ def check_transfer(job: "Job") -> None:
             load_base(base, given, same=bool(job.epochs))  # what is trained here starts from public weights
         for images in transfer_parts(job, choice).values():
             check_forward(job.model, images)
+
+
+def bound_of(job: "Job", choice: MethodChoice) -> TransferBound | None:
+    """How much of the given model can be in the scrubbed one, where the method left a count."""
+    file = stage_folder(job, choice) / BOUND
+    return TransferBound.from_dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
+def keep_labels(job: "Job", choice: MethodChoice, folder: Path) -> None:
+    """Put what the given model said beside the scrubbed model, where it is kept."""
+    if (file := stage_folder(job, choice) / TRANSFER).is_file():
+        shutil.copyfile(file, folder / TRANSFER)
+
+
+def stage_folder(job: "Job", choice: MethodChoice) -> Path:
+    """The folder of a method's stage."""
+    return job.run.folder / "stages" / job.disposal_stage(choice)

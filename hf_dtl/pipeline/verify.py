@@ -36,6 +36,7 @@ from hf_dtl.pipeline.published import (
     spec_of,
     weaker_images,
 )
+from hf_dtl.pipeline.rebuild import rebuild
 from hf_dtl.pipeline.stages import Run, write_atomically
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.part import Part
@@ -84,6 +85,9 @@ def run(options: VerifyOptions) -> Verification:
     scenario = _rebuilt(report, options, published.folder, models, max(config.budgets))
     attacked = _attacked(report, scenario, models, given, config)
     wrong = [*published.wrong, *_other_names(report, scenario, options)]
+    if options.rebuild:
+        differs, said = rebuild(published.folder, report, scenario, models[""] if "" in models else None, options)
+        (wrong if differs else notes).append(said)
     tasks = {task.name: task for _, task in attacked.values()}
     splits = {f"{part} images": getattr(t, part) for t in tasks.values() for part in ("validation", "test")}
     less += weaker_images(report, {name: len(images.labels) for name, images in splits.items()})
@@ -102,9 +106,10 @@ def run(options: VerifyOptions) -> Verification:
         *answered_again(report, scenario, models, given, state.device),
     ]
     trusted = [role for role in ("undisposed", *FLOORS) if role in {r.model for r in report.piggyback} - roles]
+    claimed = _claimed(report, tasks, config, narrowed, found, trusted, options.rebuild)
     result = Verification(
         report.method, report.floor, tuple(wrong), tuple(found), report.headline, headline, tuple(less),
-        tuple(_claimed(report, tasks, config, narrowed, found, trusted)), tuple(trusted), tuple(notes),
+        tuple(claimed), tuple(trusted), tuple(notes),
     )  # fmt: skip
     if state.is_main_process:
         write_atomically(run.folder / RESULT, result.to_json())
@@ -161,7 +166,7 @@ def _rebuilt(
             "not published with the scrubbed one: the attacks cannot be run again from here."
         )
     try:
-        given = {"forget": options.forget, "retain": options.retain, "novel": options.novel}
+        given = {name: getattr(options, name) for name in ("forget", "retain", "novel", "transfer_dataset")}
         values = spec_of(report)
         check_places({name: value for name, value in values.items() if given.get(name) is None})
         spec = ScenarioSpec.from_dict(values, **given)
@@ -243,6 +248,7 @@ def _claimed(
     narrowed: bool,
     found: Sequence[Number],
     trusted: Sequence[str],
+    rebuilt: bool,
 ) -> list[str]:
     """What of the report nobody checked here."""
     claimed = [f"every attack on the {role} model" for role in trusted]
@@ -258,6 +264,8 @@ def _claimed(
             claimed.append(f"{which} of the {' and the '.join(roles)} model")
     if report.membership and not any(what.startswith("membership") for what, _ in checked):
         claimed.append("membership inference")
+    if report.bound is not None and not rebuilt:
+        claimed.append("the bound (--rebuild checks it)")
     if report.unlearning is not None:
         claimed.append("costs")
     return [*claimed, "method, command, notes and machine"]

@@ -113,7 +113,7 @@ class Scenario(ABC):
         s = self.spec
         if s.transfer_dataset is None:
             return None
-        chosen = {"image_column": s.image_column, "count": s.transfer_images, "seed": s.seed}
+        chosen: dict[str, Any] = {"image_column": s.image_column, "count": s.transfer_images, "seed": s.seed}
         images = load_transfer(s.transfer_dataset, **chosen, **self._guard())
         return load_images(images, self.processor, num_channels=self.channels, desc="transfer")
 

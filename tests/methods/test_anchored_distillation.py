@@ -1,10 +1,8 @@
-import copy
-
 import method_checks
 import pytest
 import torch
-from method_checks import assert_resumes, assert_split_does_not_matter, assert_trains, build, trained
-from toy_tasks import part, source, target, two_headed
+from method_checks import assert_resumes, assert_split_does_not_matter, assert_trains
+from toy_tasks import target, two_headed
 
 from hf_dtl.methods.anchored_distillation import AnchoredDistillationConfig, AnchoredDistillationTrainer
 
