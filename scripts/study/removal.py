@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from hf_dtl.audit import scratch_models
 from hf_dtl.audit.suites import find_suite
 from hf_dtl.errors import ConfigError
-from hf_dtl.functional.channel import channel_bound
+from hf_dtl.functional.channel import parse_channel
 from hf_dtl.methods.by_name import parse_method
-from hf_dtl.methods.transfer_images import parse_channel
 from hf_dtl.options import option
 from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.transfer import bound_of
 from hf_dtl.pipeline.twin import middle
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob, with_new_head
 from hf_dtl.scenarios.scenario import accuracies
@@ -120,21 +120,13 @@ def _reference(trial: Trial, job: WholeTaskJob) -> dict[str, Any]:
 
 def _dispose(trial: Trial, job: WholeTaskJob) -> dict[str, Any]:
     """A scrubbed model, attacked; with the most of the given model that can be in it."""
-    model, cost = trial.scrub(job, parse_method(trial.method))
-    measured = _accuracies(trial, job, model, "scrubbed")
-    return measured | {"cost": cost, "bytes": _bound(job), "attacks": _attack(trial, job, {"scrubbed": model})}
-
-
-def _bound(job: WholeTaskJob) -> int | None:
-    """Bytes; None where nothing is counted."""
-    o = job.options
-    if o.channel is None:
-        return None
-    kind, levels = parse_channel(o.channel)
-    config = job.disposal_config(parse_method(str(o.method)), job.run.folder)
-    images = config.views if job.scenario.transfer is None else len(job.scenario.transfer)
-    bound = channel_bound(kind, images, len(job.scenario.tasks["target"].labels), levels=levels)
-    return None if bound is None else bound.bytes
+    choice = parse_method(trial.method)
+    model, cost = trial.scrub(job, choice)
+    bound = bound_of(job, choice)
+    measured = _accuracies(trial, job, model, "scrubbed") | {
+        "bytes": None if bound is None else bound.to_dict()["bytes"]
+    }
+    return measured | {"cost": cost, "attacks": _attack(trial, job, {"scrubbed": model})}
 
 
 def _labels(trial: Trial, job: WholeTaskJob) -> dict[str, Any]:
