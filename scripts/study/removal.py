@@ -82,7 +82,10 @@ class Contender:
         channel, _, count = name.partition("@")
         if channel.partition(":")[0] not in ("labels", "outputs", "features"):
             return cls(name, parse_method(name).text, {"method": name})
-        parse_channel(channel)
+        try:
+            parse_channel(channel)
+        except ValueError as error:
+            raise ConfigError(f"--methods {name!r}: {error}") from None
         options: dict[str, Any] = {"method": ANCHORED, "channel": channel, "base_model": base}
         if count:
             if count != "all" and not count.isdecimal():
