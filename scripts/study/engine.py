@@ -50,12 +50,14 @@ class Trial:
         options: of the job that it is a piece of.
         method: at one strength, as a command line names it; empty for what all methods share.
         place: the request, or what else the study puts methods side by side on; empty where there is one.
+        needs: trials of the same part that come before it.
     """
 
     kind: str
     options: ForgetOptions
     method: str = ""
     place: str = ""
+    needs: tuple["Trial", ...] = ()
 
     works: ClassVar[Mapping[str, Callable[[Any, Any], dict[str, Any]]]]
     """By kind: what is done with the trial and its job, to give a result in JSON values."""
@@ -82,14 +84,9 @@ class Trial:
         """A name from all that decides the result."""
         out = _MACHINE if attacker else _MACHINE | ATTACKER
         options = {name: value for name, value in self.options.recorded().items() if name not in out}
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("options", "needs")}
         name = self.method.split(":")[0] or self.kind.split()[-1]
         return f"{name}-{fingerprint([without_folders(options), own])[:12]}"
-
-    @property
-    def needs(self) -> Sequence["Trial"]:
-        """Trials of the same part that come before it."""
-        return ()
 
     @property
     def finished(self) -> bool:

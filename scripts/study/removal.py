@@ -2,18 +2,20 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
+
+from filelock import FileLock
 
 from hf_dtl.audit import scratch_models
 from hf_dtl.audit.suites import find_suite
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.channel import parse_channel
-from hf_dtl.methods.by_name import parse_method
+from hf_dtl.methods.by_name import parse_method, parse_methods
 from hf_dtl.options import option
 from hf_dtl.pipeline.forget_options import ForgetOptions
-from hf_dtl.pipeline.transfer import bound_of
+from hf_dtl.pipeline.transfer import bound_of, check_transfer
 from hf_dtl.pipeline.twin import middle
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob, with_new_head
 from hf_dtl.scenarios.scenario import accuracies
@@ -144,14 +146,21 @@ def _labels(trial: Trial, job: WholeTaskJob) -> dict[str, Any]:
 
 
 def _find_twins(trial: Trial, job: WholeTaskJob) -> dict[str, Any]:
-    """By validation accuracy that is wanted, the number of labels that comes to it."""
-    return {wanted: job.labels_for(float(wanted)) for wanted in trial.place.split(",")}
+    """How many labels come to the validation accuracy of each scrubbed model, by contender."""
+    results = {name: needed.result() for name, needed in zip(trial.place.split(","), trial.needs, strict=True)}
+    return {name: job.labels_for(own["target"]["validation"]) for name, own in results.items() if "target" in own}
 
 
 def _twin(trial: Trial, job: WholeTaskJob) -> dict[str, Any]:
-    """A twin, attacked."""
-    model = job.with_labels(int(trial.place))
-    return _accuracies(trial, job, model, "twin") | {"attacks": _attack(trial, job, {"twin": model})}
+    """The twin of a scrubbed model, attacked; contenders that share it wait for each other's attacks."""
+    (search,) = trial.needs
+    count = search.result().get(trial.place)
+    if count is None:
+        return {}
+    model, store = job.with_labels(count), f"attacks/twin-{count}-{job.options.suite}.jsonl"
+    with FileLock(job.run.folder / f"{store}.lock"):
+        records = job.attack_on({"twin": model}, {"source": job.scenario.attacked["source"]}, store, progress=False)
+    return {"labels": count} | _accuracies(trial, job, model, "twin") | {"attacks": [asdict(r) for r in records]}
 
 
 def _accuracies(trial: Trial, job: WholeTaskJob, model: Any, role: str) -> dict[str, Any]:
@@ -184,14 +193,19 @@ class RemovalTrial(Trial):
     attacking: ClassVar = frozenset({"tuning reference", "reference", "screening", "method", "twin"})
 
     @property
-    def needs(self) -> tuple[Trial, ...]:
-        kind = {"screening": "tuning seed", "method": "seed"}.get(self.kind)
-        if self.place == "undisposed":
-            kind = "seed" if self.kind == "reference" else "tuning seed"
-        if kind is None:
-            return ()
-        plain = dict.fromkeys(("channel", "base_model", "transfer_dataset", "transfer_images", "method"))
-        return (RemovalTrial(kind, replace(self.options, **plain)),)
+    def _shared(self) -> ForgetOptions:
+        """The options without those of one contender."""
+        return replace(self.options, **dict.fromkeys((*ForgetOptions.TRANSFER, "method")))
+
+    def load(self) -> WholeTaskJob:
+        """The job; its images are those of the other contenders on this seed, and are decoded once."""
+        whole = replace(self, options=self._shared)
+        job = copy.copy(Trial.load(whole))
+        job.options, job.scenario = self.options, copy.copy(job.scenario)
+        job.scenario.spec = self.options.spec()
+        job.choices = parse_methods(str(self.options.method))
+        check_transfer(job)
+        return job  # type: ignore[return-value]
 
 
 # The study ----------------------------------------------------------------------------------------------------
@@ -218,9 +232,7 @@ class RemovalStudy(Study):
     trial: ClassVar = RemovalTrial
     parts: ClassVar = (
         "models, references, and the screening on the tuning seed",
-        "the finalists, trained and attacked on every seed",
-        "how many labels make twins of them",
-        "the attacks on the twins",
+        "the finalists on every seed, and their twins",
     )
 
     @property
@@ -247,12 +259,17 @@ class RemovalStudy(Study):
     def references(self, seed: int) -> dict[str, Any]:
         """The attacks on the references of one seed, by role."""
         kind = "tuning reference" if seed == self.options.tuning_seed else "reference"
-        return {role: self.trial(kind, self.job(seed), "", role) for role in self.roles}
+        needs = {"undisposed": (self.trained(seed),)}
+        return {role: self.trial(kind, self.job(seed), "", role, needs.get(role, ())) for role in self.roles}
+
+    def trained(self, seed: int) -> Any:
+        """The trial that trains the model before disposal of one seed."""
+        return self.trial("tuning seed" if seed == self.options.tuning_seed else "seed", self.job(seed))
 
     def disposal(self, contender: Contender, seed: int) -> Any:
         """A contender on one seed."""
         kind = "screening" if seed == self.options.tuning_seed else "method"
-        return self.trial(kind, self.job(seed, **contender.options), contender.method)
+        return self.trial(kind, self.job(seed, **contender.options), contender.method, "", (self.trained(seed),))
 
     def labels(self, seed: int) -> list[Any]:
         """Models of the target alone that most twins are found among."""
@@ -264,20 +281,12 @@ class RemovalStudy(Study):
         names = self.asked or order(self)[:FINALISTS]
         return tuple(c for c in self.contenders if c.name in (*names, COLLISION))
 
-    def twins_search(self, seed: int) -> Any:
-        """The search for the twins of all finalists of a seed; None until these are finished."""
-        trials = [self.disposal(c, seed) for c in self.finalists]
-        found = [t.result()["target"]["validation"] for t in trials if t.finished and "target" in t.result()]
-        wanted = ",".join(map(repr, sorted(set(found))))
-        return self.trial("twins", self.job(seed, twin="all"), "", wanted) if wanted else None
-
-    def twin_of(self, contender: Contender, seed: int) -> Any:
-        """The attacks on the twin of a finalist; None until it is found."""
-        search, own = self.twins_search(seed), self.disposal(contender, seed)
-        if search is None or not search.finished or not own.finished or "target" not in own.result():
-            return None
-        count = search.result().get(repr(own.result()["target"]["validation"]))
-        return None if count is None else self.trial("twin", self.job(seed, twin="all"), "", str(count))
+    def twins(self, seed: int) -> dict[str, Any]:
+        """The attacks on the twins of all finalists of a seed, by contender."""
+        needed = tuple(self.disposal(c, seed) for c in self.finalists)
+        names, options = ",".join(c.name for c in self.finalists), self.job(seed, twin="all")
+        search = self.trial("twins", options, "", names, (*needed,))
+        return {c.name: self.trial("twin", options, "", c.name, (search,)) for c in self.finalists}
 
     def trials(self, part: int) -> list[Any]:
         seeds, tuning = self.seeds, self.options.tuning_seed
@@ -286,16 +295,16 @@ class RemovalStudy(Study):
             return [
                 *self.training_trials(),
                 *(t for seed in seeds for t in (*self.labels(seed), *self.references(seed).values())),
-                *self.references(tuning).values(),
                 *(self.disposal(c, seed) for c in first for seed in seeds),
+                *(self._with_twins() if self.asked else ()),
+                *self.references(tuning).values(),
                 *(self.disposal(c, tuning) for c in self.contenders),
             ]
-        if part == 1:
-            return [self.disposal(c, seed) for c in self.finalists for seed in seeds]
-        if part == 2:
-            return [t for seed in seeds if (t := self.twins_search(seed)) is not None]
-        found = [t for c in self.finalists for seed in seeds if (t := self.twin_of(c, seed)) is not None]
-        return list({t.path: t for t in found}.values())
+        return [*(self.disposal(c, seed) for c in self.finalists for seed in seeds), *self._with_twins()]
+
+    def _with_twins(self) -> list[Any]:
+        found = [twin for seed in self.seeds for twin in self.twins(seed).values()]
+        return [*{needed.path: needed for twin in found for needed in twin.needs}.values(), *found]
 
     def summary(self) -> Summary:
         return summarise(self)

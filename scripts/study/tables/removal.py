@@ -234,10 +234,10 @@ def _row(
     if not all(trial.finished and "target" in trial.result() for trial in trials):
         return None
     results = [trial.result() for trial in trials]
-    twins = [twin for seed in study.seeds if (twin := study.twin_of(contender, seed)) is not None and twin.finished]
+    twins = [twin.result() for seed in study.seeds if (twin := study.twins(seed)[contender.name]).finished]
     records = [[*own, *records_of(result)] for own, result in zip(attacks, results, strict=True)]
     if len(twins) == len(results):
-        records = [[*own, *records_of(twin.result())] for own, twin in zip(records, twins, strict=True)]
+        records = [[*own, *records_of(twin)] for own, twin in zip(records, twins, strict=True)]
     target, low, high = (
         [result["target"]["test"] for result in own]
         for own in (results, [own["retrained"] for own in found], [own["undisposed"] for own in found])
@@ -247,9 +247,9 @@ def _row(
         name=contender.name, target=Average.of(target), kept=_kept(target, low, high),
         learned=_learned(records, "scrubbed"), over_best=Leaked.of(records),
         over_retrained=Leaked.of(records, "retrained"),
-        labels=tuple(int(twin.place) for twin in twins) if len(twins) == len(results) else (),
-        twin=Average.of([twin.result()["target"]["test"] for twin in twins]) if twins else None,
-        twin_height=height(_learned([records_of(twin.result()) for twin in twins], "twin")) if twins else None,
+        labels=tuple(twin["labels"] for twin in twins) if len(twins) == len(results) else (),
+        twin=Average.of([twin["target"]["test"] for twin in twins]) if twins else None,
+        twin_height=height(_learned([records_of(twin) for twin in twins], "twin")) if twins else None,
         bytes=results[0]["bytes"], seconds=None if None in seconds else fmean(s for s in seconds if s is not None),
     )  # fmt: skip
 

@@ -54,11 +54,9 @@ def fill(study, twins=True):
         for trial in study.labels(seed):
             write(trial, {"labels": 1} | measured(0.5))
         if twins:
-            search = study.twins_search(seed)
-            write(search, {wanted: 25 if float(wanted) > 0.6 else 12 for wanted in search.place.split(",")})
-            for contender in study.finalists:
-                twin = study.twin_of(contender, seed)
-                write(twin, measured(0.69) | {"attacks": learned("twin", (0.5, 0.6))})
+            for twin in study.twins(seed).values():
+                write(twin.needs[0], {contender.name: 25 for contender in study.finalists})
+                write(twin, {"labels": 25} | measured(0.69) | {"attacks": learned("twin", (0.5, 0.6))})
 
 
 @pytest.fixture(scope="module")
