@@ -1,20 +1,28 @@
 """The study of removal where weights matter: what a method keeps of transfer's benefit, against what it leaks."""
 
 import copy
+import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from filelock import FileLock
 
 from hf_dtl.audit import scratch_models
 from hf_dtl.audit.suites import find_suite
+from hf_dtl.data.splits import draw_by_class
 from hf_dtl.errors import ConfigError
 from hf_dtl.functional.channel import parse_channel
 from hf_dtl.methods.by_name import parse_method, parse_methods
+from hf_dtl.models.loading import quiet
 from hf_dtl.options import option
 from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.stages import Run
 from hf_dtl.pipeline.transfer import bound_of, check_transfer
 from hf_dtl.pipeline.twin import middle
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob, with_new_head
@@ -158,6 +166,7 @@ def _twin(trial: Trial, job: WholeTaskJob) -> dict[str, Any]:
     if count is None:
         return {}
     model, store = job.with_labels(count), f"attacks/twin-{count}-{job.options.suite}.jsonl"
+    (job.run.folder / store).parent.mkdir(exist_ok=True)
     with FileLock(job.run.folder / f"{store}.lock"):
         records = job.attack_on({"twin": model}, {"source": job.scenario.attacked["source"]}, store, progress=False)
     return {"labels": count} | _accuracies(trial, job, model, "twin") | {"attacks": [asdict(r) for r in records]}
@@ -198,14 +207,37 @@ class RemovalTrial(Trial):
         return replace(self.options, **dict.fromkeys((*ForgetOptions.TRANSFER, "method")))
 
     def load(self) -> WholeTaskJob:
-        """The job; its images are those of the other contenders on this seed, and are decoded once."""
-        whole = replace(self, options=self._shared)
-        job = copy.copy(Trial.load(whole))
-        job.options, job.scenario = self.options, copy.copy(job.scenario)
-        job.scenario.spec = self.options.spec()
-        job.choices = parse_methods(str(self.options.method))
+        """The job. Images are decoded once a process: of seeds only the labelled ones differ, a draw of them all."""
+        quiet()
+        whole = _opened(json.dumps(asdict(self._anywhere)))
+        o, job, scenario = self.options, copy.copy(whole), copy.copy(whole.scenario)
+        task, images = whole.further
+        drawn = draw_by_class(np.asarray(images.labels), task.labels, count=o.retain_images_per_class, seed=o.seed)
+        rows = np.flatnonzero(drawn).tolist()
+        own = replace(scenario.tasks["target"], train=task.train.select(rows))
+        scenario.spec, scenario.most_budget = o.spec(), max(o.attacker().budgets)
+        scenario.tasks = scenario.tasks | {"target": own}
+        scenario.images = scenario.images | {"target": scenario.images["target"] | {"train": images.subset(rows)}}
+        job.options, job.scenario, job.choices = o, scenario, parse_methods(str(o.method))
+        job.model = job._load_model()
         check_transfer(job)
-        return job  # type: ignore[return-value]
+        job.run = Run(o.output_dir, o.settings(), job.state)
+        job.run.share()
+        return job
+
+    @property
+    def _anywhere(self) -> ForgetOptions:
+        """The options of a job with the same images, whatever its seed where no other draw depends on it."""
+        o = self._shared
+        model = None if o.model is None else re.sub(r"seed\d+$", f"seed{PUBLIC}", o.model)
+        seed = 0 if o.forget_images_per_class is None else o.seed
+        folder = str(Path(o.output_dir).with_name(f"images-{seed}-{os.getpid()}"))
+        return replace(o, seed=seed, output_dir=folder, model=model, suite="quick-1", twin="all")
+
+
+@lru_cache(maxsize=1)
+def _opened(options: str) -> WholeTaskJob:
+    return WholeTaskJob(ForgetOptions(**json.loads(options)))
 
 
 # The study ----------------------------------------------------------------------------------------------------
@@ -273,7 +305,7 @@ class RemovalStudy(Study):
 
     def labels(self, seed: int) -> list[Any]:
         """Models of the target alone that most twins are found among."""
-        return [self.trial("labels", self.job(seed, twin="all"), "", node) for node in TREE]
+        return [self.trial("labels", self.job(seed), "", node) for node in TREE]
 
     @cached_property
     def finalists(self) -> tuple[Contender, ...]:
@@ -284,7 +316,7 @@ class RemovalStudy(Study):
     def twins(self, seed: int) -> dict[str, Any]:
         """The attacks on the twins of all finalists of a seed, by contender."""
         needed = tuple(self.disposal(c, seed) for c in self.finalists)
-        names, options = ",".join(c.name for c in self.finalists), self.job(seed, twin="all")
+        names, options = ",".join(c.name for c in self.finalists), self.job(seed)
         search = self.trial("twins", options, "", names, (*needed,))
         return {c.name: self.trial("twin", options, "", c.name, (search,)) for c in self.finalists}
 

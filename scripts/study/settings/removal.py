@@ -45,7 +45,7 @@ SETTINGS: dict[str, Setting] = {
         "CIFAR-10 classes 0–5 → 6–9 with 50 labelled images a class, a ResNet of 0.7 M parameters at 64 pixels",
         {
             "novel": "none", "forget": "{data_dir}[0-5]", "retain": "{data_dir}[6-9]", "retain_images_per_class": 50,
-            "forget_images_per_class": 4000, "augmentation": "affine_flip", "train_epochs": 12.0,
+            "augmentation": "affine_flip", "train_epochs": 12.0,
         },
         ("labels@1000", *CHANNELS, "outputs@1000", *METHODS),
         tiny_resnet=True,

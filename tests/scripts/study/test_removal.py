@@ -4,10 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from study_toys import learned, write
 
 from hf_dtl.audit.suites import SUITES
 from hf_dtl.errors import ConfigError
+from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 from study.removal import Contender, RemovalOptions, removal_study, study_removal
 from study.tables.removal import main_table, order, removal_rows
 
@@ -181,6 +183,20 @@ def test_from_data_to_table(tmp_path, monkeypatch):
     assert {one.name for one in summary.references} == {"undisposed", "retrained", "scratch", "no_model"}
     again = []
     assert study_removal(own, again.append) == summary and not [line for line in again if line.startswith("[")]
+
+
+@pytest.mark.parametrize("drawn", [None, 20])
+def test_a_job_has_its_own_seeds_images(tmp_path, drawn):
+    study = removal_study(options(tmp_path, override=json.dumps(TINY | {"forget_images_per_class": drawn})))
+    study.start()
+    for seed in (1, 2):
+        trial = study.trained(seed)
+        own, whole = trial.load(), WholeTaskJob(replace(trial.options, output_dir=str(tmp_path / f"whole{seed}")))
+        for task, split in (("source", "train"), ("target", "train"), ("target", "test")):
+            one, other = (job.images[task][split] for job in (own, whole))
+            assert torch.equal(one.pixel_values, other.pixel_values) and torch.equal(one.labels, other.labels)
+        assert own.scenario.spec == whole.scenario.spec and own.run.folder == study.output / "seeds" / str(seed)
+        assert all(map(torch.equal, own.model.state_dict().values(), whole.model.state_dict().values()))
 
 
 def test_when_the_time_is_up_nothing_is_begun(tmp_path):
