@@ -1,11 +1,17 @@
 """Options of a command line: fields of a dataclass with help texts, and lists of numbers."""
 
 from collections.abc import Iterable
-from dataclasses import MISSING, field
+from dataclasses import MISSING, field, fields
 from difflib import get_close_matches
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, get_args
+
+import numpy as np
 
 from hf_dtl.errors import ConfigError
+
+TYPE_WORDS = {int: "a whole number", float: "a number", bool: "True or False"}
+_FITTING: dict[type, tuple[type, ...]] = {int: (Integral,), float: (Real,), bool: (bool, np.bool_)}
 
 
 def option(default: Any = MISSING, help: str = "", *, group: str = "", aliases: tuple[str, ...] = ()) -> Any:
@@ -18,6 +24,25 @@ def option(default: Any = MISSING, help: str = "", *, group: str = "", aliases: 
         aliases: further names of the option.
     """
     return field(default=default, metadata={"help": help, "group": group, "aliases": aliases})
+
+
+def check_types(options: Any) -> None:
+    """Refuse values of fields for numbers and truth values that are something else, such as text of a YAML file.
+
+    Args:
+        options: a dataclass; fields that may hold text or objects are left alone, and None is always allowed.
+
+    Raises:
+        ConfigError: with the option, its value, and what it must be.
+    """
+    for own in fields(options):
+        value, kinds = getattr(options, own.name), set(get_args(own.type) or (own.type,)) - {type(None)}
+        if value is None or not kinds <= TYPE_WORDS.keys():
+            continue
+        truth = isinstance(value, _FITTING[bool])
+        if not any(isinstance(value, _FITTING[kind]) and truth == (kind is bool) for kind in kinds):  # type: ignore[index]
+            words = " or ".join(TYPE_WORDS[kind] for kind in TYPE_WORDS if kind in kinds)
+            raise ConfigError(f"{own.name}={value!r} must be {words}, not {type(value).__name__}.")
 
 
 def numbers(text: str, name: str, kind: type) -> tuple:

@@ -4,6 +4,7 @@
     OMP_NUM_THREADS=1 python scripts/benchmark.py audit
     OMP_NUM_THREADS=1 python scripts/benchmark.py subspace
     OMP_NUM_THREADS=1 python scripts/benchmark.py size
+    OMP_NUM_THREADS=1 python scripts/benchmark.py gpu
 
 `collision`: one evaluation of the gradient collision loss and its gradients on a ViT-Ti shape (5.5 M parameters):
 naive (every chunk's graph alive, all pairs, double backward) against this library's two back ends, relative to one
@@ -20,6 +21,9 @@ symmetric solver against singular values of the same matrices in float64, with t
 
 `size`: what one step of disposal and one attack cost on the ViT-Ti shape at 224 pixels, in CPU seconds, and the peak
 resident size of the process so far.
+
+`gpu`: seconds of a CPU thread and of a GPU for the same work: attacks of standard-1 on the undisposed model of
+`audit`, with what they reach on either, and a step of disposal as in `size`.
 """
 
 import argparse
@@ -227,9 +231,49 @@ def subspace():
     Console(width=100).print(table, note, f"torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 
-def size():
-    from hf_dtl import MultiHeadClassifier, RepresentationErasureConfig, RepresentationErasureTrainer
-    from hf_dtl.audit import AttackConfig, AttackedTask, run_audit
+def gpu():
+    from hf_dtl import (
+        GradientCollisionConfig,
+        GradientCollisionTrainer,
+        RepresentationErasureConfig,
+        RepresentationErasureTrainer,
+    )
+    from hf_dtl.audit import run_audit
+    from hf_dtl.audit.suites import SUITES
+
+    transformers.logging.set_verbosity_error()
+    print(f"One thread of the CPU, and {torch.cuda.get_device_name()}; torch {torch.__version__}", flush=True)
+    models, task = audited()
+    config = replace(SUITES["standard-1"].config(300_000), budgets=(5,), seeds=(0,), finalists=0)
+    for attack in ("ridge_affine", "prototype_400"):
+        taken, reached = [], []
+        for device in ("cuda", "cuda", "cpu"):  # the first one warms up
+            start = time.perf_counter()
+            given = {"undisposed": models["undisposed"]}, {"task": task}, replace(config, attacks=(attack,))
+            records = run_audit(*given, progress=False, device=device)
+            taken.append(time.perf_counter() - start)
+            reached.append(statistics.mean(record.accuracy for record in records))
+        told = f"PL accuracy {reached[1]:.3f} on the GPU, {reached[2]:.3f} on the CPU"
+        _compare(f"{attack}, 5 images a class, a draw", *taken[1:], told)
+    model, source, target = shape_at_224()
+    for name, trainer, options in (
+        ("representation erasure", RepresentationErasureTrainer, RepresentationErasureConfig),
+        ("gradient collision", GradientCollisionTrainer, GradientCollisionConfig),
+    ):
+        model.cuda()
+        disposal_step(trainer, options, model, source, target, False)
+        taken = [disposal_step(trainer, options, model.to("cpu" if cpu else "cuda"), source, target, cpu)[1]
+                 for cpu in (False, True)]  # fmt: skip
+        _compare(f"a step of {name}, ViT-Ti at 224 pixels, 64 + 64 images", *taken)
+
+
+def _compare(work, on_gpu, on_cpu, told=""):
+    print(f"{work}: CPU {on_cpu:.2f} s, GPU {on_gpu:.2f} s, {on_cpu / on_gpu:.1f}x {told}", flush=True)
+
+
+def shape_at_224():
+    """A ViT-Ti shape with two heads, and images of both tasks."""
+    from hf_dtl import MultiHeadClassifier
     from hf_dtl.data import embedded_processor, load_images, load_task
 
     torch.manual_seed(0)
@@ -243,14 +287,28 @@ def size():
     )
     model = MultiHeadClassifier(ViTForImageClassification(config), task="source")
     model.add_head("target", list("6789"))
-    rows, seconds = [], []
+    return model, source, target
+
+
+def disposal_step(trainer, config, model, source, target, use_cpu):
+    """CPU seconds and seconds of one step of disposal, and the peak resident size in GiB."""
+    taken, peak = [], 0.0
     for steps in (1, 3):
         options = {"output_dir": tempfile.mkdtemp(), "max_steps": steps, "per_device_train_batch_size": 64}
-        options |= {"use_cpu": True, "save_strategy": "no", "disable_tqdm": True, "report_to": "none"}
-        trainer = RepresentationErasureTrainer(model, RepresentationErasureConfig(**options), source, target)
-        seconds.append(_timed(trainer.train)[0])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    rows.append(("a step of representation erasure, 64 + 64 images", (seconds[1] - seconds[0]) / 2, peak))
+        options |= {"use_cpu": use_cpu, "save_strategy": "no", "disable_tqdm": True, "report_to": "none"}
+        start = time.perf_counter()
+        used, peak = _timed(trainer(model, config(**options), source, target).train)
+        taken.append((used, time.perf_counter() - start))
+    return *((more - less) / 2 for less, more in zip(*taken, strict=True)), peak
+
+
+def size():
+    from hf_dtl import RepresentationErasureConfig, RepresentationErasureTrainer
+    from hf_dtl.audit import AttackConfig, AttackedTask, run_audit
+
+    model, source, target = shape_at_224()
+    step = disposal_step(RepresentationErasureTrainer, RepresentationErasureConfig, model, source, target, True)
+    rows = [("a step of representation erasure, 64 + 64 images", step[0], step[2])]
     held_out = source.subset(range(30))
     task = AttackedTask("mnist[0-5]", "source_subset", tuple("012345"), source, held_out, held_out)
     for attack in ("linear_probe", "full"):
@@ -275,7 +333,7 @@ def _timed(work, *arguments, **options):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["collision", "audit", "subspace", "size", "measure"])
+    parser.add_argument("what", choices=["collision", "audit", "subspace", "size", "gpu", "measure"])
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.what == "collision":
@@ -286,5 +344,7 @@ if __name__ == "__main__":
         subspace()
     elif arguments.what == "size":
         size()
+    elif arguments.what == "gpu":
+        gpu()
     else:
         measure(arguments.rest[0], int(arguments.rest[1]))

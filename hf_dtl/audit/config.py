@@ -27,6 +27,8 @@ class AttackConfig:
         linear_probe_learning_rates, full_learning_rates, lora_learning_rates: the attacker tries all of them and keeps
             the one with the best validation accuracy, anew for every model, attack, budget and seed. The defaults suit
             small networks (0.3 M parameters); see `for_model`.
+        chosen_rates: of the learning rates of fine-tuning those that are tried; None: all. An audit with finalists
+            tries in its further draws those that won a trial draw.
         linear_probe_steps: steps of AdamW on all training images at once.
         full_passes, full_min_steps: length of the full and LoRA attacks, in passes over their images, and the fewest
             steps. The learning rate rises over the first tenth of the steps, stays, and falls to zero over the last
@@ -64,6 +66,7 @@ class AttackConfig:
     )
     full_learning_rates: tuple[float, ...] = _option((6e-4, 2e-3), "Learning rates of full fine-tuning.")
     lora_learning_rates: tuple[float, ...] = _option((2e-3, 1e-2), "Learning rates of LoRA.")
+    chosen_rates: tuple[float, ...] | None = _option(None, "Rates that trial draws chose; else all.", positive=False)
     linear_probe_steps: int = _option(200, "Full-batch steps of the linear probe.")
     full_passes: int = _option(16, "Passes over the images in full fine-tuning and LoRA.")
     full_min_steps: int = _option(48, "Fewest steps of full fine-tuning and LoRA.")

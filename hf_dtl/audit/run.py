@@ -45,6 +45,7 @@ class _Work:
     group: plan.Group
     keys: tuple[str, ...]
     cost: int
+    config: AttackConfig
 
 
 def run_audit(
@@ -108,6 +109,8 @@ def run_audit(
         plan.going_on(finished, trial, config.finalists, own) for plan, own in zip(planned, elected, strict=True)
     ]
     if any(chosen):
+        for own, units in zip(planned, chosen, strict=True):
+            own.reuse_rates(units, finished, trial, config)
         _run(planned, chosen, config, finished, device, progress)
     together = finished.agreed(
         lambda: [plan.committees(finished, own, config) for plan, own in zip(planned, elected, strict=True)]
@@ -128,7 +131,10 @@ class _Plan:
     base: PreTrainedModel | None
     task: AttackedTask
     units: tuple[Unit, ...]
+    prints: tuple[str, ...]
+    parts: tuple[Any, ...]
     keys: dict[Unit, str]
+    configs: dict[Unit, AttackConfig]
 
     @classmethod
     def of_role(
@@ -146,21 +152,40 @@ class _Plan:
         for task, task_print, retain in tasks:
             if isinstance(draws[0], PixelModel):  # there is no published head that could know the retain classes
                 task, retain = replace(task, retain=None), None
-            units, keys = tuple(plan.units(draws[0], task, config, base)), dict[Unit, str]()
-            for number, (model, own) in enumerate(zip(draws, prints, strict=True)):
-                parts = (own, task_print, plan.rows(model, task), retain, base_print)
-                for unit in units:
-                    if config.seeds.index(unit.seed) % len(draws) == number:
-                        keys[unit] = find_attack(unit.attack).fingerprint(unit, config, *parts)
-            yield cls(role, draws, base, task, units, keys)
+            units, parts = tuple(plan.units(draws[0], task, config, base)), (task_print, retain, base_print)
+            made = cls(role, draws, base, task, units, tuple(prints), parts, {}, {})
+            for unit in units:
+                made._set(unit, config, config)
+            yield made
+
+    def _set(self, unit: Unit, own: AttackConfig, config: AttackConfig) -> None:
+        """Run an attack under a config of its own."""
+        number, (task, retain, base) = self.draw(unit, config), self.parts
+        parts = (self.prints[number], task, plan.rows(self.draws[number], self.task), retain, base)
+        self.configs[unit], self.keys[unit] = own, find_attack(unit.attack).fingerprint(unit, own, *parts)
+
+    def draw(self, unit: Unit, config: AttackConfig) -> int:
+        """Which of the role's models an attack takes."""
+        return config.seeds.index(unit.seed) % len(self.draws)
+
+    def reuse_rates(
+        self, units: Collection[Unit], finished: AttackStore, trial: set[int], config: AttackConfig
+    ) -> None:
+        """Let fine-tuning try, in further draws, only the learning rates that won a trial draw."""
+        for unit in units:
+            if find_attack(unit.attack).whole_network:
+                won = {finished[self.keys[Unit(unit.attack, unit.budget, seed)]].learning_rate for seed in trial}
+                self._set(unit, replace(config, chosen_rates=tuple(sorted(won))), config)
 
     def pieces(self, units: Sequence[Unit], config: AttackConfig, device: Any) -> Iterator[_Work]:
         """Some of the attacks, in groups that run together."""
         for number, model in enumerate(self.draws):
-            own = [unit for unit in units if config.seeds.index(unit.seed) % len(self.draws) == number]
-            for group in plan.groups(own, model, self.task, config, torch.device(device or model.device)):
-                names = tuple(self.keys[unit] for unit in group)
-                yield _Work(self.role, model, self.base, self.task, group, names, plan.cost(group, self.task, config))
+            drawn = [unit for unit in units if self.draw(unit, config) == number]
+            for own in dict.fromkeys(self.configs[unit] for unit in drawn):
+                alike = [unit for unit in drawn if self.configs[unit] == own]
+                for group in plan.groups(alike, model, self.task, own, torch.device(device or model.device)):
+                    names, cost = tuple(self.keys[unit] for unit in group), plan.cost(group, self.task, own)
+                    yield _Work(self.role, model, self.base, self.task, group, names, cost, own)
 
     def elections(self, finished: AttackStore, trial: set[int], config: AttackConfig) -> Elections:
         """By committee and budget the attacks that it is made of, one as often as it has votes."""
@@ -251,6 +276,7 @@ def _attack(
             if (where := (id(piece.model), id(piece.base), id(task))) not in attackers:
                 attackers.clear()
                 attackers[where] = Attacker(piece.model, task, config, device, stop, piece.base)
+            attackers[where].config = piece.config
             # The whole group also when a part of it is stored: so the numbers do not depend on interruptions.
             results = attackers[where].run_stack(piece.group)
             with writing:

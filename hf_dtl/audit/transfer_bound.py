@@ -89,6 +89,7 @@ class TransferBound:
             found = cls(**own)
         except TypeError as error:
             raise DataError(f"`bound` {kinds.REPORT} cannot be read: {error}.") from error
-        if said := kinds.difference(dict(content), found.to_dict()):
+        told = {**content, "base": kinds.without_folders(content.get("base"))}
+        if said := kinds.difference(told, found.to_dict()):
             raise DataError(f"`bound` {kinds.REPORT} says {said} as its images and classes give.")
         return found

@@ -10,9 +10,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from itertools import takewhile
 from typing import Any, NoReturn, get_args, get_type_hints
 
-from hf_dtl.options import nearest
+from hf_dtl.options import TYPE_WORDS, nearest
 
-TYPE_WORDS = {int: "a whole number", float: "a number", bool: "True or False"}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 

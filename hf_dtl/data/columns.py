@@ -58,8 +58,11 @@ def find_label_column(features: datasets.Features, requested: str | None, where:
             )
     feature = features[column]
     if _kind(feature) not in ("ClassLabel", "string", "int"):
+        several = " Images with several labels are not taken, also by a head of sigmoids: make a column of one label."
+        lists = isinstance(feature, (list, datasets.List, datasets.LargeList))
         raise DataError(
             f"{where}: the column '{column}' holds {feature}; a label is one ClassLabel, string or integer an image."
+            f"{several if lists else ''}"
         )
     return column
 

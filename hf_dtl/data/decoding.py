@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from transformers import BaseImageProcessor
 
 from hf_dtl.data.columns import labels_of
@@ -20,7 +20,8 @@ from hf_dtl.errors import DataError
 
 NAMED_AT_MOST = 5
 PROGRESS_FROM = 2000
-_BITS = re.compile(r"(\d+) bits")
+_READ_AS = re.compile(r"(\d+) bits on (.+)")
+WHITE = "white"
 
 logger = logging.getLogger(__name__)
 Image.init()
@@ -51,8 +52,9 @@ class ImageReader:
         self.processor = processor
         self.num_channels = num_channels
         self.where = where
-        named = _BITS.fullmatch(str(getattr(dataset.features["image"], "id", None)))
-        self._bits = int(named[1]) if named else 16
+        self._read_as = str(getattr(dataset.features["image"], "id", None))  # see `read_as`
+        named = _READ_AS.fullmatch(self._read_as)
+        self._bits, self._background = (int(named[1]) or 16, named[2]) if named else (16, WHITE)
         self._encoded = dataset.with_format(None).cast_column("image", datasets.Image(decode=False))
 
     def __len__(self) -> int:
@@ -70,7 +72,7 @@ class ImageReader:
         Returns:
             The images, and a line on each that cannot be used and is left out.
         """
-        return self._each(rows, lambda v: to_channels(decoded(v), self.num_channels, self._bits))
+        return self._each(rows, lambda v: to_channels(decoded(v), self.num_channels, self._bits, self._background))
 
     def check_header(self, rows: Sequence[int]) -> list[str]:
         """Read only what comes before the pixels; return a line on each image that cannot be used."""
@@ -176,7 +178,7 @@ class Variety:
         if self.count > 1 and len(self.different) == 1:
             raise DataError(
                 f"{self.where}: all {self.count} images are the same once they are decoded (brightest value "
-                f"{self.brightest} of 255). Save them with 8 bits, and without transparency."
+                f"{self.brightest} of 255). Save them with 8 bits; white signs on nothing need --background black."
             )
         copies = self.count - len(self.different)
         for problem, count in (("are of one colour throughout", self.constant), ("are equal to another one", copies)):
@@ -232,22 +234,43 @@ def deepest_bits(dataset: datasets.Dataset) -> int:
     return found
 
 
-def with_bits(dataset: datasets.Dataset, bits: int) -> datasets.Dataset:
-    """The same images, whose 16-bit values are known to fill so many bits; `ImageReader` looks there."""
-    return dataset.cast_column("image", datasets.Image(id=f"{bits} bits")) if bits else dataset
+def read_as(dataset: datasets.Dataset, bits: int, background: str = WHITE) -> datasets.Dataset:
+    """The same images, marked for `ImageReader`: how they are read.
+
+    Args:
+        dataset: column `image`.
+        bits: that their 16-bit values fill, 0 where there are none.
+        background: colour under what is transparent.
+    """
+    if not bits and background == WHITE:
+        return dataset
+    return dataset.cast_column("image", datasets.Image(id=f"{bits} bits on {background}"))
+
+
+def check_colour(name: str) -> None:
+    """Refuse a background that is no colour.
+
+    Raises:
+        DataError: PIL does not know it.
+    """
+    try:
+        ImageColor.getrgb(name)
+    except ValueError:
+        raise DataError(f"background={name!r} is no colour: give one such as white, black or #808080.") from None
 
 
 def _is_deep(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def to_channels(image: Image.Image, num_channels: int, bits: int = 16) -> Image.Image:
-    """Return an 8-bit image with 1 or 3 channels; what is transparent is put on white.
+def to_channels(image: Image.Image, num_channels: int, bits: int = 16, background: str = WHITE) -> Image.Image:
+    """Return an 8-bit image with 1 or 3 channels; what is transparent is put on a background.
 
     Args:
         image: of any mode that PIL reads.
         num_channels: 1 for grey, 3 for RGB.
         bits: that the values of a 16-bit image fill, 8 to 16: those of a microscope often fill 12.
+        background: a colour as PIL names it.
 
     Raises:
         ValueError: a coloured image for 1 channel, or 32-bit values outside 0..65535.
@@ -265,7 +288,7 @@ def to_channels(image: Image.Image, num_channels: int, bits: int = 16) -> Image.
     if "transparency" in image.info or image.mode[-1] in "Aa":
         # Without its transparency, a black sign on nothing is a black picture.
         image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     if image.mode in ("1", "L"):
         return image.convert("L" if num_channels == 1 else "RGB")
     image = image.convert("RGB")

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hf_dtl.data.decoding import PROGRESS_FROM, bits_of, decoded, to_channels
+from hf_dtl.data.decoding import PROGRESS_FROM, WHITE, bits_of, check_colour, decoded, to_channels
 from hf_dtl.errors import DataError, listing
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -52,6 +52,7 @@ class Copies:
         kept: (M,) that of the training image which stays; where it is held out, the row is no training image.
         of_several: rows of training images whose copies say other things than they do, such as another person.
         bits: that 16-bit images of all splits fill, 0 where there are none.
+        background: colour under what is transparent.
     """
 
     images: datasets.Dataset
@@ -59,10 +60,11 @@ class Copies:
     kept: np.ndarray
     of_several: np.ndarray
     bits: int = 0
+    background: str = WHITE
 
 
 def remove_duplicates(
-    parts: dict[str, Part], where: str, columns: Iterable[str], inside: Sequence[Path]
+    parts: dict[str, Part], where: str, columns: Iterable[str], inside: Sequence[Path], background: str = WHITE
 ) -> tuple[int, Copies]:
     """Keep one of equal pictures, in place by role: a held-out one before a training image, else the first.
 
@@ -74,18 +76,20 @@ def remove_duplicates(
         where: the data set, for messages.
         columns: in which copies may differ so that it matters to what is forgotten.
         inside: folders that images may lie in: a row must not name a file outside its data set.
+        background: colour under what is transparent.
 
     Returns:
         How many went, and those of them that were training images.
 
     Raises:
-        DataError: a row has no image, or one that lies elsewhere, cannot be read, or is a pointer of git-lfs.
+        DataError: no colour; a row has no image, or one that lies elsewhere, cannot be read, or is a git-lfs pointer.
     """
+    check_colour(background)
     groups = defaultdict[bytes, list[tuple[str, int]]](list)
     bits = 0
     for role in ("test", "validation", "train"):
         if role in parts:
-            for position, (digest, deep) in enumerate(digests(parts[role], f"{where}, {role}", inside)):
+            for position, (digest, deep) in enumerate(digests(parts[role], f"{where}, {role}", inside, background)):
                 groups[digest].append((role, position))
                 bits = max(bits, deep)
     masks = {role: np.ones(len(part.rows), dtype=bool) for role, part in parts.items()}
@@ -108,7 +112,7 @@ def remove_duplicates(
         logger.warning("%s: %d exact duplicates removed before splitting%s.", where, removed, told)
     train = parts["train"].dataset
     copied, stands_for = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    copies = Copies(train.select(copied), copied, stands_for, np.array(pinned, dtype=np.int64), bits)
+    copies = Copies(train.select(copied), copied, stands_for, np.array(pinned, dtype=np.int64), bits, background)
     if bits:
         logger.warning("%s: there are 16-bit images; they are read as of %d bits, which hold all values.", where, bits)
     for role, mask in masks.items():
@@ -116,12 +120,12 @@ def remove_duplicates(
     return removed, copies
 
 
-def digests(part: Part, where: str, inside: Sequence[Path] | None) -> Iterator[tuple[bytes, int]]:
+def digests(part: Part, where: str, inside: Sequence[Path] | None, background: str) -> Iterator[tuple[bytes, int]]:
     """Digest of each picture, and how many bits its values need where that is more than 8, else 0.
 
     Args:
         part: the images.
-        where, inside: see `remove_duplicates`; None: they were opened before, and may lie anywhere.
+        where, inside, background: see `remove_duplicates`; None: they were opened before, and may lie anywhere.
     """
     encoded = part.dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
     quiet = {"disable": True} if len(part.rows) <= 10 * PROGRESS_FROM else {}
@@ -149,7 +153,7 @@ def digests(part: Part, where: str, inside: Sequence[Path] | None) -> Iterator[t
                         raise DataError(f"{where}: the image of row {row} cannot be read: {error}.") from error
                 if content.startswith(LFS_POINTER):
                     pointers.append(path or f"row {row}")
-                yield _pixels(content)
+                yield _pixels(content, background)
             bar.update(len(images))
     if pointers:
         raise DataError(
@@ -158,13 +162,13 @@ def digests(part: Part, where: str, inside: Sequence[Path] | None) -> Iterator[t
         )
 
 
-def _pixels(content: bytes) -> tuple[bytes, int]:
-    key = hashlib.blake2b(content, digest_size=16).digest()
+def _pixels(content: bytes, background: str) -> tuple[bytes, int]:
+    key = hashlib.blake2b(content, digest_size=16, key=background.encode()[:64]).digest()
     if key not in _PIXELS:
         try:
             image = decoded({"bytes": content, "path": None})
             bits = bits_of(image)
-            values = image.tobytes() if bits else to_channels(image, 3).tobytes()
+            values = image.tobytes() if bits else to_channels(image, 3, background=background).tobytes()
         except Exception:  # named, with all others that cannot be used, when images are loaded
             return key, 0
         digest = hashlib.blake2b(f"{image.size} {bits > 0}".encode() + values, digest_size=16).digest()

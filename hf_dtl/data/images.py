@@ -98,7 +98,7 @@ class LazyImages(ImageReader, Dataset[Item]):
                     found = Path(image["path"]).stat()
                     yield [image["path"], found.st_size, found.st_mtime_ns]
 
-        return fingerprint([self.processor.to_dict(), *parts()])
+        return fingerprint([self.processor.to_dict(), self._read_as, *parts()])
 
     def __getitem__(self, index: int) -> Item:
         row = range(len(self))[index]

@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 
 from hf_dtl.data.columns import class_feature, class_ids, find_image_column, find_label_column, images_beside
+from hf_dtl.data.decoding import WHITE
 from hf_dtl.data.duplicates import Copies, Part
 from hf_dtl.data.selection import DatasetSpec, select_classes
 from hf_dtl.data.sources import column_of, open_splits, places
@@ -51,6 +52,7 @@ def load_task(
     images_per_class: int | None = None,
     seed: int = 0,
     keep_column: str | None = None,
+    background: str = WHITE,
 ) -> TaskData:
     """Load chosen classes of a data set as three splits that share no image.
 
@@ -69,6 +71,7 @@ def load_task(
             seed contains a smaller one.
         seed: of that draw alone.
         keep_column: a further column that the training images keep, and held-out images where they have it.
+        background: colour under what is transparent, such as `"black"` or `"#808080"`.
 
     Returns:
         The task, its labels numbered in the order of the specification.
@@ -118,7 +121,7 @@ def load_task(
         kept = keep_column if keep_column in split.features else None
         whole[name] = images_beside(split, image_column, {"label": new[name]}, class_feature(labels), kept)
     parts = named.parts(whole, new)
-    removed = hold_out(parts, labels, where, ("label", keep_column or "label"), places(spec))
+    removed = hold_out(parts, labels, where, ("label", keep_column or "label"), places(spec), background)
     _check_counts(parts, labels, images_per_class, where)
     if images_per_class is not None:
         drawn = draw_by_class(parts["train"].labels, labels, count=images_per_class, seed=seed)

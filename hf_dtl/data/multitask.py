@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label_column, images_beside, raw_column
+from hf_dtl.data.decoding import WHITE
 from hf_dtl.data.duplicates import Copies, Part
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.data.selection import GLYPHS, DatasetSpec
@@ -81,6 +82,7 @@ def load_multitask(
     images: int | None = None,
     seed: int = 0,
     keep_column: str | None = None,
+    background: str = WHITE,
 ) -> MultiTaskData:
     """Load data for several tasks as three splits that share no image.
 
@@ -102,6 +104,7 @@ def load_multitask(
         seed: of that draw, and of the training glyphs, alone.
         keep_column: one of the tasks that is none, but what a request names: of copies that differ in it, the training
             image stays.
+        background: see `load_task`.
 
     Returns:
         The data. Classes keep a ClassLabel's order; others are sorted.
@@ -134,7 +137,7 @@ def load_multitask(
     parts = named.parts(whole, {name: np.zeros(len(split), dtype=np.int64) for name, split in whole.items()})
     for role, part in parts.items():
         _refuse_missing(part, tasks, columns, f"{where}, {role} split")
-    removed = hold_out(parts, ("",), where, () if keep_column is None else (keep_column,), places(spec))
+    removed = hold_out(parts, ("",), where, () if keep_column is None else (keep_column,), places(spec), background)
     if images is not None:
         there = len(parts["train"].rows)
         if images > there:

@@ -12,7 +12,7 @@ import numpy as np
 from datasets import ReadInstruction
 
 from hf_dtl.data.columns import Splits, require_column
-from hf_dtl.data.decoding import with_bits
+from hf_dtl.data.decoding import WHITE, read_as
 from hf_dtl.data.duplicates import Copies, Part, remove_duplicates
 from hf_dtl.data.selection import SPLITS, DatasetSpec
 from hf_dtl.data.sources import source_key
@@ -82,10 +82,15 @@ def _called(role: str, splits: Iterable[str]) -> list[str]:
 
 
 def hold_out(
-    parts: dict[str, Part], labels: tuple[str, ...], where: str, columns: Iterable[str], inside: Sequence[Path]
+    parts: dict[str, Part],
+    labels: tuple[str, ...],
+    where: str,
+    columns: Iterable[str],
+    inside: Sequence[Path],
+    background: str = WHITE,
 ) -> tuple[int, Copies]:
     """Drop equal pictures and hold out what is missing, in place by role; take and return as `remove_duplicates`."""
-    removed, copies = remove_duplicates(parts, where, columns, inside)
+    removed, copies = remove_duplicates(parts, where, columns, inside, background)
     for role, fraction in FRACTIONS.items():
         if role not in parts:
             # a picture of two persons is to be forgotten if one of them is, so it must not judge what is retained
@@ -99,7 +104,10 @@ def dataset_fields(spec: DatasetSpec, parts: Mapping[str, Part], removed: int, c
     """What `TaskData` and `MultiTaskData` say of any data set."""
     return {
         "name": str(spec.public()),
-        **{role: with_bits(part.dataset.select(part.rows), copies.bits) for role, part in parts.items()},
+        **{
+            role: read_as(part.dataset.select(part.rows), copies.bits, copies.background)
+            for role, part in parts.items()
+        },
         "duplicates_removed": removed,
         "source_key": source_key(spec),
         "train_rows": parts["train"].rows,

@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 
 from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, images_beside
+from hf_dtl.data.decoding import WHITE, read_as
 from hf_dtl.data.duplicates import Part, digests
 from hf_dtl.data.selection import DatasetSpec, select_classes
 from hf_dtl.data.sources import column_of, open_splits, places, source_key
@@ -28,6 +29,7 @@ def load_transfer(
     image_column: str | None = None,
     count: int | None = None,
     seed: int = 0,
+    background: str = WHITE,
 ) -> datasets.Dataset:
     """Open transfer images, their own labels left out.
 
@@ -44,6 +46,7 @@ def load_transfer(
         image_column: see `find_image_column`.
         count: draw so many; None for all. A larger draw with the same seed contains a smaller one.
         seed: of the draw.
+        background: colour under what is transparent.
 
     Returns:
         A data set with the column `image`.
@@ -65,9 +68,9 @@ def load_transfer(
     splits = {name: images_beside(named.splits[name].select(own), image_column, {}, {}) for name, own in rows.items()}
     images = datasets.concatenate_datasets([split for split in splits.values() if len(split)] or [*splits.values()])
     images, inside = images.select_columns(["image"]), places(spec)
-    own = _pictures(images, where, inside)
-    told = [{*_pictures(part, where, None)} for part in (labelled, *held_out)]
-    lost = set().union(*(_pictures(part, where, None) for part in forgotten))
+    own = _pictures(images, where, inside, background)
+    told = [{*_pictures(part, where, None, background)} for part in (labelled, *held_out)]
+    lost = set().union(*(_pictures(part, where, None, background) for part in forgotten))
     bad = sum(picture in lost for picture in own)
     if bad and not told[0] <= lost:
         raise DataError(
@@ -92,7 +95,7 @@ def load_transfer(
     if count is not None and count > len(keep):
         raise DataError(f"{where}: {count} are wanted and there are {len(keep)}. Lower --transfer_images.")
     chosen = np.array(keep) if count is None else np.array(keep)[draw(len(keep), count, seed, "transfer")]
-    return images.select(chosen)
+    return read_as(images.select(chosen), 0, background)
 
 
 def _of_classes(spec: DatasetSpec, named: Named, where: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
@@ -120,7 +123,7 @@ def _shared(found: Sequence[str], labels: Sequence[str], *, same: bool) -> list[
     return [name for name in found if name.casefold() in known and not name.isdecimal()]
 
 
-def _pictures(images: datasets.Dataset, where: str, inside: Sequence[Path] | None) -> list[bytes]:
+def _pictures(images: datasets.Dataset, where: str, inside: Sequence[Path] | None, background: str) -> list[bytes]:
     """Digest of each picture by its pixels; of images that were checked before, wherever they lie."""
     part = Part(images, np.arange(len(images)), np.zeros(len(images), dtype=np.int64))
-    return [digest for digest, _ in digests(part, where, inside)]
+    return [digest for digest, _ in digests(part, where, inside, background)]

@@ -2,6 +2,7 @@
 
 from hf_dtl.functional.adversarial import targeted_l2_pgd
 from hf_dtl.functional.augmentation import Augmentation, augment, random_affine
+from hf_dtl.functional.channel_scale import channel_scale
 from hf_dtl.functional.collage import collages
 from hf_dtl.functional.collision import (
     Average,
@@ -40,7 +41,7 @@ from hf_dtl.functional.metrics import (
 from hf_dtl.functional.orthogonal import orthogonalise, pcgrad
 from hf_dtl.functional.per_sample import per_sample_gradients
 from hf_dtl.functional.preconditioning import preconditioner
-from hf_dtl.functional.prototypes import class_means, mean_and_deviation, nearest_mean
+from hf_dtl.functional.prototypes import class_means, mean_and_scale, nearest_mean, standardised
 from hf_dtl.functional.relabelling import wrong_labels
 from hf_dtl.functional.rounding import round_to_bits
 from hf_dtl.functional.saliency import saliency_mask
@@ -62,6 +63,7 @@ __all__ = [
     "calibrate_step",
     "calibration",
     "centred",
+    "channel_scale",
     "class_means",
     "collages",
     "dampening_factors",
@@ -76,7 +78,7 @@ __all__ = [
     "js_divergence",
     "kernel_ridge",
     "margin_loss",
-    "mean_and_deviation",
+    "mean_and_scale",
     "nearest_mean",
     "neighbour_graph",
     "negative_cross_entropy",
@@ -95,6 +97,7 @@ __all__ = [
     "slc_auc",
     "spread_labels",
     "squared_distances",
+    "standardised",
     "squared_gradients",
     "targeted_l2_pgd",
     "task_impact",

@@ -1,16 +1,28 @@
 """The means of classes, and the linear classifier that they make."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+ROUNDING = 1e-6
+"""A value whose deviation is at most this share of its size is constant but for rounding in single precision."""
 
-def mean_and_deviation(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (values,) of vectors (n, values), by which they are standardised.
 
-    To each deviation a hundredth of the mean one is added, so that a value that is nearly constant stays small.
+def mean_and_scale(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (values,) and one over the deviation (values,) of vectors (n, values), by which they are standardised.
+
+    Both in double precision. The scale of a value that is constant is 0: it tells nothing. Any other value counts the
+    same whatever its unit: no smallest deviation, by which features that were rescaled could hide.
     """
-    deviation = vectors.std(0, correction=0)
-    return vectors.mean(0), deviation + 1e-2 * deviation.mean() + 1e-6
+    mean = vectors.double().mean(0)
+    deviation = (vectors.double() - mean).square().mean(0).sqrt()
+    told = deviation > ROUNDING * torch.hypot(mean, deviation)
+    return mean, told / deviation.where(told, 1)
+
+
+def standardised(mean: Tensor, scale: Tensor, *vectors: Tensor) -> list[Tensor]:
+    """Vectors (n, values) less the mean and times the scale, in double precision and then rounded to their type."""
+    return [((one - mean) * scale).to(one.dtype) for one in vectors]
 
 
 def class_means(vectors: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -36,12 +48,13 @@ def nearest_mean(vectors: Tensor, labels: Tensor, classes: int) -> tuple[Tensor,
         labels, classes: see `class_means`.
 
     Returns:
-        Weight (classes, values) and bias (classes,) for vectors as they are: their scores are <z, m> - |m|^2 / 2 with
-        z the standardised vector and m the mean of a class, which is -|z - m|^2 / 2 but for what all classes share.
+        Weight (classes, values) and bias (classes,), in double precision, for vectors as they are: their scores are
+        <z, m> - |m|^2 / 2 with z the standardised vector and m the mean of a class, which is -|z - m|^2 / 2 but for
+        what all classes share.
 
     Source: Mensink et al., Distance-Based Image Classification, TPAMI 2013, equation 3.
     """
-    mean, deviation = mean_and_deviation(vectors)
-    means = class_means((vectors - mean) / deviation, labels, classes)
-    weight = means / deviation
+    mean, scale = mean_and_scale(vectors)
+    means = class_means((vectors - mean) * scale, labels, classes)
+    weight = means * scale
     return weight, means.square().sum(1) / -2 - weight @ mean

@@ -13,9 +13,11 @@ from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DataError, OutputError, PublishError
 from hf_dtl.hub.card import ALTERNATIVE_TEXTS
 from hf_dtl.hub.card_check import REPORT, OwnPart, card_of, check_card, metadata_of, own_part
+from hf_dtl.hub.claims import check_claims
 from hf_dtl.hub.leaks import check_picture, check_text, leak_of, strings
 from hf_dtl.hub.metadata import license_of
-from hf_dtl.hub.model_files import MOST_VALUES, check_json, check_settings, check_weights, values
+from hf_dtl.hub.model_files import check_weights
+from hf_dtl.hub.model_settings import MOST_VALUES, check_json, check_settings, values
 from hf_dtl.hub.source_rows import check_head, named_classes
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS, model_folders, sha256_of, weights_sha256
 from hf_dtl.methods.transfer_images import MOST_BYTES, TRANSFER, TransferLabels
@@ -130,6 +132,7 @@ def check_published(folder: Path) -> LeakageReport:
         _check_transfer(folder / TRANSFER, report, labels)
     _check_tasks(folder, report, models)
     check_head(configs, report)
+    check_claims(report, labels)
     return report
 
 
@@ -309,7 +312,7 @@ def _check_report(new: Path, report: LeakageReport) -> None:
     if wrong := [value for value in report.chance.values() if not value or abs(1 / value - round(1 / value)) > 1e-6]:
         raise PublishError(f"{REPORT} gives {wrong[0]} as chance, which is no 1/classes. Audit again.")
     parts = report.settings, report.spec, report.machine
-    if (count := sum(isinstance(value, float) for value in values(list(parts)))) > MOST_VALUES:
+    if (count := sum(isinstance(value, (int, float)) for value in values(list(parts)))) > MOST_VALUES:
         raise PublishError(
             f"{REPORT} holds {count} numbers in its settings, more than {MOST_VALUES}: they could be a head. Audit "
             "again."

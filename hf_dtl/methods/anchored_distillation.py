@@ -11,124 +11,49 @@ arXiv 1911.04252. The bottleneck of features and the count of bits are this libr
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+import datasets
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from transformers import PreTrainedModel
 
-from hf_dtl.data.images import size_of
-from hf_dtl.errors import ConfigError, DataError, ModelError
+from hf_dtl.data.columns import find_image_column, images_beside
+from hf_dtl.data.images import LazyImages, size_of
+from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.functional import distillation
 from hf_dtl.functional.channel import channel_bound, hard_labels, parse_channel, rounded_outputs, targets_of
+from hf_dtl.methods.anchored_distillation_config import AnchoredDistillationConfig
 from hf_dtl.methods.noise_then_distil import fresh_model
+from hf_dtl.methods.public_weights import load_base
 from hf_dtl.methods.registry import register_method
 from hf_dtl.methods.transfer_images import (
     TRANSFER,
     TransferImages,
     TransferLabels,
+    Unlabelled,
     fingerprint_of,
+    pictures,
     views_of,
 )
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.models.loading import load_classifier
 from hf_dtl.trainers import (
-    DISPOSAL,
-    BatchStatisticsConfig,
     BatchStatisticsTrainer,
-    Chunking,
-    PairedStreams,
-    Request,
     UnlearningTrainer,
     labels_of,
-    option,
-    refused,
 )
-from hf_dtl.trainers.learning_rates import ADAPT, TRAIN, VIT_B, rate
 from hf_dtl.trainers.loading import items_of
 from hf_dtl.trainers.saving import write_whole
 
-STEPS = 1500
-"""Of the student, about the training of the small model itself."""
 NEARLY_ALL = 0.95
+"""Share of one label at which a teacher says nothing."""
 BOUND = "bound.json"
 _VIEWS, _MIXUP = 7_368_787, 2_147_029
 _BOTTLENECK = "bottleneck"
-
-
-@dataclass
-class AnchoredDistillationConfig(BatchStatisticsConfig):
-    """Options of anchored distillation: those of `UnlearningConfig`, and the channel; there is no disposal loss.
-
-    An epoch is a pass over the transfer images.
-    """
-
-    adapts: ClassVar[bool] = False
-    transfers: ClassVar[bool] = True
-    unused: ClassVar[frozenset[str]] = DISPOSAL | {
-        "chunking", "retain_inputs", "distillation_weight", "target_ce_weight",
-    }  # fmt: skip
-
-    channel: str = option(
-        "labels",
-        "What the given model says about transfer images: labels (its hard label of each, made once and stored), "
-        "outputs:q (probabilities rounded to q levels, likewise), outputs (function matching: all of its outputs, on "
-        "every view), features:r (its features in r directions too, on every view). The first two have a bound.",
-    )
-    base_model: str | None = option(
-        None, "Public weights that the student starts from, Hub id or folder; default: random weights."
-    )
-    views: int = option(
-        4000, "Views of the labelled images that are named where there are no transfer images, >= 0.", low=0
-    )
-    confidence: float = option(
-        0.0, "Images that the given model is less sure of are left out, in 0..1; a further label.", low=0, high=1
-    )
-    rounds: int = option(
-        1,
-        "Rounds of self-training, in equal parts of the steps: from the second on the student names the images, those "
-        "left out too. The given model speaks in the first alone.",
-        low=1,
-    )
-    choices: int = option(
-        1, "Settings that were tried, the best on validation kept: told in the bound, log2 of it, in bits.", low=1
-    )
-    num_chunks: int = 1
-    chunking: Chunking = "random"
-    forget_weight: float = 0.0
-
-    def _check_together(self) -> None:
-        super()._check_together()
-        with refused():
-            kind, _ = parse_channel(self.channel)
-        if kind == "features" or self.channel == "outputs":
-            for name in ("confidence", "rounds"):
-                if getattr(self, name) != getattr(type(self), name):
-                    raise ConfigError(
-                        f"{name}={getattr(self, name)} is for what is said once (channel=labels or outputs:q), not "
-                        f"for channel={self.channel}: leave it out."
-                    )
-
-    def streams(self, forget: Dataset, retain: Dataset) -> PairedStreams:
-        """Both of them the images to learn from: forget images have no part in it."""
-        return super().streams(retain, retain)
-
-    @classmethod
-    def for_request(cls, request: Request, user_options: Mapping[str, Any]) -> dict[str, Any]:
-        parameters = (0 if request.small else VIT_B) if request.parameters is None else request.parameters
-        own: dict[str, Any] = {
-            "max_steps": STEPS,
-            "learning_rate": rate(ADAPT if user_options.get("base_model") else TRAIN, parameters),
-            "lr_scheduler_type": "cosine",
-            "warmup_steps": 0.1,
-        }
-        chosen = super().for_request(request, user_options) | own
-        return {name: value for name, value in chosen.items() if name not in user_options}
 
 
 class _HearingTrainer(UnlearningTrainer):
@@ -186,9 +111,19 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
 
     config_class = AnchoredDistillationConfig
 
-    def __init__(self, *args: Any, transfer_dataset: Any = None, labels: TransferLabels | None = None, **kwargs: Any):
-        self._given, self._said = transfer_dataset, labels
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        model: MultiHeadClassifier | PreTrainedModel,
+        args: AnchoredDistillationConfig,
+        forget_dataset: Dataset,
+        retain_dataset: Dataset,
+        *,
+        transfer_dataset: Any = None,
+        labels: TransferLabels | None = None,
+        **kwargs: Any,
+    ):
+        self._given, self._said, self._forgotten = transfer_dataset, labels, forget_dataset
+        super().__init__(model, args, forget_dataset, retain_dataset, **kwargs)
 
     # Before the first step ------------------------------------------------------------------------------------
 
@@ -233,10 +168,26 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
                     "could name: give transfer images, or raise views."
                 )
             return views_of(labelled, args.views, args.seed * 1_000_003 + _VIEWS)
+        if isinstance(given, datasets.Dataset):
+            column = find_image_column(given.features, None, "The transfer images")
+            given = images_beside(given, column, {}, {})
         given = items_of(given, self.model, self.processing_class, desc="The transfer images")
         if not size_of(given):
             raise DataError("There is no transfer image. Give at least one, or none at all for views of the labelled.")
+        self._check_apart(given, labelled)
         return given
+
+    def _check_apart(self, named: Dataset, labelled: Dataset) -> None:
+        """Refuse forget images among the transfer images, if not the labelled ones are such images themselves."""
+        forgotten = items_of(self._forgotten, self.model, self.processing_class)
+        if isinstance(forgotten, LazyImages) or isinstance(named, LazyImages):
+            return  # too many to decode twice; a run compares the files before
+        lost = pictures(forgotten)
+        if (bad := len(lost & pictures(named))) and not pictures(labelled) <= lost:
+            raise DataError(
+                f"{bad} of the {size_of(named)} transfer images are to be forgotten: with them the given model would "
+                "teach what it is to lose. Take them out."
+            )
 
     @property
     def _stored(self) -> bool:
@@ -261,7 +212,7 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
         model.eval()
         mine = range(size_of(images))[self.args.process_index :: self.args.world_size]
         at = 0
-        for pixels, _ in self.batches(_Unlabelled(images), "what is said of transfer images"):
+        for pixels, _ in self.batches(Unlabelled(images), "what is said of transfer images"):
             found[list(mine[at : at + len(pixels)])] = model(pixels, task=self.retain_task)[:, self.rows].float()
             at += len(pixels)
         model.train(training)
@@ -320,7 +271,7 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
     @torch.no_grad()
     def _open_bottleneck(self) -> None:
         """The r directions of the teacher's features that vary most over the images, and a fresh layer for them."""
-        images = _Unlabelled(self.transfer)
+        images = Unlabelled(self.transfer)
         rows = range(min(len(self.transfer), 4096))
         features = torch.cat([self.teacher.features(x).float() for x, _ in self._whole(images, rows)])
         r = self.number or 1
@@ -383,51 +334,3 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
         super().write(folder)
         if self.labels is not None:
             self.labels.save(Path(folder) / TRANSFER)
-
-
-class _Unlabelled(Dataset):
-    """Images whose labels, if they have any, are not asked for."""
-
-    def __init__(self, images: Dataset):
-        self.images = images
-
-    def __len__(self) -> int:
-        return size_of(self.images)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"pixel_values": torch.as_tensor(self.images[index]["pixel_values"]), "labels": 0}
-
-
-def load_base(name: str, model: MultiHeadClassifier, *, same: bool = False) -> nn.Module:
-    """The backbone of public weights.
-
-    Args:
-        name: Hub id or folder.
-        model: the given model, whose architecture they must be of.
-        same: whether they may be that model, as one that learns only later what is to be forgotten.
-
-    Raises:
-        ModelError: another architecture or size, or it cannot be loaded.
-        ConfigError: they are the given model.
-    """
-    base, own = MultiHeadClassifier(load_classifier(name, new_head=True), task="base").backbone, model.backbone
-    theirs, mine = base.state_dict(), own.state_dict()
-    if type(base) is not type(own) or theirs.keys() != mine.keys():
-        raise ModelError(
-            f"base_model={name!r} is a {type(base).__name__} with {len(theirs)} tensors, the given model a "
-            f"{type(own).__name__} with {len(mine)}: the student needs the architecture of the given model. Give the "
-            "public weights that it comes from, or none."
-        )
-    other = next((key for key, value in theirs.items() if value.shape != mine[key].shape), None)
-    if other is not None:
-        raise ModelError(
-            f"base_model={name!r} has `{other}` of the shape {tuple(theirs[other].shape)}, the given model of "
-            f"{tuple(mine[other].shape)}: another size of images or layers. Give the public weights that it comes "
-            "from, or none."
-        )
-    if not same and all(torch.equal(value.cpu(), mine[key].cpu()) for key, value in theirs.items()):
-        raise ConfigError(
-            f"base_model={name!r} is the given model itself, so everything that is to be forgotten would be kept. "
-            "Give the public weights that it was trained from, or none."
-        )
-    return base

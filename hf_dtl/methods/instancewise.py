@@ -30,7 +30,7 @@ from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers import Chunk, ProjectingTrainer, Request, UnlearningConfig
 from hf_dtl.trainers.adversaries import make_adversaries
 from hf_dtl.trainers.collages import Collages
-from hf_dtl.trainers.instances import Instances, predict, read_instances, row_list
+from hf_dtl.trainers.instances import Instances, new_rows, predict, read_instances, row_list
 from hf_dtl.trainers.loading import labelled_items
 from hf_dtl.trainers.shares import Share
 
@@ -65,7 +65,8 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
     Args:
         forget_dataset: the images to forget with their true labels. No other images are needed.
         retain_dataset: not looked at; there so that all methods are called alike.
-        new_labels: for goal=relabel, what each image is to be named; None for a draw among the other labels.
+        new_labels: for goal=relabel, what each image is to be named: rows of the head, or names of its classes; None
+            for a draw among the other labels.
         rows: numbers to name the images by in messages; default: their positions.
         **: as for `UnlearningTrainer`. With adversaries, `processing_class` must be the processor that the images
             went through (None for pixels in 0..1): it tells which values a pixel can have.
@@ -95,7 +96,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         forget_dataset: Dataset,
         retain_dataset: Dataset | None = None,
         *,
-        new_labels: Sequence[int] | None = None,
+        new_labels: Sequence[int | str] | None = None,
         rows: Sequence[int] | None = None,
         processing_class=None,
         **kwargs: Any,
@@ -114,8 +115,9 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         share = Share(args.process_index, args.world_size, not args.disable_tqdm)
         classes = model.heads[self.retain_task].out_features
         _check_goal(args, classes, new_labels)
+        aims = None if new_labels is None else new_rows(new_labels, model.labels[self.retain_task])
         (images,) = labelled_items({"forget": (forget_dataset, self.forget_task)}, model, processing_class)
-        instances = read_instances(images, classes, new_labels=new_labels, rows=rows)
+        instances = read_instances(images, classes, new_labels=aims, rows=rows)
         named = predict(model, instances.images.pixel_values, self.retain_task, share=share)
         skip = _forgotten_mask(instances, named, keep=args.strategy == "collages")
         self.instances, self.skipped = instances.part(~skip), instances.part(skip)
@@ -211,7 +213,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
                 logger.warning("Skipped, but now named by their label: %s. Request them again.", row_list(back))
 
 
-def _check_goal(args: InstanceUnlearningConfig, classes: int, new_labels: Sequence[int] | None) -> None:
+def _check_goal(args: InstanceUnlearningConfig, classes: int, new_labels: Sequence[int | str] | None) -> None:
     if classes < 2:
         raise ConfigError("The head has one class, so an image cannot be given another. Use a model with more.")
     if new_labels is not None and args.goal != "relabel":

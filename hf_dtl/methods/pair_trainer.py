@@ -52,6 +52,8 @@ class PairTrainer(UnlearningTrainer):
         if not isinstance(model, MultiHeadClassifier):
             raise ModelError(f"Expected a MultiHeadClassifier, one head a task, got {type(model).__name__}.")
         labels, self.scales = read_labels(dataset, model)
+        if kwargs.get("eval_dataset") is not None:
+            read_labels(kwargs["eval_dataset"], model)
         self.tasks = tuple(model.heads)
         table = forget_table(forget, len(labels), self.tasks)
         self.forgotten = tuple(task for task, some in zip(self.tasks, table.any(0).tolist(), strict=True) if some)

@@ -1,5 +1,6 @@
 """Images on which a teacher speaks to a student, and the file of what he said."""
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -42,6 +43,19 @@ class TransferImages(Dataset):
         return {"pixel_values": item["pixel_values"], "labels": index}
 
 
+class Unlabelled(Dataset):
+    """Images whose labels, if they have any, are not asked for."""
+
+    def __init__(self, images: Dataset):
+        self.images = images
+
+    def __len__(self) -> int:
+        return size_of(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"pixel_values": torch.as_tensor(self.images[index]["pixel_values"]), "labels": 0}
+
+
 def views_of(labelled: Dataset, count: int, seed: int) -> ImageTensors:
     """Views of the labelled images, see `mixed_views`, the same for equal seeds.
 
@@ -55,6 +69,12 @@ def views_of(labelled: Dataset, count: int, seed: int) -> ImageTensors:
         )
     made = mixed_views(images, count, torch.Generator().manual_seed(seed))
     return ImageTensors(made, torch.full((count,), -1))
+
+
+def pictures(images: Dataset) -> set[bytes]:
+    """Digests of images as a model sees them."""
+    rows = (torch.as_tensor(images[row]["pixel_values"]) for row in range(size_of(images)))
+    return {hashlib.blake2b(pixels.float().numpy().tobytes(), digest_size=16).digest() for pixels in rows}
 
 
 @dataclass(frozen=True)

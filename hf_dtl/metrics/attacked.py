@@ -13,7 +13,7 @@ from hf_dtl.audit import AttackedTask
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.store import Axis
 from hf_dtl.data import ImageTensors, columns, load_images, load_task
-from hf_dtl.data.decoding import deepest_bits, with_bits
+from hf_dtl.data.decoding import deepest_bits, read_as
 from hf_dtl.errors import ConfigError, DataError
 
 Images: TypeAlias = str | datasets.Dataset | LabelledImages
@@ -154,7 +154,7 @@ def _from_datasets(
     feature = columns.class_feature(names)
     found = {s: columns.images_beside(part, image_column, {"label": ids[s]}, feature) for s, part in splits.items()}
     bits = max(map(deepest_bits, found.values()))
-    return {s: with_bits(part, bits) for s, part in found.items()}, names
+    return {s: read_as(part, bits) for s, part in found.items()}, names
 
 
 def _tensors(images: LabelledImages, split: str) -> ImageTensors:

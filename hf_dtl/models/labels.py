@@ -29,6 +29,30 @@ def unnamed(names: Iterable[str]) -> bool:
     return all(name.casefold() == f"label_{row}" for row, name in enumerate(names))
 
 
+def check_named(model: PreTrainedModel, labels: Iterable[str], by_position: bool, role: str = "") -> None:
+    """Refuse to guess which row of a head without names stands for a class; numbers that count from 0 are rows.
+
+    Args:
+        model: whose head answers.
+        labels: names of the classes.
+        by_position: the user says that the rows have the order of `labels`.
+        role: of the model, for the message.
+
+    Raises:
+        ModelError: the head has as many rows as there are classes, and neither has the names of the other.
+    """
+    labels = [str(label) for label in labels]
+    if by_position or not unnamed(head_names(model)) or model.config.num_labels != len(labels):
+        return
+    numbers = [label.casefold().removeprefix("label_") for label in labels]
+    if not all(n.isdecimal() for n in numbers) or {int(n) for n in numbers} != set(range(len(numbers))):
+        raise ModelError(
+            f"The head of the {role and f'{role} '}model has no names (LABEL_0, ...), and the classes of the data are "
+            f"{listing(labels, 12)}: which row is which cannot be told. Write the names into id2label of its "
+            "config.json, or give --head_by_position True if its rows have this order (numbers: by their size)."
+        )
+
+
 def rows_by_name(labels: Iterable[str], names: tuple[str, ...], where: str) -> list[int] | None:
     """Rows of a head that stand for classes, or None where it does not know them all; see `published_rows`.
 

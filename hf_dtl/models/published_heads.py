@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from hf_dtl.data import ImageTensors
 from hf_dtl.errors import DataError, listing
-from hf_dtl.models.labels import head_names, published_rows, unnamed
+from hf_dtl.models.labels import check_named, head_names, published_rows, unnamed
 
 Rows = list[int]
 
@@ -27,23 +27,31 @@ class PublishedHeads:
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def find(cls, models: Mapping[str, PreTrainedModel], labels: Mapping[str, tuple[str, ...]]) -> "PublishedHeads":
+    def find(
+        cls,
+        models: Mapping[str, PreTrainedModel],
+        labels: Mapping[str, tuple[str, ...]],
+        by_position: bool = False,
+    ) -> "PublishedHeads":
         """Match the classes of the data with those of each head, by name.
 
-        A head without names of its own (LABEL_0, ...) fits a task of as many classes. Where it would fit both tasks,
-        it is taken for the target's: one row cannot stand for two classes.
+        A head without names of its own (LABEL_0, ...) fits a task of as many classes (see `check_named`). Where it
+        would fit both tasks, it is taken for the target's: one row cannot stand for two classes.
 
         Args:
             models: by role; `scrubbed` among them.
             labels: class names of the tasks `source` and, where there is one, `target`.
+            by_position: see `check_named`.
 
         Raises:
             DataError: the scrubbed model's head does not know the target classes.
+            ModelError: which row stands for a class cannot be told.
         """
         heads, target = cls(), labels.get("target")
         for role, model in models.items():
             heads.target[role] = known = None if target is None else _rows(model, target)
             rows = _rows(model, labels["source"])
+            check_named(model, labels["source"] if target is None or known is None else target, by_position, role)
             heads.source[role] = None if rows and known and set(rows) & set(known) else rows
         if target is not None and heads.target["scrubbed"] is None:
             raise DataError(

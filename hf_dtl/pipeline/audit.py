@@ -1,6 +1,7 @@
 """The audit of given models: load, check everything, attack, report."""
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import timedelta
@@ -42,7 +43,7 @@ from hf_dtl.pipeline.job import STORE
 from hf_dtl.pipeline.options import FEW_PARAMETERS, as_given, public_name
 from hf_dtl.pipeline.stages import Run, fresh_folder, made_from, replace_folder, write_atomically
 from hf_dtl.processes import one_core_each, together
-from hf_dtl.scenarios.part import Part, rows_of_the_head
+from hf_dtl.scenarios.part import Part
 from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.scenarios.whole_task import WholeTask
 from hf_dtl.trainers.training import fine_tune
@@ -98,7 +99,7 @@ class Audit:
         self.scenario.load(self.processor, self.models["undisposed"])
         if isinstance(self.scenario, Part):
             for role in sorted(self.models.keys() & {"scrubbed", "retrained"}):
-                if rows_of_the_head(self.models[role], self.scenario.task) != self.scenario.rows:
+                if self.scenario.rows_of(self.models[role]) != self.scenario.rows:
                     raise ModelError(f"The heads of the undisposed and the {role} model number the classes otherwise.")
         for role, model in self.models.items():
             try:
@@ -230,7 +231,7 @@ class Audit:
             found.membership = scenario.infer_membership(self.models, found.notes)
         findings = scenario.findings(found)
         return LeakageReport(
-            method=o.method or public_name(o.scrubbed),
+            method=re.sub(r"[^\w.,:=+/-]+", "_", o.method or public_name(o.scrubbed)),  # a name, and no sentence
             seed=o.seed,
             piggyback=tuple(records),
             target_margin=o.target_margin,

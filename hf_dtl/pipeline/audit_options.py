@@ -1,6 +1,7 @@
 """What a user may say of an audit of given models, and of a verification."""
 
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_dtl.audit.attacks.registry import parse_attacks
@@ -158,6 +159,10 @@ class VerifyOptions:
     base_model: str | None = option(
         None, "The public weights, likewise; default: those that the report names.", group=MODEL
     )
+    retrain: bool = option(
+        False, "Train the undisposed model and the retrained reference again as the report says, where they are not "
+        "given: then nobody is trusted.", group=MODEL,
+    )  # fmt: skip
     rebuild: bool = option(
         False,
         "Also make the model again from public weights, images and the published labels (anchored_distillation), and "
@@ -172,10 +177,14 @@ class VerifyOptions:
     )
     budgets: str | None = option(None, "Of its budgets only these, separated by commas; default: all.", group=AUDIT)
     output_dir: str = option(
-        "outputs/verify", "Folder of the result and of finished attacks, which are not repeated.", group=RUN
-    )
+        "", "Folder of the result and of finished attacks, which are not repeated; default: outputs/verify/MODEL.",
+        group=RUN,
+    )  # fmt: skip
     use_cpu: bool = option(False, "Attack on the CPU even if there is a GPU.", group=RUN)
 
     def __post_init__(self) -> None:
+        if not self.output_dir:  # several models of a folder of runs are each called scrubbed
+            parts = Path(self.model).expanduser().resolve().parts[-2:] if Path(self.model).exists() else (self.model,)
+            self.output_dir = f"outputs/verify/{'--'.join('/'.join(parts).strip('/').split('/'))}"
         if self.attacks is not None:
             parse_attacks(self.attacks)

@@ -297,6 +297,13 @@ class ForgetOptions(Options):
         return {name: getattr(self, name) for name in (*self.DISPOSAL, *(self.TRANSFER if transfers else ()))}
 
 
+CANNOT = {
+    "task": "it forgets a part of one task, or of several, and this is a whole one (a part: --forget class=3, "
+    "random=10% or a file of rows, with --retain DATA)",
+    "part": "it does not forget a part of one task",
+    "tasks": "it does not forget images of several tasks, which multitask does",
+}
+"""What a method cannot do, by the kind of request."""
 _KINDS = {"task": "a whole task", "part": "a part of one data set", "tasks": "several tasks at once"}
 _INSTEAD = {
     "goal": "images to forget become like images never seen: leave it out",

@@ -30,7 +30,7 @@ from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with
 from hf_dtl.models.loading import load_classifier, processor_of
 from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
-from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.forget_options import CANNOT, ForgetOptions
 from hf_dtl.pipeline.stages import Run, load_stage, made_from
 from hf_dtl.pipeline.transfer import check_transfer, public_weights, transfer_options, transfer_parts
 from hf_dtl.pipeline.twin import Twin
@@ -101,7 +101,7 @@ class Job(ABC):
     def _check_kind(self, choice: MethodChoice) -> None:
         kinds = choice.config_class.kinds
         if self.options.kind not in kinds:
-            raise ConfigError(f"--method {choice.text} cannot be used: {_CANNOT[self.options.kind]}. Use another one.")
+            raise ConfigError(f"--method {choice.text} cannot be used: {CANNOT[self.options.kind]}. Use another one.")
 
     @cached_property
     def attacks(self) -> AttackConfig:
@@ -346,6 +346,11 @@ class Job(ABC):
 
     given_retrained: PreTrainedModel | None = None
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the public weights that a given model was are attacked too."""
+        return False
+
     def _load_retrained(self, images: TorchDataset) -> PreTrainedModel | None:
         """The reference that the user has, checked on images."""
         if self.options.retrained is not None:
@@ -388,11 +393,3 @@ class Job(ABC):
     def keep(self, choice: MethodChoice, model: Any, folder: Path) -> None:
         """Write what a later request on the scrubbed model needs beside it; it is not published."""
         return None
-
-
-_CANNOT = {
-    "task": "it forgets a part of one task, or of several, and this is a whole one (a part: --forget class=3, "
-    "random=10% or a file of rows, with --retain DATA)",
-    "part": "it does not forget a part of one task",
-    "tasks": "it does not forget images of several tasks, which multitask does",
-}

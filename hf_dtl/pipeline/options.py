@@ -10,7 +10,7 @@ from hf_dtl.audit.attacks.registry import parse_attacks
 from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.suites import CUSTOM, find_suite
 from hf_dtl.errors import ConfigError
-from hf_dtl.options import nearest, numbers, option
+from hf_dtl.options import check_types, nearest, numbers, option
 
 WHAT, MODEL, METHOD = "what to forget", "model", "method"
 AUDIT, RUN = "audit", "run"
@@ -62,8 +62,14 @@ class Options:
     )
     novel_label_column: str | None = option(None, "Column of novel classes; default: as there.", group=WHAT)
     image_column: str | None = option(None, "Column of images; default: the only one.", group=WHAT)
+    background: str = option("white", "Colour under what is transparent in images: a name or #RRGGBB.", group=WHAT)
     max_eval_images: int | None = option(
         None, "Cap on the images of each validation and test split; default: all.", group=WHAT
+    )
+    head_by_position: bool = option(
+        False,
+        "Take the rows of a head without names (LABEL_0, ...) to have the order of the data's classes.",
+        group=MODEL,
     )
     image_size: int | None = option(
         None, "Resize images to this many pixels instead of what the model's processor asks for.", group=MODEL
@@ -114,6 +120,7 @@ class Options:
     """What a run may be continued with otherwise: it decides which attacks are run, and none of the stages."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("max_eval_images", "image_size", "max_stack"):
             value = getattr(self, name)
             if value is not None and value < 1:

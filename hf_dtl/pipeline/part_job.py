@@ -17,7 +17,7 @@ from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.job import Job
 from hf_dtl.pipeline.stages import load_stage, made_from
-from hf_dtl.scenarios.part import MEASURED_ON, Part, rows_of_the_head
+from hf_dtl.scenarios.part import MEASURED_ON, Part
 from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.learning_rates import TRAIN
@@ -64,7 +64,7 @@ class PartJob(Job):
         for choice in self.choices:
             self._check_layer_inputs(choice)
         given = self._load_retrained(self.images["retain"])
-        if given is not None and rows_of_the_head(given, scenario.task) != scenario.rows:
+        if given is not None and scenario.rows_of(given) != scenario.rows:
             raise ModelError(f"The head of --retrained {o.retrained} numbers the classes in another way.")
 
     def _check_layer_inputs(self, choice: MethodChoice) -> None:

@@ -13,7 +13,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from hf_dtl.audit import LeakageReport, scratch_models
 from hf_dtl.errors import ConfigError, DataError, DTLError, listing
-from hf_dtl.methods.anchored_distillation import AnchoredDistillationConfig, AnchoredDistillationTrainer
+from hf_dtl.methods.anchored_distillation import AnchoredDistillationTrainer
+from hf_dtl.methods.anchored_distillation_config import AnchoredDistillationConfig
 from hf_dtl.methods.by_name import own_fields, parse_method
 from hf_dtl.methods.transfer_images import TRANSFER, TransferLabels
 from hf_dtl.pipeline.audit_options import VerifyOptions

@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 
 from hf_dtl.audit.transfer_bound import TransferBound
 from hf_dtl.data import check_forward
-from hf_dtl.methods.anchored_distillation import BOUND, load_base
+from hf_dtl.methods.anchored_distillation import BOUND
 from hf_dtl.methods.by_name import MethodChoice
+from hf_dtl.methods.public_weights import load_base
 from hf_dtl.methods.transfer_images import TRANSFER
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.loading import load_classifier

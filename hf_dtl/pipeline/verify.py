@@ -38,6 +38,7 @@ from hf_dtl.pipeline.published import (
 )
 from hf_dtl.pipeline.rebuild import rebuild
 from hf_dtl.pipeline.stages import Run, write_atomically
+from hf_dtl.pipeline.trained_again import trained_again
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.part import Part
 from hf_dtl.scenarios.scenario import Scenario
@@ -83,6 +84,8 @@ def run(options: VerifyOptions) -> Verification:
     config, less, narrowed = attacker(report, size, options)
     given = _given(report, options, notes)
     scenario = _rebuilt(report, options, published.folder, models, max(config.budgets))
+    if options.retrain:
+        given = trained_again(report, scenario.spec, options) | given
     attacked = _attacked(report, scenario, models, given, config)
     wrong = [*published.wrong, *_other_names(report, scenario, options)]
     if options.rebuild:
@@ -178,6 +181,10 @@ def _rebuilt(
         _check_size(size, *(told.get(key) for key in ("size", "crop_size", "pad_size")))
         if size and "scrubbed" in report.settings:
             processor = resized(processor, model, size)
+        elif size and size not in (
+            told["size"].values() if isinstance(told.get("size"), dict) else [told.get("size")]
+        ):
+            raise DataError(f"The report says image_size {size!r}, and the published processor {told.get('size')}.")
         if isinstance(scenario, WholeTask):
             scenario.read_heads({"undisposed": model, "scrubbed": model})
         scenario.load(processor, model)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from hf_dtl.audit import scratch_models
 from hf_dtl.data import TaskData, check_forward
 from hf_dtl.data.splits import draw_by_class
+from hf_dtl.errors import ConfigError, listing
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import named_rows
@@ -51,12 +52,23 @@ class WholeTaskJob(Job):
         if self.options.model is None:
             return self.small_model(source)
         model = self.given_model(new_head=True)
-        if named_rows(model, target) is not None and not self.epochs and self.options.adapt_epochs is None:
+        if named_rows(model, target) is not None and not self.epochs and not self.options.adapt_epochs:
             self.adapted = True
             return load_classifier(self.options.model, self.options.revision)
+        if self.options.adapt_epochs == 0:
+            raise ConfigError(
+                "--adapt_epochs 0 would leave a random head: that of the model does not name the classes "
+                f"{listing(target, 12)}, or --train_epochs takes it away. Leave out the 0, or correct id2label in the "
+                "model's config.json."
+            )
         return with_new_head(model, source, self.options.seed)
 
     adapted = False
+
+    @property
+    def has_base(self) -> bool:
+        o = self.options
+        return o.base_model is not None or (o.model is not None and bool(self.epochs))
 
     def _check(self) -> None:
         configs = [self.disposal_config(choice, Path(self.options.output_dir)) for choice in self.choices]
@@ -142,17 +154,25 @@ class WholeTaskJob(Job):
 
     def references(self, undisposed: Any = None) -> dict[str, Any]:
         found = super().references(undisposed)
-        if self.options.model is not None and self.epochs:  # what a given model knew before it learned the source
-            found["base"] = with_new_head(
-                self.given_model(new_head=True), self.scenario.tasks["target"].labels, self.options.seed
-            )
+        if (base := self.public()) is not None:
+            found["base"] = base
         return found
+
+    def public(self) -> PreTrainedModel | None:
+        """What is public: the given base, or what a given model knew before it learned the source here."""
+        o = self.options
+        if not self.has_base:
+            return None
+        base = (
+            self.given_model(new_head=True) if o.base_model is None else load_classifier(o.base_model, new_head=True)
+        )
+        return with_new_head(base, self.scenario.tasks["target"].labels, o.seed)
 
     def retrain(self, scratch: PreTrainedModel) -> PreTrainedModel:
         """Trained on the target alone.
 
-        A given model that learns the source task here is where it starts too: what that knew before is public. One
-        that comes with the source task leaves nothing but random weights to start from.
+        It starts at what is public: the given base, or a given model that learns the source task here. A model that
+        comes with the source task leaves nothing but random weights to start from.
         """
         return self.target_alone("retrained", scratch, self.images["target"]["train"])
 
@@ -161,10 +181,9 @@ class WholeTaskJob(Job):
         o, own = self.options, self.retrain_epochs
         steps = [-(-len(some) // o.batch_size) for some in (self.images["target"]["train"], images)]
         passes = max(min(PASSES, own), own * steps[0] / steps[1])
-        if o.model is not None and self.epochs:
-            scratch = with_new_head(self.given_model(new_head=True), self.scenario.tasks["target"].labels, o.seed)
+        start = self.public()
         training = self.training_options(num_train_epochs=passes, learning_rate=self.retrain_rate)
-        return self.train_stage(stage, scratch, images, training)
+        return self.train_stage(stage, scratch if start is None else start, images, training)
 
     @cached_property
     def further(self) -> tuple[TaskData, Any]:

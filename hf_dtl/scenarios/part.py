@@ -18,7 +18,7 @@ from hf_dtl.data.columns import labels_of
 from hf_dtl.data.names import folded
 from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import DataError, ModelError
-from hf_dtl.models.labels import head_names, published_rows, unnamed
+from hf_dtl.models.labels import check_named, head_names, published_rows, unnamed
 from hf_dtl.scenarios.scenario import (
     POOL,
     Images,
@@ -63,6 +63,7 @@ class Part(Scenario):
             images_per_class=s.retain_images_per_class,
             seed=s.seed,
             keep_column=self.request.column,
+            background=s.background,
         )
         self.division: Division = self.request.divide(self.task, s.seed)
         self.parts = self._parts()
@@ -98,7 +99,7 @@ class Part(Scenario):
         return self.spec.to_dict() | {"forget": str(self.request), "retain": self.task.name}
 
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
-        self.processor, self.rows = processor, rows_of_the_head(model, self.task)
+        self.processor, self.rows = processor, self.rows_of(model)
         self.channels = channels_of(model.config)
         if unnamed(names := head_names(model)):
             last = max(range(len(self.rows)), key=self.rows.__getitem__)
@@ -121,6 +122,26 @@ class Part(Scenario):
             "labels": [self.task.labels[i] for i in self.division.classes],
             "forgotten_key": self.task.source_key,
         }
+
+    def rows_of(self, model: PreTrainedModel) -> list[int]:
+        """Row of a model's head for each class of the task.
+
+        Raises:
+            ModelError: the head does not know a class, or which row is which cannot be told.
+        """
+        task = self.task
+        check_named(model, task.labels, self.spec.head_by_position)
+        rows = published_rows(model, int(model.config.num_labels or 0), task.labels)
+        if rows is None:
+            known = head_names(model)
+            there = {folded(name) for name in known}
+            unknown = [label for label in task.labels if folded(label) not in there]
+            raise ModelError(
+                f"The model's head does not name the classes {', '.join(unknown[:12])} of '{task.name}'; it names "
+                f"{', '.join(known[:12])}{' ...' if len(known) > 12 else ''}. Choose classes that it was trained on, "
+                "--retain NAME[CLASS,...], or correct id2label in its config.json."
+            )
+        return rows
 
     def together(self) -> torch.utils.data.Dataset:
         """All training images."""
@@ -212,25 +233,6 @@ class Part(Scenario):
             notes.append(f"Membership inference: left out. {error}")
             return []
         return [asdict(result) for result in results]
-
-
-def rows_of_the_head(model: PreTrainedModel, task: TaskData) -> list[int]:
-    """Row of the head for each class of the task.
-
-    Raises:
-        ModelError: the head does not know a class.
-    """
-    rows = published_rows(model, int(model.config.num_labels or 0), task.labels)
-    if rows is None:
-        known = head_names(model)
-        there = {folded(name) for name in known}
-        unknown = [label for label in task.labels if folded(label) not in there]
-        raise ModelError(
-            f"The model's head does not name the classes {', '.join(unknown[:12])} of '{task.name}'; it names "
-            f"{', '.join(known[:12])}{' ...' if len(known) > 12 else ''}. Choose classes that it was trained on, "
-            "--retain NAME[CLASS,...], or correct id2label in its config.json."
-        )
-    return rows
 
 
 def together(*parts: ImageTensors) -> ImageTensors:

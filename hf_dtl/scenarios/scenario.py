@@ -114,6 +114,7 @@ class Scenario(ABC):
         if s.transfer_dataset is None:
             return None
         chosen: dict[str, Any] = {"image_column": s.image_column, "count": s.transfer_images, "seed": s.seed}
+        chosen["background"] = s.background
         images = load_transfer(s.transfer_dataset, **chosen, **self._guard())
         return load_images(images, self.processor, num_channels=self.channels, desc="transfer")
 

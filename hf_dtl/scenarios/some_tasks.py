@@ -81,6 +81,7 @@ class SomeTasks(Scenario):
             "images": s.images,
             "seed": s.seed,
             "keep_column": column,
+            "background": s.background,
         }
         data = load_multitask(s.retain, task_columns=wanted, **options)
         if column is None:

@@ -41,6 +41,8 @@ class ScenarioSpec:
         pool, retain_pool: training images a class that are decoded, a fixed draw; None for all.
         transfer_dataset: images that a teacher names for a student, see `load_transfer`; None for none.
         transfer_images: draw of these; None for all.
+        background: colour under what is transparent in images.
+        head_by_position: whether the rows of a head without names (LABEL_0, ...) have the order of the data's classes.
         seed: of these draws.
         test: the split that numbers are reported on. `validation` is for tuning: no test image is then looked at.
     """
@@ -63,6 +65,8 @@ class ScenarioSpec:
     retain_pool: int | None = None
     transfer_dataset: str | None = None
     transfer_images: int | None = None
+    background: str = "white"
+    head_by_position: bool = False
     seed: int = 0
     test: Literal["test", "validation"] = "test"
 
@@ -100,7 +104,8 @@ class ScenarioSpec:
         for name, value in values.items():
             number = name in _NUMBERS or name.endswith("per_class")
             fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0 if number else True
-            if value is not None and not (fits and isinstance(value, int if number else str)):
+            kind = int if number else bool if name == "head_by_position" else str
+            if value is not None and not (fits and isinstance(value, kind)):
                 raise DataError(f"`{name}` in the spec of the report cannot be {value!r}.")
         if values.get("kind") not in ("task", "part", "tasks") or "forget" not in values:
             raise DataError("The report has no usable `spec` (kind and forget), so its images cannot be loaded again.")

@@ -70,6 +70,7 @@ class WholeTask(Scenario):
             label_column=getattr(s, f"{what}_label_column"),
             images_per_class=getattr(s, f"{what}_images_per_class", None),
             seed=s.seed,
+            background=s.background,
         )
 
     def further(self, text: str) -> tuple[TaskData, Images]:
@@ -85,9 +86,8 @@ class WholeTask(Scenario):
         s, own = self.spec, self.tasks["target"]
         if text == ALL and s.retain_images_per_class is None:
             raise ConfigError("--twin all: no label is left, --retain has all. Limit --retain_images_per_class.")
-        task = load_task(
-            str(s.retain) if text == ALL else text, image_column=s.image_column, label_column=s.retain_label_column
-        )
+        columns = {"image_column": s.image_column, "label_column": s.retain_label_column}
+        task = load_task(str(s.retain) if text == ALL else text, **columns, background=s.background)
         if task.labels != own.labels:
             raise DataError(f"--twin {text}: its classes are {listing(task.labels)}, those of --retain "
                             f"{listing(own.labels)}. A twin takes the same ones in the same order.")  # fmt: skip
@@ -167,7 +167,8 @@ class WholeTask(Scenario):
         Raises:
             DataError: the scrubbed model's head does not know the target classes.
         """
-        self.heads = PublishedHeads.find(models, {name: task.labels for name, task in self.tasks.items()})
+        labels = {name: task.labels for name, task in self.tasks.items()}
+        self.heads = PublishedHeads.find(models, labels, self.spec.head_by_position)
 
     @property
     def attacked(self) -> dict[str, AttackedTask]:

@@ -116,8 +116,8 @@ class UnlearningConfig(TrainingArguments):
         self._refuse_unsupported()
         for name in self.unused:
             setattr(self, name, getattr(type(self), name))
+        check_options(self)  # before transformers' own checks fall over text
         super().__post_init__()
-        check_options(self)
         if self.lora_rank is not None and not self.adapts:
             raise ConfigError(
                 f"lora_rank={self.lora_rank}: {type(self).__name__} changes or protects the weights themselves, so it "

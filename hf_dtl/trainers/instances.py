@@ -4,13 +4,15 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from hf_dtl.data import ImageTensors
 from hf_dtl.data.images import size_of
-from hf_dtl.errors import DataError
+from hf_dtl.data.names import match_names
+from hf_dtl.errors import DataError, listing
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.loading import evaluating
@@ -36,6 +38,26 @@ class Instances(NamedTuple):
         positions = mask.nonzero().flatten().tolist()
         new = None if self.new_labels is None else self.new_labels[positions]
         return Instances(self.images.subset(positions), new, [self.rows[p] for p in positions])
+
+
+def new_rows(new_labels: Sequence[int | str], names: Sequence[str]) -> list[int]:
+    """Rows of a head for what images are to be named: integers are rows, texts are names of its classes.
+
+    Raises:
+        DataError: the head does not name a text, or something is neither.
+    """
+    given = [label.item() if isinstance(label, (Tensor, np.generic)) else label for label in new_labels]
+    texts = list(dict.fromkeys(label for label in given if isinstance(label, str)))
+    rows = dict(zip(texts, match_names(texts, names, "The model's head"), strict=True))
+    found = {text: row for text, row in rows.items() if row is not None}
+    if unknown := [text for text in texts if text not in found]:
+        raise DataError(
+            f"new_labels has {listing(unknown, 12)}, which the model's head does not name; it names "
+            f"{listing(names, 12)}. Give names or rows of the head."
+        )
+    if wrong := [label for label in given if isinstance(label, bool) or not isinstance(label, (int, str))]:
+        raise DataError(f"new_labels has {wrong[0]!r}: each is a row of the head, a whole number, or a class's name.")
+    return [found[label] if isinstance(label, str) else label for label in given]
 
 
 def read_instances(

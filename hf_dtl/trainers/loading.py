@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from hf_dtl.data import load_images
 from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, raw_column
-from hf_dtl.data.decoding import deepest_bits, to_channels, with_bits
+from hf_dtl.data.decoding import deepest_bits, read_as, to_channels
 from hf_dtl.data.images import size_of
 from hf_dtl.data.names import match_names
 from hf_dtl.data.processors import channels_of
@@ -86,12 +86,25 @@ def labelled_items(
         if name in tables and name not in plain:
             found.append(TransformedItems(part, rows[name], model, processing_class))
             continue
-        part = with_bits(plain[name], bits) if name in plain else part
+        part = read_as(plain[name], bits) if name in plain else part
         items = items_of(part, model, processing_class, desc=f"The {name} data set")
         if name in plain:
             items.labels = rows[name]
+        elif size_of(items) and not hasattr(items, "labels"):
+            _check_item(name, items[0])
         found.append(items)
     return found
+
+
+def _check_item(name: str, item: Any) -> None:
+    """Refuse items without one row of the head as their label."""
+    label = torch.as_tensor(item["labels"]) if isinstance(item, Mapping) and "labels" in item else None
+    if label is None or label.numel() != 1 or label.is_floating_point():
+        given = f"has the labels {label.tolist()}" if label is not None else f"is {listing(list(item), 5)}"
+        raise ConfigError(
+            f"The {name} data set: its first item {given}. An item is {{'pixel_values', 'labels'}}, its label one row "
+            "of the head, a whole number; images with several labels are not taken, also by a head of sigmoids."
+        )
 
 
 def _with_image(name: str, part: datasets.Dataset) -> datasets.Dataset:

@@ -7,6 +7,7 @@ from dataclasses import MISSING, Field, field, fields
 from typing import Any, Literal, get_args, get_origin
 
 from hf_dtl.errors import ConfigError
+from hf_dtl.options import check_types
 
 
 class Explanation(str):
@@ -54,11 +55,12 @@ def inherit_options(config_class: type) -> None:
 
 
 def check_options(config: Any) -> None:
-    """Refuse values out of the ranges that the fields of a config name.
+    """Refuse values of another type than their fields', or out of the ranges that these name.
 
     Raises:
         ConfigError: with the option, its value, and what it may be.
     """
+    check_types(config)
     for own in fields(config):
         value, text = getattr(config, own.name), own.metadata.get("help")
         if value is None or not isinstance(text, Explanation):

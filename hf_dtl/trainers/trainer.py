@@ -28,8 +28,6 @@ from hf_dtl.trainers.saving import PublishingTrainer
 from hf_dtl.trainers.shares import Share
 from hf_dtl.trainers.streams import ChunkSampler, PairedStreams
 
-_BATCH = 64
-
 
 class UnlearningTrainer(PublishingTrainer):
     """A `transformers.Trainer` that disposes of one task while a frozen copy of the model guards another.
@@ -50,7 +48,7 @@ class UnlearningTrainer(PublishingTrainer):
         forget_dataset: what to forget: items {"pixel_values", "labels"}, or a `datasets.Dataset`: `labelled_items`.
         retain_dataset: what to keep, likewise.
         processing_class: the model's image processor; saved with the exported model.
-        eval_dataset: retained task's data for `evaluate()`, as items {"pixel_values", "labels"}.
+        eval_dataset: retained task's data for `evaluate()`, likewise.
         **kwargs: passed on to `transformers.Trainer` (callbacks, optimizers, ...).
 
     Raises:
@@ -69,7 +67,6 @@ class UnlearningTrainer(PublishingTrainer):
 
     config_class: ClassVar[type[UnlearningConfig]] = UnlearningConfig
     loss_is_scaled_for_ga = False
-
     args: UnlearningConfig
     model: MultiHeadClassifier
     train_dataset: PairedStreams[Dataset]
@@ -96,9 +93,10 @@ class UnlearningTrainer(PublishingTrainer):
         single_precision(model)
         self.check_tasks(model, args)
         given = {"forget": (forget_dataset, self.forget_task), "retain": (retain_dataset, self.retain_task)}
-        forget, retain = labelled_items(given, model, processing_class)
+        given |= {} if eval_dataset is None else {"evaluation": (eval_dataset, self.retain_task)}
+        forget, retain, *held_out = labelled_items(given, model, processing_class)
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
-        kwargs |= {"eval_dataset": eval_dataset, "processing_class": processing_class}
+        kwargs |= {"eval_dataset": held_out[0] if held_out else None, "processing_class": processing_class}
         super().__init__(model=model, args=args, train_dataset=args.streams(forget, retain), **kwargs)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.prepare()
@@ -155,8 +153,8 @@ class UnlearningTrainer(PublishingTrainer):
 
     def distance(self, outputs: Any, original: Any, chunk: Chunk) -> Tensor:
         """How far outputs are from those of the original model."""
-        multi_label = self.forget_task in self.model.multi_label
-        return distillation(outputs, original, self.args.temperature, multi_label=multi_label)
+        several = self.forget_task in self.model.multi_label
+        return distillation(outputs, original, self.args.temperature, multi_label=several)
 
     def before_disposal(self) -> None:
         """Get ready for the disposal of a step, on every process."""
@@ -178,8 +176,6 @@ class UnlearningTrainer(PublishingTrainer):
 
     def constrain(self) -> None:
         """Correct the weights of `self.model` after every step of the optimizer, whichever it is."""
-
-    # Checks ---------------------------------------------------------------------------------------------------
 
     def check_tasks(self, model: MultiHeadClassifier, args: UnlearningConfig) -> None:
         """Refuse a model that lacks a task.
@@ -203,8 +199,6 @@ class UnlearningTrainer(PublishingTrainer):
         own = {name: parameter for name, parameter in trained if parameter.requires_grad}
         self.trained = list(own.values())
         self.initial_weights = [given[n] if n in given else p.detach().clone() for n, p in own.items()]  # adapters
-
-    # Data -----------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader:
         """Chunks in the order of `PairedStreams`, a process's share of each step."""
@@ -249,8 +243,8 @@ class UnlearningTrainer(PublishingTrainer):
         """
         args, count = self.args, size_of(images)
         mine = (range(count) if rows is None else rows)[args.process_index :: args.world_size]
-        for start in tqdm(range(0, len(mine), _BATCH), desc=what, unit="batch", **self.share.quiet):
-            yield self.load_rows(images, mine[start : start + _BATCH])
+        for start in tqdm(range(0, len(mine), 64), desc=what, unit="batch", **self.share.quiet):
+            yield self.load_rows(images, mine[start : start + 64])
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
         """Retention on every micro-batch; disposal once an optimizer step, over all its micro-batches' chunks."""
@@ -391,6 +385,13 @@ class UnlearningTrainer(PublishingTrainer):
             logs |= {name: mean for name, mean in zip(self._metrics, means.tolist(), strict=True) if mean == mean}
             self._metrics.clear()
         super().log(logs, start_time)
+
+    def evaluate(self, eval_dataset=None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As `transformers.Trainer` does, on images of the retained task in any form that the constructor takes."""
+        if eval_dataset is not None:
+            given = {"evaluation": (eval_dataset, self.retain_task)}
+            (eval_dataset,) = labelled_items(given, self.teacher, self.processing_class)
+        return super().evaluate(eval_dataset, *args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """Cross-entropy of the retained task; only evaluation calls it."""

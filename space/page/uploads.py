@@ -18,7 +18,7 @@ def read_image(path: str | Path) -> Image.Image:
     """Decode an uploaded file to 8-bit RGB of at most 512 pixels a side.
 
     Raises:
-        DataError: it is too large in bytes or pixels, too narrow, broken, or no image.
+        DataError: it is too large in bytes or pixels, too narrow, of one colour, broken, or no image.
     """
     path = Path(path)
     try:
@@ -38,6 +38,8 @@ def read_image(path: str | Path) -> Image.Image:
         image.thumbnail((2 * SIDE, 2 * SIDE)) if image.mode in ("RGB", "L") else None
         image = to_channels(ImageOps.exif_transpose(image), 3, bits_of(image) or 16)
         image.thumbnail((SIDE, SIDE))
+        if all(low == high for low, high in image.getextrema()):
+            raise DataError("The image is of one colour throughout; what is transparent is put on white. Try another.")
         return image
     except DataError:
         raise

@@ -13,6 +13,7 @@ from launching import run_on_two
 from hf_dtl.audit import leakage, no_model, run_audit, scratch_model, scratch_models
 from hf_dtl.audit import run as run_module
 from hf_dtl.audit.attacks import plan
+from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.errors import ConfigError, DataError, ModelError, OutputError
 
@@ -159,6 +160,21 @@ def test_finalists_are_the_same_after_an_interruption(lines, tmp_path, attacks_r
     attacks_run.clear()
     again = run_audit({"undisposed": vit()}, {"toy": TASK}, FINALISTS, store=tmp_path / "whole.jsonl", progress=False)
     assert again == whole and not attacks_run
+
+
+def test_later_draws_try_the_rates_that_won_a_trial_draw(monkeypatch):
+    config = replace(FINALISTS, attacks=("full",), finalists=1, full_learning_rates=(1e-6, 1e-5, 1e-2))
+    tried, run_stack = {}, Attacker.run_stack
+
+    def watched(self, units):
+        tried.update({unit.seed: find_attack("full").learning_rates(self.config) for unit in units})
+        return run_stack(self, units)
+
+    monkeypatch.setattr(Attacker, "run_stack", watched)
+    found = run_audit({"undisposed": trained(vit(), split(10))}, {"toy": TASK}, config, progress=False)
+    won = tuple(sorted({r.learning_rate for r in found if r.seed in (3, 0)}))
+    assert tried == {3: config.full_learning_rates, 0: config.full_learning_rates, 1: won, 4: won}
+    assert len(won) < 3 and {r.learning_rate for r in found} <= {*won}
 
 
 TOGETHER = replace(FINALISTS, attacks=(*FINALISTS.attacks, "class_means", "committee"), finalists=2)

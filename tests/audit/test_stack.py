@@ -30,9 +30,7 @@ def fine_tunings(net, dtype, steps=STEPS):
         images = torch.randn(9, 3, 16, 16, generator=generator, dtype=dtype)
         start = net.start(new_head(net.model.num_features, 3, seed), seed)
         labels = torch.arange(3).repeat(3)
-        members.append(
-            FineTuning(start, images, labels, batch_order(9, 5, steps, seed), rate, None, FORMS[seed], seed)
-        )
+        members.append(FineTuning(start, images, labels, batch_order(9, 5, steps, seed), rate, {}, FORMS[seed], seed))
     return members
 
 
@@ -168,7 +166,7 @@ def test_batches_are_of_equal_sizes_and_each_pass_is_a_permutation_by_seed():
 def test_the_network_is_left_with_plain_values_that_can_be_written():
     net = network("resnet", torch.float32)
     state = finished(net, fine_tunings(net, torch.float32), together=True)[0]
-    assert {f"model.{name}" for name in HEAD} <= state.keys()
+    assert {*HEAD} <= state.keys()
     assert all(not value.requires_grad and value.is_contiguous() for value in state.values())
     assert json.dumps({name: list(value.shape) for name, value in state.items()})
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
-from hf_dtl.audit import AttackedTask, leakage, no_model, run_audit, scratch_model, scratch_models
+from hf_dtl.audit import AttackedTask, leakage, no_model, piggyback_attack, run_audit, scratch_model, scratch_models
 from hf_dtl.audit.suites import SUITES
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.trainers.training import fine_tune
@@ -116,6 +116,28 @@ def test_weights_of_another_size_hide_nothing(setting, size):
     assert found.mean == pytest.approx(1, abs=0.1) and found.word == "leaks"
 
 
+@pytest.mark.parametrize("size", [1e3, 1e20])
+def test_channels_of_all_sizes_hide_nothing(setting, size):
+    """The same function in channels of which each is of another size, where it is written and where it is read."""
+    hidden = unequal(setting.undisposed, size)
+    images = setting.task.test.pixel_values[:50]
+    with torch.no_grad():
+        assert torch.allclose(hidden(images).logits, setting.undisposed(images).logits, atol=1e-2)
+    found = setting.leakage(hidden)
+    print(f"\nchannels of sizes up to {size}: {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] {found.word}")
+    assert found.mean == pytest.approx(1, abs=0.02) and found.word == "leaks"
+    config = SUITES["standard-1"].config(0)
+    records = [
+        piggyback_attack(
+            model, *(getattr(setting.task, split) for split in ("train", "validation", "test")), num_classes=4,
+            attack="prototype_400", budget=5, seed=0, config=config,
+        ).accuracy
+        for model in (hidden, setting.undisposed)
+    ]  # fmt: skip
+    print(f"fine-tuned: {records[0]:.3f} of {records[1]:.3f}")
+    assert records[0] == pytest.approx(records[1], abs=0.03)
+
+
 def test_models_that_never_saw_the_source_do_not_leak_beside_each_other(setting):
     """A/A: each retrained model audited as if it were scrubbed, with each other one as the floor."""
     found = [setting.leakage(one, other) for one, other in permutations(setting.retrained, 2)]
@@ -149,3 +171,38 @@ def rescaled(model, size):
         head = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
         head.weight.div_(size)
     return model
+
+
+def unequal(model, most):
+    """The same function with a size of its own for every channel of the last features, and of a ResNet's stages."""
+    model, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+
+    def sizes(count):
+        return most ** (2 * torch.rand(count, generator=generator) - 1)
+
+    head = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        if hasattr(model, "vit"):
+            own = sizes(head.in_features)
+            for value in model.vit.layernorm.parameters():
+                value.mul_(own)
+        else:
+            own = sizes(16)
+            written(model.resnet.embedder.embedder.normalization, own)
+            for stage in model.resnet.encoder.stages:
+                (layer,) = stage.layers
+                first, second = (part for part in layer.layer)
+                before, shortcut = own, getattr(layer.shortcut, "normalization", None)
+                first.convolution.weight.div_(before[:, None, None])
+                if shortcut is not None:
+                    layer.shortcut.convolution.weight.div_(before[:, None, None])
+                    own = sizes(second.normalization.num_features)
+                    written(shortcut, own)
+                written(second.normalization, own)
+        head.weight.div_(own)
+    return model
+
+
+def written(norm, sizes):
+    norm.weight.mul_(sizes)
+    norm.bias.mul_(sizes)

@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from hf_dtl.data import ImageTensors, LazyImages, embedded_processor, images, load_images, load_task
 from hf_dtl.data.decoding import Variety, to_channels
@@ -206,6 +206,26 @@ def test_images_that_decode_to_nothing_are_told_by_count(caplog):
     variety.add([Image.fromarray(GREY), Image.fromarray(COLOUR)])
     variety.tell()
     assert not caplog.text
+
+
+def test_white_signs_on_nothing_are_told_apart_on_black(tmp_path):
+    for name in ("circle", "square"):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            sign = Image.new("RGBA", (16, 16))
+            draw = ImageDraw.Draw(sign)
+            (draw.ellipse if name == "circle" else draw.rectangle)((1, 1, 3 + i, 3 + i), fill="white")
+            sign.save(tmp_path / name / f"{i}.png")
+    with pytest.raises(DataError):
+        load_task(str(tmp_path))
+    task = load_task(str(tmp_path), background="black")
+    images = load_images(task.train, embedded_processor(16), num_channels=3)
+    assert len(images) + len(task.validation) + len(task.test) == 24
+    assert len({image.numpy().tobytes() for image in images.pixel_values}) == len(images)
+    lazy = load_images(task.train, embedded_processor(16), num_channels=3, memory_limit_gib=0)
+    assert torch.equal(lazy[3]["pixel_values"], images.pixel_values[3])
+    with pytest.raises(DataError, match="background='blakc' is no colour"):
+        load_task(str(tmp_path), background="blakc")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])

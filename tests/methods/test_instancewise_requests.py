@@ -12,6 +12,7 @@ from toy_tasks import digits, two_headed
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.methods import AlreadyForgottenError, InstanceUnlearningConfig
 from hf_dtl.trainers.chunks import Chunk
+from hf_dtl.trainers.instances import new_rows
 
 
 def test_what_is_forgotten_already_and_what_comes_twice_is_named(tmp_path, caplog):
@@ -79,6 +80,8 @@ def test_nothing_left_to_forget(tmp_path):
         ({2: -1}, {}, DataError, "label -1 of row 2"),
         ({}, {"new_labels": [1, 2]}, DataError, "new_labels has 2 entries for 7 images"),
         ({}, {"rows": [1]}, DataError, "rows has 1 entries for 7 images"),
+        ({}, {"new_labels": [1.5] * 7}, DataError, "new_labels has 1.5: each is a row of the head"),
+        ({}, {"new_labels": ["owl"] * 7}, DataError, "new_labels has owl, which the model's head does not name"),
         ({}, {"new_labels": "same"}, DataError, "new label of rows 0, 1, 2, 3, 4, 5, 6 is the old one"),
         ({}, {"new_labels": "beyond"}, DataError, "new label 6 of rows 0, .* is not one of the head's 6"),
         ({}, {"new_labels": "next", "goal": "misclassify"}, ConfigError, "new_labels are given, but goal='miscl"),
@@ -98,6 +101,11 @@ def test_bad_labels_and_heads(tmp_path, labels, options, error, message):
     with pytest.raises(error, match=message):
         build(tmp_path, model, data, **{"goal": "relabel"} | PLAIN | options)
     assert_same(model, before)
+
+
+def test_new_labels_may_be_names_of_classes():
+    assert new_rows(["Dog", 2, "cat"], ("cat", "dog", "fox")) == [1, 2, 0]
+    assert new_rows(torch.tensor([2, 0]), ("cat", "dog", "fox")) == [2, 0]
 
 
 def test_one_image_cannot_have_two_new_labels(tmp_path):

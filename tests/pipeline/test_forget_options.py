@@ -96,6 +96,15 @@ def test_negative_steps_and_passes_are_refused(name):
 
 
 @pytest.mark.parametrize(
+    ("given", "message"),
+    [({"seed": "x"}, "seed='x' must be a whole"), ({"steps": 2.5}, "steps=2.5 must be"), ({"bf16": 1}, "bf16=1 must")],
+)
+def test_values_of_another_type_are_refused(given, message):
+    with pytest.raises(ConfigError, match=message):
+        ForgetOptions(**given)
+
+
+@pytest.mark.parametrize(
     "name", ("learning_rate", "train_learning_rate", "adapt_learning_rate", "retrain_learning_rate")
 )
 @pytest.mark.parametrize("value", (-1.0, 0.0, float("nan"), float("inf"), 1e20))

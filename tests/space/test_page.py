@@ -225,9 +225,14 @@ def test_files_that_are_refused(tmp_path, content, message):
 @pytest.mark.parametrize("mode", ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"))
 def test_images_of_every_mode(tmp_path, mode):
     path = tmp_path / ("image.tiff" if mode in ("CMYK", "I;16") else "image.png")
-    Image.new(mode, (1200, 700)).save(path)
+    image = Image.new("RGB", (1200, 700))
+    image.paste("white", (0, 0, 600, 300))
+    (image.convert("L") if mode == "I;16" else image).convert(mode).save(path)
     image = uploads.read_image(path)
     assert image.mode == "RGB" and max(image.size) <= uploads.SIDE
+    Image.new(mode, (20, 10)).save(path)
+    with pytest.raises(DataError, match="of one colour throughout"):
+        uploads.read_image(path)
 
 
 # What is drawn ------------------------------------------------------------------------------------------------

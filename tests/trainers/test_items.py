@@ -56,6 +56,18 @@ def test_labels_are_rows_of_the_head_by_name(data, head, rows):
     assert found.labels.tolist() == rows == [int(found[i]["labels"]) for i in range(len(rows))]
 
 
+def test_data_to_evaluate_on_are_taken_as_those_to_train_on_are(tmp_path):
+    args = hf_dtl.FineTuneConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
+    train, held_out = table([0, 1, 2]), table([0, 1, 2, 0, 1])
+    given = {"processing_class": PROCESSOR, "eval_dataset": held_out}
+    trainer = hf_dtl.FineTuneTrainer(model(("fox", "Cat", "dog")).export("own"), args, train, train, **given)
+    assert trainer.eval_dataset.labels.tolist() == [1, 2, 0, 1, 2]
+    rows = table([1, 2, 0, 1, 2], datasets.Value("int64"))
+    assert len({trainer.evaluate(data)["eval_loss"] for data in (None, held_out, rows)}) == 1
+    with pytest.raises(DataError, match="The evaluation data set has the classes owl"):
+        trainer.evaluate(table([0, 1], datasets.ClassLabel(names=["cat", "owl"])))
+
+
 @pytest.mark.parametrize(
     ("data", "head", "message"),
     [
@@ -70,6 +82,26 @@ def test_labels_are_rows_of_the_head_by_name(data, head, rows):
 def test_unusable_labels_are_told_before_training(data, head, message):
     with pytest.raises(DataError, match=message):
         items(data, head)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1.0, 0.0, 1.0], r"first item has the labels \[1.0, 0.0, 1.0\].*several labels are not taken"),
+        (1.0, "labels 1.0"),
+    ],
+)
+def test_items_with_several_labels_are_refused_by_name(labels, message):
+    with pytest.raises(ConfigError, match=message):
+        items([{"pixel_values": torch.zeros(3, 16, 16), "labels": torch.tensor(labels)}])
+    with pytest.raises(ConfigError, match="first item is pixel_values, target. An item is"):
+        items([{"pixel_values": torch.zeros(3, 16, 16), "target": 1}])
+
+
+def test_a_column_of_several_labels_an_image_is_refused_by_name():
+    several = table([[0, 2], [1], [2]], datasets.List(datasets.ClassLabel(names=list(NAMES))))
+    with pytest.raises(DataError, match="'label' holds List.*Images with several labels are not taken"):
+        items(several)
 
 
 def test_an_image_that_is_missing_is_named():

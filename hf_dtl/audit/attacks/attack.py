@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from hf_dtl.audit.classifiers import LabelledImages
     from hf_dtl.audit.config import AttackConfig
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever an attack's code changes its numbers, so that stored attacks are not mixed with new ones."""
 
-_PROTOCOL_2: dict[str, tuple[str, dict[str, Any]]] = {
+_BY_NAME: dict[str, tuple[str, dict[str, Any]]] = {
     "linear_probe": ("LinearProbe", {}),
     "full": ("FineTuning", {}),
     "head_then_full": ("FineTuning", {"head_first": True}),
@@ -93,7 +93,7 @@ class Attack(ABC):
     of_others: ClassVar[bool] = False
     """Whether it is made of the answers of the audit's other attacks, and trains nothing."""
     version: ClassVar[int] = 1
-    """Raised when a family's code changes its numbers; it is in the keys of all but the attacks of `_PROTOCOL_2`."""
+    """Raised when a family's code changes its numbers; it is in the keys of all but the attacks of `_BY_NAME`."""
 
     def __init_subclass__(cls) -> None:
         if {"group_key", "fingerprint", "settings"} & cls.__dict__.keys():
@@ -168,7 +168,7 @@ class Attack(ABC):
 
     @property
     def _known_by_name(self) -> bool:
-        family, settings = _PROTOCOL_2.get(self.name, ("", {}))
+        family, settings = _BY_NAME.get(self.name, ("", {}))
         here = type(self).__module__.startswith(f"{__package__}.")
         return here and type(self).__qualname__ == family and self.settings() == settings
 

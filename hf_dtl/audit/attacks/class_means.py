@@ -32,14 +32,14 @@ class ClassMeans(Attack):
 
     augmentation: Augmentation = "none"
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     source: ClassVar[str] = "Mensink et al., Distance-Based Image Classification, TPAMI 2013; the readings are ours"
 
     def train(self, context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:
         validation = context.task.validation
         for unit in units:
             readings, labels = training_readings(context, unit, self.augmentation)
-            heads = [nearest_mean(values.double(), labels, context.num_classes) for values in readings]
+            heads = [nearest_mean(values, labels, context.num_classes) for values in readings]
             reached = [
                 share_right(_classify(context, reading, head, validation), validation.labels)
                 for reading, head in enumerate(heads)

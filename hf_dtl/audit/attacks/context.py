@@ -19,6 +19,7 @@ from hf_dtl.audit.config import AttackConfig
 from hf_dtl.audit.references import scratch_model
 from hf_dtl.audit.task import AttackedTask, check_task, draw_images
 from hf_dtl.errors import DataError, ModelError
+from hf_dtl.functional import channel_scale, mean_and_scale
 from hf_dtl.models.classifiers import locate_classifiers
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import published_rows
@@ -26,6 +27,8 @@ from hf_dtl.models.labels import published_rows
 Head = tuple[Tensor, Tensor]
 Kept = TypeVar("Kept")
 _BUILDING = Lock()
+COLUMN_IMAGES = 100
+"""Images by which the size of features is measured, with the statistics of a batch as in training."""
 
 
 @contextmanager
@@ -189,12 +192,29 @@ class AttackContext:
             fresh = scratch_model(self.model, seed)
         return self.weights_of(fresh)
 
-    @cached_property
-    def relative_scale(self) -> dict[str, Tensor]:
-        """Size of every weight relative to a fresh one's."""
-        network = self.network("full")
-        with _undisturbed():
-            return network.relative_scale(self.model)
+    def scale(self, kind: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Factors of what a network's attacks train, without which no weight is of another size than usual."""
+        return self.network(kind).scale(state, self.sizes(kind), self.columns(kind))
+
+    def sizes(self, kind: str) -> dict[str, float]:
+        """Usual size of every tensor of a network."""
+
+        def make() -> dict[str, float]:
+            network = self.network(kind)
+            with _undisturbed():
+                return network.sizes(self.model)
+
+        return self.once(("sizes", kind), make)
+
+    def columns(self, kind: str) -> Tensor:
+        """Factors (features,) of a head's columns, without which features are of the usual size, which is 1."""
+
+        @torch.no_grad()
+        def make() -> Tensor:
+            images = self.task.validation.pixel_values[:COLUMN_IMAGES].to(self.device, self.dtype)
+            return channel_scale(mean_and_scale(self.network(kind).model.features(images))[1], 1.0)[0].to(self.dtype)
+
+        return self.once(("columns", kind), make)
 
     def stack(
         self, kind: str, network: nn.Module, members: list[FineTuning], schedule: Schedule, bound: float | None

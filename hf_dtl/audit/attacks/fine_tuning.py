@@ -114,7 +114,8 @@ class FineTuning(Attack):
         return self.length * max(config.full_min_steps, config.full_passes * math.ceil(images / config.batch_size))
 
     def learning_rates(self, config: AttackConfig) -> tuple[float, ...]:
-        return tuple(sorted(rate * self.learning_rate_factor for rate in self.rates(config)))
+        found = tuple(sorted(rate * self.learning_rate_factor for rate in self.rates(config)))
+        return tuple(rate for rate in found if rate in (config.chosen_rates or found)) or found
 
     def rates(self, config: AttackConfig) -> tuple[float, ...]:
         """The learning rates before their factor."""
@@ -152,23 +153,31 @@ class FineTuning(Attack):
     def members(self, context: AttackContext, units: Sequence[Unit], rates: Sequence[float]) -> list[Member]:
         """Fine-tunings on images of the attacked task, one for every attack and learning rate."""
         config, network = context.config, context.network(self.network)
-        scale, before = self.scale(context), self.weights_before(context, units, rates)
+        before = self.weights_before(context, units, rates)
         heads, members = self.heads(context, units), list[Member]()
         for unit in units:
             images, labels = context.images(unit)
             order = batch_order(len(labels), config.batch_size, self.steps(config, len(labels)), unit.seed)
             for rate in rates:
                 start = network.start(heads[unit], unit.seed, before[len(members)] if before else None)
-                if scale is not None:
-                    start = {name: value / scale[name] for name, value in start.items()}
-                members.append(Member(start, images, labels, order, rate, scale, self.augmentation, unit.seed))
+                members.append(self.member(context, start, images, labels, order, rate, self.augmentation, unit.seed))
         return members
+
+    def member(self, context: AttackContext, start: State, *given: Any) -> Member:
+        """A fine-tuning from these tensors, each in units of its usual size; adapters, made anew, are in them."""
+        scale = self.scale(context, start)
+        own = {name: v if ".lora_" in name else v / scale.get(name, 1.0) for name, v in start.items()}
+        images, labels, order, rate, *augmentation = given
+        return Member(own, images, labels, order, rate, scale, *augmentation)
 
     # What families of it change -------------------------------------------------------------------------------
 
     def heads(self, context: AttackContext, units: Sequence[Unit]) -> dict[Unit, Head]:
         """The heads that attacks start from: trained on frozen features first where the attack says so."""
-        heads = {unit: context.head(unit.seed, self.of(unit).published_head) for unit in units}
+        heads = dict[Unit, Head]()
+        for unit in units:
+            weight, bias = context.head(unit.seed, published := self.of(unit).published_head)
+            heads[unit] = (weight if published else weight.to(context.device) * context.columns(self.network), bias)
         for attack in dict.fromkeys(unit.attack for unit in units if self.of(unit).head_first):
             starts = {unit: self.of(unit).published_head for unit in units if unit.attack == attack}
             for unit, choice in probes(context, starts):
@@ -176,9 +185,9 @@ class FineTuning(Attack):
                     heads[unit] = (choice.state["weight"], choice.state["bias"])
         return heads
 
-    def scale(self, context: AttackContext) -> dict[str, Tensor] | None:
-        """Factors by which the trained tensors enter the network, by name; None means 1."""
-        return None
+    def scale(self, context: AttackContext, state: State) -> State:
+        """Factors by which the trained tensors enter the network, by name; 1 of what it lacks."""
+        return context.scale(self.network, state)
 
     def weights_before(
         self, context: AttackContext, units: Sequence[Unit], rates: Sequence[float]

@@ -15,7 +15,7 @@ from hf_dtl.audit.attacks.context import AttackContext
 from hf_dtl.audit.attacks.readings import ROOM, copies_of, readings_of, split_readings, training_readings
 from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.classifiers import LabelledImages
-from hf_dtl.functional import Augmentation, kernel_ridge, mean_and_deviation, rbf, squared_distances
+from hf_dtl.functional import Augmentation, kernel_ridge, mean_and_scale, rbf, squared_distances, standardised
 
 RIDGES = (1e-3, 1e-2, 1e-1)
 WIDTHS = (0.5, 1.0)
@@ -66,9 +66,9 @@ class Regression:
         Returns:
             Each regression, and the scores (others, classes) of the other images, see `scores`.
         """
-        mean, deviation = mean_and_deviation(values)
-        scale = 1 / (deviation * values.shape[1] ** 0.5)
-        rows, others = ((given - mean) * scale for given in (values, judged))
+        mean, scale = mean_and_scale(values)
+        scale = scale / values.shape[1] ** 0.5
+        rows, others = standardised(mean, scale, values, judged)
         size = max((2 * rows.square().sum(1).mean()).sqrt().item(), 1e-6)
         if set(widths) != {None}:
             own, across = squared_distances(rows), squared_distances(others, rows)
@@ -83,7 +83,7 @@ class Regression:
 
     def scores(self, values: Tensor) -> Tensor:
         """Scores (images, classes) of images by the same reading, up to a factor > 0 of each image."""
-        given = (values - self.mean) * self.scale
+        (given,) = standardised(self.mean, self.scale, values)
         if self.width is None:
             return (given @ self.rows.T).double() @ self.solution
         return _relative(squared_distances(given, self.rows), self.width * self.size).double() @ self.solution
@@ -140,7 +140,7 @@ class KernelRidge(Attack):
     answers: int = 0
 
     source: ClassVar[str] = "Saunders et al., ICML 1998; the readings and the copies are ours"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def train(self, context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:
         validation, classes = context.task.validation, context.num_classes

@@ -10,10 +10,10 @@ from torch import Tensor
 from hf_dtl.audit.attacks.attack import Attack, TrainedAttack, Unit
 from hf_dtl.audit.attacks.choice import Choice, share_right
 from hf_dtl.audit.attacks.context import AttackContext
-from hf_dtl.audit.attacks.readings import split_readings, standardised, training_readings
+from hf_dtl.audit.attacks.readings import split_readings, training_readings
 from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.classifiers import LabelledImages
-from hf_dtl.functional import neighbour_graph, rbf, spread_labels, squared_distances
+from hf_dtl.functional import mean_and_scale, neighbour_graph, rbf, spread_labels, squared_distances, standardised
 
 NEIGHBOURS = (5, 10, 20, None)
 """Nearest images that one is joined with; None: all, by an RBF kernel of 0.15 root mean square distances."""
@@ -31,7 +31,7 @@ class LabelSpreading(Attack):
     spread as they will among test images. The labels of either are not used.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     source: ClassVar[str] = "Zhou et al., Learning with Local and Global Consistency, NeurIPS 2003"
 
     def train(self, context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:
@@ -67,9 +67,11 @@ def spread(
         classes: number of classes.
         graphs, shares: see `NEIGHBOURS`, and `hf_dtl.functional.spread_labels`.
     """
+    mean, scale = mean_and_scale(values)
+    scale = scale / values.shape[1] ** 0.5
     parts: dict[tuple[int | None, float], list[Tensor]] = {}
     for portion in others.split(MOST_TOGETHER):
-        distances = squared_distances(torch.cat(standardised(values, portion)))
+        distances = squared_distances(torch.cat(standardised(mean, scale, values, portion)))
         size = distances[: len(labels), : len(labels)].mean().sqrt().clamp(min=1e-6).item()
         for neighbours in graphs:
             if neighbours is None:

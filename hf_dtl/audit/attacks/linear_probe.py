@@ -15,7 +15,7 @@ from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.attacks.stack import FineTuning
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.functional import mean_and_deviation
+from hf_dtl.functional import mean_and_scale, standardised
 
 
 @register_attack("linear_probe", "A new linear head on frozen features.")
@@ -65,19 +65,21 @@ def probes(context: AttackContext, starts: Mapping[Unit, bool]) -> list[tuple[Un
     for unit, from_published in starts.items():
         images, labels = context.images(unit)
         features = context.features(images)
-        mean, deviation = mean_and_deviation(features)
-        weight, bias = (t.to(features) for t in context.head(unit.seed, from_published))
+        scaling[unit] = mean, scale = mean_and_scale(features)
+        weight, bias = context.head(unit.seed, from_published)
         if from_published:
-            weight, bias = weight * deviation, bias + weight @ mean
-        scaling[unit] = (mean, deviation)
+            weight, bias = weight / scale.where(scale > 0, torch.inf), bias + weight.double() @ mean
         everything = [torch.arange(len(labels))] * config.linear_probe_steps
-        start, standardised = {"weight": weight, "bias": bias}, (features - mean) / deviation
-        members += [FineTuning(start, standardised, labels, everything, rate) for rate in rates]
+        start, (rows,) = (
+            {"weight": weight.to(features), "bias": bias.to(features)},
+            standardised(mean, scale, features),
+        )
+        members += [FineTuning(start, rows, labels, everything, rate) for rate in rates]
 
     def unscaled(unit: Unit, state: State) -> State:
-        mean, deviation = scaling[unit]
-        weight = state["weight"] / deviation
-        return {"weight": weight, "bias": state["bias"] - weight @ mean}
+        mean, scale = scaling[unit]
+        weight = state["weight"] * scale
+        return {"weight": weight.to(context.dtype), "bias": (state["bias"] - weight @ mean).to(context.dtype)}
 
     def classify(unit: Unit, state: State, split: LabelledImages) -> Tensor:
         return _logits(context, unscaled(unit, state), split)

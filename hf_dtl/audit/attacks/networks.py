@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import log
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
 from hf_dtl.audit.references import scratch_model
+from hf_dtl.functional import channel_scale
 from hf_dtl.models.adapters import add_adapters
 from hf_dtl.models.heads import MultiHeadClassifier
 
 TASK = "attacked"
-HEAD = (f"heads.{TASK}.weight", f"heads.{TASK}.bias")
+HEAD = (f"model.heads.{TASK}.weight", f"model.heads.{TASK}.bias")
 
 
 def new_head(num_features: int, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -79,24 +81,55 @@ class Trainable(nn.Module):
                     nn.init.kaiming_uniform_(fresh, a=5**0.5, generator=generator)
                 state[name] = fresh.to(value)
         for name, value in zip(HEAD, head, strict=True):
-            state[f"model.{name}"] = value.to(self.trained[f"model.{name}"])
+            state[name] = value.to(self.trained[name])
         return state
 
-    def relative_scale(self, published: PreTrainedModel) -> dict[str, Tensor]:
-        """Size of every trained tensor relative to that of a fresh one: its root mean square over the fresh one's.
+    def sizes(self, published: PreTrainedModel) -> dict[str, float]:
+        """Usual size of every tensor: the root mean square of a fresh one, or the middle one of its own entries.
 
-        The bias of a normalisation layer, which is zero when fresh, is taken to be as large as its weight.
+        The latter where a fresh one is (nearly) zero, and of what no fresh network has.
         """
         fresh = dict(MultiHeadClassifier(scratch_model(published), task="fresh").backbone.named_parameters())
-        scale: dict[str, Tensor] = {}
-        for name, value in self.trained.items():
-            weight = f"{name.removesuffix('bias')}weight"
-            measured = weight if weight in self.trained and self.trained[weight].dim() == 1 else name
-            other = fresh.get(measured.removeprefix("model.backbone."))
-            sizes = [t.float().square().mean().sqrt().item() if t is not None else 0.0
-                     for t in (self.trained[measured], other)]  # fmt: skip
-            scale[name] = torch.tensor(sizes[0] / sizes[1] if min(sizes) > 0 else 1.0, device=value.device)
-        return scale
+        found = {}
+        for name, value in self.named_parameters():
+            other = fresh.get(name.removeprefix("model.backbone.").replace(".base_layer.", "."))
+            size = 0.0 if other is None else other.float().square().mean().sqrt().item()
+            entries = value[value != 0].abs()
+            found[name] = size if size > 1e-3 else entries.median().item() if len(entries) else 1.0
+        return found
+
+    def scale(self, state: dict[str, Tensor], sizes: dict[str, float], columns: Tensor) -> dict[str, Tensor]:
+        """Factors of the trained tensors whose rows or columns are of another size than usual; see `channel_scale`.
+
+        A bias goes with the rows of its weight, adapters with those and the columns of the weight they are for.
+
+        Args:
+            state: the trained tensors.
+            sizes: see `sizes`.
+            columns: factors (features,) of the columns of the head.
+        """
+        weights, found = dict(self.named_parameters()) | state, dict[str, Tensor]()
+        for name, value in state.items():
+            layer, _, adapter = name.partition(".lora_")
+            whole = f"{layer}.base_layer.weight" if adapter else f"{name.removesuffix('bias')}weight"
+            whole = name if name not in HEAD and whole not in weights else whole
+            across = value.new_ones(1)
+            if name in HEAD:
+                rows, across = value.new_ones(len(value)), columns if value.dim() > 1 else across
+            else:
+                rows, both = channel_scale(weights[whole], sizes[whole])
+                if whole != name and not adapter and value.any():
+                    # What all rows share may have been meant for the columns, of which a bias has none.
+                    ways = (rows, rows / rows.median())
+                    rows = min(
+                        ways, key=lambda own: (value / own).square().mean().sqrt().log().sub(log(sizes[whole])).abs()
+                    )
+                across = across if adapter.startswith("B") or whole != name and not adapter else both
+                rows = value.new_ones(len(value)) if adapter.startswith("A") else rows
+            factor = rows.reshape(value.shape) if value.dim() < 2 else rows[:, None] * across
+            if (factor != 1).any():
+                found[name] = factor.view(*factor.shape, *[1] * (value.dim() - factor.dim())).to(value)
+        return found
 
     def _training_mode(self) -> None:
         """Let batch normalisation use each batch's own statistics, and leave its running ones alone."""

@@ -10,7 +10,7 @@ from hf_dtl.audit.attacks.attack import Unit
 from hf_dtl.audit.attacks.context import AttackContext
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.errors import ModelError
-from hf_dtl.functional import Augmentation, augment, centred, gradient_histograms, mean_and_deviation
+from hf_dtl.functional import Augmentation, augment, centred, gradient_histograms
 
 MOST_VALUES = 4096
 """A reading of several tokens is averaged down to at most this many values."""
@@ -69,12 +69,6 @@ def copies_of(images: Tensor, copies: int, augmentation: Augmentation, seed: int
     """The images, and then each of them again in other forms, by seed: (copies * images, ...)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.cat([images, *(augment(images, augmentation, generator) for _ in range(copies - 1))])
-
-
-def standardised(training: Tensor, *others: Tensor) -> list[Tensor]:
-    """Readings (images, values) of training and of other images, by the former's mean and deviation: of length 1."""
-    mean, deviation = mean_and_deviation(training)
-    return [(values - mean) / (deviation * values.shape[1] ** 0.5) for values in (training, *others)]
 
 
 @torch.no_grad()

@@ -1,7 +1,6 @@
 """Fine-tuning that rescaled weights do not hinder."""
 
-from torch import Tensor
-
+from hf_dtl.audit.attacks.choice import State
 from hf_dtl.audit.attacks.context import AttackContext
 from hf_dtl.audit.attacks.fine_tuning import AFFINE, CROP_FLIP, FineTuning
 from hf_dtl.audit.attacks.registry import register_attack
@@ -16,5 +15,13 @@ class RelativeFineTuning(FineTuning):
     So weights and normalisation layers that were rescaled without changing the function are no defence.
     """
 
-    def scale(self, context: AttackContext) -> dict[str, Tensor]:
-        return context.relative_scale
+    def scale(self, context: AttackContext, state: State) -> State:
+        """As of every fine-tuning, and times the size that a tensor has left relative to the usual one."""
+        found, sizes = super().scale(context, state), context.sizes(self.network)
+        for name, value in state.items():
+            weight = name.removesuffix("bias") + "weight"
+            weight = weight if name.endswith("bias") and weight in state and state[weight].dim() == 1 else name
+            left = state[weight] / found.get(weight, 1.0)
+            size = left.float().square().mean().sqrt().item() / sizes[weight]
+            found[name] = found.get(name, value.new_ones(())) * (size or 1.0)
+        return found

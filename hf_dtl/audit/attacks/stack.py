@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 
 import torch
@@ -26,7 +26,7 @@ class FineTuning:
         labels: (images,) int64.
         order: positions of the images of every step; as long as the training.
         learning_rate: of AdamW, before the schedule.
-        scale: factors by which the trained tensors enter the network, by name; none means 1.
+        scale: factors by which the trained tensors enter the network, by name, in a shape that fits; none means 1.
         augmentation: of the images of every step, drawn by `seed` and the step.
         seed: of these draws.
     """
@@ -36,7 +36,7 @@ class FineTuning:
     labels: Tensor
     order: Sequence[Tensor]
     learning_rate: float
-    scale: dict[str, Tensor] | None = None
+    scale: dict[str, Tensor] = field(default_factory=dict)
     augmentation: Augmentation = "none"
     seed: int = 0
 
@@ -120,10 +120,10 @@ class Stack:
         self._sizes = [value.numel() for value in first.values()]
         self._flat = torch.stack([torch.cat([m.start[n].reshape(-1) for n in first]) for m in members])
         self._scale = [
-            torch.stack([m.scale[n] for m in members]).view(-1, *[1] * len(shape))  # type: ignore[index]
-            if members[0].scale is not None
+            torch.stack([torch.ones_like(first[n]) * m.scale.get(n, 1.0) for m in members])
+            if any(n in m.scale for m in members)
             else None
-            for n, shape in self._shapes.items()
+            for n in self._shapes
         ]
         self._new_optimizer()
 
