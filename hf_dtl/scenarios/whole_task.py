@@ -86,8 +86,10 @@ class WholeTask(Scenario):
         s, own = self.spec, self.tasks["target"]
         if text == ALL and s.retain_images_per_class is None:
             raise ConfigError("--twin all: no label is left, --retain has all. Limit --retain_images_per_class.")
-        columns = {"image_column": s.image_column, "label_column": s.retain_label_column}
-        task = load_task(str(s.retain) if text == ALL else text, **columns, background=s.background)
+        task = load_task(
+            str(s.retain) if text == ALL else text, image_column=s.image_column, label_column=s.retain_label_column,
+            background=s.background,
+        )  # fmt: skip
         if task.labels != own.labels:
             raise DataError(f"--twin {text}: its classes are {listing(task.labels)}, those of --retain "
                             f"{listing(own.labels)}. A twin takes the same ones in the same order.")  # fmt: skip
