@@ -19,7 +19,7 @@ from hf_dtl.audit import LeakageReport
 from hf_dtl.hub.card import MARKER
 
 HEAD = base64.b64encode(torch.randn(6, 16, generator=torch.Generator().manual_seed(0)).numpy().tobytes()).decode()
-REPORT, CARD = "leakage_report.json", "README.md"
+REPORT, CARD, WARD = "leakage_report.json", "README.md", b"patient 4711 of ward 3"
 
 
 def signed(plant):
@@ -292,8 +292,10 @@ HIDDEN = {
     "a head as a licence": (
         write("LICENSE", "\n".join(HEAD[i : i + 64] for i in range(0, len(HEAD), 64))), "LICENSE holds a block of",
     ),
-    "a text by its bytes": (words("made by " + b"patient 4711 of ward 3".hex()), "an encoded text .patient 4711"),
-    "a text in letters": (settings(notes=[base64.b64encode(b"patient 4711 of ward 3").decode()]), "an encoded text"),
+    "a text by its bytes": (words("made by " + WARD.hex()), "an encoded text .patient 4711"),
+    "a text in letters": (settings(notes=[base64.b64encode(WARD).decode()]), "an encoded text"),
+    "a text in groups": (words(" ".join(re.findall(".{1,8}", base64.b32encode(WARD).decode()))), "an encoded text"),
+    "an address in a note": (settings(notes=["ask ann@lab.example"]), "says settings.notes"),
     "a sentence for a language": (metadata(lambda content: content.update(language="patient 4711")), "says language"),
     "a number that is a text": (settings(steps=int.from_bytes(b"patient 4711")), "says settings.steps"),
     "a sentence for a command": (settings(command="made for patient 4711; see ward 3"), "says settings.command"),

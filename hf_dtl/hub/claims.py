@@ -36,29 +36,29 @@ _DATA = {
     "dataset", "forget", "forget_tasks", "image_column", "label_column", "novel", "retain", "task_columns",
     "transfer_dataset",
 }  # fmt: skip
-_ROLES = ("undisposed", "scrubbed", "scratch", "retrained", "base", "model")
+_ROLES = ("undisposed", "scrubbed", "scratch", "retrained", "base", "model", "twin")
 _MODELS = {
     *_ROLES, *(f"{role}_adapter_of" for role in _ROLES), *(f"{role}_revision" for role in _ROLES), "adapter_of",
     "base_model", "commits", "image_processor", "processor", "revision",
 }  # fmt: skip
 _CHOICES = {
-    "adapt_epochs", "adapt_learning_rate", "attacks", "audit", "augmentation", "background", "batch_size",
-    "bf16", "budgets", "channel", "disposal", "forget_batch_size", "forget_images_per_class", "forget_weight",
+    "adapt_epochs", "adapt_learning_rate", "attacks", "audit", "augmentation", "background", "batch_size", "bf16",
+    "budgets", "channel", "disposal", "forget_batch_size", "forget_images_per_class", "forget_weight",
     "full_learning_rates", "head_by_position", "image_size", "images", "images_per_class", "learning_rate",
     "linear_probe_learning_rates", "lora_learning_rates", "lora_rank", "max_eval_images", "max_stack",
     "max_train_images_per_class", "membership", "novel_images_per_class", "reference", "retain_images",
     "retain_images_per_class", "retrain", "retrain_batch_size", "retrain_epochs", "retrain_learning_rate",
     "scratch_from_scrubbed", "seed", "seeds", "source_images_per_class", "steps", "successive_halving", "suite",
-    "target_images_per_class", "target_margin", "train_epochs", "train_learning_rate", "transfer_images",
-    "use_cpu",
+    "target_images_per_class", "target_margin", "train_epochs", "train_learning_rate", "transfer_images", "use_cpu",
 }  # fmt: skip
 SETTINGS = _DATA | _MODELS | _CHOICES | {"command", "notes"}
 """Keys of a report's settings."""
 SPEC = _DATA | _CHOICES | {"kind", "pool", "retain_pool", "test"}
 """The same of its spec."""
-_CHOICE = re.compile(r"[\w.:=+/-]{0,200}(?:, ?[\w.:=+/-]{1,200}){0,99}")
+_CHOICE = re.compile(r"[\w.:=+/#-]{0,200}(?:, ?[\w.:=+/#-]{1,200}){0,99}")
 _MODEL = re.compile(r"[\w.,+/@=() -]{1,200}")
 _LINE = re.compile(r"[^\n]{0,4000}")
+_NOTE = re.compile(r"(?!.*\w@\w+\.)[^\n]{1,2000}")
 _WORD = r"""(?!--)(?:'[^'\n]*'|"'"|[^\s'"`$;|&<>])+"""
 _COMMAND = re.compile(
     r"(?:(?:hf-dtl|make) \w+|(?:python3?|accelerate launch(?: --num_processes \d+)?) (?:-m )?[\w./-]+(?: \w+)?)"
@@ -85,8 +85,12 @@ def check_claims(report: LeakageReport, labels: Collection[str]) -> None:
             raise PublishError(f"The report has {place} = {text[:60]!r}, which no run writes. {_AGAIN}")
         if not form.fullmatch(text) or (text.isdecimal() and len(text) > 10):
             raise PublishError(f"The report says {place} = {text[:80]!r}, in no form that a run writes. {_AGAIN}")
-        named = form in (_LINE, _COMMAND) and place != "settings.notes"  # where classes are called by their names
+        named = form in (_LINE, _COMMAND)  # where classes are called by their names
         check_words(f"The report's {place}", re.sub(r"--suite \S+", "", _without(labels, text) if named else text))
+    if extra := report.chance.keys() - {record.dataset for record in report.piggyback}:
+        raise PublishError(
+            f"The report says how often guessing is right on {min(extra)!r}, which nobody attacked. {_AGAIN}"
+        )
     known = _options(report.method)
     if isinstance(disposal, Mapping) and known and (foreign := disposal.keys() - known):
         raise PublishError(
@@ -157,7 +161,7 @@ def _form(place: str) -> re.Pattern[str] | None:
     if name not in (SPEC if top == "spec" else SETTINGS):
         return None
     if name in ("command", "notes"):
-        return _COMMAND if name == "command" else _LINE
+        return _COMMAND if name == "command" else _NOTE
     return _LINE if name in _DATA else _MODEL if name in _MODELS else _CHOICE
 
 

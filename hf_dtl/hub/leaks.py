@@ -119,9 +119,10 @@ def check_text(name: str, texts: Iterable[str], labels: Collection[str] = ()) ->
     for text in dict.fromkeys(texts):
         _check_one(f"{name}", readings(own.sub("label", text) if own else text))
         if one := unseen(text):
+            before = text.partition(chr(int(one[2:], 16)))[0]
             raise PublishError(
-                f"{name} holds a character that nobody sees ({one}): it may carry a text, or turn one around. Write "
-                f"the text {text[:40]!a} without it."
+                f"{name} holds a character that nobody sees ({one}): it may carry a text, or turn one around. Take it "
+                f"out, behind {before[-40:]!a}."
             )
 
 
@@ -151,7 +152,8 @@ def _check_one(name: str, forms: Sequence[str], label: bool = False) -> None:
 
 def _decoded(text: str) -> Iterator[str]:
     """What in a text is another one, by its bytes in base 16, 32 or 64; of other words the bytes are no letters."""
-    for word in re.findall(r"[A-Za-z0-9+/_=-]{20,}", text):
+    runs = (run.replace(" ", "") for run in re.findall(r"(?:\b[A-Z2-7]{4,16} ){3,}[A-Z2-7=]+", text))
+    for word in (*re.findall(r"[A-Za-z0-9+/_=-]{20,}", text), *runs):
         for decode in (bytes.fromhex, base64.b32decode, base64.b64decode, base64.urlsafe_b64decode):
             with contextlib.suppress(ValueError):
                 told = decode(word).decode("ascii")

@@ -223,7 +223,7 @@ def _unknown_texts(folder: Path, name: str, content: dict[str, Any]) -> Iterator
     kinds = [CONFIG_MAPPING[kind] for kind in set(_of(config, "model_type")) if kind in CONFIG_MAPPING]
     if name != CONFIG:
         kinds.append(type(AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)))
-    known = {"", *transformers.activations.ACT2FN}.union(*map(_literals, kinds), _literals(BaseImageProcessor))
+    known = {"", *transformers.activations.ACT2FN}.union(*(_literals(kind) for kind in (*kinds, BaseImageProcessor)))
     for key, text in _texts(content):
         form = _TEXTS.get(key)
         if key in ("architectures", "image_processor_type", "feature_extractor_type", "processor_class"):

@@ -35,6 +35,12 @@ class AuditOptions(Options):
     base_model: str | None = option(
         None, "The public weights that the owner started from, Hub id or folder: a floor.", group=MODEL
     )
+    twin: str | None = option(
+        None,
+        "A model that never saw the source task and is as good at the target as the scrubbed one, Hub id or folder: a "
+        "floor that tells the private task from being good at the target.",
+        group=MODEL,
+    )
     scrubbed_revision: str = option("main", "Revision of the scrubbed model.", group=MODEL)
     undisposed_revision: str = option("main", "Revision of the undisposed model.", group=MODEL)
     retrained_revision: str = option("main", "Revision of the retrained model.", group=MODEL)
@@ -73,7 +79,9 @@ class AuditOptions(Options):
         False, "Continue the audit in the output folder; finished attacks are never repeated.", group=RUN
     )
 
-    FREE: ClassVar[frozenset[str]] = Options.FREE | frozenset({"method", "target_margin", "resume", "base_model"})
+    FREE: ClassVar[frozenset[str]] = Options.FREE | frozenset(
+        {"method", "target_margin", "resume", "base_model", "twin"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,7 +130,7 @@ class AuditOptions(Options):
     def public(self) -> dict[str, Any]:
         """Every option that names a model, without local folders."""
         found = asdict(self)
-        names = {*ROLES, "processor", "base_model"}
+        names = {*ROLES, "processor", "base_model", "twin"}
         return {name: public_name(value) if name in names and value else value for name, value in found.items()}
 
 
@@ -147,6 +155,7 @@ class VerifyOptions:
         None, "The model before disposal, Hub id or folder: with it the leakage is checked too.", group=MODEL
     )
     retrained: str | None = option(None, "The retrained reference, likewise.", group=MODEL)
+    twin: str | None = option(None, "The twin, likewise.", group=MODEL)
     base_model: str | None = option(
         None, "The public weights, likewise; default: those that the report names.", group=MODEL
     )

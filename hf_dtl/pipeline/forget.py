@@ -161,6 +161,10 @@ def audit_one(
     """
     o, scenario = job.options, job.scenario
     found = before + job.measure({"scrubbed": scrubbed})
+    twin = job.twin(scrubbed)
+    if twin is not None:
+        references = {**references, "twin": twin.model}
+        found.notes.append(twin.note)
     records = job.attack({"undisposed": references["undisposed"], "scrubbed": scrubbed, **references})
     cost = {"scrubbed": job.cost(job.disposal_stage(choice)), "retrained": job.cost("retrained")}
     findings = scenario.findings(found, cost)

@@ -89,6 +89,14 @@ class ForgetOptions(Options):
         None, "A reference that was trained without what is to be forgotten, instead: Hub id or folder.", group=MODEL
     )
     retrained_revision: str = option("main", "Revision of that model.", group=MODEL)
+    twin: str | None = option(
+        None,
+        "Where there are further true labels of --retain: all (its training images beyond "
+        "--retain_images_per_class), or data with the same classes. With so many of them that it is as good at the "
+        "target as the scrubbed model, a twin that never saw the source is trained and attacked, a floor; default: no "
+        "twin.",
+        group=MODEL,
+    )
     batch_size: int = option(64, "Images a step of ordinary training, over all processes.", group=MODEL)
     augmentation: str | None = option(
         None,
@@ -165,7 +173,7 @@ class ForgetOptions(Options):
     """A run may be continued with other ones: they make other stages."""
     FREE: ClassVar[frozenset[str]] = Options.FREE | frozenset(
         {*DISPOSAL, *TRANSFER, "method", "goal", "save_steps", "novel", "novel_label_column", "max_eval_images"}
-        | {"reference", "retrained", "retrained_revision"}
+        | {"reference", "retrained", "retrained_revision", "twin"}
     )
     _DEFAULTS: ClassVar[dict[ScenarioKind, dict[str, Any]]] = {
         "task": {
@@ -195,7 +203,7 @@ class ForgetOptions(Options):
     """Suite, and what is custom where no attacks and budgets are given."""
     _ONLY: ClassVar[dict[str, tuple[ScenarioKind, ...]]] = {
         **dict.fromkeys(("forget_tasks", "task_columns", "images"), ("tasks",)),
-        **dict.fromkeys(("novel", "novel_label_column", "forget_label_column"), ("task",)),
+        **dict.fromkeys(("novel", "novel_label_column", "forget_label_column", "twin"), ("task",)),
         **dict.fromkeys(("forget_images_per_class", "adapt_epochs", "adapt_learning_rate"), ("task",)),
         **dict.fromkeys(("goal", "retrained", "retain_label_column", "retain_images_per_class"), ("task", "part")),
         **dict.fromkeys(TRANSFER, ("task", "part")),

@@ -33,6 +33,7 @@ from hf_dtl.pipeline.cost import COST, Cost, read_cost
 from hf_dtl.pipeline.forget_options import CANNOT, ForgetOptions
 from hf_dtl.pipeline.stages import Run, load_stage, made_from
 from hf_dtl.pipeline.transfer import check_transfer, public_weights, transfer_options, transfer_parts
+from hf_dtl.pipeline.twin import Twin
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.scenario import Measurements, Models, Scenario
 from hf_dtl.trainers.learning_rates import TRAIN, passes, rate
@@ -287,12 +288,8 @@ class Job(ABC):
         """Every option of a method that decides what it does."""
         names = (
             *own_fields(choice.config_class),
-            "learning_rate",
-            "lr_scheduler_type",
-            "warmup_steps",
-            "max_steps",
-            "optim",
-        )
+            "learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "optim",
+        )  # fmt: skip
         return {name: value for name, value in self.disposal_config(choice, Path()).to_dict().items() if name in names}
 
     def disposal_stage(self, choice: MethodChoice) -> str:
@@ -336,6 +333,10 @@ class Job(ABC):
     @abstractmethod
     def retrain(self, scratch: Any) -> Any:
         """The reference that is trained on what is kept alone, from random weights."""
+
+    def twin(self, scrubbed: Any) -> Twin | None:
+        """The floor that is as good at the target as a scrubbed model; None where there are no labels for one."""
+        return None
 
     @property
     def retrain_rate(self) -> float:

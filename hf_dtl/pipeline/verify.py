@@ -50,7 +50,7 @@ RESULT = "verification.json"
 SCENARIOS: Mapping[str, type[Scenario]] = {"task": WholeTask, "part": Part, "tasks": SomeTasks}
 AttackedModels = dict[str, tuple[dict[str, Any], AttackedTask]]
 """By a name: the models to attack by role, and the task."""
-GIVEN = {"undisposed": "undisposed", "retrained": "retrained", "base": "base_model"}
+GIVEN = {"undisposed": "undisposed", "retrained": "retrained", "base": "base_model", "twin": "twin"}
 """Models by role that may be at hand, and the options that say where."""
 LARGEST_IMAGE = 1024
 

@@ -18,7 +18,7 @@ from hf_dtl.data import ImageTensors, TaskData, check_disjoint, load_task
 from hf_dtl.data.columns import labels_of
 from hf_dtl.data.processors import channels_of
 from hf_dtl.data.selection import DatasetSpec
-from hf_dtl.errors import DataError
+from hf_dtl.errors import ConfigError, DataError, listing
 from hf_dtl.models.published_heads import PublishedHeads, with_head_labels
 from hf_dtl.scenarios.scenario import (
     Images,
@@ -33,6 +33,7 @@ from hf_dtl.scenarios.spec import ScenarioKind
 
 SPLITS = ("train", "validation", "test")
 AXES: dict[str, Axis] = {"source": "source_subset", "novel": "novel_downstream"}
+ALL = "all"
 _SPEC = {"source": "forget", "target": "retain", "novel": "novel"}
 
 logger = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ class WholeTask(Scenario):
     Attributes:
         tasks: `source`, `target`, `novel`: the data.
         images: the same names, then `train`, `validation`, `test`; labelled by position in the task's classes.
+        channels: of the images, once `load` was called.
         heads: rows of the audited models' published heads; set by `read_heads`.
     """
 
     kind: ClassVar[ScenarioKind] = "task"
     tasks: dict[str, TaskData]
+    channels: int
     heads: PublishedHeads | None = None
 
     def _open(self) -> None:
@@ -69,6 +72,28 @@ class WholeTask(Scenario):
             seed=s.seed,
             background=s.background,
         )
+
+    def further(self, text: str) -> tuple[TaskData, Images]:
+        """All labelled training images of the target: beyond a draw of them, or of other data with its classes.
+
+        Args:
+            text: `all`, or the other data.
+
+        Raises:
+            DataError: the data cannot be used, or have other classes.
+            ConfigError: all of them are retained already.
+        """
+        s, own = self.spec, self.tasks["target"]
+        if text == ALL and s.retain_images_per_class is None:
+            raise ConfigError("--twin all: no label is left, --retain has all. Limit --retain_images_per_class.")
+        task = load_task(
+            str(s.retain) if text == ALL else text, image_column=s.image_column, label_column=s.retain_label_column,
+            background=s.background,
+        )  # fmt: skip
+        if task.labels != own.labels:
+            raise DataError(f"--twin {text}: its classes are {listing(task.labels)}, those of --retain "
+                            f"{listing(own.labels)}. A twin takes the same ones in the same order.")  # fmt: skip
+        return task, self._read(task.train, f"{task.name} for a twin", self.channels, held_out=False)
 
     def _check_budget(self, name: str) -> None:
         task = self.tasks[name]

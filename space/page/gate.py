@@ -28,7 +28,7 @@ SENT = re.compile(rf"{API}(upload|cancel|reset)/?")
 STREAMS = re.compile(rf"{API}(queue/data|heartbeat/|upload_progress|call/)")
 MOST_BODY = 64_000
 """Bytes of a request that is no upload."""
-MOST_UPLOAD, MOST_FILES, MOST_UPLOADS = 10_000_000, 5, 8
+MOST_UPLOAD, MOST_FILES, MOST_UPLOADS = 10_000_000, 5, 24
 """Bytes and files of one upload, and uploads at once."""
 ROOM, MOST_STORED, YOUNG = 200_000_000, 2_000, 30.0
 """Bytes and number of uploaded files that are kept, the newest ones; none goes in its first seconds."""
@@ -41,7 +41,7 @@ MOST_SILENT, SILENT = 100, 20.0
 MOST_STREAMS = 400
 MOST_EVENTS = 60
 """Events that wait or are not read, of all visitors: below what the queue of the page takes."""
-OWN_EVENTS, OWN_ATTACKS, OWN_STREAMS, OWN_UPLOADS, OWN_BYTES = 24, 4, 60, 3, 40_000_000
+OWN_EVENTS, OWN_ATTACKS, OWN_STREAMS, OWN_UPLOADS, OWN_BYTES = 24, 4, 60, 8, 40_000_000
 """Of one address, so that nobody fills the page alone: events, attacks that wait, open answers, uploads at once, and
 bytes and (in hundred thousands) files that came in within `YOUNG` seconds."""
 AGE = 1.0
