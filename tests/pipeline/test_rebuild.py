@@ -91,7 +91,7 @@ def test_what_lacks_is_named(made, copied, tmp_path):
     report = json.loads((copied / "leakage_report.json").read_text())
     report["settings"]["disposal"]["output_dir"] = "elsewhere"
     (copied / "leakage_report.json").write_text(json.dumps(report))
-    with pytest.raises(DataError, match="output_dir cannot be repeated"):
+    with pytest.raises(ModelError, match="settings.disposal.output_dir, which is no option"):
         again(copied, made[1], tmp_path)
     shutil.copy(made[0] / "leakage_report.json", copied)
     (copied / TRANSFER).unlink()
