@@ -30,9 +30,7 @@ def fine_tunings(net, dtype, steps=STEPS):
         images = torch.randn(9, 3, 16, 16, generator=generator, dtype=dtype)
         start = net.start(new_head(net.model.num_features, 3, seed), seed)
         labels = torch.arange(3).repeat(3)
-        members.append(
-            FineTuning(start, images, labels, batch_order(9, 5, steps, seed), rate, {}, FORMS[seed], seed)
-        )
+        members.append(FineTuning(start, images, labels, batch_order(9, 5, steps, seed), rate, {}, FORMS[seed], seed))
     return members
 
 
