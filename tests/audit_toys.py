@@ -121,7 +121,7 @@ def report(method="gradient_collision", scrubbed=(0.60, 0.75), target=(0.95, 0.9
         "seed": 0,
         "target_accuracy": {"undisposed": target[0], "scrubbed": target[1]},
         "source_accuracy": {"undisposed": 0.96, "scrubbed": 0.16},
-        "settings": {"source_dataset": "mnist[0-5]", "target_dataset": "mnist[6-9]", "disposal": {"steps": 100}},
+        "settings": {"source_dataset": "mnist[0-5]", "target_dataset": "mnist[6-9]", "disposal": {"max_steps": 100}},
         "machine": {"torch": "2.13.0"},
         "chance": {"mnist[0-5]": 1 / 6, "fashion_mnist": 0.1},
     }
@@ -144,7 +144,7 @@ def tasks_report(method="multitask", **changes):
     }
     values = {
         "piggyback": tuple(records(HAND, dataset="glyphs, case")),
-        "spec": {"kind": "tasks", "forget": "random=15%", "retain": None, "seed": 0, "columns": ["case", "weight"]},
+        "spec": {"kind": "tasks", "forget": "random=15%", "retain": None, "seed": 0, "task_columns": "case,weight"},
         "weights": {"case/model.safetensors": "0a" * 32},
         "chance": {},
     }

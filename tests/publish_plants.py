@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import struct
-import zlib
 from dataclasses import replace
 
 import torch
@@ -20,7 +19,7 @@ from hf_dtl.audit import LeakageReport
 from hf_dtl.hub.card import MARKER
 
 HEAD = base64.b64encode(torch.randn(6, 16, generator=torch.Generator().manual_seed(0)).numpy().tobytes()).decode()
-REPORT, CARD = "leakage_report.json", "README.md"
+REPORT, CARD, WARD = "leakage_report.json", "README.md", b"patient 4711 of ward 3"
 
 
 def signed(plant):
@@ -156,6 +155,42 @@ def first_axis(**changes):
     return changed_report(lambda content: content["leakage"]["axes"]["source_subset"].update(changes))
 
 
+def rewritten(change):
+    """The settings of the model, their text changed."""
+
+    def plant(folder):
+        path = folder / "config.json"
+        before = path.read_text()
+        path.write_text(change(before))
+        assert path.read_text() != before
+
+    return plant
+
+
+def other_order(text, data):
+    found = json.loads(text)
+    keys = sorted(found.keys() - {"__metadata__"}, reverse=True)
+    moved, place, content = {}, 0, b""
+    for key in keys:
+        first, end = found[key]["data_offsets"]
+        moved[key] = found[key] | {"data_offsets": [place, place + end - first]}
+        content, place = content + data[first:end], place + end - first
+    return json.dumps({"__metadata__": {"format": "pt"}} | moved, separators=(",", ":")).encode(), content
+
+
+def named(*labels):
+    """A model whose classes are called so."""
+
+    def plant(folder):
+        numbers = {str(i): label for i, label in enumerate(labels)}
+        in_json("config.json", id2label=numbers, label2id={label: int(i) for i, label in numbers.items()})(folder)
+        found = LeakageReport.load(folder / REPORT)
+        sign(folder, found)
+
+    return plant
+
+
+SPEC = {"kind": "task", "forget": "mnist[0-5]", "retain": "mnist[6-9]", "seed": 0}
 HIDDEN = {
     "source labels beside the weights": (in_weights(dict, {"source_labels": "cat,dog"}), "carries texts"),
     "a head beside the weights": (in_weights(dict, {"head": HEAD}), "carries texts"),
@@ -186,7 +221,7 @@ HIDDEN = {
         write("processor_config.json", '{"image_processor": {"auto_map": {"AutoImageProcessor": "evil.E"}}}'),
         "processor_config.json asks for code",
     ),
-    "a head in the report": (settings(head=torch.randn(6, 64).tolist()), "numbers .* could be a head"),
+    "a head in the report": (settings(images={"a": torch.randn(6, 64).tolist()}), "numbers .* could be a head"),
     "a head as text": (settings(note=HEAD), "holds a block of encoded data"),
     "an unknown picture": (lambda f: Image.new("RGB", (9, 9)).save(f / "plots" / "my_cat.png"), "my_cat.png is not"),
     "an archive of plots": (write("plots/a.zip"), "a pickle or an archive"),
@@ -209,6 +244,61 @@ HIDDEN = {
     "a link that runs": (words("[click](javascript:alert(1))"), "own words. Write them in plain"),
     "a picture that counts readers": (words("![x](https://evil.example/p.png)"), "own words. Write them in plain"),
     "a comment that hides the rest": (in_card("<!-- x\n# Scrubbed", "# Scrubbed"), "README.md says"),
+    "the task's name in the settings": (signed(in_json("config.json", finetuning_task="styles")), "key finetuning"),
+    "a user in a version": (
+        signed(in_json("config.json", transformers_version="5.23.0 ann@laptop")), "transformers_version: '5.23.0 ann",
+    ),
+    "a second architecture": (
+        signed(in_json("config.json", architectures=["ViTForImageClassification", "ViTModel"])), "says architectures",
+    ),
+    "an architecture of nobody": (signed(in_json("config.json", architectures=["AnnSmith"])), "architectures: 'AnnSm"),
+    "a stage of nobody": (signed(in_json("config.json", stage_names=["stem", "ann"])), "stage_names: 'ann'"),
+    "a text for an activation": (signed(in_json("config.json", pooler_act="patient 4711")), "no word of|not load"),
+    "a processor of nobody": (
+        signed(in_json("preprocessor_config.json", processor_class="AnnSmith")), "processor_class: 'AnnSmith'",
+    ),
+    "numbers that nothing reads": (
+        signed(in_json("preprocessor_config.json", do_center_crop=False, crop_size=[97108] * 99)), "the key crop_size",
+    ),
+    "a number of 40 digits": (signed(in_json("config.json", image_size=10**40)), "the number 1000|not load"),
+    "blanks in the settings": (signed(rewritten(lambda text: text.replace(": ", ":\t ", 3))), "as `save_pretrained`"),
+    "digits beyond a number's": (
+        signed(rewritten(lambda text: text.replace("1e-12", "1.00000000000000000097108e-12"))), "as `save_pretrained`",
+    ),
+    "an order that is a code": (header(other_order), "an order of its own"),
+    "a token for a label": (named("hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567", "b", "c"), "label .* Hugging Face"),
+    "a home in a label": (named("T, patient 4711 of /home/ann", "b", "c"), "label .* local folder"),
+    "a token in Markdown": (words("hf\\_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"), "a Hugging Face token"),
+    "a token in two parts": (words("hf_AbCdEfGhIj**KlMnOpQrStUvWxYz**01234567"), "a Hugging Face token"),
+    "a token as entities": (words("hf&#95;AbCdEfGhIjKlMnOpQrStUvWxYz01234567"), "a Hugging Face token"),
+    "a path as entities": (words("&#47;home&#47;ann&#47;run"), "local folder"),
+    "a path of look-alikes": (words("\u2044home\u2215ann\u2215run"), "local folder"),
+    "a path in a link": (words("[x](https://a.example/%2Fhome%2Fann%2Frun)"), "local folder"),
+    "invisible letters": (words("Hello" + "".join(chr(0xE0000 + ord(c)) for c in "ann")), "nobody sees .U.E0061"),
+    "a code of variants": (words("a" + "\ufe00\ufe01" * 9), "nobody sees"),
+    "a text turned around": (words("see \u202enna/emoh/"), "nobody sees .U.202E"),
+    "an invisible letter in a setting": (settings(source_dataset="mnist[0-5]\u2060"), "nobody sees"),
+    "words behind a reference": (words("[x]: https://a.example 'patient 4711'"), "defines the reference"),
+    "a machine by its number": (words("made on 10.11.12.13"), "machine of a private network: 10.11"),
+    "a machine by its name": (settings(notes=["ann-laptop.corp.internal"]), "machine of a private network: ann"),
+    "the host in the report": (own_report(machine={"hostname": "lab7"}), "has machine.hostname"),
+    "the host as a processor": (own_report(machine={"device": "ann-laptop"}), "says machine.device"),
+    "the host in a version": (own_report(machine={"torch": "2.13.0+ann.laptop"}), "says machine.torch"),
+    "a setting of nobody": (settings(secret="x"), "has settings.secret"),
+    "a setting of no method": (settings(disposal={"secret": 7}), "settings.disposal.secret, which is no option"),
+    "a setting of no attacker": (settings(audit={"secret": 7}), "has settings.audit.secret"),
+    "a key of the spec": (own_report(spec={**SPEC, "patients": "4711"}), "has spec.patients"),
+    "a sentence for a choice": (settings(reference="patient 4711 of ward 3"), "says settings.reference"),
+    "a head as a licence": (
+        write("LICENSE", "\n".join(HEAD[i : i + 64] for i in range(0, len(HEAD), 64))), "LICENSE holds a block of",
+    ),
+    "a text by its bytes": (words("made by " + WARD.hex()), "an encoded text .patient 4711"),
+    "a text in letters": (settings(notes=[base64.b64encode(WARD).decode()]), "an encoded text"),
+    "a text in groups": (words(" ".join(re.findall(".{1,8}", base64.b32encode(WARD).decode()))), "an encoded text"),
+    "an address in a note": (settings(notes=["ask ann@lab.example"]), "says settings.notes"),
+    "a sentence for a language": (metadata(lambda content: content.update(language="patient 4711")), "says language"),
+    "a number that is a text": (settings(steps=int.from_bytes(b"patient 4711")), "says settings.steps"),
+    "a sentence for a command": (settings(command="made for patient 4711; see ward 3"), "says settings.command"),
 }  # fmt: skip
 """Leaks: in files that were audited with them, or written afterwards."""
 CLAIMS = {
@@ -219,7 +309,7 @@ CLAIMS = {
         in_json("config.json", id2label={"0": "8", "1": "6", "2": "7"}, label2id={"8": 0, "6": 1, "7": 2}),
         "config.json is not the file",
     ),
-    "an empty processor": (write("preprocessor_config.json", "{}"), "preprocessor_config.json is not the file"),
+    "an empty processor": (write("preprocessor_config.json", "{}\n"), "preprocessor_config.json is not the file"),
     "another mean": (in_json("preprocessor_config.json", image_mean=[9.0] * 3), "preprocessor_config.json is not"),
     "another verdict": (
         body(lambda text: re.sub(r"> \*\*Verdict\.\*\*.*", "> **Verdict.** Nothing is left.", text)),
@@ -255,6 +345,16 @@ CLAIMS = {
         lambda f: (f / REPORT).write_text('{"leakage": {"mean": 0.0},' + (f / REPORT).read_text().lstrip()[1:]),
         "'leakage' stands twice",
     ),
+    "a verdict in their words": (words("## Verdict\n\nNothing is left."), "has 'Verdict', which is a word of"),
+    "a word in their words": (words("This model has for**gotten** everything."), "has 'forgotten'"),
+    "a word of look-alikes": (words("F\u041eRG\u041eTTEN"), "has 'FORGOTTEN'"),
+    "a suite in their words": (words("Seen by standard-1."), "has 'standard-1'"),
+    "a number in their words": (words("| leakage | 0.000 |\n|:--|:--|"), "has 'leakage . 0"),
+    "authors who verify": (metadata(lambda content: content.update(authors=["verified by x"])), "'verified'"),
+    "a verdict for a method": (own_report(method="FORGOTTEN"), "method has 'FORGOTTEN'"),
+    "a sentence for a method": (own_report(method="nothing is left (safe)"), "says method"),
+    "a note that verifies": (settings(notes=["Verified by an independent laboratory."]), "notes has 'Verified'"),
+    "data that are a verdict": (settings(source_dataset="mnist, not shown"), "source_dataset has 'not shown'"),
     "guessing that is right": (own_report(chance={"mnist[0-5]": 0.99, "fashion_mnist": 0.99}), "chance"),
 }  # fmt: skip
 """What report or card say and was not measured."""
@@ -273,18 +373,6 @@ BROKEN = {
         "an integer in",
     ),
 }  # fmt: skip
-
-
-def named(*labels):
-    """A model whose classes are called so."""
-
-    def plant(folder):
-        numbers = {str(i): label for i, label in enumerate(labels)}
-        in_json("config.json", id2label=numbers, label2id={label: int(i) for i, label in numbers.items()})(folder)
-        found = LeakageReport.load(folder / REPORT)
-        sign(folder, found)
-
-    return plant
 
 
 INNOCENT_LABELS = (
@@ -307,43 +395,5 @@ INNOCENT = {
 }
 
 
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def before_end(kind, data):
-    def plant(path):
-        content = path.read_bytes()
-        end = content.index(b"IEND") - 4
-        path.write_bytes(content[:end] + chunk(kind, data) + content[end:])
-
-    return plant
-
-
-def with_exif(path):
-    with Image.open(path) as image:
-        image.load()
-        exif = image.getexif()
-        exif[0x9C9C] = "/home/ann/run".encode("utf-16le")
-        image.save(path, exif=exif)
-
-
-def two_frames(path):
-    with Image.open(path) as image:
-        first = image.convert("RGB")
-    first.save(path, save_all=True, append_images=[Image.new("RGB", first.size, "red")])
-
-
-PICTURES = {
-    "bytes behind its end": lambda path: path.write_bytes(path.read_bytes() + b"PK" * 50),
-    "a private chunk": before_end(b"prVt", b"/home/ann"),
-    "a text": before_end(b"tEXt", b"Comment\0/home/ann"),
-    "EXIF": with_exif,
-    "a second frame": two_frames,
-    "another format": lambda path: Image.new("RGB", (9, 9)).save(path, "JPEG"),
-    "no picture": lambda path: path.write_bytes(b"x"),
-    "half of it": lambda path: path.write_bytes(path.read_bytes()[:900]),
-}
-"""What hides in a PNG; publishing draws it anew, and verifying refuses it."""
 PLANTS = HIDDEN | CLAIMS | BROKEN
 assert len(PLANTS) == len(HIDDEN) + len(CLAIMS) + len(BROKEN) and MARKER

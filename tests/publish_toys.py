@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from hf_dtl.audit import LeakageReport
 from hf_dtl.data import embedded_processor
 from hf_dtl.hub import leakage_card
+from hf_dtl.hub.model_settings import written
 from hf_dtl.hub.staging import add_evidence
 from hf_dtl.hub.weights import weights_sha256
 
@@ -110,7 +111,7 @@ def without(name):
 def in_json(name, **changes):
     def plant(folder):
         content = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(content | changes))
+        (folder / name).write_text(written(content | changes))
 
     return plant
 

@@ -13,7 +13,7 @@ from hf_dtl.audit.store import Axis, PiggybackRecord
 from hf_dtl.errors import DataError
 from hf_dtl.functional.metrics import slc_auc
 
-Floor = Literal["no_model", "scratch", "base", "retrained"]
+Floor = Literal["no_model", "scratch", "base", "retrained", "twin"]
 FLOORS: tuple[Floor, ...] = get_args(Floor)
 NEEDED: tuple[Floor, ...] = ("base", "retrained")
 """Without one of these floors numbers are given, and no word."""

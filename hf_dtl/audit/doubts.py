@@ -13,6 +13,7 @@ from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.audit.references import PixelModel
 from hf_dtl.audit.suites import CUSTOM, IMAGES
 from hf_dtl.audit.task import AttackedTask
+from hf_dtl.functional import mean_and_scale
 
 logger = logging.getLogger(__name__)
 LOOKED_AT, FEWEST = 64, 20
@@ -54,8 +55,7 @@ def _constant(attacker: Attacker) -> bool:
     """Whether images cannot be told apart by what enters the classifier."""
     train = attacker.task.train
     images = train.pixel_values[:: max(1, len(train) // LOOKED_AT)][:LOOKED_AT]
-    found = attacker.features(images).double()
-    return bool((found - found[:1]).abs().max() <= 1e-6 * found.abs().max().clamp_min(1e-12))
+    return not mean_and_scale(attacker.features(images))[1].any()
 
 
 def _inseparable(model: PixelModel, task: AttackedTask, config: AttackConfig) -> Iterator[str]:

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,25 +21,25 @@ from hf_dtl.audit import report_fields as kinds
 from hf_dtl.audit.axis_leakage import AxisLeakage, Ratio, leakage, plain_ratio
 from hf_dtl.audit.estimate import CONFIDENCE
 from hf_dtl.audit.flags import Flag, flags
+from hf_dtl.audit.report_fields import without_folders
 from hf_dtl.audit.store import Axis, PiggybackRecord
 from hf_dtl.audit.suites import CUSTOM, SUITES, check_complete
 from hf_dtl.audit.tables import table
 from hf_dtl.audit.tasks import TaskScores, check_tasks
+from hf_dtl.audit.transfer_bound import TransferBound
 from hf_dtl.audit.unlearning import Unlearning, agree
 from hf_dtl.audit.verdict import verdict
 from hf_dtl.errors import DataError
 
-SCHEMA_VERSION = 3
-_FOLDERS = re.compile(r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*")
-# Of classes that a data set or a request names: a label may look like a path (/m/01g317, /r/aww).
-_LABELS = re.compile(r"((?<=[^\s\[(=,'\"])\[[^\]]*\]|\bclass=[^\s'\"]*)")
+SCHEMA_VERSION = 4
+"""Of a report with a bound; one without is as in 3."""
 _COMPUTED = {"schema_version", "leakage", "target_destroyed"}
 # Not in every file: those without them are read with their defaults.
 _OPTIONAL = {
     "settings", "machine", "chance", "target_margin", "target_destroyed",
     "membership", "unlearning", "weights",
 }  # fmt: skip
-_SINCE_2 = {"spec", "suite", "tasks"}
+_SINCE = {2: {"spec", "suite", "tasks"}, 4: {"bound"}}
 
 
 def library_version() -> str:
@@ -60,26 +59,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-
-
-def without_folders(value: Any) -> Any:
-    """Cut every local path in a JSON value to its last part, so that a published file names no private folder.
-
-    Example:
-        >>> without_folders({"source": "/home/ann/photos[cat,T-shirt/top]", "model": "org/name"})
-        {'source': 'photos[cat,T-shirt/top]', 'model': 'org/name'}
-    """
-    if isinstance(value, str):
-        parts = _LABELS.split(value)
-        parts[::2] = [_FOLDERS.sub(r"\g<before>", part) for part in parts[::2]]
-        return "".join(parts)
-    if isinstance(value, Path):
-        return value.name
-    if isinstance(value, Mapping):
-        return {str(key): without_folders(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_folders(item) for item in value]
-    return value
 
 
 @dataclass(frozen=True)
@@ -115,6 +94,7 @@ class LeakageReport:
         suite: `name` of the suite of attacks and `hash` of all its settings that decide numbers; a name is believed
             only with the hash that it has here, and with every attack that it consists of.
         tasks: where images were forgotten for some tasks of a model of several, what became of each task.
+        bound: how much of the model before disposal can be in the scrubbed one, where the method counts it.
 
     Raises:
         DataError: a value is missing, of the wrong type or out of its range.
@@ -136,6 +116,7 @@ class LeakageReport:
     spec: dict[str, Any] = field(default_factory=dict)
     suite: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, TaskScores] | None = None
+    bound: TransferBound | None = None
 
     def __post_init__(self) -> None:
         model_pair = kinds.each(kinds.optional(kinds.SHARE), keys=("undisposed", "scrubbed"))
@@ -282,7 +263,10 @@ class LeakageReport:
         def own(*names: str) -> dict[str, Any]:
             return {name: getattr(self, name) for name in names}
 
-        found = {"schema_version": SCHEMA_VERSION, **own("library_version", "method", "seed")}
+        found = {
+            "schema_version": 3 if self.bound is None else SCHEMA_VERSION,
+            **own("library_version", "method", "seed"),
+        }
         found |= {**own("target_accuracy", "source_accuracy"), "leakage": written}
         found |= own("target_destroyed", "target_margin", "chance", "spec", "suite", "settings", "machine", "weights")
         found |= own("membership")
@@ -290,6 +274,8 @@ class LeakageReport:
             found["unlearning"] = self.unlearning.to_dict()
         if self.tasks is not None:
             found["tasks"] = {name: asdict(task) for name, task in self.tasks.items()}
+        if self.bound is not None:
+            found["bound"] = self.bound.to_dict()
         return found | {"piggyback": [asdict(record) for record in self.piggyback]}
 
     def to_json(self) -> str:
@@ -316,13 +302,14 @@ class LeakageReport:
             raise DataError(f"The leakage report is not JSON: {error}.") from error
         if not isinstance(content, dict):
             raise DataError("The leakage report must be a JSON object.")
-        schema = content.get("schema_version")
+        schema: Any = content.get("schema_version")
         if schema not in range(1, SCHEMA_VERSION + 1) or isinstance(schema, bool):
             raise DataError(
                 f"The report has schema_version {schema!r}, this library reads up to {SCHEMA_VERSION}. "
                 f"Read it with the library version {content.get('library_version')!r}."
             )
-        known = {*cls.__dataclass_fields__, *_COMPUTED} - (_SINCE_2 if schema == 1 else set())
+        newer = {name for since, names in _SINCE.items() if schema < since for name in names}
+        known = {*cls.__dataclass_fields__, *_COMPUTED} - newer
         missing, unknown = known - _OPTIONAL - {"tasks"} - content.keys(), content.keys() - known
         if missing or unknown:
             raise DataError(
@@ -338,6 +325,8 @@ class LeakageReport:
         if "tasks" in values:
             kinds.OBJECT(values["tasks"], "tasks", kinds.REPORT)
             values["tasks"] = {name: TaskScores.from_dict(task) for name, task in values["tasks"].items()}
+        if "bound" in values:
+            values["bound"] = TransferBound.from_dict(values["bound"])
         report = cls(piggyback=records, **values)
         report._check_claims(content)
         return report
@@ -347,7 +336,7 @@ class LeakageReport:
         claim = content["leakage"]
         kinds.OBJECT(claim, "leakage", kinds.REPORT)
         said = ""
-        if content["schema_version"] == SCHEMA_VERSION:
+        if content["schema_version"] >= 3:
             said = kinds.difference(claim, self.to_dict()["leakage"])
         elif claim.get("mean") is not None:  # over one floor, which was not the best one
             own = plain_ratio(self.piggyback, "source_subset", "retrained" if self.part else "scratch")

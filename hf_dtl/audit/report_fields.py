@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from hf_dtl.errors import DataError
@@ -21,6 +22,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 REPORT = "of a leakage report"
 LARGEST = 2**32 - 1
 """Of every whole number: seeds of all libraries go so far, and no count is larger."""
+
+_FOLDERS = re.compile(r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*")
+# Of classes that a data set or a request names: a label may look like a path (/m/01g317, /r/aww).
+_LABELS = re.compile(r"((?<=[^\s\[(=,'\"])\[[^\]]*\]|\bclass=[^\s'\"]*)")
 
 Check = Callable[[object, str, str], None]
 """Refuses a value that is not right with a DataError; further arguments are its name, and what it is a part of."""
@@ -180,3 +185,23 @@ def scenario_spec(spec: Any, name: str, of: str) -> None:
         for part in value if isinstance(value, (list, tuple)) else [value]:
             if part is not None and not isinstance(part, (str, bool)) and not is_number(part):
                 raise DataError(f"`{name}.{key}` {of} must be flat, got {value!r}.")
+
+
+def without_folders(value: Any) -> Any:
+    """Cut every local path in a JSON value to its last part, so that a published file names no private folder.
+
+    Example:
+        >>> without_folders({"source": "/home/ann/photos[cat,T-shirt/top]", "model": "org/name"})
+        {'source': 'photos[cat,T-shirt/top]', 'model': 'org/name'}
+    """
+    if isinstance(value, str):
+        parts = _LABELS.split(value)
+        parts[::2] = [_FOLDERS.sub(r"\g<before>", part) for part in parts[::2]]
+        return "".join(parts)
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): without_folders(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_folders(item) for item in value]
+    return value

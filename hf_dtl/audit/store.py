@@ -28,7 +28,7 @@ from hf_dtl.audit.report_fields import (
 from hf_dtl.errors import DataError, OutputError
 from hf_dtl.processes import portable
 
-ModelName = Literal["undisposed", "scrubbed", "no_model", "scratch", "base", "retrained"]
+ModelName = Literal["undisposed", "scrubbed", "no_model", "scratch", "base", "retrained", "twin"]
 Axis = Literal["source_subset", "novel_downstream"]
 Found = TypeVar("Found")
 
@@ -49,7 +49,7 @@ class PiggybackRecord:
     """One finished attack, as it stands in the list `piggyback` of a leakage report.
 
     Args:
-        model: which model was attacked: undisposed, scrubbed, or a floor: no_model, scratch, base, retrained.
+        model: which model was attacked: undisposed, scrubbed, or a floor: no_model, scratch, base, retrained, twin.
         dataset: name of the attacked data set.
         axis: `source_subset` (the task that was to be forgotten) or `novel_downstream` (a task that nobody trained).
         attack: name of the attack.

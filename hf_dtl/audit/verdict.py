@@ -53,6 +53,8 @@ def verdict(report: LeakageReport) -> str:
         said.append("One seed was used, so it is not known how much of these numbers is luck.")
     if report.piggyback:
         said.append(report.attacked_by)
+    if report.bound is not None:
+        said.append(report.bound.sentence)
     return " ".join(sentence for sentence in said if sentence)
 
 
@@ -91,7 +93,8 @@ def _origins(report: LeakageReport) -> dict[str, str]:
         without = "that was trained again without the forgotten images"
     return {
         "undisposed": "the model before disposal", "retrained": f"a model {without}", "base": "the public weights",
-        "scratch": "random weights", "no_model": "no model at all",
+        "twin": "a twin (as good at the target, it never saw the source)", "scratch": "random weights",
+        "no_model": "no model at all",
     }  # fmt: skip
 
 
@@ -206,10 +209,15 @@ def _missing(report: LeakageReport) -> str:
     """The references that this model was not compared with, or not at every budget."""
     places = _points(report).values()
     compared = {name: [role in points for points in places] for role, name in _origins(report).items()}
-    optional = {_origins(report)["base"], _origins(report)["no_model"]}
+    optional = {_origins(report)[role] for role in ("base", "no_model", "twin")}
     absent = [name for name, there in compared.items() if there and not any(there) and name not in optional]
     partly = [name for name, there in compared.items() if any(there) and not all(there)]
     said = [f"It was not compared with {', nor with '.join(absent)}."] if absent else []
+    if report.headline.mean is not None and not report.part and not any("twin" in points for points in places):
+        said.append(
+            "A part of the leakage may be the target's own: it was not compared with a twin, a model as good at the "
+            "target that never saw the source."
+        )
     if partly:
         said.append(f"It was compared with {' and with '.join(partly)} at some budgets only.")
     return " ".join(said)

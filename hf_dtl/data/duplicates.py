@@ -89,7 +89,7 @@ def remove_duplicates(
     bits = 0
     for role in ("test", "validation", "train"):
         if role in parts:
-            for position, (digest, deep) in enumerate(_digests(parts[role], f"{where}, {role}", inside, background)):
+            for position, (digest, deep) in enumerate(digests(parts[role], f"{where}, {role}", inside, background)):
                 groups[digest].append((role, position))
                 bits = max(bits, deep)
     masks = {role: np.ones(len(part.rows), dtype=bool) for role, part in parts.items()}
@@ -120,8 +120,13 @@ def remove_duplicates(
     return removed, copies
 
 
-def _digests(part: Part, where: str, inside: Sequence[Path], background: str) -> Iterator[tuple[bytes, int]]:
-    """Digest of each picture, and how many bits its values need where that is more than 8, else 0."""
+def digests(part: Part, where: str, inside: Sequence[Path] | None, background: str) -> Iterator[tuple[bytes, int]]:
+    """Digest of each picture, and how many bits its values need where that is more than 8, else 0.
+
+    Args:
+        part: the images.
+        where, inside, background: see `remove_duplicates`; None: they were opened before, and may lie anywhere.
+    """
     encoded = part.dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
     quiet = {"disable": True} if len(part.rows) <= 10 * PROGRESS_FROM else {}
     pointers, position = list[str](), 0
@@ -136,7 +141,8 @@ def _digests(part: Part, where: str, inside: Sequence[Path], background: str) ->
                 if content is None:
                     if path is None:
                         raise DataError(f"{where}: row {row} has no image. Remove the row.")
-                    if not any(Path(os.path.abspath(path)).is_relative_to(folder) for folder in inside):
+                    place = Path(os.path.abspath(path))
+                    if inside is not None and not any(place.is_relative_to(folder) for folder in inside):
                         raise DataError(
                             f"{where}: the image of row {row} is a path outside the data set ({path}), which is not "
                             "opened. Put the image into its folder, or its bytes into the row."

@@ -33,13 +33,18 @@ RECONSTRUCTIONS = {
 
 OWN = ("license", "license_name", "license_link", "language", "base_model", "base_model_relation", "authors")
 """Metadata that are the publisher's; everything else in a card follows from its report."""
-MARKER = "<!-- From here to the end: the publisher's own words, which no audit made or checked. -->"
+MARKER = "*From here to the end: words of the publisher, which no audit made or checked.*"
 
 Labels = Sequence[str] | Mapping[int, str]
 """In order, or by position as `config.id2label` has them."""
 
 
 LICENCE = "- Licence: "
+
+
+def quoted(words: str) -> str:
+    """A publisher's words as a quotation, so that nothing in them looks like a part of the card."""
+    return "\n".join(f"> {line}".rstrip() for line in words.splitlines())
 
 
 def licence_line(license: str | None) -> str:
@@ -125,7 +130,7 @@ def leakage_card(
         target=settings.get("target_dataset"),
         labels=labels,
         marker=MARKER,
-        words=words,
+        words=quoted(words),
         first=first,
         others=others,
         plots=[(plain(ALTERNATIVE_TEXTS.get(p.stem, p.stem)), quote(p.as_posix())) for p in pictures],

@@ -11,6 +11,8 @@ from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.report_fields import difference
 from hf_dtl.errors import PublishError
 from hf_dtl.hub.card import LICENCE, MARKER, OWN, leakage_card
+from hf_dtl.hub.claims import check_words
+from hf_dtl.hub.leaks import strings
 
 REPORT = "leakage_report.json"
 _METADATA = re.compile(r"\s*---\r?\n(.*?)\n---\r?\n", re.DOTALL)
@@ -18,6 +20,15 @@ _METADATA = re.compile(r"\s*---\r?\n(.*?)\n---\r?\n", re.DOTALL)
 _MARKUP = re.compile(
     r"<(?!https?:|mailto:)[A-Za-z!/?][^>]*|\]\(\s*<?(?:javascript|data|vbscript|file):|!\[[^\]]*\]\(\s*<?\w+:", re.I
 )
+_FORMS = {
+    "license": re.compile(r"[\w.+-]{1,40}"), "license_name": re.compile(r"[\w. +-]{1,60}"),
+    "license_link": re.compile(r"LICENSE\S{0,4}|https?://\S{1,200}"),
+    "language": re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,4})?"),
+    "base_model": re.compile(r"[\w./-]{1,120}"), "base_model_relation": re.compile(r"[a-z]{1,20}"),
+    "authors": re.compile(r"[^\n]{1,120}"),
+}  # fmt: skip
+# What a reference stands for may be far from it, and turn the report's own brackets into links.
+_DEFINITION = re.compile(r"^[ \t>]*\[[^\]\n]+\]:.*", re.MULTILINE)
 _REWRITE = "Write the card anew from the report: `hf_dtl.hub.staging.add_evidence(folder, report)`."
 
 
@@ -63,6 +74,18 @@ def own_part(text: str) -> OwnPart:
     """
     told = metadata_of(text)
     words = text.partition(MARKER)[2].strip()
+    lines = words.splitlines()
+    if all(line.startswith(">") for line in lines):  # as the card quotes them
+        words = "\n".join(line[1:].removeprefix(" ") for line in lines)
+    check_words("The publisher's part of README.md", "\n".join([words, *strings(told.get("authors"))]))
+    for key in OWN:
+        if odd := [text for text in strings(told.get(key)) if not _FORMS[key].fullmatch(text)]:
+            raise PublishError(f"README.md says {key}: {odd[0][:60]!r} in its metadata, which is none. Correct it.")
+    if definition := _DEFINITION.search(words):
+        raise PublishError(
+            f"README.md defines the reference {definition.group().strip()[:40]!r} in the publisher's own words, which "
+            "nobody sees. Write the address where it belongs."
+        )
     if markup := _MARKUP.search(words):
         raise PublishError(
             f"README.md holds {markup.group()[:40]!r} in the publisher's own words. Write them in plain Markdown, "

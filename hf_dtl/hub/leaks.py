@@ -1,15 +1,17 @@
 """What a published folder must not hold: files that leak, local paths, secrets, and data beside a picture."""
 
+import base64
+import contextlib
 import re
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from hf_dtl.errors import PublishError
-from hf_dtl.hub.markdown import plain
+from hf_dtl.hub.markdown import plain, readings, unseen
 
 
 class Leak(NamedTuple):
@@ -66,7 +68,7 @@ SECRETS = {
         r"\b[A-Za-z][\w+.-]*://[^\s/@]+@|\b[\w.-]+@[\w-]+(?:\.[\w-]+)*:[~/]"
     ),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "a block of encoded data": re.compile(r"[A-Za-z0-9+/_=-]{200,}"),
+    "a block of encoded data": re.compile(r"[A-Za-z0-9+/_=-]{200,}|(?:(?=\S*\d)[A-Za-z0-9+/=]{40,}\s+){3}"),
 }
 _ROOTS = "home|root|Users|tmp|mnt|var|srv|data|opt|workspace|content|private"
 # Absolute paths of two parts or below a usual root, home folders, file:, machines, drives and shares; not /class or
@@ -85,7 +87,11 @@ PATHS = re.compile(
     )""",
     re.VERBOSE,
 )
-_WIDTHLESS = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+_MACHINES = re.compile(
+    r"\b(?:10(?:\.\d{1,3}){3}|192\.168(?:\.\d{1,3}){2}|172\.(?:1[6-9]|2\d|3[01])(?:\.\d{1,3}){2})\b"
+    r"|\b[A-Za-z][\w-]*(?:\.[\w-]+)*\.(?:local|localdomain|lan|internal|intranet|corp)\b"
+)
+_HOMES = re.compile(r"/(?:home|Users)/\w|[A-Za-z]:\\Users\\\w")
 _CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"sBIT", b"IDAT", b"IEND"}
 
 
@@ -108,20 +114,51 @@ def check_text(name: str, texts: Iterable[str], labels: Collection[str] = ()) ->
     """
     known = sorted({form for label in labels for form in (label, plain(label)) if form.strip()}, key=len, reverse=True)
     own = re.compile("|".join(rf"(?<!\w){re.escape(label)}(?![\w/\\])" for label in known)) if known else None
-    for text in texts:
-        # A character without width would break a token in two for this search, and not for a reader.
-        text = _WIDTHLESS.sub("", own.sub("label", text) if own else text)
+    for label in labels:
+        _check_one(f"{name} has the label {label[:40]!r}, which", [label], label=True)
+    for text in dict.fromkeys(texts):
+        _check_one(f"{name}", readings(own.sub("label", text) if own else text))
+        if one := unseen(text):
+            before = text.partition(chr(int(one[2:], 16)))[0]
+            raise PublishError(
+                f"{name} holds a character that nobody sees ({one}): it may carry a text, or turn one around. Take it "
+                f"out, behind {before[-40:]!a}."
+            )
+
+
+def _check_one(name: str, forms: Sequence[str], label: bool = False) -> None:
+    """Refuse what one text holds, in any of the forms that it is read in."""
+    for text in forms:
         for what, pattern in SECRETS.items():
-            if secret := pattern.search(text):
+            # A label may have the form of a key, but not its digits.
+            if (secret := pattern.search(text)) and (not label or len(re.findall(r"\d", secret[0])) > 1):
                 raise PublishError(
                     f"{name} holds {what} ({secret.group()[:6]}...). Remove it, and revoke it if it opens anything: "
                     "it may have been read."
                 )
-        if path := PATHS.search(text):
+        if not label and (hidden := next(_decoded(text), None)):
+            raise PublishError(f"{name} holds an encoded text ({hidden[:20]}...). Remove it, or write it plainly.")
+        if path := (_HOMES if label else PATHS).search(text):
             raise PublishError(
                 f"{name} names a local folder: {path.group()}. It tells about your machine: remove it, or write the "
                 "file anew from a relative path or Hub id."
             )
+        if not label and (machine := _MACHINES.search(text)):
+            raise PublishError(
+                f"{name} names a machine of a private network: {machine.group()}. It tells about your machines: "
+                "remove it."
+            )
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """What in a text is another one, by its bytes in base 16, 32 or 64; of other words the bytes are no letters."""
+    runs = (run.replace(" ", "") for run in re.findall(r"(?:\b[A-Z2-7]{4,16} ){3,}[A-Z2-7=]+", text))
+    for word in (*re.findall(r"[A-Za-z0-9+/_=-]{20,}", text), *runs):
+        for decode in (bytes.fromhex, base64.b32decode, base64.b64decode, base64.urlsafe_b64decode):
+            with contextlib.suppress(ValueError):
+                told = decode(word).decode("ascii")
+                if told.isprintable():
+                    yield told
 
 
 def strings(value: Any) -> Iterator[str]:

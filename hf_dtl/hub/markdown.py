@@ -1,7 +1,13 @@
-"""Texts of others in Markdown: shown as they are, whatever markup they hold."""
+"""Texts of others in Markdown: shown as they are, whatever markup they hold, and read as a reader sees them."""
 
+import html
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
+from urllib.parse import unquote
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from hf_dtl.audit.text_table import TextTable
 
@@ -27,3 +33,56 @@ def code(text: object, *, cell: bool = False) -> str:
     room = " " if words.startswith("`") or words.endswith("`") or not words else ""
     span = f"{fence}{room}{words}{room}{fence}"
     return span.replace("|", "\\|") if cell else span
+
+
+_PARSER = MarkdownIt("commonmark").enable("table")
+# Look-alikes of Latin letters and slashes that NFKC leaves as they are.
+_LOOKS = str.maketrans(
+    "АВЕЅІЈКМНОРСТУХаеорсухѕіјԁһԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧονι⁄∕⧸╱⧵∖。․·ˑ։：",
+    "ABESIJKMHOPCTYXaeopcyxsijdhqwABEZHIKMNOPTYXovi////\\\\....::",
+)
+_BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+
+
+def readings(text: str) -> tuple[str, ...]:
+    """A text as it is written, and as it is read: without markup, entities, characters without width and look-alikes.
+
+    Example:
+        >>> readings("hf&#95;a\\\\_*b*")[-1]
+        'hf_a_b'
+    """
+    shown = text
+    if re.search(r"[\\*_~`&\[<]", text):
+        shown = "\n".join(_shown(_PARSER.parse(html.unescape(text))))
+    plain = unicodedata.normalize("NFKC", "".join(c for c in shown if not _without_width(c))).translate(_LOOKS)
+    return tuple(dict.fromkeys((text, "".join(c for c in text if not _without_width(c)), plain)))
+
+
+def _shown(tokens: Sequence[Token]) -> Iterator[str]:
+    for token in tokens:
+        if token.type == "inline":
+            yield "".join(_shown(token.children or ()))
+            yield from (unquote(str(child.attrs["href"])) for child in token.children or () if "href" in child.attrs)
+        else:
+            yield "\n" if token.type.endswith("break") else token.content
+
+
+def unseen(text: str) -> str | None:
+    """The first character that nobody sees, or that turns the order of others, by its number; None without any.
+
+    What joins emoji, or letters of other scripts than Latin, is none.
+    """
+    before = "a"
+    for one in text:
+        joins = one in "\u200c\u200d\ufe0e\ufe0f" and not before.isascii() and (one, before) != ("\ufe0f",) * 2
+        if _without_width(one) and not (joins and one != before):
+            return f"U+{ord(one):04X}"
+        before = one
+    return None
+
+
+def _without_width(one: str) -> bool:
+    if one.isascii():
+        return not one.isprintable() and one not in "\t\n\r"
+    selects = 0xFE00 <= ord(one) <= 0xFE0F or ord(one) >= 0xE0000
+    return selects or one in _BLANKS or unicodedata.category(one) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")

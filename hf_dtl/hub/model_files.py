@@ -1,197 +1,23 @@
-"""What the files of a published model may hold: the weights and settings of its architecture, and nothing else."""
+"""What the weights of a published model may hold: the tensors of its architecture, and nothing else."""
 
-import inspect
+import itertools
 import json
-import logging
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import CONFIG_MAPPING, AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
 from hf_dtl.audit.report_fields import read_json
 from hf_dtl.errors import PublishError, listing
-from hf_dtl.hub.weights import CONFIG, INDEX, PROCESSORS
+from hf_dtl.hub.model_settings import check_json, written
+from hf_dtl.hub.weights import INDEX
 from hf_dtl.models.loading import open_classifier
 
-MOST_VALUES = 256
-"""Numbers and texts in the settings of a model, its labels not counted: more could be a head."""
-_CODE = ("auto_map", "custom_pipelines")
-_LABELS = ("id2label", "label2id")
-_OF_ANY = {
-    "model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "problem_type", "finetuning_task",
-    "num_labels", "out_features", "out_indices", "stage_names", *_LABELS,
-}  # fmt: skip
-_OF_ANY_PROCESSOR = {"image_processor_type", "feature_extractor_type", "processor_class", "image_processor"}
 # Of these, a counter that no training reaches could be a code.
 _LARGEST_COUNT = 2**31
-
-logger = logging.getLogger(__name__)
-
-
-def check_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that asks for no code of its own.
-
-    Raises:
-        PublishError: it is no JSON object that all readers understand alike, or has an `auto_map`.
-    """
-    try:
-        content = read_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PublishError(f"{path.name} is not readable as JSON: {error}. Save the model again.") from error
-    if not isinstance(content, dict):
-        raise PublishError(f"{path.name} must hold a JSON object. Save the model again.")
-    if key := next((key for key in _keys(content) if key.lower() in _CODE), None):
-        raise PublishError(
-            f"{path.name} asks for code of its own ({key}). A published model loads without any: remove {key}, "
-            "or use an architecture that transformers has."
-        )
-    return content
-
-
-def _keys(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        yield from value
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _keys(item)
-
-
-# Settings -----------------------------------------------------------------------------------------------------
-
-
-def check_settings(folder: Path) -> None:
-    """Refuse settings of model and processor that their classes do not have, and labels of no row.
-
-    A setting that nothing reads changes no answer, and may say what was forgotten.
-
-    Raises:
-        PublishError: naming file and key.
-    """
-    config = check_json(folder / CONFIG)
-    for name, key in _unknown(folder):
-        raise PublishError(
-            f"{name} has the key {key}, which no such model or processor reads: it may tell what was forgotten. "
-            "Remove it (`hf_dtl.hub.drop_unknown_settings(folder)`), and audit the folder."
-        )
-    _check_labels(config)
-    for name in (CONFIG, *PROCESSORS):
-        if (folder / name).is_file():
-            count = sum(1 for _ in values({k: v for k, v in check_json(folder / name).items() if k not in _LABELS}))
-            if count > MOST_VALUES:
-                raise PublishError(
-                    f"{name} holds {count} values besides its labels, more than {MOST_VALUES}: they could be a head."
-                )
-
-
-def save_plain(model: PreTrainedModel, processor: BaseImageProcessor, folder: str | Path) -> None:
-    """Write a model and its processor as they are published, without settings that nothing reads."""
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    drop_unknown_settings(folder)
-
-
-def drop_unknown_settings(folder: str | Path) -> list[str]:
-    """Take out of a saved model's settings what its classes do not read, and where it came from.
-
-    Args:
-        folder: of `save_pretrained`, for model and processor.
-
-    Returns:
-        What was dropped, `file: key`; it is logged too.
-    """
-    folder, dropped = Path(folder), []
-    for name, key in list(_unknown(folder)):
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-        inner, *rest = key.split(".")
-        place = content
-        for step in rest:
-            place, inner = place[inner], step
-        del place[inner]
-        (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        dropped.append(f"{name}: {key}")
-    if dropped:
-        logger.warning("Not written, for nothing reads it: %s.", listing(dropped, 10))
-    return dropped
-
-
-def _unknown(folder: Path) -> Iterator[tuple[str, str]]:
-    """File and key (`vision_config.note`) of every setting that the classes of model and processor do not have."""
-    config = check_json(folder / CONFIG)
-    kind = CONFIG_MAPPING[config["model_type"]] if config.get("model_type") in CONFIG_MAPPING else PretrainedConfig
-    for key in _unknown_of(config, kind):
-        yield CONFIG, key
-    for name in PROCESSORS:
-        if not (folder / name).is_file():
-            continue
-        content = check_json(folder / name)
-        try:
-            own = type(AutoImageProcessor.from_pretrained(folder, trust_remote_code=False))
-        except Exception as error:  # whatever a foreign file raises
-            raise PublishError(f"The image processor does not load without code of its own: {error}") from error
-        options = {key for base in own.valid_kwargs.__mro__ for key in vars(base).get("__annotations__", ())}
-        known = (
-            _OF_ANY_PROCESSOR | {key for key in dir(own) if not key.startswith("_")} | options | own().to_dict().keys()
-        )
-        inner = content.get("image_processor")
-        for prefix, part in {"": content, "image_processor.": inner if isinstance(inner, dict) else {}}.items():
-            for key, value in part.items():
-                listed = key == "_valid_processor_keys" and set(value) <= known | {"images"}
-                if key not in known and not listed:
-                    yield name, prefix + key
-
-
-def _unknown_of(content: dict[str, Any], kind: type[PretrainedConfig], place: str = "") -> Iterator[str]:
-    known = _OF_ANY | set(kind.attribute_map) | set(inspect.signature(kind.__init__).parameters)
-    try:
-        known |= kind().to_dict().keys() - {"_name_or_path"}
-    except Exception:  # a class that cannot be made without its parts
-        known |= set(dir(kind))
-    parts = kind.sub_configs if isinstance(getattr(kind, "sub_configs", None), dict) else {}
-    for key, value in content.items():
-        if key not in known or (key == "_name_or_path" and value):
-            yield place + key
-        elif isinstance(value, dict) and (value.get("model_type") in CONFIG_MAPPING or key in parts):
-            inner = CONFIG_MAPPING[value["model_type"]] if value.get("model_type") in CONFIG_MAPPING else parts[key]
-            if (
-                isinstance(inner, type)
-                and issubclass(inner, PretrainedConfig)
-                and inner.__init__ is not object.__init__
-            ):
-                yield from _unknown_of(value, inner, f"{place}{key}.")
-
-
-def values(value: Any) -> Iterator[Any]:
-    """Every single value in a JSON value."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from values(item)
-    else:
-        yield value
-
-
-def _check_labels(config: dict[str, Any]) -> None:
-    """Refuse labels that no row of the head stands for, as the source task's would be.
-
-    (A head that is shorter than `id2label` is found by its shape; see `check_weights`.)
-    """
-    names, rows = (config.get(name) or {} for name in _LABELS)
-    if not isinstance(names, dict) or not isinstance(rows, dict):
-        raise PublishError("config.json must hold objects as id2label and label2id. Save the model again.")
-    extra = [str(label) for label, row in rows.items() if str(names.get(str(row))) != str(label)]
-    if extra:
-        raise PublishError(
-            f"config.json names labels that the head does not have: {', '.join(extra[:5])} (label2id, not in "
-            "id2label). They tell what was forgotten: write label2id anew from id2label."
-        )
-
-
-# Weights ------------------------------------------------------------------------------------------------------
 
 
 def check_weights(folder: Path) -> None:
@@ -209,7 +35,8 @@ def check_weights(folder: Path) -> None:
     files = {path.name for path in folder.glob("*.safetensors")}
     named = {"model.safetensors"}
     if (folder / INDEX).exists():
-        weight_map = check_json(folder / INDEX).get("weight_map")
+        index = check_json(folder / INDEX)
+        weight_map = index.get("weight_map")
         named = set(weight_map.values()) if isinstance(weight_map, dict) else set()
     if files != named:
         extra, missing = sorted(files - named), sorted(named - files)
@@ -218,8 +45,9 @@ def check_weights(folder: Path) -> None:
             f"The weights are not one model's: {found} {', '.join(sorted(named & files)) or 'the folder'}. A further "
             "file may be a source head. Save the model to an empty folder with `save_pretrained`."
         )
-    for file in sorted(files):
-        _check_header(folder / file)
+    stored = {key: file for file in sorted(files) for key in _check_header(folder / file)}
+    if (folder / INDEX).exists():
+        _check_index(folder / INDEX, index, stored)
     try:
         model, loading = open_classifier(folder, dtype="auto", local_files_only=True)
     except Exception as error:  # whatever a foreign configuration or file raises
@@ -270,8 +98,26 @@ def _take(stored: torch.Tensor, places: dict[Any, list[torch.Tensor]], key: str,
     )
 
 
-def _check_header(path: Path) -> None:
-    """Refuse what the header of a safetensors file may hide: texts, names that stand twice, blanks that are a code."""
+def _check_index(path: Path, index: dict[str, Any], stored: dict[str, str]) -> None:
+    """Refuse an index that says more than which tensor is in which file."""
+    about = index.get("metadata") or {}
+    plain = set(about) <= {"total_size", "total_parameters"} and all(
+        isinstance(v, (int, float)) for v in about.values()
+    )
+    known = index.keys() <= {"metadata", "weight_map"} and index["weight_map"] == stored
+    if not (plain and known and path.read_text(encoding="utf-8") == written(index)):
+        raise PublishError(
+            f"{path.name} holds more, or other things, than which tensor is in which file. Save the model to an empty "
+            "folder with `save_pretrained`, and audit that one."
+        )
+
+
+def _check_header(path: Path) -> list[str]:
+    """Refuse what the header of a safetensors file may hide: texts, names that stand twice, an order that is a code.
+
+    Returns:
+        The names of its tensors.
+    """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         text = file.read(size) if size <= path.stat().st_size else b""
@@ -280,7 +126,9 @@ def _check_header(path: Path) -> None:
         metadata = header.pop("__metadata__", None) or {}
         named = {"__metadata__": metadata} if metadata else {}
         plain = json.dumps(named | header, separators=(",", ":"), ensure_ascii=False).encode()
-    except (ValueError, AttributeError, struct.error) as error:
+        order = [(of["dtype"], name) for name, of in header.items()]
+        places = [of["data_offsets"][0] for of in header.values()]
+    except (ValueError, AttributeError, LookupError, TypeError, struct.error) as error:
         raise PublishError(f"{path.name} cannot be read as safetensors: {error}. Save the model again.") from error
     if metadata not in ({}, {"format": "pt"}):
         told = listing(sorted(set(metadata) - {"format"}) or ["format"], 3)
@@ -293,3 +141,10 @@ def _check_header(path: Path) -> None:
             f"{path.name} has a header with more than the names and places of its tensors. Save the model to an empty "
             "folder with `save_pretrained`, and audit that one."
         )
+    runs = [kind for kind, _ in itertools.groupby(kind for kind, _ in order)]
+    if order != sorted(order, key=lambda one: (runs.index(one[0]), one[1])) or places != sorted(places):
+        raise PublishError(
+            f"{path.name} has its tensors in an order of its own, which may be a code. Save the model to an empty "
+            "folder with `save_pretrained`, and audit that one."
+        )
+    return list(header)

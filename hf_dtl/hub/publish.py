@@ -13,15 +13,21 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DTLError, PublishError
-from hf_dtl.hub.leaks import leak_of
-from hf_dtl.hub.model_files import save_plain
+from hf_dtl.hub.leaks import check_text, leak_of
+from hf_dtl.hub.model_settings import save_plain
 from hf_dtl.hub.staging import PLOTS, REPORT, StagedFile, add_evidence, stage
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS
+from hf_dtl.methods.transfer_images import TRANSFER
 
 MAIN = "main"
 MESSAGE = "Publish the scrubbed model with its leakage report"
 # Of these, an earlier publication leaves nothing behind: a card never stands beside other weights than its own.
-_REPLACED = ["*.safetensors", PLOTS, *(n for name in (CONFIG, INDEX, *PROCESSORS) for n in (name, f"*/{name}"))]
+_REPLACED = [
+    "*.safetensors",
+    PLOTS,
+    TRANSFER,
+    *(n for name in (CONFIG, INDEX, *PROCESSORS) for n in (name, f"*/{name}")),
+]
 
 
 class Publication(NamedTuple):
@@ -73,6 +79,8 @@ def publish(
             f"{repo_id!r} is not the id of a model: write user/name, in letters, digits, '-', '_' and '.', without an "
             "address or a type (datasets/, spaces/) before it."
         ) from error
+    for name, text in (("commit_message", commit_message), ("revision", revision), ("license", license)):
+        check_text(f"--{name}", [text] if text else [])
     place = Path(folder)
     if (place / "attacks.jsonl").is_file() and not any(any(place.glob(f"{p}{CONFIG}")) for p in ("", "*/", "*/*/")):
         raise PublishError(

@@ -1,7 +1,7 @@
 """The folder that is published: copies of what is meant to be public, refused where they would leak something."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,17 +13,20 @@ from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DataError, OutputError, PublishError
 from hf_dtl.hub.card import ALTERNATIVE_TEXTS
 from hf_dtl.hub.card_check import REPORT, OwnPart, card_of, check_card, metadata_of, own_part
+from hf_dtl.hub.claims import check_claims
 from hf_dtl.hub.leaks import check_picture, check_text, leak_of, strings
 from hf_dtl.hub.metadata import license_of
-from hf_dtl.hub.model_files import MOST_VALUES, check_json, check_settings, check_weights, values
+from hf_dtl.hub.model_files import check_weights
+from hf_dtl.hub.model_settings import MOST_VALUES, check_json, check_settings, values
 from hf_dtl.hub.source_rows import check_head, named_classes
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS, model_folders, sha256_of, weights_sha256
+from hf_dtl.methods.transfer_images import MOST_BYTES, TRANSFER, TransferLabels
 
 CARD, PLOTS = "README.md", "plots/*.png"
 MODEL = (CONFIG, *PROCESSORS, "model.safetensors", "model-?????-of-?????.safetensors", INDEX)
 """What a model's folder may hold; a model of several tasks has one such folder a task."""
 LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
-EVIDENCE = (CARD, REPORT, *(f"plots/{name}.png" for name in (*ALTERNATIVE_TEXTS, "disposal")), *LICENCES)
+EVIDENCE = (CARD, REPORT, TRANSFER, *(f"plots/{name}.png" for name in (*ALTERNATIVE_TEXTS, "disposal")), *LICENCES)
 # Stands beside what is published and does no harm; it stays behind.
 NOT_NEEDED = ("plots/*.svg", ".gitattributes", ".cache/*")
 
@@ -104,6 +107,8 @@ def check_published(folder: Path) -> LeakageReport:
     configs = {model: check_json(folder / model / CONFIG) for model in models if (folder / model / CONFIG).is_file()}
     for name in files:
         if name.endswith(".json"):
+            if name == TRANSFER and (folder / name).stat().st_size > MOST_BYTES:
+                raise PublishError(f"{name} is larger than {MOST_BYTES:,} bytes, as no list of labels is. Remove it.")
             with _error_context(Path(name).parent.name):
                 check_json(folder / name)
     try:
@@ -123,9 +128,27 @@ def check_published(folder: Path) -> LeakageReport:
         with _error_context(model):
             check_weights(folder / model)
             check_settings(folder / model)
+    if TRANSFER in files:
+        _check_transfer(folder / TRANSFER, report, labels)
     _check_tasks(folder, report, models)
     check_head(configs, report)
+    check_claims(report, labels)
     return report
+
+
+def _check_transfer(file: Path, report: LeakageReport, labels: Collection[str]) -> None:
+    """Refuse words of the private model besides those that the report's bound counts."""
+    try:
+        said, bound = TransferLabels.load(file), report.bound
+    except DataError as error:
+        raise PublishError(f"{error} Publish the file that the training wrote, or none.") from error
+    told = (said.channel, len(said.codes), len(said.classes), said.rejection)
+    counted = bound and (bound.channel, bound.images, bound.classes, bound.rejection)
+    if told != counted or not {*said.classes} <= {*labels}:
+        raise PublishError(
+            f"{file.name} holds {said.channel} of {told[1]} images and {told[2]} classes, which is not what {REPORT} "
+            "counts in its bound, of the head's classes. Publish the file that belongs to these weights, or none."
+        )
 
 
 def _names_of_head(config: dict[str, Any]) -> Any:
@@ -289,7 +312,7 @@ def _check_report(new: Path, report: LeakageReport) -> None:
     if wrong := [value for value in report.chance.values() if not value or abs(1 / value - round(1 / value)) > 1e-6]:
         raise PublishError(f"{REPORT} gives {wrong[0]} as chance, which is no 1/classes. Audit again.")
     parts = report.settings, report.spec, report.machine
-    if (count := sum(isinstance(value, float) for value in values(list(parts)))) > MOST_VALUES:
+    if (count := sum(isinstance(value, (int, float)) for value in values(list(parts)))) > MOST_VALUES:
         raise PublishError(
             f"{REPORT} holds {count} numbers in its settings, more than {MOST_VALUES}: they could be a head. Audit "
             "again."

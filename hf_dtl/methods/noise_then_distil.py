@@ -101,6 +101,8 @@ def fresh_model(model: MultiHeadClassifier, task: str, seed: int) -> MultiHeadCl
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed + _OFFSET)
-        fresh = MultiHeadClassifier(type(model.backbone)(copy.deepcopy(model.backbone.config)), task="old")
+        config = copy.deepcopy(model.backbone.config)
+        config.num_labels = len(model.labels[task])  # so that the exported model's configuration gives the same draws
+        fresh = MultiHeadClassifier(type(model.backbone)(config), task="old")
         fresh.add_head("new", model.labels[task])
     return fresh

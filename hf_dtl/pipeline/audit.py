@@ -1,6 +1,7 @@
 """The audit of given models: load, check everything, attack, report."""
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import timedelta
@@ -108,11 +109,12 @@ class Audit:
                 raise ModelError(f"The {role} model: {error}") from error
             model.to(self.state.device)
         self.measured = self._measure()
-        if o.base_model is not None:
-            self.models["base"] = self._base(o.base_model).to(self.state.device)
+        for role, place in {"base": o.base_model, "twin": o.twin}.items():
+            if place is not None:
+                self.models[role] = self._floor(role, place).to(self.state.device)
 
-    def _base(self, place: str) -> PreTrainedModel:
-        """The public weights, whatever head they have.
+    def _floor(self, role: str, place: str) -> PreTrainedModel:
+        """A model that is attacked and never asked, whatever head it has.
 
         Raises:
             ModelError: they cannot be loaded, or do not take these images.
@@ -121,7 +123,7 @@ class Audit:
         try:
             check_forward(model, self._training_images()[0])
         except ModelError as error:
-            raise ModelError(f"The base model {place} is no floor for these models: {error}") from error
+            raise ModelError(f"The {role} model {place} is no floor for these models: {error}") from error
         return model
 
     def _training_images(self) -> list[Any]:
@@ -229,7 +231,7 @@ class Audit:
             found.membership = scenario.infer_membership(self.models, found.notes)
         findings = scenario.findings(found)
         return LeakageReport(
-            method=o.method or public_name(o.scrubbed),
+            method=re.sub(r"[^\w.,:=+/-]+", "_", o.method or public_name(o.scrubbed)),  # a name, and no sentence
             seed=o.seed,
             piggyback=tuple(records),
             target_margin=o.target_margin,
@@ -274,7 +276,7 @@ class Audit:
         heads = {int(self.models[role].config.num_labels or 0) for role in ("undisposed", "scrubbed")}
         public, plain = o.public(), {f.name: f.default for f in fields(o)}
         names = {f"{name}_dataset": text for name, text in self.scenario.names.items()}
-        given = {name: public[name] for name in ("image_size", "processor", "base_model")}
+        given = {name: public[name] for name in ("image_size", "processor", "base_model", "twin")}
         bases = {role: base_of(*place) for role, place in o.models.items()}
         return {
             **{role: public_name(place) for role, (place, _) in o.models.items()},

@@ -1,6 +1,7 @@
 """What a user may say of an audit of given models, and of a verification."""
 
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_dtl.audit.attacks.registry import parse_attacks
@@ -33,6 +34,12 @@ class AuditOptions(Options):
     )
     base_model: str | None = option(
         None, "The public weights that the owner started from, Hub id or folder: a floor.", group=MODEL
+    )
+    twin: str | None = option(
+        None,
+        "A model that never saw the source task and is as good at the target as the scrubbed one, Hub id or folder: a "
+        "floor that tells the private task from being good at the target.",
+        group=MODEL,
     )
     scrubbed_revision: str = option("main", "Revision of the scrubbed model.", group=MODEL)
     undisposed_revision: str = option("main", "Revision of the undisposed model.", group=MODEL)
@@ -72,7 +79,9 @@ class AuditOptions(Options):
         False, "Continue the audit in the output folder; finished attacks are never repeated.", group=RUN
     )
 
-    FREE: ClassVar[frozenset[str]] = Options.FREE | frozenset({"method", "target_margin", "resume", "base_model"})
+    FREE: ClassVar[frozenset[str]] = Options.FREE | frozenset(
+        {"method", "target_margin", "resume", "base_model", "twin"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,7 +130,7 @@ class AuditOptions(Options):
     def public(self) -> dict[str, Any]:
         """Every option that names a model, without local folders."""
         found = asdict(self)
-        names = {*ROLES, "processor", "base_model"}
+        names = {*ROLES, "processor", "base_model", "twin"}
         return {name: public_name(value) if name in names and value else value for name, value in found.items()}
 
 
@@ -146,18 +155,36 @@ class VerifyOptions:
         None, "The model before disposal, Hub id or folder: with it the leakage is checked too.", group=MODEL
     )
     retrained: str | None = option(None, "The retrained reference, likewise.", group=MODEL)
+    twin: str | None = option(None, "The twin, likewise.", group=MODEL)
     base_model: str | None = option(
         None, "The public weights, likewise; default: those that the report names.", group=MODEL
+    )
+    retrain: bool = option(
+        False, "Train the undisposed model and the retrained reference again as the report says, where they are not "
+        "given: then nobody is trusted.", group=MODEL,
+    )  # fmt: skip
+    rebuild: bool = option(
+        False,
+        "Also make the model again from public weights, images and the published labels (anchored_distillation), and "
+        "compare it bit by bit.",
+        group=MODEL,
+    )
+    transfer_dataset: str | None = option(
+        None, "For that: the transfer images, where the report names some that are elsewhere here.", group=WHAT
     )
     attacks: str | None = option(
         None, "Of the report's attacks only these, separated by commas; default: all.", group=AUDIT
     )
     budgets: str | None = option(None, "Of its budgets only these, separated by commas; default: all.", group=AUDIT)
     output_dir: str = option(
-        "outputs/verify", "Folder of the result and of finished attacks, which are not repeated.", group=RUN
-    )
+        "", "Folder of the result and of finished attacks, which are not repeated; default: outputs/verify/MODEL.",
+        group=RUN,
+    )  # fmt: skip
     use_cpu: bool = option(False, "Attack on the CPU even if there is a GPU.", group=RUN)
 
     def __post_init__(self) -> None:
+        if not self.output_dir:  # several models of a folder of runs are each called scrubbed
+            parts = Path(self.model).expanduser().resolve().parts[-2:] if Path(self.model).exists() else (self.model,)
+            self.output_dir = f"outputs/verify/{'--'.join('/'.join(parts).strip('/').split('/'))}"
         if self.attacks is not None:
             parse_attacks(self.attacks)

@@ -19,6 +19,7 @@ from hf_dtl.pipeline.options import ANY_SUITE, ATTACKER, Options, as_given
 from hf_dtl.pipeline.outputs import Scrubbed, write_outputs
 from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
+from hf_dtl.pipeline.transfer import bound_of
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 from hf_dtl.processes import together
 from hf_dtl.scenarios.scenario import Measurements
@@ -160,6 +161,10 @@ def audit_one(
     """
     o, scenario = job.options, job.scenario
     found = before + job.measure({"scrubbed": scrubbed})
+    twin = job.twin(scrubbed)
+    if twin is not None:
+        references = {**references, "twin": twin.model}
+        found.notes.append(twin.note)
     records = job.attack({"undisposed": references["undisposed"], "scrubbed": scrubbed, **references})
     cost = {"scrubbed": job.cost(job.disposal_stage(choice)), "retrained": job.cost("retrained")}
     findings = scenario.findings(found, cost)
@@ -182,5 +187,6 @@ def audit_one(
         machine=machine(job.state.device),
         spec=scenario.public_spec(),
         suite=job.attacks.suite(),
+        bound=bound_of(job, choice),
         **findings,
     )

@@ -89,6 +89,14 @@ class ForgetOptions(Options):
         None, "A reference that was trained without what is to be forgotten, instead: Hub id or folder.", group=MODEL
     )
     retrained_revision: str = option("main", "Revision of that model.", group=MODEL)
+    twin: str | None = option(
+        None,
+        "Where there are further true labels of --retain: all (its training images beyond "
+        "--retain_images_per_class), or data with the same classes. With so many of them that it is as good at the "
+        "target as the scrubbed model, a twin that never saw the source is trained and attacked, a floor; default: no "
+        "twin.",
+        group=MODEL,
+    )
     batch_size: int = option(64, "Images a step of ordinary training, over all processes.", group=MODEL)
     augmentation: str | None = option(
         None,
@@ -133,6 +141,27 @@ class ForgetOptions(Options):
         group=METHOD,
     )
 
+    channel: str | None = option(
+        None,
+        "Of anchored_distillation: what the given model may say, labels, outputs:q, outputs or features:r; default: "
+        "labels.",
+        group=METHOD,
+    )
+    base_model: str | None = option(
+        None,
+        "Of anchored_distillation: the public weights that the student starts from, Hub id or folder, of the "
+        "architecture of the given model; default: --model where it learns here what is to be forgotten, else random "
+        "weights.",
+        group=METHOD,
+    )
+    transfer_dataset: str | None = option(
+        None,
+        "Of anchored_distillation: images for the given model to name, written as --retain, their labels unused; "
+        "default: views of the images to keep.",
+        group=METHOD,
+    )
+    transfer_images: int | None = option(None, "Draw so many of these; default: all.", group=METHOD)
+
     output_dir: str = option(
         "outputs/forget", "Folder of the run; continued when it holds an unfinished part of it.", group=RUN
     )
@@ -140,10 +169,11 @@ class ForgetOptions(Options):
     save_steps: int = option(50, "Steps between the checkpoints that an interrupted stage continues from.", group=RUN)
 
     DISPOSAL: ClassVar[tuple[str, ...]] = ("steps", "forget_batch_size", "learning_rate", "forget_weight", "lora_rank")
+    TRANSFER: ClassVar[tuple[str, ...]] = ("channel", "base_model", "transfer_dataset", "transfer_images")
     """A run may be continued with other ones: they make other stages."""
     FREE: ClassVar[frozenset[str]] = Options.FREE | frozenset(
-        {*DISPOSAL, "method", "goal", "save_steps", "novel", "novel_label_column", "max_eval_images"}
-        | {"reference", "retrained", "retrained_revision"}
+        {*DISPOSAL, *TRANSFER, "method", "goal", "save_steps", "novel", "novel_label_column", "max_eval_images"}
+        | {"reference", "retrained", "retrained_revision", "twin"}
     )
     _DEFAULTS: ClassVar[dict[ScenarioKind, dict[str, Any]]] = {
         "task": {
@@ -173,9 +203,10 @@ class ForgetOptions(Options):
     """Suite, and what is custom where no attacks and budgets are given."""
     _ONLY: ClassVar[dict[str, tuple[ScenarioKind, ...]]] = {
         **dict.fromkeys(("forget_tasks", "task_columns", "images"), ("tasks",)),
-        **dict.fromkeys(("novel", "novel_label_column", "forget_label_column"), ("task",)),
+        **dict.fromkeys(("novel", "novel_label_column", "forget_label_column", "twin"), ("task",)),
         **dict.fromkeys(("forget_images_per_class", "adapt_epochs", "adapt_learning_rate"), ("task",)),
         **dict.fromkeys(("goal", "retrained", "retain_label_column", "retain_images_per_class"), ("task", "part")),
+        **dict.fromkeys(TRANSFER, ("task", "part")),
     }
     """Options that say nothing for other kinds of request."""
 
@@ -201,6 +232,16 @@ class ForgetOptions(Options):
                 setattr(self, name, default)
         if self.reference not in ("none", "retrain"):
             raise ConfigError(f"--reference {self.reference!r} is unknown; use none or retrain.")
+        given = [name for name in self.TRANSFER if getattr(self, name) is not None]
+        if given and not any(find_method(name).config_class.transfers for name in self._method_names):
+            raise ConfigError(
+                f"--{given[0]} {getattr(self, given[0])} is for a method that has a use for it, as "
+                f"anchored_distillation, and --method {self.method} has none: leave it out, or add one."
+            )
+        if self.transfer_images is not None and (self.transfer_dataset is None or self.transfer_images < 1):
+            raise ConfigError(
+                f"--transfer_images {self.transfer_images} draws from --transfer_dataset: at least 1, and give that."
+            )
         if self.retrained is not None and asked == "retrain":
             raise ConfigError("Give --reference retrain or --retrained, not both.")
 
@@ -251,11 +292,18 @@ class ForgetOptions(Options):
         plain = asdict(ForgetOptions(forget=self.forget, model=self.model, method=self.method))
         return plain | {"forget": ForgetOptions.forget, "model": None, "method": None, "bf16": False}
 
-    def disposal(self) -> dict[str, Any]:
-        """Options of the disposal."""
-        return {name: getattr(self, name) for name in self.DISPOSAL}
+    def disposal(self, transfers: bool = False) -> dict[str, Any]:
+        """Options of the disposal, of a method with or without transfer images."""
+        return {name: getattr(self, name) for name in (*self.DISPOSAL, *(self.TRANSFER if transfers else ()))}
 
 
+CANNOT = {
+    "task": "it forgets a part of one task, or of several, and this is a whole one (a part: --forget class=3, "
+    "random=10% or a file of rows, with --retain DATA)",
+    "part": "it does not forget a part of one task",
+    "tasks": "it does not forget images of several tasks, which multitask does",
+}
+"""What a method cannot do, by the kind of request."""
 _KINDS = {"task": "a whole task", "part": "a part of one data set", "tasks": "several tasks at once"}
 _INSTEAD = {
     "goal": "images to forget become like images never seen: leave it out",

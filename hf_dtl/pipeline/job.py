@@ -30,8 +30,10 @@ from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with
 from hf_dtl.models.loading import load_classifier, processor_of
 from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
-from hf_dtl.pipeline.forget_options import ForgetOptions
-from hf_dtl.pipeline.stages import Run, made_from
+from hf_dtl.pipeline.forget_options import CANNOT, ForgetOptions
+from hf_dtl.pipeline.stages import Run, load_stage, made_from
+from hf_dtl.pipeline.transfer import check_transfer, public_weights, transfer_options, transfer_parts
+from hf_dtl.pipeline.twin import Twin
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.scenario import Measurements, Models, Scenario
 from hf_dtl.trainers.learning_rates import TRAIN, passes, rate
@@ -91,6 +93,7 @@ class Job(ABC):
         self.workers = one_core_each(self.state.device, self.state.num_processes) if small else 1
         self.scenario.load(self.processor, self.model)
         self._check()
+        check_transfer(self)
         self.run = Run(options.output_dir, options.settings(), self.state)
 
     # Checks and loading ---------------------------------------------------------------------------------------
@@ -98,7 +101,7 @@ class Job(ABC):
     def _check_kind(self, choice: MethodChoice) -> None:
         kinds = choice.config_class.kinds
         if self.options.kind not in kinds:
-            raise ConfigError(f"--method {choice.text} cannot be used: {_CANNOT[self.options.kind]}. Use another one.")
+            raise ConfigError(f"--method {choice.text} cannot be used: {CANNOT[self.options.kind]}. Use another one.")
 
     @cached_property
     def attacks(self) -> AttackConfig:
@@ -185,6 +188,7 @@ class Job(ABC):
         o = self.options
         given = {"learning_rate": o.learning_rate, "max_steps": o.steps, "forget_weight": o.forget_weight}
         given["lora_rank"] = o.lora_rank
+        own |= transfer_options(self, choice)
         asked = {name: value for name, value in given.items() if value is not None} | own
         chosen = choice.config_class.for_request(self.request(), asked | choice.options)
         common = self.training_options(retain_augmentation=o.augmentation) | chosen | asked
@@ -228,7 +232,9 @@ class Job(ABC):
             model: to scrub; copied.
             forget, retain: images.
         """
-        arguments = choice.trainer_class.request_arguments(self.request(), self.disposal_config(choice, Path()))
+        config = self.disposal_config(choice, Path())
+        arguments = choice.trainer_class.request_arguments(self.request(), config)
+        given, public = transfer_parts(self, choice), public_weights(config)
 
         def build(folder: Path) -> Any:
             return choice.trainer_class(
@@ -239,9 +245,10 @@ class Job(ABC):
                 processing_class=self.processor,
                 eval_dataset=self.validation,
                 **arguments,
+                **given,
             )
 
-        parts = made_from(model, forget, retain, arguments)
+        parts = made_from(model, forget, retain, arguments, *given.values(), *public)
         return self.trainer_stage(self.disposal_stage(choice), f"dispose: {choice.text}", build, parts)
 
     @property
@@ -281,17 +288,14 @@ class Job(ABC):
         """Every option of a method that decides what it does."""
         names = (
             *own_fields(choice.config_class),
-            "learning_rate",
-            "lr_scheduler_type",
-            "warmup_steps",
-            "max_steps",
-            "optim",
-        )
+            "learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "optim",
+        )  # fmt: skip
         return {name: value for name, value in self.disposal_config(choice, Path()).to_dict().items() if name in names}
 
     def disposal_stage(self, choice: MethodChoice) -> str:
         """Name of a method's stage: other options of the disposal make another one."""
-        text = json.dumps([self.options.disposal(), choice.options], sort_keys=True)
+        given = self.options.disposal(choice.config_class.transfers)
+        text = json.dumps([given, choice.options], sort_keys=True)
         return f"dispose/{choice.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
     def command(self, choice: MethodChoice) -> str:
@@ -330,6 +334,10 @@ class Job(ABC):
     def retrain(self, scratch: Any) -> Any:
         """The reference that is trained on what is kept alone, from random weights."""
 
+    def twin(self, scrubbed: Any) -> Twin | None:
+        """The floor that is as good at the target as a scrubbed model; None where there are no labels for one."""
+        return None
+
     @property
     def retrain_rate(self) -> float:
         """Its peak learning rate."""
@@ -337,6 +345,11 @@ class Job(ABC):
         return self.learning_rate(TRAIN, self.options.train_learning_rate if own is None else own)
 
     given_retrained: PreTrainedModel | None = None
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the public weights that a given model was are attacked too."""
+        return False
 
     def _load_retrained(self, images: TorchDataset) -> PreTrainedModel | None:
         """The reference that the user has, checked on images."""
@@ -380,18 +393,3 @@ class Job(ABC):
     def keep(self, choice: MethodChoice, model: Any, folder: Path) -> None:
         """Write what a later request on the scrubbed model needs beside it; it is not published."""
         return None
-
-
-_CANNOT = {
-    "task": "it forgets a part of one task, or of several, and this is a whole one (a part: --forget class=3, "
-    "random=10% or a file of rows, with --retain DATA)",
-    "part": "it does not forget a part of one task",
-    "tasks": "it does not forget images of several tasks, which multitask does",
-}
-
-
-def load_stage(folder: Path) -> PreTrainedModel:
-    """The model of a finished stage, in evaluation mode on the CPU."""
-    return AutoModelForImageClassification.from_pretrained(
-        folder, use_safetensors=True, trust_remote_code=False
-    ).eval()

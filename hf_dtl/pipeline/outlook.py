@@ -30,7 +30,7 @@ def outlook(job: Job) -> str:
         steps = max(0, job.disposal_config(choice, Path()).max_steps)
         stages[job.disposal_stage(choice)] = DISPOSAL_PASSES * steps * o.forget_batch_size
     left = {name: images for name, images in stages.items() if images and not (finished / name).is_dir()}
-    models = 2 + len(job.choices) + ("retrained" in stages or job.given_retrained is not None)
+    models = 2 + len(job.choices) + ("retrained" in stages or job.given_retrained is not None) + job.has_base
     if left or not (job.run.folder / "leakage_report.json").is_file():
         left[f"attacks on {models} models"] = models * _attacked_images(job) / job.workers
     if not left:
@@ -54,15 +54,15 @@ def about(seconds: float) -> str:
 
 
 def _attacked_images(job: Job) -> float:
-    """About how many images all attacks on one model train on."""
-    model, _ = _model_and_images(job)
-    return sum(
-        plan.cost(group, task, job.attacks)
-        for task in job.scenario.attacked.values()
-        for group in plan.groups(
-            plan.units(model, task, job.attacks), model, task, job.attacks, torch.device(job.state.device)
-        )
-    )
+    """About how many images all attacks on one model train on: in the first draws all, in the others the finalists."""
+    (model, _), config, total = _model_and_images(job), job.attacks, 0.0
+    trial = config.seeds[: config.trial_seeds] if config.finalists else config.seeds
+    share = min(1.0, config.finalists / len(config.attacks)) * (len(config.seeds) / len(trial) - 1)
+    for task in job.scenario.attacked.values():
+        units = [unit for unit in plan.units(model, task, config) if unit.seed in trial]
+        groups = plan.groups(units, model, task, config, torch.device(job.state.device))
+        total += sum(plan.cost(group, task, config) for group in groups)
+    return total * (1 + share)
 
 
 def _model_and_images(job: Job) -> tuple[PreTrainedModel, Tensor]:

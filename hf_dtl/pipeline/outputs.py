@@ -13,6 +13,7 @@ from hf_dtl.hub.staging import REPORT
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.pipeline.job import Job
 from hf_dtl.pipeline.stages import fresh_folder, replace_folder, write_atomically
+from hf_dtl.pipeline.transfer import keep_labels
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def write_method(job: Job, result: Scrubbed, folder: Path, reports: Sequence[Lea
 
     scrubbed = fresh_folder(folder / "scrubbed")
     job.save(result.model, scrubbed)
+    keep_labels(job, result.choice, scrubbed)
     report = replace(result.report, weights=weights_sha256(scrubbed))
     add_evidence(scrubbed, report, base_model=job.options.model)
 

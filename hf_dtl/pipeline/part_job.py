@@ -15,8 +15,8 @@ from hf_dtl.data import check_forward
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.pipeline.job import Job, load_stage
-from hf_dtl.pipeline.stages import made_from
+from hf_dtl.pipeline.job import Job
+from hf_dtl.pipeline.stages import load_stage, made_from
 from hf_dtl.scenarios.part import MEASURED_ON, Part
 from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.trainers.config import UnlearningConfig

@@ -244,7 +244,7 @@ def check_places(values: Mapping[str, Any]) -> None:
     Raises:
         DataError: an absolute path, one of a home, or one with `..`.
     """
-    for name in ("forget", "retain", "novel"):
+    for name in ("forget", "retain", "novel", "transfer_dataset"):
         if isinstance(text := values.get(name), str) and _PLACE.search(text.partition("[")[0]):
             raise DataError(
                 f"The report names {text!r} as its data to {name}: a report's folders are not opened. Give your own "

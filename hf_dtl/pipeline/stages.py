@@ -8,13 +8,14 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Dataset
+from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from hf_dtl.errors import DivergedError, OutputError, listing
 from hf_dtl.fingerprint import fingerprint
@@ -80,6 +81,9 @@ class Run:
         OutputError: the folder holds another run, or files that are not a run's, or another process works on it.
     """
 
+    patience: ClassVar[float] = 0
+    """Seconds to wait for another process to leave the folder."""
+
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], state: PartialState):
         self.folder, self.state = Path(folder), state
         together(lambda: self._begin(settings) if state.is_main_process else None)
@@ -90,7 +94,7 @@ class Run:
         stages = self.folder / "stages"
         stages.mkdir(parents=True, exist_ok=True)
         # Of the process, not of the thread; the system lets it go however the process ends.
-        self._lock = FileLock(stages / ".lock", timeout=0, thread_local=False, is_singleton=True)
+        self._lock = FileLock(stages / ".lock", timeout=self.patience, thread_local=False, is_singleton=True)
         holder = stages / ".holder"
         try:
             self._lock.acquire()
@@ -103,6 +107,11 @@ class Run:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since}", encoding="utf-8")
         write_atomically(self.folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+
+    def share(self) -> None:
+        """Leave the folder to other processes too; the caller sees to it that none does the same stage."""
+        if self.state.is_main_process:
+            self._lock.release()
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         if self.folder.exists() and not self.folder.is_dir():
@@ -202,3 +211,10 @@ def _contents(part: Any) -> list[Any]:
 def _made_from(folder: Path) -> str:
     record = folder / MADE_FROM
     return record.read_text() if record.exists() else ""
+
+
+def load_stage(folder: Path) -> PreTrainedModel:
+    """The model of a finished stage, in evaluation mode on the CPU."""
+    return AutoModelForImageClassification.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False
+    ).eval()

@@ -36,7 +36,9 @@ from hf_dtl.pipeline.published import (
     spec_of,
     weaker_images,
 )
+from hf_dtl.pipeline.rebuild import rebuild
 from hf_dtl.pipeline.stages import Run, write_atomically
+from hf_dtl.pipeline.trained_again import trained_again
 from hf_dtl.processes import one_core_each
 from hf_dtl.scenarios.part import Part
 from hf_dtl.scenarios.scenario import Scenario
@@ -48,7 +50,7 @@ RESULT = "verification.json"
 SCENARIOS: Mapping[str, type[Scenario]] = {"task": WholeTask, "part": Part, "tasks": SomeTasks}
 AttackedModels = dict[str, tuple[dict[str, Any], AttackedTask]]
 """By a name: the models to attack by role, and the task."""
-GIVEN = {"undisposed": "undisposed", "retrained": "retrained", "base": "base_model"}
+GIVEN = {"undisposed": "undisposed", "retrained": "retrained", "base": "base_model", "twin": "twin"}
 """Models by role that may be at hand, and the options that say where."""
 LARGEST_IMAGE = 1024
 
@@ -82,8 +84,13 @@ def run(options: VerifyOptions) -> Verification:
     config, less, narrowed = attacker(report, size, options)
     given = _given(report, options, notes)
     scenario = _rebuilt(report, options, published.folder, models, max(config.budgets))
+    if options.retrain:
+        given = trained_again(report, scenario.spec, options) | given
     attacked = _attacked(report, scenario, models, given, config)
     wrong = [*published.wrong, *_other_names(report, scenario, options)]
+    if options.rebuild:
+        differs, said = rebuild(published.folder, report, scenario, models[""] if "" in models else None, options)
+        (wrong if differs else notes).append(said)
     tasks = {task.name: task for _, task in attacked.values()}
     splits = {f"{part} images": getattr(t, part) for t in tasks.values() for part in ("validation", "test")}
     less += weaker_images(report, {name: len(images.labels) for name, images in splits.items()})
@@ -102,9 +109,10 @@ def run(options: VerifyOptions) -> Verification:
         *answered_again(report, scenario, models, given, state.device),
     ]
     trusted = [role for role in ("undisposed", *FLOORS) if role in {r.model for r in report.piggyback} - roles]
+    claimed = _claimed(report, tasks, config, narrowed, found, trusted, options.rebuild)
     result = Verification(
         report.method, report.floor, tuple(wrong), tuple(found), report.headline, headline, tuple(less),
-        tuple(_claimed(report, tasks, config, narrowed, found, trusted)), tuple(trusted), tuple(notes),
+        tuple(claimed), tuple(trusted), tuple(notes),
     )  # fmt: skip
     if state.is_main_process:
         write_atomically(run.folder / RESULT, result.to_json())
@@ -161,7 +169,7 @@ def _rebuilt(
             "not published with the scrubbed one: the attacks cannot be run again from here."
         )
     try:
-        given = {"forget": options.forget, "retain": options.retain, "novel": options.novel}
+        given = {name: getattr(options, name) for name in ("forget", "retain", "novel", "transfer_dataset")}
         values = spec_of(report)
         check_places({name: value for name, value in values.items() if given.get(name) is None})
         spec = ScenarioSpec.from_dict(values, **given)
@@ -173,6 +181,10 @@ def _rebuilt(
         _check_size(size, *(told.get(key) for key in ("size", "crop_size", "pad_size")))
         if size and "scrubbed" in report.settings:
             processor = resized(processor, model, size)
+        elif size and size not in (
+            told["size"].values() if isinstance(told.get("size"), dict) else [told.get("size")]
+        ):
+            raise DataError(f"The report says image_size {size!r}, and the published processor {told.get('size')}.")
         if isinstance(scenario, WholeTask):
             scenario.read_heads({"undisposed": model, "scrubbed": model})
         scenario.load(processor, model)
@@ -243,6 +255,7 @@ def _claimed(
     narrowed: bool,
     found: Sequence[Number],
     trusted: Sequence[str],
+    rebuilt: bool,
 ) -> list[str]:
     """What of the report nobody checked here."""
     claimed = [f"every attack on the {role} model" for role in trusted]
@@ -258,6 +271,8 @@ def _claimed(
             claimed.append(f"{which} of the {' and the '.join(roles)} model")
     if report.membership and not any(what.startswith("membership") for what, _ in checked):
         claimed.append("membership inference")
+    if report.bound is not None and not rebuilt:
+        claimed.append("the bound (--rebuild checks it)")
     if report.unlearning is not None:
         claimed.append("costs")
     return [*claimed, "method, command, notes and machine"]

@@ -2,21 +2,26 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_dtl.data import check_forward
+from hf_dtl.audit import scratch_models
+from hf_dtl.data import TaskData, check_forward
+from hf_dtl.data.splits import draw_by_class
 from hf_dtl.errors import ConfigError, listing
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import named_rows
 from hf_dtl.models.loading import load_classifier
-from hf_dtl.pipeline.job import Job, load_stage
-from hf_dtl.pipeline.stages import made_from
-from hf_dtl.scenarios.scenario import Measurements
+from hf_dtl.pipeline.job import PASSES, Job
+from hf_dtl.pipeline.stages import load_stage, made_from
+from hf_dtl.pipeline.twin import Twin, as_good
+from hf_dtl.scenarios.scenario import Measurements, accuracies
 from hf_dtl.scenarios.whole_task import WholeTask
 from hf_dtl.trainers.learning_rates import ADAPT, TRAIN
 from hf_dtl.trainers.loading import check_fits
@@ -60,6 +65,11 @@ class WholeTaskJob(Job):
 
     adapted = False
 
+    @property
+    def has_base(self) -> bool:
+        o = self.options
+        return o.base_model is not None or (o.model is not None and bool(self.epochs))
+
     def _check(self) -> None:
         configs = [self.disposal_config(choice, Path(self.options.output_dir)) for choice in self.choices]
         for config in configs:
@@ -68,6 +78,8 @@ class WholeTaskJob(Job):
         for images in self.images.values():
             check_forward(self.model, images["train"])
         self._load_retrained(self.images["target"]["train"])
+        if self.options.twin is not None:
+            _ = self.further
 
     def request(self) -> Request:
         o, task = self.options, self.scenario.tasks["source"]
@@ -142,23 +154,76 @@ class WholeTaskJob(Job):
 
     def references(self, undisposed: Any = None) -> dict[str, Any]:
         found = super().references(undisposed)
-        if self.options.model is not None and self.epochs:  # what a given model knew before it learned the source
-            found["base"] = with_new_head(
-                self.given_model(new_head=True), self.scenario.tasks["target"].labels, self.options.seed
-            )
+        if (base := self.public()) is not None:
+            found["base"] = base
         return found
+
+    def public(self) -> PreTrainedModel | None:
+        """What is public: the given base, or what a given model knew before it learned the source here."""
+        o = self.options
+        if not self.has_base:
+            return None
+        base = (
+            self.given_model(new_head=True) if o.base_model is None else load_classifier(o.base_model, new_head=True)
+        )
+        return with_new_head(base, self.scenario.tasks["target"].labels, o.seed)
 
     def retrain(self, scratch: PreTrainedModel) -> PreTrainedModel:
         """Trained on the target alone.
 
-        A given model that learns the source task here is where it starts too: what that knew before is public. One
-        that comes with the source task leaves nothing but random weights to start from.
+        It starts at what is public: the given base, or a given model that learns the source task here. A model that
+        comes with the source task leaves nothing but random weights to start from.
         """
-        o, images = self.options, self.images["target"]["train"]
-        training = self.training_options(num_train_epochs=self.retrain_epochs, learning_rate=self.retrain_rate)
-        if o.model is not None and self.epochs:
-            scratch = with_new_head(self.given_model(new_head=True), self.scenario.tasks["target"].labels, o.seed)
-        return self.train_stage("retrained", scratch, images, training)
+        return self.target_alone("retrained", scratch, self.images["target"]["train"])
+
+    def target_alone(self, stage: str, scratch: PreTrainedModel, images: Any) -> PreTrainedModel:
+        """Trained on these images of the target, in as many steps as on the retained ones, at least in 16 passes."""
+        o, own = self.options, self.retrain_epochs
+        steps = [-(-len(some) // o.batch_size) for some in (self.images["target"]["train"], images)]
+        passes = max(min(PASSES, own), own * steps[0] / steps[1])
+        start = self.public()
+        training = self.training_options(num_train_epochs=passes, learning_rate=self.retrain_rate)
+        return self.train_stage(stage, scratch if start is None else start, images, training)
+
+    @cached_property
+    def further(self) -> tuple[TaskData, Any]:
+        """Labelled images of the target for twins."""
+        return self.scenario.further(str(self.options.twin))
+
+    @cached_property
+    def blank(self) -> PreTrainedModel:
+        """A target model of which the architecture counts alone."""
+        return with_new_head(copy.deepcopy(self.model), self.scenario.tasks["target"].labels, self.options.seed)
+
+    @property
+    def label_range(self) -> tuple[int, int]:
+        """Fewest and most true labels a class: those that are retained, and all that there are."""
+        task, images = self.further
+        splits = self.images["target"]["train"], images
+        fewest, most = (int(np.bincount(own.labels, minlength=len(task.labels)).min()) for own in splits)
+        return min(fewest, most), most
+
+    def with_labels(self, count: int) -> PreTrainedModel:
+        """Trained on the target alone, with so many true labels a class; fewer are among more."""
+        task, images = self.further
+        drawn = draw_by_class(np.asarray(images.labels), task.labels, count=count, seed=self.options.seed)
+        (scratch,) = scratch_models(self.blank, 1, seed=self.options.seed)
+        return self.target_alone(f"twin/{count}", scratch, images.subset(np.flatnonzero(drawn).tolist()))
+
+    def labels_for(self, wanted: float) -> int:
+        """Labels a class that come to a validation accuracy, see `as_good`."""
+        return as_good(lambda count: self._validated(self.with_labels(count)), wanted, *self.label_range)
+
+    def _validated(self, model: PreTrainedModel) -> float:
+        return accuracies({"": model}, self.images["target"]["validation"], self.state.device)[""]
+
+    def twin(self, scrubbed: PreTrainedModel) -> Twin | None:
+        if self.options.twin is None:
+            return None
+        wanted = self._validated(scrubbed)
+        count = self.labels_for(wanted)
+        model = self.with_labels(count)
+        return Twin(model, count, self._validated(model), wanted)
 
     def unlearn(self, choice: MethodChoice) -> PreTrainedModel:
         return self.dispose(choice, self.heads)

@@ -100,6 +100,7 @@ class Part(Scenario):
 
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
         self.processor, self.rows = processor, self.rows_of(model)
+        self.channels = channels_of(model.config)
         if unnamed(names := head_names(model)):
             last = max(range(len(self.rows)), key=self.rows.__getitem__)
             told = "The model's head has no names: '%s' is taken for %s, and the others likewise."
@@ -107,10 +108,20 @@ class Part(Scenario):
         self.images = loaded = dict[str, Images]()
         for name, part in self.parts.items():
             held_out = name not in ("forget", "retain")
-            images = self._read(part, f"{self.task.name} {name}", channels_of(model.config), held_out=held_out)
+            images = self._read(part, f"{self.task.name} {name}", self.channels, held_out=held_out)
             images.labels = torch.tensor(self.rows)[images.labels]
             loaded[name] = images
         _ = self.attacked
+
+    def _guard(self) -> dict[str, Any]:
+        forgotten = [part for name, part in self.parts.items() if name.startswith("forget")]
+        return {
+            "forgotten": forgotten,
+            "labelled": self.parts["retain"],
+            "held_out": [self.parts["validation"], self.parts["test"]],
+            "labels": [self.task.labels[i] for i in self.division.classes],
+            "forgotten_key": self.task.source_key,
+        }
 
     def rows_of(self, model: PreTrainedModel) -> list[int]:
         """Row of a model's head for each class of the task.

@@ -4,6 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -14,6 +15,7 @@ from hf_dtl.audit import AttackedTask, accuracy
 from hf_dtl.audit.classifiers import per_label
 from hf_dtl.audit.task import draw_up_to
 from hf_dtl.data.images import ImageTensors, LazyImages, load_images
+from hf_dtl.data.transfer import load_transfer
 from hf_dtl.errors import DataError
 from hf_dtl.scenarios.spec import ScenarioKind, ScenarioSpec
 
@@ -69,6 +71,7 @@ class Scenario(ABC):
     kind: ClassVar[ScenarioKind]
     spec: ScenarioSpec
     processor: BaseImageProcessor
+    channels: int
     images: Mapping[str, Any]
     """By name, once `load` was called."""
 
@@ -103,6 +106,21 @@ class Scenario(ABC):
     @abstractmethod
     def labels(self) -> tuple[str, ...]:
         """Classes that a new model is trained on first."""
+
+    @cached_property
+    def transfer(self) -> Images | None:
+        """Images that a teacher may name for a student, loaded when they are asked for; None where none are named."""
+        s = self.spec
+        if s.transfer_dataset is None:
+            return None
+        chosen: dict[str, Any] = {"image_column": s.image_column, "count": s.transfer_images, "seed": s.seed}
+        chosen["background"] = s.background
+        images = load_transfer(s.transfer_dataset, **chosen, **self._guard())
+        return load_images(images, self.processor, num_channels=self.channels, desc="transfer")
+
+    def _guard(self) -> dict[str, Any]:
+        """What `load_transfer` compares them with."""
+        raise NotImplementedError
 
     def public_spec(self) -> dict[str, Any]:
         """The spec as a report holds it: data sets by the names that are safe to publish."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.trainers.request import ScenarioKind
 
+_NUMBERS = ("seed", "images", "max_eval_images", "pool", "retain_pool", "transfer_images")
 _REQUEST = re.compile(r"\s*[^\W\d][\w .-]*=")
 
 
@@ -38,6 +39,8 @@ class ScenarioSpec:
         images: draw of training images of several tasks; None for all.
         max_eval_images: cap on each validation and test split; None for none.
         pool, retain_pool: training images a class that are decoded, a fixed draw; None for all.
+        transfer_dataset: images that a teacher names for a student, see `load_transfer`; None for none.
+        transfer_images: draw of these; None for all.
         background: colour under what is transparent in images.
         head_by_position: whether the rows of a head without names (LABEL_0, ...) have the order of the data's classes.
         seed: of these draws.
@@ -60,6 +63,8 @@ class ScenarioSpec:
     max_eval_images: int | None = None
     pool: int | None = None
     retain_pool: int | None = None
+    transfer_dataset: str | None = None
+    transfer_images: int | None = None
     background: str = "white"
     head_by_position: bool = False
     seed: int = 0
@@ -97,7 +102,7 @@ class ScenarioSpec:
         values = {name: content[name] for name in content if name in types}
         values |= {name: value for name, value in instead.items() if value is not None}
         for name, value in values.items():
-            number = name in ("seed", "images", "max_eval_images", "pool", "retain_pool") or name.endswith("per_class")
+            number = name in _NUMBERS or name.endswith("per_class")
             fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0 if number else True
             kind = int if number else bool if name == "head_by_position" else str
             if value is not None and not (fits and isinstance(value, kind)):

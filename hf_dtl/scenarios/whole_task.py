@@ -18,7 +18,7 @@ from hf_dtl.data import ImageTensors, TaskData, check_disjoint, load_task
 from hf_dtl.data.columns import labels_of
 from hf_dtl.data.processors import channels_of
 from hf_dtl.data.selection import DatasetSpec
-from hf_dtl.errors import DataError
+from hf_dtl.errors import ConfigError, DataError, listing
 from hf_dtl.models.published_heads import PublishedHeads, with_head_labels
 from hf_dtl.scenarios.scenario import (
     Images,
@@ -33,6 +33,7 @@ from hf_dtl.scenarios.spec import ScenarioKind
 
 SPLITS = ("train", "validation", "test")
 AXES: dict[str, Axis] = {"source": "source_subset", "novel": "novel_downstream"}
+ALL = "all"
 _SPEC = {"source": "forget", "target": "retain", "novel": "novel"}
 
 logger = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ class WholeTask(Scenario):
     Attributes:
         tasks: `source`, `target`, `novel`: the data.
         images: the same names, then `train`, `validation`, `test`; labelled by position in the task's classes.
+        channels: of the images, once `load` was called.
         heads: rows of the audited models' published heads; set by `read_heads`.
     """
 
     kind: ClassVar[ScenarioKind] = "task"
     tasks: dict[str, TaskData]
+    channels: int
     heads: PublishedHeads | None = None
 
     def _open(self) -> None:
@@ -69,6 +72,28 @@ class WholeTask(Scenario):
             seed=s.seed,
             background=s.background,
         )
+
+    def further(self, text: str) -> tuple[TaskData, Images]:
+        """All labelled training images of the target: beyond a draw of them, or of other data with its classes.
+
+        Args:
+            text: `all`, or the other data.
+
+        Raises:
+            DataError: the data cannot be used, or have other classes.
+            ConfigError: all of them are retained already.
+        """
+        s, own = self.spec, self.tasks["target"]
+        if text == ALL and s.retain_images_per_class is None:
+            raise ConfigError("--twin all: no label is left, --retain has all. Limit --retain_images_per_class.")
+        task = load_task(
+            str(s.retain) if text == ALL else text, image_column=s.image_column, label_column=s.retain_label_column,
+            background=s.background,
+        )  # fmt: skip
+        if task.labels != own.labels:
+            raise DataError(f"--twin {text}: its classes are {listing(task.labels)}, those of --retain "
+                            f"{listing(own.labels)}. A twin takes the same ones in the same order.")  # fmt: skip
+        return task, self._read(task.train, f"{task.name} for a twin", self.channels, held_out=False)
 
     def _check_budget(self, name: str) -> None:
         task = self.tasks[name]
@@ -97,8 +122,8 @@ class WholeTask(Scenario):
         return {name: {split: len(images) for split, images in task.items()} for name, task in self.images.items()}
 
     def load(self, processor: BaseImageProcessor, model: PreTrainedModel) -> None:
-        self.processor, channels = processor, channels_of(model.config)
-        self.images = {name: {split: self._split(name, split, channels) for split in SPLITS} for name in self.tasks}
+        self.processor, self.channels = processor, channels_of(model.config)
+        self.images = {name: {split: self._split(name, split) for split in SPLITS} for name in self.tasks}
         if "target" in self.tasks and self.spec.retain is not None:
             self._tell_shared(*(DatasetSpec.parse(text).name for text in (self.spec.forget, self.spec.retain)))
 
@@ -118,14 +143,24 @@ class WholeTask(Scenario):
                 "them out of one of the two if that is not meant.", both, names["source"], names["target"],
             )  # fmt: skip
 
-    def _split(self, name: str, split: str, channels: int) -> Images:
+    def _guard(self) -> dict[str, Any]:
+        source, target = self.tasks["source"], self.tasks["target"]
+        return {
+            "forgotten": [source.train, source.validation, source.test],
+            "labelled": target.train,
+            "held_out": [target.validation, target.test],
+            "labels": source.labels,
+            "forgotten_key": source.source_key,
+        }
+
+    def _split(self, name: str, split: str) -> Images:
         task, pool = self.tasks[name], self.spec.retain_pool if name == "target" else self.spec.pool
         dataset: Dataset = getattr(task, split)
         if split == "train" and pool is not None:
             rows = draw_up_to(torch.tensor(labels_of(dataset)), pool, seed=0).sort().values
             dataset = dataset.select(rows.tolist())
         return self._read(
-            dataset, f"{task.name} {split}", channels, held_out=split != "train", whole=self.spec.pool is None
+            dataset, f"{task.name} {split}", self.channels, held_out=split != "train", whole=self.spec.pool is None
         )
 
     def read_heads(self, models: Mapping[str, PreTrainedModel]) -> None:

@@ -57,6 +57,7 @@ class UnlearningConfig(TrainingArguments):
     multi_label: ClassVar[bool] = False  # whether its losses are also those of heads of sigmoids
     adapts: ClassVar[bool] = True  # whether it can train adapters instead of weights
     wants_layer_inputs: ClassVar[bool] = False  # whether moments of the layer inputs spare it a pass over the data
+    transfers: ClassVar[bool] = False  # whether it has a use for transfer images and public weights
     unused: ClassVar[frozenset[str]] = frozenset()  # options that it has no use for: they keep their defaults
 
     forget_weight: float = option(1.0, "Weight (lambda) of the disposal loss against the retention loss, >= 0.", low=0)

@@ -1,16 +1,12 @@
 """Ordinary training of the main job's models: pre-training, adaptation, the retrained reference, and a head alone."""
 
-import json
 import logging
-import shutil
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -31,28 +27,8 @@ logger = logging.getLogger(__name__)
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint of a trainer to resume from, None where there is none; cut ones are taken away."""
-    while (found := get_last_checkpoint(str(folder)) if folder.is_dir() else None) is not None:
-        cut = next((path.name for path in sorted(Path(found).iterdir()) if not _is_whole(path)), None)
-        if cut is None:
-            break
-        logger.warning("%s of the checkpoint %s is cut off (a full disk?): training goes on without it.", cut, found)
-        shutil.rmtree(found, ignore_errors=True)
-    return found
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a file of a checkpoint has its end, told without reading its tensors."""
-    try:
-        if path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
-        elif path.suffix == ".safetensors":
-            safe_open(path, "pt").__enter__()
-        elif path.suffix in (".pt", ".pth", ".bin"):
-            return zipfile.is_zipfile(path)  # as torch writes them; its list of contents stands at the end
-    except (ValueError, SafetensorError):
-        return False
-    return True
+    """The newest checkpoint of a trainer to resume from, None where there is none; see `drop_damaged`."""
+    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
 class StageProgress(ProgressCallback):

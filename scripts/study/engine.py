@@ -1,7 +1,9 @@
 """The engine of every study: trials that are done once, in parts that follow each other, then tables and a picture."""
 
 import json
+import math
 import shlex
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -13,7 +15,7 @@ from typing import Any, ClassVar
 from hf_dtl.audit import PiggybackRecord
 from hf_dtl.audit.attacks import parse_attacks
 from hf_dtl.audit.report import library_version, machine, without_folders
-from hf_dtl.errors import ConfigError, DivergedError, OutputError
+from hf_dtl.errors import ConfigError, DataError, DivergedError, OutputError
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.loading import quiet
@@ -31,7 +33,7 @@ RECORD = "study.json"
 SCHEMA_VERSION = 2
 """Of results.json. 1 had older names of options, and called the attack with the best TEST accuracy the strongest
 (`relearned` of single images and of several tasks, `new_head`); from 2 on validation accuracy decides everywhere."""
-ATTACKER = frozenset({"attacks", "budgets", "seeds", *RATES, "successive_halving"})
+ATTACKER = frozenset({"suite", "attacks", "budgets", "seeds", *RATES, "successive_halving"})
 """Options of the attacker: what attacks nothing does not depend on them."""
 _MACHINE = frozenset({"use_cpu", "max_stack", "save_steps"})
 DIVERGED = "the training diverged at every strength"
@@ -48,12 +50,14 @@ class Trial:
         options: of the job that it is a piece of.
         method: at one strength, as a command line names it; empty for what all methods share.
         place: the request, or what else the study puts methods side by side on; empty where there is one.
+        needs: trials of the same part that come before it.
     """
 
     kind: str
     options: ForgetOptions
     method: str = ""
     place: str = ""
+    needs: tuple["Trial", ...] = ()
 
     works: ClassVar[Mapping[str, Callable[[Any, Any], dict[str, Any]]]]
     """By kind: what is done with the trial and its job, to give a result in JSON values."""
@@ -80,7 +84,7 @@ class Trial:
         """A name from all that decides the result."""
         out = _MACHINE if attacker else _MACHINE | ATTACKER
         options = {name: value for name, value in self.options.recorded().items() if name not in out}
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("options", "needs")}
         name = self.method.split(":")[0] or self.kind.split()[-1]
         return f"{name}-{fingerprint([without_folders(options), own])[:12]}"
 
@@ -96,15 +100,17 @@ class Trial:
     def load(self) -> Job:
         """The job of the trial; the last two are kept, because trials of a seed follow each other."""
         quiet()
-        return _load_job(json.dumps(asdict(self.options)))
+        job = _load_job(json.dumps(asdict(self.options)))
+        job.run.share()  # other trials of the seed are done in other processes, none of them twice
+        return job
 
     def do(self, job: Job) -> None:
-        """Do the trial unless it is finished; that a method diverges is a result."""
+        """Do the trial unless it is finished; that a method diverges, or refuses its images, is a result."""
         if self.finished:
             return
         try:
             result = self.works[self.kind](self, job)
-        except DivergedError as error:
+        except (DivergedError, DataError) as error:
             if not self.method:
                 raise
             result = {"diverged": str(error)}
@@ -217,7 +223,8 @@ class Study(ABC):
 
     def __post_init__(self) -> None:
         _ = self.seeds
-        parse_attacks(self.shared["attacks"])
+        if "attacks" in self.shared:  # else a suite attacks
+            parse_attacks(self.shared["attacks"])
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -320,7 +327,7 @@ class Study(ABC):
         write_atomically(record, json.dumps(settings, indent=2) + "\n")
         if self.setting.tiny_resnet:
             for seed in (*self.seeds, self.options.tuning_seed):
-                write_tiny_resnet(self.output / "model" / f"seed{seed}", seed, self.setting.classes)
+                write_tiny_resnet(self.output / "model" / f"seed{seed}", seed, self.setting)
 
     def run(self, log: Log) -> Any:
         """Do what is left, and write `table.md`, `results.json` and the picture as .png and .svg.
@@ -331,10 +338,17 @@ class Study(ABC):
         Raises:
             DTLError: the output folder, the data or the model cannot be used; finished trials stay.
         """
+        minutes = getattr(self.options, "minutes", None)
+        until = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.start()
         for number, title in enumerate(self.parts):
             log(f"Part {number + 1} of {len(self.parts)}: {title}.")
-            run_trials(self.trials(number), self.options.workers, log)
+            left = run_trials(self.trials(number), self.options.workers, log, until)
+            if left:
+                log(f"Time is up. Left of this part: {', '.join(trial.title for trial in left)}.")
+                if not any(trial.finished for trial in self.training_trials()):
+                    return None
+                break
         summary = self.summary()
         values = json.loads(json.dumps(without_folders(self.metadata() | self.values(summary))))
         self.plot(summary, self.output / self.picture, self.setting.title)
@@ -345,7 +359,7 @@ class Study(ABC):
 
     def metadata(self) -> dict[str, Any]:
         """What the results of every study begin with."""
-        trial = self.training_trials()[-1]
+        trial = next(trial for trial in reversed(self.training_trials()) if trial.finished)
         trained, options = trial.result(), trial.options.recorded()
         return {
             "schema_version": SCHEMA_VERSION,

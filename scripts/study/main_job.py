@@ -173,7 +173,7 @@ def main_study(options: StudyOptions) -> MainStudy:
         raise ConfigError(f"--margin {o.margin} must be in 0..1 (0.01 is one point of accuracy).")
     given = {"attacks": o.attacks, "budgets": o.budgets, "seeds": o.audit_seeds}
     shared |= {name: value for name, value in given.items() if value is not None}
-    shared |= {"use_cpu": o.use_cpu} | _overrides(o.override)
+    shared |= {"use_cpu": o.use_cpu} | read_overrides(o.override)
     names, unknown = SETTINGS[o.setting].methods, tuple[str, ...]()
     if o.methods is None:
         unknown = tuple(text for text in names if text.split(":")[0] not in method_names())
@@ -183,7 +183,7 @@ def main_study(options: StudyOptions) -> MainStudy:
     return MainStudy(o, shared, tuple(_method(text, shared) for text in names), unknown=unknown)
 
 
-def _overrides(text: str | None) -> dict[str, Any]:
+def read_overrides(text: str | None) -> dict[str, Any]:
     """Options of the main job under their own names; older names are taken too."""
     try:
         overrides = json.loads(text or "{}")

@@ -11,10 +11,14 @@ from matplotlib.patches import Rectangle
 
 from hf_dtl.audit.plots.look import COLOURS, GUIDE, MARKERS, STYLES, note, plain, save, wrapped
 from study.settings.instances import RATES
+from study.settings.removal import GOAL_KEPT
 from study.settings.tasks import OURS
 from study.tables import Average
 from study.tables.instances import Requests, VariantRow
 from study.tables.main_job import GOAL_LEAKAGE, GOAL_POINTS, MethodRow, Summary
+from study.tables.removal import GOAL_LEAKAGE as GOAL_REMOVAL
+from study.tables.removal import Summary as RemovalSummary
+from study.tables.removal import height as height_of
 from study.tables.tasks import Scope
 from study.tables.unlearning import GOAL_GAP, Comparison
 from study.tuning import without_option
@@ -234,4 +238,63 @@ def plot_impact(scopes: Sequence[Scope], path: Path, title: str) -> list[Path]:
         panel.set_xlim(left=0)
     panels[0].set_yticks(range(len(names)), [wrapped(name, 38) for name in names], fontsize=9)
     panels[0].invert_yaxis()
+    return save(figure, path, title)
+
+
+def plot_removal(summary: RemovalSummary, path: Path, title: str) -> list[Path]:
+    """Draw every finalist at what it keeps and leaks, and beside it where all models and floors stand.
+
+    On the left bars are 95 % bounds over draws, a hollow mark is the leakage over the retrained model alone, and a
+    label tells the bytes of the bound; the box is the goal. See `plot_tradeoff`.
+    """
+    figure = Figure(figsize=(13, 5.6), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    left, right = figure.subplots(1, 2)
+    _panel(left, x="leakage over the strongest floor (0 nothing, 1 all)", y="share of transfer's benefit kept")
+    _panel(right, x="PL accuracy, mean over budgets", y="target accuracy")
+    handles, drawn = [], []
+    for place, row in enumerate(summary.rows):
+        look, over = _look(place), row.over_best
+        handles.append(Line2D([], [], linestyle="none", label=row.name, **look))
+        if row.target.mean is not None:
+            right.plot(height_of(row.learned), row.target.mean, markersize=9, linestyle="none", **look)
+        if over is None or over.mean is None or over.low is None or over.high is None or row.kept is None:
+            handles.append(note(f"leakage undefined: {row.name}"))
+            continue
+        drawn.append((over.mean, row.kept))
+        ends = [[over.mean - over.low], [over.high - over.mean]]
+        left.errorbar(over.mean, row.kept, xerr=ends, color=look["color"], elinewidth=1.2, capsize=3)
+        left.plot(over.mean, row.kept, markersize=9, linestyle="none", **look)
+        text = "no bound" if row.bytes is None else f"{row.bytes} B"
+        left.annotate(text, (over.mean, row.kept), xytext=(6, 6), textcoords="offset points", fontsize=8)
+        alone = row.over_retrained
+        if alone is not None and alone.mean is not None:
+            left.plot([over.mean, alone.mean], [row.kept] * 2, color=look["color"], linewidth=0.8, linestyle=":")
+            left.plot(alone.mean, row.kept, markersize=7, linestyle="none", **look | {"markerfacecolor": "white"})
+        if row.twin is not None and row.twin.mean is not None and row.twin_height is not None:
+            right.plot(
+                row.twin_height, row.twin.mean, markersize=6, linestyle="none", **look | {"marker": STYLES["twin"][1]}
+            )
+    for row in summary.references:
+        colour, marker, _ = STYLES[row.name]
+        look = {"color": colour, "marker": marker, "markerfacecolor": "white", "linestyle": "none"}
+        if row.target.mean is not None:
+            handles += right.plot(height_of(row.learned), row.target.mean, markersize=9, label=row.name, **look)
+        else:
+            handles.append(
+                right.axvline(height_of(row.learned), color=colour, linestyle=STYLES[row.name][2], label=row.name)
+            )
+    for place in (0, 1):
+        left.axvline(place, color=GUIDE, linewidth=1, linestyle=":", zorder=1)
+        left.axhline(place, color=GUIDE, linewidth=1, linestyle=":", zorder=1)
+    right_end = max([1.05, *(x for x, _ in drawn)])
+    left.set_xlim(min([-0.15, *(x - 0.1 for x, _ in drawn)]), right_end)
+    low, high = min([-0.1, *(y - 0.1 for _, y in drawn)]), max([1.2, *(y + 0.1 for _, y in drawn)])
+    left.set_ylim(low, high)
+    box = Rectangle(
+        (left.get_xlim()[0], GOAL_KEPT), GOAL_REMOVAL - left.get_xlim()[0], high - GOAL_KEPT, facecolor="#009E73",
+        alpha=0.13, zorder=0, label=f"goal: at least {GOAL_KEPT:.0%} kept, leakage at most {GOAL_REMOVAL:g}",
+    )  # fmt: skip
+    handles += [left.add_patch(box), note("hollow: over retrained alone; cross of the same colour: its twin")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
     return save(figure, path, title)

@@ -1,5 +1,6 @@
 """Trials side by side in processes of their own, with one line of progress each."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -8,28 +9,35 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import PartialState
 
 from hf_dtl.errors import DTLError
+from hf_dtl.pipeline.stages import Run
 
 if TYPE_CHECKING:
     from study.engine import Trial
 
+LOADING = 60
+"""Seconds to wait while another process takes the folder of the same run."""
 
-_loading: Any = nullcontext()
-"""Held while a job is loaded: several processes must not write the record of one run at once."""
 
-
-def run_trials(trials: Sequence["Trial"], workers: int, log: Callable[[str], None]) -> None:
-    """Do every trial that is not finished; they must not depend on each other.
+def run_trials(
+    trials: Sequence["Trial"], workers: int, log: Callable[[str], None], until: float = math.inf
+) -> list["Trial"]:
+    """Do every trial that is not finished, each after those that it needs.
 
     Args:
-        trials: in the order wanted; those of one seed best follow each other.
+        trials: in the order wanted, what is needed first; those of one seed best follow each other.
         workers: processes; with 1 this process does everything.
         log: called with one line after every trial.
+        until: time (`time.monotonic`) after which none is begun.
+
+    Returns:
+        Those that are left.
 
     Raises:
         DTLError: of a trial, or a process was killed. What was finished stays, and no process is left behind.
@@ -41,11 +49,14 @@ def run_trials(trials: Sequence["Trial"], workers: int, log: Callable[[str], Non
     with _interruptible() as check:
         if workers == 1:
             for trial in left:
+                if time.monotonic() > until:
+                    break
                 progress.finished(trial, _do(trial))
                 check()
         elif left:
-            _side_by_side(left, min(workers, len(left)), progress, check)
+            _side_by_side(left, min(workers, len(left)), progress, check, until)
         check()
+    return [trial for trial in left if not trial.finished]
 
 
 @contextmanager
@@ -72,14 +83,22 @@ def _interruptible() -> Iterator[Callable[[], None]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _side_by_side(trials: Sequence["Trial"], workers: int, progress: "_Progress", check: Callable[[], None]) -> None:
+def _side_by_side(
+    trials: Sequence["Trial"], workers: int, progress: "_Progress", check: Callable[[], None], until: float
+) -> None:
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (context.Lock(),))
+    for options in {trial.options.output_dir: trial.options for trial in trials}.values():
+        Run(options.output_dir, options.settings(), PartialState(cpu=True)).share()  # no two make it at once
+    pool = ProcessPoolExecutor(workers, context, _start_worker)
     try:
         # No more than the workers take at once, so that an error stops the study soon.
-        waiting, running = iter(trials), dict[Future, "Trial"]()
+        waiting, running = list(trials), dict[Future, "Trial"]()
         while True:
-            while len(running) < workers and (trial := next(waiting, None)) is not None:
+            while len(running) < workers and time.monotonic() <= until:
+                trial = next((one for one in waiting if all(other.finished for other in one.needs)), None)
+                if trial is None:
+                    break
+                waiting.remove(trial)
                 running[pool.submit(_do, trial)] = trial
             if not running:
                 break
@@ -99,10 +118,9 @@ def _side_by_side(trials: Sequence["Trial"], workers: int, progress: "_Progress"
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(loading: Any) -> None:
+def _start_worker() -> None:
     """Prepare a process: one thread, no answer to Ctrl-C (its parent ends it), and no life without its parent."""
-    global _loading
-    _loading = loading
+    Run.patience = LOADING
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
@@ -120,8 +138,7 @@ def _end_with_parent() -> None:
 def _do(trial: "Trial") -> float:
     """Do a trial; the seconds it took."""
     start = time.perf_counter()
-    with _loading:
-        job = trial.load()
+    job = trial.load()
     trial.do(job)
     return time.perf_counter() - start
 

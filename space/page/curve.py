@@ -12,6 +12,7 @@ LABEL_GAP = 19
 """Height of a line of text: labels of lines that lie close are moved apart by it."""
 DASHES = {
     "undisposed": "9 3 2 3", "scrubbed": "none", "no_model": "1 5", "scratch": "2 4", "retrained": "7 4",
+    "twin": "7 2 1 2",
 }  # fmt: skip
 
 

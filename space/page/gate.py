@@ -2,10 +2,12 @@
 
 import asyncio
 import inspect
+import ipaddress
 import json
+import os
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ SENT = re.compile(rf"{API}(upload|cancel|reset)/?")
 STREAMS = re.compile(rf"{API}(queue/data|heartbeat/|upload_progress|call/)")
 MOST_BODY = 64_000
 """Bytes of a request that is no upload."""
-MOST_UPLOAD, MOST_FILES, MOST_UPLOADS = 10_000_000, 5, 8
+MOST_UPLOAD, MOST_FILES, MOST_UPLOADS = 10_000_000, 5, 24
 """Bytes and files of one upload, and uploads at once."""
 ROOM, MOST_STORED, YOUNG = 200_000_000, 2_000, 30.0
 """Bytes and number of uploaded files that are kept, the newest ones; none goes in its first seconds."""
@@ -37,6 +39,13 @@ MOST_UNREAD, MOST_ATTACKS, MOST_OWN_ATTACKS = 8, 8, 2
 MOST_SILENT, SILENT = 100, 20.0
 """Visitors who do not listen to the answers: how many are kept, and for how many seconds."""
 MOST_STREAMS = 400
+MOST_EVENTS = 60
+"""Events that wait or are not read, of all visitors: below what the queue of the page takes."""
+OWN_EVENTS, OWN_ATTACKS, OWN_STREAMS, OWN_UPLOADS, OWN_BYTES = 24, 4, 60, 8, 40_000_000
+"""Of one address, so that nobody fills the page alone: events, attacks that wait, open answers, uploads at once, and
+bytes and (in hundred thousands) files that came in within `YOUNG` seconds."""
+AGE = 1.0
+"""Seconds in which a visitor begins to listen, and is not taken for one who does not."""
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' blob:; worker-src 'self' blob:; "
@@ -66,8 +75,11 @@ class Gate:
     def __init__(self, app: ASGIApp, blocks: gr.Blocks, uploads: Path):
         self.app, self.blocks, self.uploads = app, blocks, uploads
         self._listeners: Counter[str] = Counter()
+        self._streams: Counter[str] = Counter()
         self._heard: dict[str, float] = {}
-        self._uploading = 0
+        self._uploading: Counter[str] = Counter()
+        self._uploaded: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+        self._address: dict[str, str] = {}
         self._asking = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +88,8 @@ class Gate:
         if scope["type"] != "http":
             return await send({"type": "websocket.close"})
         began = False
+        if not BEHIND:  # nobody stands before this server who could say it
+            scope["headers"] = [pair for pair in scope["headers"] if not pair[0].startswith(b"x-forwarded-")]
 
         async def guarded(message: Message) -> None:
             nonlocal began
@@ -104,8 +118,13 @@ class Gate:
         if method == "POST" and (asked := ASKED.fullmatch(path)):
             body = await _whole(receive)
             async with self._asking:  # the next one is counted after this one stands in the queue
-                await self._check(body, asked[1])
-                return await self.app(scope, _again(body, receive), send)
+                await self._check(body, asked[1], address_of(scope))
+                pending = self.blocks._queue.pending_event_ids_session
+                before = set(pending)
+                await self.app(scope, _again(body, receive), send)
+                self._address |= dict.fromkeys(pending.keys() - before, address_of(scope))
+                self._heard |= dict.fromkeys(pending.keys() - before, time.monotonic())
+                return
         if method == "POST" and SENT.fullmatch(path):
             if "upload" in path:
                 return await self._upload(scope, receive, send)
@@ -116,7 +135,7 @@ class Gate:
 
     # Events ---------------------------------------------------------------------------------------------------
 
-    async def _check(self, body: bytes, name: str | None) -> None:
+    async def _check(self, body: bytes, name: str | None, address: str) -> None:
         """Refuse an event that the page does not have, or whose visitor, or all of them, wait for too many."""
         content = _read(body)
         index, session = content.get("fn_index"), content.get("session_hash")
@@ -141,15 +160,45 @@ class Gate:
         queue = self.blocks._queue
         if len(queue.pending_event_ids_session.get(session, ())) >= MOST_UNREAD:
             raise Refused(429, f"{MOST_UNREAD} of your requests are not answered or not read yet. Wait for them.")
+        pending = queue.pending_event_ids_session
+        await self._give_way({one: len(pending.get(one, ())) for one in pending}, address, OWN_EVENTS, MOST_EVENTS)
         if function.api_name == "relearn":
             waiting = queue.event_queue_per_concurrency_id.get(function.concurrency_id)
-            sessions = [event.session_hash for event in waiting.queue] if waiting else []
+            sessions = [str(event.session_hash) for event in waiting.queue] if waiting else []
             if sessions.count(session) >= MOST_OWN_ATTACKS:
                 raise Refused(429, f"{MOST_OWN_ATTACKS} attacks of yours wait already. Wait for them, or stop them.")
-            if len(sessions) >= MOST_ATTACKS:
-                raise Refused(503, f"{MOST_ATTACKS} attacks wait already. Try again in a minute.")
+            await self._give_way(Counter(sessions), address, OWN_ATTACKS, MOST_ATTACKS)
         if session is not None:
             self._heard[session] = time.monotonic()
+        self._address = {one: where for one, where in self._address.items() if one in pending}
+
+    async def _give_way(self, waiting: dict[str, int], address: str, own: int, most: int) -> None:
+        """Make room for one more event: the oldest ones that nobody listens to go, first of the same address, then of
+        the one that has the most.
+
+        Args:
+            waiting: number of events by session.
+            address: of who asks.
+            own, most: events that one address, and all together, may have.
+        """
+        now = time.monotonic()
+        silent = [one for one in waiting if not self._listeners[one] and now - self._heard.get(one, now) > AGE]
+        silent.sort(key=lambda one: self._heard.get(one, now))
+        while True:
+            of = Counter[str]()
+            for one, count in waiting.items():
+                of[self._address.get(one, one)] += count
+            full = sum(waiting.values()) >= most
+            greedy = address if of[address] >= own else max(of, key=of.__getitem__) if full else None
+            if greedy is None:
+                return
+            victim = next((one for one in silent if one in waiting and self._address.get(one, one) == greedy), None)
+            if victim is None and greedy == address:
+                raise Refused(429, f"{of[address]} requests from your address wait already. Wait for them.")
+            if victim is None:
+                raise Refused(503, f"{sum(waiting.values())} requests wait already. Try again in a minute.")
+            await self._forget(victim)
+            del waiting[victim]
 
     async def _forget_silent(self) -> None:
         """Drop the events and answers of visitors who do not listen."""
@@ -159,10 +208,15 @@ class Gate:
         oldest = sorted(silent, key=self._heard.__getitem__)
         late = {name for name in silent if now - self._heard[name] > SILENT}
         for name in late | set(oldest[: max(0, len(silent) - MOST_SILENT)]):
-            await queue.clean_events(session_hash=name)
-            queue.pending_messages_per_session.pop(name, None)
-            queue.pending_event_ids_session.pop(name, None)
-            del self._heard[name]
+            await self._forget(name)
+
+    async def _forget(self, session: str) -> None:
+        """Drop a visitor's events and answers."""
+        queue = self.blocks._queue
+        await queue.clean_events(session_hash=session)
+        queue.pending_messages_per_session.pop(session, None)
+        queue.pending_event_ids_session.pop(session, None)
+        self._heard.pop(session, None)
 
     async def _stream(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """An answer that stays open; whoever has one of the queue listens."""
@@ -170,6 +224,9 @@ class Gate:
         most = MOST_STREAMS // 2 if path.startswith(f"{API}heartbeat/") else MOST_STREAMS
         if self._listeners.total() >= MOST_STREAMS or beats >= most:  # who only beats takes no answer from others
             raise Refused(503, "Too many visitors at the moment. Try again in a minute.")
+        address = address_of(scope)
+        if self._streams[address] >= OWN_STREAMS:
+            raise Refused(429, f"{OWN_STREAMS} answers go to your address already. Close some of its pages.")
         name = path  # of what is no answer
         if "/queue/data" in path:
             found = re.search(r"session_hash=([\w-]+)", scope["query_string"].decode("latin-1"))
@@ -179,17 +236,26 @@ class Gate:
             pending = self.blocks._queue.pending_event_ids_session.items()
             name = next((session for session, events in pending if event in events), event)
         self._listeners[name] += 1
+        self._streams[address] += 1
         try:
             await self.app(scope, receive, send)
         finally:
             self._listeners[name] -= 1
+            self._streams[address] -= 1
             self._listeners += Counter()  # what is at zero goes
+            self._streams += Counter()
             self._heard[name] = time.monotonic()
 
     # Uploads --------------------------------------------------------------------------------------------------
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._uploading >= MOST_UPLOADS or not await asyncio.to_thread(self._make_room):
+        address, now = address_of(scope), time.monotonic()
+        young = [(when, cost) for when, cost in self._uploaded.pop(address, ()) if now - when < YOUNG]
+        if young:
+            self._uploaded[address] = young
+        if self._uploading[address] >= OWN_UPLOADS or sum(cost for _, cost in young) > OWN_BYTES:
+            raise Refused(429, "Too many uploads from your address. Try again in a minute.")
+        if self._uploading.total() >= MOST_UPLOADS or not await asyncio.to_thread(self._make_room):
             raise Refused(503, "Too many uploads at the moment. Try again in a minute.")
         size, files, end, until = 0, 0, b"", time.monotonic() + SLOWEST
 
@@ -203,11 +269,13 @@ class Gate:
                 raise Refused(413, f"An upload may have {MOST_FILES} files, {MOST_UPLOAD // 1_000_000} MB together.")
             return message
 
-        self._uploading += 1
+        self._uploading[address] += 1
         try:
             await self.app(scope, bounded, send)
         finally:
-            self._uploading -= 1
+            self._uploading[address] -= 1
+            self._uploading += Counter()
+            self._uploaded[address].append((now, size + 100_000 * files))
 
     def _make_room(self) -> bool:
         """Remove the oldest uploads where there are too many; whether that was enough."""
@@ -226,6 +294,27 @@ class Gate:
             path.unlink(missing_ok=True)
             total, count = total - size, count - 1
         return total <= ROOM and count <= MOST_STORED
+
+
+BEHIND = "SPACE_ID" in os.environ
+"""Whether this runs as a Space, behind a proxy that says for whom it asks."""
+
+
+def address_of(scope: Scope) -> str:
+    """Where a request comes from; behind a proxy, the last public address that it was passed on for.
+
+    What stands before that one a visitor may have written himself.
+    """
+    client = scope.get("client")
+    if BEHIND:
+        told = ",".join(v.decode("latin-1") for k, v in scope["headers"] if k == b"x-forwarded-for").split(",")
+        for word in map(str.strip, reversed(told)):
+            try:
+                if ipaddress.ip_address(word).is_global:
+                    return word
+            except ValueError:
+                break
+    return str(client[0]) if client else ""
 
 
 async def _whole(receive: Receive) -> bytes:

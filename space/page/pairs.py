@@ -17,6 +17,8 @@ from hf_dtl.data.processors import channels_of
 from hf_dtl.data.sources import EXAMPLE_FOLDER
 from hf_dtl.errors import ConfigError, DTLError, ModelError
 from hf_dtl.hub import weights_sha256
+from hf_dtl.hub.claims import check_claims
+from hf_dtl.hub.source_rows import named_classes
 from hf_dtl.hub.staging import REPORT
 from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of
 from page.hub import fetched
@@ -169,6 +171,7 @@ def _load(name: str, scrubbed: Path, undisposed: Path | None) -> Pair:
     folders = {"scrubbed": scrubbed, **({} if undisposed is None else {"undisposed": undisposed})}
     try:
         report = LeakageReport.load(scrubbed / REPORT)
+        check_claims(report, named_classes(report))
         if report.tasks:
             raise ModelError(
                 f"{name} has the tasks {', '.join(report.tasks)[:100]}; this page takes models of one task."

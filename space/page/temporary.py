@@ -3,8 +3,10 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
+from types import FrameType
 
 from filelock import FileLock, Timeout
 
@@ -31,6 +33,13 @@ def take_folder() -> Path:
     lock = FileLock(f"{folder}.lock")
     lock.acquire()
     atexit.register(_end, folder, lock)
+
+    def ended(number: int, frame: FrameType | None) -> None:
+        _end(folder, lock)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, ended)  # which a host sends, and which ends a process without its last functions
     tempfile.tempdir = str(folder)
     uploads = folder / "uploads"
     uploads.mkdir()

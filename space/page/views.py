@@ -94,7 +94,7 @@ def _origin(pair: Pair) -> str:
     report = pair.report
     rows = [
         ("model", pair.name),
-        ("method", report.method),
+        ("method, as the publisher calls it,", report.method),
         ("forgotten", report.settings.get("source_dataset")),
         ("kept", report.settings.get("target_dataset")),
     ]

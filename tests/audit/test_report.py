@@ -9,7 +9,30 @@ from audit_toys import HAND, large_report, records, report, tasks_report
 from hf_dtl.audit import LeakageReport, PiggybackRecord
 from hf_dtl.audit.axis_leakage import plain_ratio
 from hf_dtl.audit.report import without_folders
+from hf_dtl.audit.transfer_bound import TransferBound
 from hf_dtl.errors import DataError
+
+BOUND = {
+    "channel": "labels",
+    "images": 2000,
+    "classes": 4,
+    "rejection": False,
+    "rounds": 1,
+    "choices": 1,
+    "base": None,
+}
+BOUND |= {"bits": 4000.0, "bytes": 500}
+
+
+def test_a_report_with_a_bound_says_what_can_be_in_the_weights():
+    bound = TransferBound("labels", 2000, 4, base="/home/ann/public")
+    one = replace(report(), bound=bound)
+    content = json.loads(one.to_json())
+    assert content["schema_version"] == 4 and content["bound"] == BOUND | {"base": "public"}
+    assert LeakageReport.from_json(one.to_json()) == one
+    assert "At most 500 bytes of the private model" in one.verdict and "the public weights public" in one.verdict
+    none = replace(report(), bound=TransferBound("outputs", 2000, 4))
+    assert none.bound.bits is None and "No bound" in none.verdict and LeakageReport.from_json(none.to_json()) == none
 
 
 def test_json_round_trip_keeps_everything_and_the_schema_of_the_design():
@@ -99,7 +122,15 @@ def record(**values):
     [
         ("{", "not JSON"),
         ("[]", "JSON object"),
-        (changed(schema_version=4), "schema_version 4"),
+        (changed(schema_version=5), "schema_version 5"),
+        (changed(schema_version=4), "lacks bound"),
+        (changed(bound=BOUND), "unknown keys bound"),
+        (changed(schema_version=4, bound=BOUND | {"bytes": 1}), "bytes 1, not 500"),
+        (changed(schema_version=4, bound=BOUND | {"channel": "outputs"}), "bits 4000.0, not None"),
+        (changed(schema_version=4, bound=BOUND | {"channel": "guesses"}), "channel='guesses' is unknown"),
+        (changed(schema_version=4, bound=BOUND | {"images": -1}), "`images`.*-1"),
+        (changed(schema_version=4, bound=BOUND | {"note": "none"}), "note"),
+        (changed(schema_version=4, bound=[]), "bound.*must be an object"),
         (changed(schema_version=True), "schema_version True"),
         (changed(schema_version=1), "unknown keys spec, suite"),
         (without("method"), "lacks method"),

@@ -47,7 +47,7 @@ def test_the_text_has_verdict_tables_plot_limits_and_citation():
     for words in (
         verdict(report()), "Attacked by custom, weaker than a practitioner",
         "| target accuracy | 0.950 | 0.940 |", "](plots/piggyback.png)", "reconstruction",
-        "5, 20 images a class", "2308.09971", "6, 7, 8, 9", "| disposal.steps | `100` |", "## Reproduce",
+        "5, 20 images a class", "2308.09971", "6, 7, 8, 9", "| disposal.max_steps | `100` |", "## Reproduce",
     ):  # fmt: skip
         assert words in text, words
     assert "{{" not in text and "{%" not in text and "None" not in text
@@ -231,7 +231,7 @@ def test_the_card_of_a_large_audit_names_every_attack_note_and_picture():
         "![PL accuracy over budgets: the undisposed and the scrubbed model, and the floors](plots/piggyback.png)",
         "linear_probe, full, head_then_full, lora, linear_probe_published", "1, 5, 20, 100 images a class",
         "- Learning rates were chosen by successive halving", "‡ Diverged with every learning rate",
-        "- Not run: lora.\n",
+        "- Noted by who made the report, and checked by nobody: Not run: lora.\n",
     ):  # fmt: skip
         assert words in text, words
     assert "reconstruction" in text and "reconstruction" not in str(card(report("negative_ce")))

@@ -40,6 +40,13 @@ def run(tmp_path_factory):
     return finished_run(tmp_path_factory.mktemp("publish") / "run")
 
 
+@pytest.mark.parametrize("option", ["commit_message", "revision", "license"])
+@pytest.mark.parametrize("text", ["hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567", "/home/ann/run"])
+def test_options_that_would_leak_are_refused_in_a_dry_run_too(run, option, text):
+    with pytest.raises(PublishError, match=f"--{option} (holds a Hugging Face|names a local)"):
+        publish(run, "ann/model", dry_run=True, **{option: text})
+
+
 @pytest.fixture(scope="module")
 def client(hub, tmp_path_factory):
     """A process that has this Hub for the Hub, and a cache of its own."""

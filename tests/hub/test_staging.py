@@ -11,7 +11,8 @@ import torch
 from architectures import CONFIGS
 from audit_toys import report, resnet, tasks_report, vit
 from huggingface_hub import ModelCard
-from publish_plants import INNOCENT, PICTURES, PLANTS
+from publish_pictures import PICTURES
+from publish_plants import INNOCENT, PLANTS
 from publish_toys import (
     LABELS,
     LEAKS,
@@ -32,7 +33,8 @@ from transformers import AutoModelForImageClassification
 
 from hf_dtl.errors import OutputError, PublishError
 from hf_dtl.hub.leaks import PATHS, check_picture, check_text
-from hf_dtl.hub.model_files import check_settings, check_weights, drop_unknown_settings
+from hf_dtl.hub.model_files import check_weights
+from hf_dtl.hub.model_settings import check_settings, drop_unknown_settings
 from hf_dtl.hub.staging import stage
 
 STAGED = [

@@ -153,6 +153,28 @@ def test_with_the_models_at_hand_the_leakage_holds_too(disposed, copied, place):
     assert not verify(options(copied, place, **given)).agrees
 
 
+def test_models_trained_again_need_nobodys_word(copied, place):
+    found = verify(options(copied, place, retrain=True))
+    assert found.holds and not found.trusted and "The report HOLDS" in found.sentences()[-1]
+    for number in found.numbers:
+        assert number.found == pytest.approx(number.published, abs=1e-9), number
+    told(records(lambda r: replace(r, accuracy=0.5) if r.model == "retrained" else r))(copied)
+    assert not verify(options(copied, place, retrain=True)).agrees
+
+
+@pytest.mark.parametrize("changed", [{"train_epochs": 1e9}, {"train_epochs": "x"}, {"reference": "sideways"}])
+def test_a_strangers_training_is_bounded(copied, place, changed):
+    settings(**changed)(copied)
+    with pytest.raises(DTLError, match="settings of the report do not say how"):
+        verify(options(copied, place, retrain=True))
+
+
+def test_the_default_folder_carries_the_models_name(tmp_path):
+    (tmp_path / "run" / "scrubbed").mkdir(parents=True)
+    folders = [VerifyOptions(model=str(m)).output_dir for m in (tmp_path / "run" / "scrubbed", "ann/model")]
+    assert folders == ["outputs/verify/run--scrubbed", "outputs/verify/ann--model"]
+
+
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_false_claim_never_holds(copied, place, tmp_path, name):
     change, words = CLAIMS[name]
@@ -300,6 +322,7 @@ WRONG = {
     "home": (spec(forget="~[0,1,2]"), {}, DataError, "folders are not opened"),
     "local data": (spec(forget="photos/[0,1,2]"), {}, DataError, "--forget"),
     "spec": (spec(max_eval_images="x"), {}, DataError, "`max_eval_images` in the spec of the report"),
+    "size": (settings(image_size=4), {}, DataError, "report says image_size 4"),
     "counts": (spec(forget_images_per_class=39), {}, DataError, "source train 120 there, 117 here"),
     "other attacks": (None, {"attacks": "lora"}, ConfigError, "lora is not in the report"),
     "other budgets": (None, {"budgets": "5,7"}, ConfigError, "7 is not in the report"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "prepare_data.py"
 
@@ -74,3 +75,25 @@ def test_split_is_stratified_and_takes_the_first_of_each_class():
         assert np.bincount(labels[parts[name]]).tolist() == [size, size]
     first = {int(index) for label in (0, 1) for index in order[labels[order] == label][:40]}
     assert sorted(np.concatenate(list(parts.values()))) == sorted(first)
+
+
+def test_a_part_of_cifar_keeps_its_bytes_and_no_image_is_in_two_splits(tmp_path, monkeypatch):
+    script, random = load_script(), np.random.default_rng(0)
+    monkeypatch.setattr(script, "CIFAR", {"train": {"train": (3, 2), "validation": (1, 2)}, "test": {"test": (1, 1)}})
+    whole = {}
+    for part, count in (("train", 60), ("test", 20)):
+        images = [{"bytes": random.bytes(40), "path": None} for _ in range(count)]
+        labels = [row % 10 for row in range(count)]
+        whole |= {image["bytes"]: label for image, label in zip(images, labels, strict=True)}
+        features = datasets.Features({"img": datasets.Image(decode=False), "label": datasets.Value("int64")})
+        datasets.Dataset.from_dict({"img": images, "label": labels}, features=features).to_parquet(
+            str(tmp_path / f"{part}.parquet")
+        )
+    script.write_cifar(tmp_path, tmp_path / "out")
+    seen = set()
+    for split, counts in (("train", (3, 2)), ("validation", (1, 2)), ("test", (1, 1))):
+        rows = pq.read_table(tmp_path / "out" / f"{split}.parquet").to_pylist()
+        own = {row["image"]["bytes"]: row["label"] for row in rows}
+        assert own.items() <= whole.items() and not seen & own.keys() and len(own) == len(rows)
+        assert np.bincount(list(own.values())).tolist() == [counts[0]] * 6 + [counts[1]] * 4
+        seen |= own.keys()

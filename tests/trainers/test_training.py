@@ -2,12 +2,11 @@ import copy
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from toy_tasks import images, two_headed
 
 from hf_dtl.data import ImageTensors
-from hf_dtl.trainers.training import _ClassifierTrainer, fine_tune, fit_head, last_checkpoint
+from hf_dtl.trainers.training import _ClassifierTrainer, fine_tune, fit_head
 
 CPU = torch.device("cpu")
 
@@ -86,21 +85,3 @@ def test_an_interrupted_fine_tuning_goes_on_with_the_weights_that_it_had(tmp_pat
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
     assert not torch.equal(given.vit.layers[0].mlp.fc1.weight, resumed.vit.layers[0].mlp.fc1.weight)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
-def test_a_checkpoint_that_is_cut_off_is_left_out(name, tmp_path, caplog):
-    """A full disk, or a machine that went down while it wrote."""
-    for step in (5, 10):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        save_file({"weight": torch.zeros(100)}, folder / "model.safetensors")
-        for file in ("optimizer.pt", "rng_state.pth"):
-            torch.save({"state": torch.zeros(100)}, folder / file)
-        (folder / "trainer_state.json").write_text('{"global_step": 5}')
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    file = tmp_path / "checkpoint-10" / name
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
-    assert f"{name} of the checkpoint {tmp_path / 'checkpoint-10'} is cut off" in caplog.text
-    assert last_checkpoint(tmp_path / "checkpoint-5") is None and last_checkpoint(tmp_path / "nothing") is None

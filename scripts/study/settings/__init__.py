@@ -31,6 +31,7 @@ class Setting:
         methods: compared unless --methods says otherwise, as a command line names them; none: those of the study.
         tiny_resnet: write a small ResNet with random weights, another one for each seed, and start from it.
         classes: of its head.
+        widths, depth, image_size: of its stages, of each of them, and of its images in pixels.
         partial: of several tasks, those that images are forgotten for in the scope partial.
     """
 
@@ -39,6 +40,9 @@ class Setting:
     methods: tuple[str, ...] = ()
     tiny_resnet: bool = False
     classes: int = 2
+    widths: tuple[int, ...] = (16, 32, 64)
+    depth: int = 1
+    image_size: int = 28
     partial: tuple[str, ...] = ()
 
     @property
@@ -67,23 +71,24 @@ def options_of(settings: Mapping[str, Setting], name: str, **places: str | None)
     return {k: v.format(**places) if isinstance(v, str) else v for k, v in settings[name].options.items()}
 
 
-def write_tiny_resnet(folder: Path, seed: int, num_labels: int) -> Path:
+def write_tiny_resnet(folder: Path, seed: int, setting: Setting) -> Path:
     """Write a small ResNet with BatchNorm and random weights, with its processor; an existing folder is kept.
 
     Args:
         folder: of the model.
         seed: of the weights.
-        num_labels: classes of its head.
+        setting: its shape.
     """
     if not folder.exists():
         config = ResNetConfig(
-            embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic", num_labels=num_labels
-        )
+            embedding_size=setting.widths[0], hidden_sizes=list(setting.widths),
+            depths=[setting.depth] * len(setting.widths), layer_type="basic", num_labels=setting.classes,
+        )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = AutoModelForImageClassification.from_config(config)
         new = fresh_folder(folder)
         model.save_pretrained(new)
-        embedded_processor(28).save_pretrained(new)
+        embedded_processor(setting.image_size).save_pretrained(new)
         replace_folder(new, folder)
     return folder

@@ -20,6 +20,7 @@ from hf_dtl.audit.text_table import TextTable
 from hf_dtl.methods.registry import find_method, method_summaries
 from hf_dtl.pipeline.audit import audit
 from study.tables import Average, number
+from study.tables.removal import gate_line, removal_rows
 from study.tables.suites import suite_table
 from study.tuning import without_option
 
@@ -133,6 +134,15 @@ def letters() -> str:
     """Letters of glyphs, with what the tool says of them."""
     report = LeakageReport.load(RESULTS / "letters" / "representation_erasure.json")
     return f"{piggyback_table(report).markdown()}\n\n> {report.verdict}"
+
+
+def removal() -> str:
+    """What finalists keep and leak where weights matter, a part for each setting."""
+    parts = []
+    for path in sorted((RESULTS / "removal").glob("*/results.json")):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        parts.append(f"**{values['title']}.** {gate_line(values['summary']['gate'])}\n\n{removal_rows(values)}")
+    return "\n".join(parts)
 
 
 def mnist() -> str:
@@ -377,6 +387,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "main_job_verdicts": main_job_verdicts,
     "suite_choice": suite_choice,
     "letters": letters,
+    "removal": removal,
     "mnist": mnist,
     "mnist_by_regression": mnist_by_regression,
     "study": study,

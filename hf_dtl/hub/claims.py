@@ -1,0 +1,177 @@
+"""What a report and a card say that nobody measured: names in the forms that this library writes, and no verdict."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from hf_dtl.audit import AttackConfig, LeakageReport
+from hf_dtl.errors import ConfigError, PublishError
+from hf_dtl.hub.markdown import readings
+from hf_dtl.methods.by_name import own_fields
+from hf_dtl.methods.registry import find_method
+
+IMITATED = re.compile(
+    r"\bverdict|\bforgotten\b(?!\s+(?:\w+\s+)?(?:images?|class|classes|tasks?|data|rows?|part|ones?|label)\b)|\bnot[\s_-]*shown\b"
+    r"|\bleaks?\b|\bleakage\W{0,9}(?:\w+\W+){0,3}\d|\bverif(?:y|ie[ds]|ication)|\bcertif|\bPL[\s_-]*accuracy"
+    r"|\b(?:(?:standard|quick)[\s-]*|full-)\d|\battacked by\b|\baudited by\b|\b(?-i:HOLDS?)\b",
+    re.IGNORECASE,
+)
+"""Words of the report; whoever reads them elsewhere takes them for measured."""
+NAME = re.compile(r"[\w.+-]+(?:/[\w.+-]+)?(?::[\w.,=+-]+)*")
+"""Of a method, with its options, or of a model; no sentence."""
+_BUILD = r"(?:\+(?:cpu|xpu|git|cu\d+|rocm[\d.]+|[\da-f]{7,40})(?:\.nv[\d.]+)?)?"
+_VERSION = rf"\d+(?:\.\d+){{1,3}}(?:\.?(?:dev|rc|a|b|post)\d*)?{_BUILD}"
+MACHINE = {
+    "device": re.compile(
+        r"x86_64|AMD64|i[3-6]86|aarch64|arm64|armv\w{1,3}|ppc64le|s390x|riscv64|"
+        r"(?:NVIDIA|AMD|Tesla|GeForce|Quadro|TITAN|Intel|Apple|Ascend)[\w ./()-]{0,60}"
+    ),
+    **dict.fromkeys(("python", "torch", "transformers"), re.compile(_VERSION)),
+    **dict.fromkeys(("threads", "processes"), re.compile(r"\d{1,6}")),
+}
+"""What a report may say of a machine, key by key."""
+_DATA = {
+    *(f"{role}_{what}" for role in ("source", "target", "novel") for what in ("dataset", "label_column")),
+    *(f"{role}_label_column" for role in ("forget", "retain", "novel")),
+    "dataset", "forget", "forget_tasks", "image_column", "label_column", "novel", "retain", "task_columns",
+    "transfer_dataset",
+}  # fmt: skip
+_ROLES = ("undisposed", "scrubbed", "scratch", "retrained", "base", "model", "twin")
+_MODELS = {
+    *_ROLES, *(f"{role}_adapter_of" for role in _ROLES), *(f"{role}_revision" for role in _ROLES), "adapter_of",
+    "base_model", "commits", "image_processor", "processor", "revision",
+}  # fmt: skip
+_CHOICES = {
+    "adapt_epochs", "adapt_learning_rate", "attacks", "audit", "augmentation", "background", "batch_size", "bf16",
+    "budgets", "channel", "disposal", "forget_batch_size", "forget_images_per_class", "forget_weight",
+    "full_learning_rates", "head_by_position", "image_size", "images", "images_per_class", "learning_rate",
+    "linear_probe_learning_rates", "lora_learning_rates", "lora_rank", "max_eval_images", "max_stack",
+    "max_train_images_per_class", "membership", "novel_images_per_class", "reference", "retain_images",
+    "retain_images_per_class", "retrain", "retrain_batch_size", "retrain_epochs", "retrain_learning_rate",
+    "scratch_from_scrubbed", "seed", "seeds", "source_images_per_class", "steps", "successive_halving", "suite",
+    "target_images_per_class", "target_margin", "train_epochs", "train_learning_rate", "transfer_images", "use_cpu",
+}  # fmt: skip
+SETTINGS = _DATA | _MODELS | _CHOICES | {"command", "notes"}
+"""Keys of a report's settings."""
+SPEC = _DATA | _CHOICES | {"kind", "pool", "retain_pool", "test"}
+"""The same of its spec."""
+_CHOICE = re.compile(r"[\w.:=+/#-]{0,200}(?:, ?[\w.:=+/#-]{1,200}){0,99}")
+_MODEL = re.compile(r"[\w.,+/@=() -]{1,200}")
+_LINE = re.compile(r"[^\n]{0,4000}")
+_NOTE = re.compile(r"(?!.*\w@\w+\.)[^\n]{1,2000}")
+_WORD = r"""(?!--)(?:'[^'\n]*'|"'"|[^\s'"`$;|&<>])+"""
+_COMMAND = re.compile(
+    r"(?:(?:hf-dtl|make) \w+|(?:python3?|accelerate launch(?: --num_processes \d+)?) (?:-m )?[\w./-]+(?: \w+)?)"
+    rf"(?: --[\w-]+(?:[ =]{_WORD})?)*"
+)
+_OF_ANY_METHOD = {"learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "optim"}
+_AGAIN = "Audit again, or take it out and write the card anew (`hf_dtl.hub.add_evidence(folder, report)`)."
+
+
+def check_claims(report: LeakageReport, labels: Collection[str]) -> None:
+    """Refuse a report whose free places say what no run of this library writes there, or sound like its verdict.
+
+    Args:
+        report: from anybody.
+        labels: of the model and its data, which are called as they are called.
+
+    Raises:
+        PublishError: naming the place and what stands there.
+    """
+    disposal = report.settings.get("disposal")
+    for place, text in _told(report):
+        form = _form(place)
+        if form is None:
+            raise PublishError(f"The report has {place} = {text[:60]!r}, which no run writes. {_AGAIN}")
+        if not form.fullmatch(text) or (text.isdecimal() and len(text) > 10):
+            raise PublishError(f"The report says {place} = {text[:80]!r}, in no form that a run writes. {_AGAIN}")
+        named = form in (_LINE, _COMMAND)  # where classes are called by their names
+        check_words(f"The report's {place}", re.sub(r"--suite \S+", "", _without(labels, text) if named else text))
+    if extra := report.chance.keys() - {record.dataset for record in report.piggyback}:
+        raise PublishError(
+            f"The report says how often guessing is right on {min(extra)!r}, which nobody attacked. {_AGAIN}"
+        )
+    known = _options(report.method)
+    if isinstance(disposal, Mapping) and known and (foreign := disposal.keys() - known):
+        raise PublishError(
+            f"The report says settings.disposal.{min(foreign)}, which is no option of {report.method}. {_AGAIN}"
+        )
+
+
+def check_words(where: str, text: str) -> None:
+    """Refuse words that sound like the report's, so that nobody takes a publisher's for measured.
+
+    Raises:
+        PublishError: naming them.
+    """
+    for form in readings(text):
+        if found := IMITATED.search(form):
+            raise PublishError(
+                f"{where} has {found.group()[:40]!r}, which is a word of the report: it would be taken for measured. "
+                "Say it otherwise; what was measured stands in the report."
+            )
+
+
+def _without(labels: Collection[str], text: str) -> str:
+    for label in sorted(filter(str.strip, labels), key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(label)}(?!\w)", "label", text)
+    return text
+
+
+def _told(report: LeakageReport) -> Iterator[tuple[str, str]]:
+    """Place and text of whatever a publisher could write freely."""
+    yield from (("method", report.method), ("library_version", report.library_version))
+    yield from _each("machine", report.machine)
+    yield from _each("spec", report.spec)
+    yield from _each("settings", {name: value for name, value in report.settings.items() if name != "suite"})
+    yield from (("data", name) for name in {*report.chance, *(record.dataset for record in report.piggyback)})
+    yield from (("attack", name) for name in {record.attack for record in report.piggyback})
+    yield from (("membership", value) for row in report.membership for value in row.values() if isinstance(value, str))
+    yield from (("task", name) for name in report.tasks or ())
+    if report.unlearning is not None:
+        yield "data", report.unlearning.request
+
+
+def _each(place: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _each(f"{place}.{key}", item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _each(place, item)
+    elif value is not None:
+        yield place, str(value)
+
+
+def _form(place: str) -> re.Pattern[str] | None:
+    """What may stand at a place; None of one that no report has."""
+    top, _, key = place.partition(".")
+    if not key:
+        return _TOP[top]
+    name, _, inner = key.partition(".")
+    unknown = inner and (
+        not re.fullmatch(r"[\w.]{1,60}", inner) or name not in ("audit", "disposal", "images", "commits")
+    )
+    if unknown or (inner and name == "audit" and inner not in AttackConfig.__dataclass_fields__):
+        return None
+    if top == "machine":
+        return MACHINE.get(name)
+    if name not in (SPEC if top == "spec" else SETTINGS):
+        return None
+    if name in ("command", "notes"):
+        return _COMMAND if name == "command" else _NOTE
+    return _LINE if name in _DATA else _MODEL if name in _MODELS else _CHOICE
+
+
+_TOP = {
+    "method": NAME, "library_version": re.compile(f"{_VERSION}|unknown"), "data": _LINE, "attack": re.compile(r"\w+"),
+    "membership": _MODEL, "task": _LINE,
+}  # fmt: skip
+
+
+def _options(method: str) -> set[str]:
+    """Options that a method's disposal is recorded with; none of a method of a package that is not here."""
+    try:
+        return {*own_fields(find_method(re.split("[:/]", method)[0]).config_class), *_OF_ANY_METHOD}
+    except ConfigError:
+        return set()

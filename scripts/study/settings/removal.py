@@ -1,0 +1,57 @@
+"""Settings of the study of removal where weights matter: tasks, models, and what is compared."""
+
+from typing import Any
+
+from study.settings import Setting
+
+GATE_GAP, GATE_TRANSFER = 0.20, 0.08
+"""A setting counts where the undisposed model is relearned so much better than the best floor, and is so much better
+at the target than the retrained one; on the tuning seed's validation images."""
+GOAL_KEPT, GOAL_BYTES = 0.90, 1000
+"""The goal: at least so much of transfer's benefit kept, by a method with at most so many bytes to its bound."""
+
+COLLISION = "gradient_collision:max_steps=100"
+"""In every table, whether it is among the finalists or not."""
+CHANNELS = ("labels", "labels@100", "labels@300", "outputs:4@300", "outputs", "outputs@300")
+METHODS = (
+    "representation_erasure", "noise_then_distil:max_steps=600", "weight_distortion:max_steps=600", COLLISION,
+)  # fmt: skip
+CONTENDERS = ("labels@all", *CHANNELS, "outputs@all", *METHODS)
+"""CHANNEL[@N] is anchored distillation through a channel with N unlabelled images of the target a class (none: views
+of the labelled ones); others are methods as a command line names them."""
+
+_STYLES = "glyphs[regular,italic,bold,bold_italic]"
+_LETTERS = "glyphs[N,Q,R,T]"
+_GLYPHS: dict[str, Any] = {"novel": "none", "augmentation": "none", "adapt_learning_rate": 5e-4}
+
+SETTINGS: dict[str, Setting] = {
+    "letters": Setting(
+        "Six glyph letters → four with 10 labelled images a class, a ViT of 0.3 M parameters",
+        _GLYPHS
+        | {
+            "forget": "glyphs[A,B,D,E,G,H]", "retain": _LETTERS, "retain_images_per_class": 10,
+            "augmentation": "affine",
+        },
+        CONTENDERS,
+        classes=4,
+    ),
+    "styles": Setting(
+        "Glyph styles → four letters with 25 labelled images a class, a ViT of 0.3 M parameters",
+        _GLYPHS | {"forget": _STYLES, "retain": _LETTERS, "retain_images_per_class": 25},
+        CONTENDERS,
+        classes=4,
+    ),
+    "cifar": Setting(
+        "CIFAR-10 classes 0–5 → 6–9 with 50 labelled images a class, a ResNet of 0.7 M parameters at 64 pixels",
+        {
+            "novel": "none", "forget": "{data_dir}[0-5]", "retain": "{data_dir}[6-9]", "retain_images_per_class": 50,
+            "augmentation": "affine_flip", "train_epochs": 12.0,
+        },
+        ("labels@1000", *CHANNELS, "outputs@1000", *METHODS),
+        tiny_resnet=True,
+        classes=4,
+        widths=(16, 32, 64, 128),
+        depth=2,
+        image_size=64,
+    ),
+}  # fmt: skip

@@ -1,0 +1,71 @@
+"""What a hostile visitor of the page sends: addresses that no page needs, broken requests, floods."""
+
+import socket
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+ATTACK = ["example", "", "scrubbed", "ridge_affine_8", 20]
+ELSEWHERE = (
+    "POST run/relearn", "POST run/predict", "POST api/relearn", "POST component_server", "POST process_recording",
+    "POST vibe-edit", "POST vibe-code", "POST undo-vibe-edit", "POST stream/x", "POST launch-local", "GET runs",
+    "GET proxy=http://127.0.0.1:1/", "GET deep_link?session_hash=x", "GET dev/reload", "GET file/etc/passwd",
+    "GET stream/a/b/1/playlist.m3u8", "GET custom_component/1/server/x/y", "POST queue/data", "PUT upload",
+    "GET profiling/traces", "POST mcp/http",
+)  # fmt: skip
+BAD = (
+    b"", b"{", b"[]", b"null", b"[" * 60_000, b'{"data": [' + b"[" * 30_000, b'{"data": 5}', b'{"data": []}',
+    b'{"data": ["example"]}', b'{"data": ["example", "", "scrubbed", "ridge", NaN, 0]}', b"\xff\xfe", b" " * 70_000,
+    b'{"data": ["example", "", "scrubbed", "ridge", 5, 0], "session_hash": "../x"}',
+    b'{"data": ["example", "", "scrubbed", "ridge", 5, 0], "session_hash": 5}',
+)  # fmt: skip
+
+
+def join(web, function, data, session, **more):
+    body = {"data": data, "fn_index": function, "session_hash": session, "trigger_id": 1, **more}
+    return web.post("gradio_api/queue/join", json=body)
+
+
+def events(name, data):
+    """Events without end, of which no answer is read."""
+
+    @contextmanager
+    def flood(web, functions):
+        until = time.monotonic() + 6
+
+        def ask(_):
+            while time.monotonic() < until:
+                join(web, functions[name], data, uuid.uuid4().hex)
+
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask, i) for i in range(4)]
+            time.sleep(2)
+            yield
+        assert not any(one.exception() for one in asking)
+
+    return flood
+
+
+@contextmanager
+def connections(web, functions):
+    with ExitStack() as held:
+        for i in range(900):
+            one = socket.create_connection((web.base_url.host, web.base_url.port), 10, ("127.0.0.3", 0))
+            held.enter_context(one).sendall(f"GET /gradio_api/heartbeat/held{i} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        yield
+
+
+@contextmanager
+def uploads(web, functions):
+    codes = [
+        web.post("gradio_api/upload", files=[("files", ("a.png", bytes(9_900_000)))]).status_code for _ in range(6)
+    ]
+    assert codes[0] == 200 and codes[-1] == 429
+    yield
+
+
+FLOODS = {
+    "attacks": events("relearn", [*ATTACK, 0]), "opens": events("open", ["example", ""]), "connections": connections,
+    "uploads": uploads,
+}  # fmt: skip
