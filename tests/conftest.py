@@ -6,6 +6,8 @@ import signal
 import tempfile
 from pathlib import Path
 
+import pytest
+
 # A shell that starts the tests in the background has Ctrl-C ignored, and every process would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -66,6 +68,17 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+@pytest.fixture(scope="module")
+def short_attacks():
+    """Attacks of few steps, in this process and in programs that it starts, where their strength is not the point."""
+    import launching
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launching, "SHORT", True)
+        launching.shorten(patch.setattr)
+        yield
 
 
 def pytest_collection_finish(session):

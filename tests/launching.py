@@ -26,6 +26,10 @@ TWO = (
 )
 """Options of it, given after it, so that it asks for no configuration."""
 
+FEW = {"linear_probe_steps": 20, "full_min_steps": 8, "full_passes": 1}
+SHORT = False
+"""Whether attacks take these few steps, here and in programs: set by the fixture `short_attacks`."""
+
 PATIENCE = 300
 """Seconds after which a program is taken to hang, and killed."""
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -47,7 +51,15 @@ _PROCESSES.set_forkserver_preload(
 )
 
 
-def _program(words, environment, session, out, err):
+def shorten(patch=setattr):
+    """Let attacks that no suite fixes take few steps."""
+    from hf_dtl.audit.config import AttackConfig
+
+    usual = AttackConfig.for_model
+    patch(AttackConfig, "for_model", staticmethod(lambda size, **given: usual(size, **FEW | given)))
+
+
+def _program(words, environment, session, short, out, err):
     """What the process does: the file of the first word, as `python WORDS` would."""
     for number, path in ((1, out), (2, err)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT)
@@ -59,6 +71,8 @@ def _program(words, environment, session, out, err):
     gc.freeze()
     os.environ |= environment
     sys.argv = list(words)
+    if short:
+        shorten()
     try:
         runpy.run_path(words[0], run_name="__main__")
     finally:
@@ -73,7 +87,7 @@ class Program:
         self._folder = tempfile.TemporaryDirectory(prefix="hf_dtl_program_")
         self._files = [Path(self._folder.name, name) for name in ("out", "err")]
         words = [str(word) for word in words]
-        self._process = _PROCESSES.Process(target=_program, args=(words, environment, session, *self._files))
+        self._process = _PROCESSES.Process(target=_program, args=(words, environment, session, SHORT, *self._files))
         self._process.start()
         self.pid, self.ends, self.kill = self._process.pid, self._process.sentinel, self._process.kill
 

@@ -3,6 +3,7 @@
 import copy
 
 import datasets
+import launching
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,6 @@ from architectures import CONFIGS
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
-from hf_dtl.audit import AttackConfig
 from hf_dtl.data import embedded_processor
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -106,5 +106,4 @@ def reader(tmp_path_factory):
 @pytest.fixture
 def few_steps(monkeypatch):
     """Attacks of few steps."""
-    usual, few = AttackConfig.for_model, {"linear_probe_steps": 20, "full_min_steps": 8, "full_passes": 1}
-    monkeypatch.setattr(AttackConfig, "for_model", staticmethod(lambda size, **given: usual(size, **few | given)))
+    launching.shorten(monkeypatch.setattr)

@@ -21,7 +21,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 ALL = [(name, words) for name in NAMES for words in commands(name)]
 COMMANDS = {"forget": forget, "audit": audit, "verify": verify, "publish": publish}
 SCRIPTS = {"dtl_finetune.py": forget, "unlearn.py": forget, "audit.py": audit, "publish.py": publish}
-STUDIES = ("reproduce.py", "compare_unlearning.py", "study_instances.py", "study_tasks.py")
+STUDIES = ("reproduce.py", "compare_unlearning.py", "study_instances.py", "study_tasks.py", "study_removal.py")
 PROJECT = tomllib.loads(text_of("pyproject.toml"))["project"]
 
 

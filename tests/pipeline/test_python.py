@@ -16,6 +16,8 @@ from hf_dtl.audit.suites import SUITES
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import ConfigError, DTLError, PublishError
 
+pytestmark = pytest.mark.usefixtures("short_attacks")
+
 QUICK = {"attacks": ["linear_probe"], "budgets": [2], "seeds": [0, 1], "max_eval_images": 60, "use_cpu": True}
 NAMES = ("cat", "dog", "car", "ship")
 

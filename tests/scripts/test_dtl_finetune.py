@@ -16,6 +16,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 from hf_dtl.audit import LeakageReport
 from hf_dtl.data import embedded_processor, load_images, load_task
 
+pytestmark = pytest.mark.usefixtures("short_attacks")
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "dtl_finetune.py"
 DIGITS = {  # files open faster than glyphs are rendered
     "forget": "mnist[0-5]",

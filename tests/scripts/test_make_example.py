@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import pytest
 from transformers import AutoModelForImageClassification
 
 from hf_dtl.audit import LeakageReport
@@ -10,6 +11,7 @@ from hf_dtl.audit import LeakageReport
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_example.py"
 
 
+@pytest.mark.slow  # who changes the example runs it
 def test_it_leaves_models_and_reports_with_their_command(tmp_path):
     script = runpy.run_path(str(SCRIPT))
     main, example = script["main"], tmp_path / "example"

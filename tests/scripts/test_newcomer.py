@@ -14,7 +14,7 @@ from hf_dtl.audit import LeakageReport
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "dtl_finetune.py"
 ALONE = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
 DATA = ("--forget", "mnist[0,1,2]", "--retain", "mnist[6,7]")
-ATTACKS = ("--attacks", "linear_probe", "--budgets", "1", "--seeds", "0,1", "--max_eval_images", "60", "--use_cpu")
+ATTACKS = ("--attacks", "class_means", "--budgets", "1", "--seeds", "0,1", "--max_eval_images", "60", "--use_cpu")
 SMALL = (
     "--forget_images_per_class", "30", "--train_epochs", "2", "--adapt_epochs", "2", "--retrain_epochs", "1",
     "--steps", "2", "--method", "gradient_collision", "--image_size", "14", "--novel", "fashion_mnist[0,1]",

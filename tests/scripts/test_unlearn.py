@@ -16,6 +16,8 @@ from hf_dtl.errors import DTLError
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.part_job import PartJob
 
+pytestmark = pytest.mark.usefixtures("short_attacks")
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "unlearn.py"
 QUICK = {
     "use_cpu": True,

@@ -14,6 +14,8 @@ from study.settings.instances import INSTANCE_OPTIONS
 from study.settings.unlearning import SETTINGS
 from study.tables.instances import markdown, row_of, table
 
+pytestmark = pytest.mark.usefixtures("short_attacks")
+
 TINY = {
     "retain": "mnist[0,1,2]", "retain_images_per_class": 24, "max_eval_images": 30, "train_epochs": 5.0,
     "budgets": "2", "seeds": "0", "batch_size": 12,

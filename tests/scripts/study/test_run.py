@@ -10,6 +10,8 @@ from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 from study import workers
 from study.main_job import main_study, reproduce
 
+pytestmark = pytest.mark.usefixtures("short_attacks")
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):

@@ -12,6 +12,8 @@ from study.tables import Average
 from study.tables.tasks import Scope, StrategyRow, markdown, relearned, row_of, table
 from study.tasks import TaskStudyOptions, study_tasks, task_study
 
+pytestmark = pytest.mark.usefixtures("short_attacks")
+
 TINY = {
     "images": 120, "train_epochs": 2.0, "max_eval_images": 40, "steps": 2, "forget_batch_size": 8,
     "budgets": "4", "attacks": "linear_probe", "seeds": "0",

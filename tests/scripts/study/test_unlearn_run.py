@@ -15,6 +15,8 @@ from study.tables import relearned
 from study.tables.unlearning import markdown, table
 from study.unlearning import ComparisonOptions, compare, unlearning_study
 
+pytestmark = pytest.mark.usefixtures("short_attacks")
+
 TINY = {
     "retain": "mnist[0,1,2]", "retain_images_per_class": 48, "max_eval_images": 60, "train_epochs": 16.0, "steps": 2,
     "budgets": "2", "augmentation": "none",
