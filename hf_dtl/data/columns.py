@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_dtl.data.names import tell_spellings
 from hf_dtl.errors import DataError
 
 Splits = Mapping[str, datasets.Dataset]
@@ -70,8 +71,8 @@ def find_label_column(features: datasets.Features, requested: str | None, where:
 def class_ids(splits: Splits, column: str, where: str) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return the class names of all splits and the position of each row's class in them, -1 where it has none.
 
-    A ClassLabel keeps its names; strings are sorted, integers put in numeric order. A null is no class, and so is the
-    integer -1.
+    A ClassLabel keeps its names; strings are sorted, integers put in numeric order. A null is no class, and so are the
+    integer -1 and a text of blanks.
 
     Args:
         splits: split name → data set with `column`.
@@ -92,7 +93,11 @@ def class_ids(splits: Splits, column: str, where: str) -> tuple[tuple[str, ...],
     if pa.types.is_signed_integer(next(iter(found.values())).type):
         nothing = {name: pa.scalar(None, array.type) for name, array in found.items()}
         found = {name: pc.if_else(pc.equal(array, -1), nothing[name], array) for name, array in found.items()}
+    if pa.types.is_string(kind := next(iter(found.values())).type) or pa.types.is_large_string(kind):
+        blank = {name: pc.equal(pc.utf8_trim_whitespace(array), "") for name, array in found.items()}
+        found = {name: pc.if_else(blank[name], pa.scalar(None, kind), array) for name, array in found.items()}
     values = sorted({value for array in found.values() for value in pc.unique(array).to_pylist() if value is not None})
+    tell_spellings(map(str, values), f"{where}: the column '{column}'")
     table = pa.array(values, type=next(iter(found.values())).type)
     ids = {
         name: pc.index_in(array, value_set=table, skip_nulls=True).fill_null(-1).to_numpy().astype(np.int64)

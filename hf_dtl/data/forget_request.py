@@ -13,7 +13,7 @@ import numpy as np
 
 from hf_dtl.data.columns import labels_of
 from hf_dtl.data.loading import TaskData
-from hf_dtl.data.names import match_names
+from hf_dtl.data.names import folded, match_names, tell_spellings
 from hf_dtl.data.selection import listed_positions, positions
 from hf_dtl.data.splits import draw
 from hf_dtl.data.tables import read_text
@@ -201,6 +201,10 @@ class ForgetRequest:
     def _are_value(self, texts: np.ndarray) -> np.ndarray:
         there = sorted(set(texts.tolist()) - {""})
         (found,) = match_names([self.value], there, f"the column '{self.name}'")
+        if found is not None:
+            tell_spellings(
+                (name for name in there if folded(name) == folded(self.value)), f"--forget {self}: '{self.name}'"
+            )
         return np.zeros(len(texts), dtype=bool) if found is None else texts == there[found]
 
     def _texts(self, images: datasets.Dataset) -> np.ndarray:

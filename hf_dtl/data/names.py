@@ -1,15 +1,28 @@
 """Names of classes as different hands write them: the same one is found, and none is taken for another."""
 
+import logging
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from hf_dtl.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 
 def folded(name: str) -> str:
     """A name without regard to case, blanks around it, and the way its accents are encoded (a Mac decomposes them)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+
+
+def tell_spellings(names: Iterable[str], where: str) -> None:
+    """Warn of names that differ in case, blanks or encoding alone: they count as several."""
+    alike = defaultdict[str, list[str]](list)
+    for name in names:
+        alike[folded(name)].append(name)
+    if several := [own for own in alike.values() if len(own) > 1]:
+        told = "; ".join(" and ".join(map(repr, own)) for own in several[:5])
+        logger.warning("%s has names that are written nearly alike and count as different: %s.", where, told)
 
 
 def match_names(wanted: Iterable[str], names: Sequence[str], where: str) -> list[int | None]:

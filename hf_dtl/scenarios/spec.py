@@ -20,6 +20,8 @@ def is_request(forget: str) -> bool:
         >>> is_request("class=cat,dog"), is_request("mnist[0-5]")
         (True, False)
     """
+    if not isinstance(forget, str):
+        raise ConfigError(f"forget={forget!r} must be a text such as 'class=cat', not {type(forget).__name__}.")
     return bool(_REQUEST.match(forget)) or os.path.isfile(forget)
 
 

@@ -149,6 +149,12 @@ def test_a_value_of_a_column(people, text, column, value):
     assert len(division.forget) + len(division.retain) == len(task.train) and division.classes == ()
 
 
+def test_other_spellings_of_a_value_are_told(caplog):
+    found = ForgetRequest.parse("person=ann")._are_value(np.array(["ann", "Ann", "bob", " ann"]))
+    assert found.tolist() == [True, False, False, False]
+    assert "' ann' and 'Ann' and 'ann'" in caplog.text
+
+
 def test_a_random_part_depends_on_the_seed_alone():
     task = load_task("mnist[0,1,2]", images_per_class=50)
     tenth = ForgetRequest.parse("random=10%")

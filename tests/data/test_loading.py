@@ -164,9 +164,15 @@ def test_split_without_labels_is_not_a_test_split(tmp_path):
     assert len(task.test) == 8 and not set(contents(task.test)) & set(contents(blind))
 
 
+def test_names_that_are_written_nearly_alike_are_told(tmp_path, caplog):
+    table({"Cat": 20, "cat": 20, "dog": 20}).to_parquet(tmp_path / "pets.parquet")
+    assert load_task(f"{tmp_path}/pets.parquet").labels == ("Cat", "cat", "dog")
+    assert "written nearly alike and count as different: 'Cat' and 'cat'" in caplog.text and "dog" not in caplog.text
+
+
 def test_images_without_label_are_left_out(tmp_path):
     data = table({"a": 20, "b": 20})
-    labels = [None if number % 4 == 0 else label for number, label in enumerate(data["label"])]
+    labels = [[None, "", "  "][number % 3] if number % 4 == 0 else label for number, label in enumerate(data["label"])]
     data.remove_columns("label").add_column("label", labels).to_parquet(tmp_path / "partly.parquet")
     task = load_task(f"{tmp_path}/partly.parquet")
     everything = contents(task.train) + contents(task.validation) + contents(task.test)

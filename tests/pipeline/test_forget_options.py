@@ -5,6 +5,7 @@ import pytest
 from hf_dtl.audit.suites import SUITES
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.scenarios.spec import is_request
 
 STYLES = {
     "forget": "glyphs[regular,italic,bold,bold_italic]", "retain": "glyphs[N,Q,R,T]", "retain_images_per_class": 100,
@@ -118,3 +119,8 @@ def test_a_tilde_that_the_shell_left_is_the_home_folder(monkeypatch):
     found = ForgetOptions(output_dir="~/out", model="~/model", forget="~/rows.txt", retain="~/photos")
     assert (found.output_dir, found.model) == ("/home/ann/out", "/home/ann/model")
     assert (found.forget, found.retain) == ("/home/ann/rows.txt", "/home/ann/photos")
+
+
+def test_what_is_no_text_is_no_request():
+    with pytest.raises(ConfigError, match="forget=3 must be a text such as 'class=cat', not int"):
+        is_request(3)

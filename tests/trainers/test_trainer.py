@@ -359,6 +359,8 @@ def test_parameters_without_gradient_are_frozen_and_named(tmp_path, caplog):
         ({"bf16": "False"}, "bf16='False' must be True or False, not str"),
         ({"temperature": True}, "temperature=True must be a number, not bool"),
         ({"temperature": 0}, "temperature=0 must be > 0"),
+        ({"max_steps": 0}, "max_steps=0 trains nothing"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 trains nothing"),
         ({"distillation_weight": -0.5}, "distillation_weight=-0.5 must be >= 0"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"chunking": "alphabet"}, "alphabet"),
