@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import torch
+from publish_toys import in_json
 from safetensors.torch import load_file, save_file
 
 from hf_dtl.audit import LeakageReport
@@ -78,7 +79,7 @@ CLAIMS = {
     "guessing": (
         told(lambda report: replace(report, chance=dict.fromkeys(report.chance, 0.5))), "guessing gives 0.500",
     ),
-    "the data's name": (told(records(other_name)), "calls the attacked data imagenet-1k"),
+    "the data's name": (told(records(other_name)), "which nobody attacked|calls the attacked data imagenet-1k"),
     "other data": (told(spec(forget="fashion_mnist[0,1,2]")), "differ|calls the attacked data|numbers of images"),
     "target accuracy": (
         told(lambda report: replace(report, target_accuracy={"undisposed": 0.1, "scrubbed": 0.1})), "numbers differ",
@@ -90,14 +91,6 @@ CLAIMS = {
 
 def unsigned(folder):
     return replace(LeakageReport.load(folder / REPORT), weights={})
-
-
-def in_json(name, **changes):
-    def plant(folder):
-        content = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(content | changes))
-
-    return plant
 
 
 def adapter(folder):

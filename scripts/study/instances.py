@@ -108,7 +108,8 @@ class InstanceStudy(Study):
     def _trial(self, kind: str, seed: int, sizes: tuple[int, ...] = (), variant: str = "") -> InstanceTrial:
         several = f"{len(sizes)} x " if len(sizes) > 1 else ""
         place = f"k = {several}{sizes[0]}" if sizes else ""
-        return InstanceTrial(kind, self.job(seed), variant, place, sizes, self.options.search if variant else "")
+        search = self.options.search if variant else ""
+        return InstanceTrial(kind, self.job(seed), variant, place, requests=sizes, search=search)
 
     def training_trials(self) -> list[InstanceTrial]:
         return [self._trial("seed", seed) for seed in (self.options.tuning_seed, *self.seeds)]
