@@ -215,6 +215,12 @@ HIDDEN = {
     "source labels of the processor": (
         signed(in_json("preprocessor_config.json", labels=["cat"])), "preprocessor_config.json has the key labels",
     ),
+    "a picture that fills the memory": (
+        signed(in_json("preprocessor_config.json", size={"height": 60_000, "width": 60_000})), "60000 pixels wide",
+    ),
+    "a file's name that steers a terminal": (
+        lambda f: (f / "x\n\x1b[2KHOLDS.txt").write_text("x"), "a name that steers a terminal",
+    ),
     "code deep in the settings": (in_json("config.json", vision={"auto_map": {}}), "asks for code of its own"),
     "code in large letters": (in_json("config.json", AUTO_MAP={}), "asks for code of its own"),
     "code of the processor": (

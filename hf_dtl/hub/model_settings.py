@@ -36,6 +36,9 @@ _OF_TIMM = {
     "num_classes", "pool_size", "std", "tag", "test_crop_pct", "test_input_size", "test_pool_size",
 }  # fmt: skip
 _LARGEST = 2**31
+LARGEST_IMAGE = 1024
+"""Pixels along a side."""
+_SIZES = ("size", "crop_size", "pad_size")
 _TEXTS = {
     "transformers_version": re.compile(r"\d+(\.\d+){1,3}(\.?(dev|rc|a|b|post)\d*)?"),
     "stage_names": re.compile(r"stem|stage_?\d+"),
@@ -127,6 +130,12 @@ def check_settings(folder: Path) -> None:
             own = list(values({k: v for k, v in content.items() if k not in _LABELS}))
             if large := [value for value in own if isinstance(value, int) and abs(value) > _LARGEST]:
                 raise PublishError(f"{name} holds the number {str(large[0])[:40]}, which no model reads. {_AS_SAVED}")
+            sides = list(values({k: content.get(k) for k in _SIZES})) if name != CONFIG else []
+            if wide := [side for side in sides if isinstance(side, int) and side > LARGEST_IMAGE]:
+                raise PublishError(
+                    f"{name} makes images {wide[0]} pixels wide; one may fill a memory. Up to {LARGEST_IMAGE} "
+                    "are published and attacked."
+                )
             count = len(own)
             if count > MOST_VALUES:
                 raise PublishError(

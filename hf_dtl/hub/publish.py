@@ -13,6 +13,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DTLError, PublishError
+from hf_dtl.hub.claims import check_words
 from hf_dtl.hub.leaks import check_text, leak_of
 from hf_dtl.hub.model_settings import save_plain
 from hf_dtl.hub.staging import PLOTS, REPORT, StagedFile, add_evidence, stage
@@ -81,6 +82,9 @@ def publish(
         ) from error
     for name, text in (("commit_message", commit_message), ("revision", revision), ("license", license)):
         check_text(f"--{name}", [text] if text else [])
+        if text and text != MESSAGE:
+            check_words(f"--{name}", text)
+    check_text("the repository's name", [repo_id.rpartition("/")[2]])
     place = Path(folder)
     if (place / "attacks.jsonl").is_file() and not any(any(place.glob(f"{p}{CONFIG}")) for p in ("", "*/", "*/*/")):
         raise PublishError(

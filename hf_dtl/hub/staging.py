@@ -222,6 +222,8 @@ def published_names(names: Iterable[str], where: Path) -> list[str]:
     folders = {Path(name).parent for name in names if Path(name).name == CONFIG and name.count("/") < 2}
     models, chosen = folders or {Path()}, []
     for name in (name for name in names if not any(fnmatch(name, pattern) for pattern in NOT_NEEDED)):
+        if not name.isprintable():
+            raise PublishError(f"{where} holds a file with a name that steers a terminal: {name!r}. Rename it.")
         leak, path = leak_of(name), Path(name)
         if leak is not None:
             raise PublishError(f"{where / name} is {leak.what}. {leak.remedy}.")

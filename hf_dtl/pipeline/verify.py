@@ -21,6 +21,7 @@ from hf_dtl.audit import (
 from hf_dtl.audit.axis_leakage import FLOORS
 from hf_dtl.data import load_processor
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
+from hf_dtl.hub.model_settings import LARGEST_IMAGE
 from hf_dtl.hub.verification import Number, Verification, compare_numbers, compare_together, leakage_again
 from hf_dtl.models.loading import load_classifier, resized
 from hf_dtl.pipeline.answered_again import answered_again
@@ -52,7 +53,6 @@ AttackedModels = dict[str, tuple[dict[str, Any], AttackedTask]]
 """By a name: the models to attack by role, and the task."""
 GIVEN = {"undisposed": "undisposed", "retrained": "retrained", "base": "base_model", "twin": "twin"}
 """Models by role that may be at hand, and the options that say where."""
-LARGEST_IMAGE = 1024
 
 
 def verify(model: str | Path, **options: Any) -> Verification:
@@ -178,7 +178,8 @@ def _rebuilt(
         processor = load_processor(folder / name, model.config)
         size = report.settings.get("image_size")
         told = json.loads(processor.to_json_string())
-        _check_size(size, *(told.get(key) for key in ("size", "crop_size", "pad_size")))
+        if isinstance(size, int) and size > LARGEST_IMAGE:
+            raise ModelError(f"Its images are {size} pixels wide; up to {LARGEST_IMAGE} are attacked here.")
         if size and "scrubbed" in report.settings:
             processor = resized(processor, model, size)
         elif size and size not in (
@@ -199,13 +200,6 @@ def _rebuilt(
         raise DataError(f"The settings of the report are not those of a job of this library: {error!r}.") from error
     check_counts(report.settings, scenario.counts())
     return scenario
-
-
-def _check_size(*sizes: Any) -> None:
-    """Refuse images so large that one would take all memory."""
-    sides = [side for size in sizes for side in (size.values() if isinstance(size, dict) else [size])]
-    if large := [side for side in sides if isinstance(side, int) and side > LARGEST_IMAGE]:
-        raise ModelError(f"Its images are {large[0]} pixels wide; up to {LARGEST_IMAGE} are attacked here.")
 
 
 def _other_names(report: LeakageReport, scenario: Scenario, options: VerifyOptions) -> list[str]:

@@ -216,12 +216,8 @@ def test_a_method_without_a_measured_target_has_no_height():
 
 
 def test_models_differ_in_grey_also_by_marker_and_line():
-    assert (
-        len({marker for _, marker, _ in STYLES.values()})
-        == len({line for *_, line in STYLES.values()})
-        == len(STYLES)
-        == 7
-    )
+    for own in ({marker for _, marker, _ in STYLES.values()}, {line for *_, line in STYLES.values()}):
+        assert len(own) == len(STYLES) == 7
     assert len(set(MARKERS)) == len(MARKERS) >= 8 and len(set(COLOURS)) == 7
     # Luminance of every colour stays well below white, so that it can be seen on paper.
     assert all(sum(w * c for w, c in zip((0.21, 0.72, 0.07), to_rgb(colour), strict=True)) < 0.7 for colour in COLOURS)

@@ -47,6 +47,17 @@ def test_options_that_would_leak_are_refused_in_a_dry_run_too(run, option, text)
         publish(run, "ann/model", dry_run=True, **{option: text})
 
 
+@pytest.mark.parametrize("option", ["commit_message", "revision", "license"])
+def test_words_of_the_report_are_no_options(run, option):
+    with pytest.raises(PublishError, match=f"--{option} has 'forgotten', which is a word of the report"):
+        publish(run, "ann/model", dry_run=True, **{option: "forgotten"})
+
+
+def test_a_token_is_no_name_of_a_repository(run):
+    with pytest.raises(PublishError, match="the repository's name holds a Hugging Face"):
+        publish(run, "ann/hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567", dry_run=True)
+
+
 @pytest.fixture(scope="module")
 def client(hub, tmp_path_factory):
     """A process that has this Hub for the Hub, and a cache of its own."""

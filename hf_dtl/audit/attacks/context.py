@@ -38,6 +38,11 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
+def finite(values: Tensor) -> Tensor:
+    """With 0 for what overflowed: a huge weight that nobody reads must not keep the rest from being read."""
+    return values.nan_to_num(0.0, 0.0, 0.0)
+
+
 def check_base(model: PreTrainedModel, base: PreTrainedModel) -> None:
     """Refuse public weights that no difference to the published ones can be taken of.
 
@@ -132,7 +137,7 @@ class AttackContext:
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """Features (images, features) of the published backbone."""
-        return self.predict(self.heads.features, pixel_values)
+        return finite(self.predict(self.heads.features, pixel_values))
 
     def split_features(self, split: LabelledImages) -> Tensor:
         """Features of the validation or test split, computed once for all linear probes."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
 from hf_dtl.audit.attacks.attack import Unit
-from hf_dtl.audit.attacks.context import AttackContext
+from hf_dtl.audit.attacks.context import AttackContext, finite
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.errors import ModelError
 from hf_dtl.functional import Augmentation, augment, centred, gradient_histograms
@@ -82,7 +82,8 @@ def _read(context: AttackContext, pixel_values: Tensor) -> list[Tensor]:
     means = torch.cat([*(one.flatten(2).mean(2) for one in maps), features], dim=1)
     grid = max(1, min(GRID, batch.shape[2] // 2, batch.shape[3] // 2))
     seen = [gradient_histograms(images, grid) for images in (batch, centred(batch))]
-    return [*(_averaged(one).flatten(1) for one in maps), features, means, *seen, torch.cat([means, *seen], dim=1)]
+    found = [*(_averaged(one).flatten(1) for one in maps), features, means, *seen, torch.cat([means, *seen], dim=1)]
+    return [finite(one) for one in found]
 
 
 def _averaged(places: Tensor) -> Tensor:

@@ -387,7 +387,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "main_job_verdicts": main_job_verdicts,
     "suite_choice": suite_choice,
     "letters": letters,
-    "removal": removal,
+    **({"removal": removal} if (RESULTS / "removal").is_dir() else {}),
     "mnist": mnist,
     "mnist_by_regression": mnist_by_regression,
     "study": study,
