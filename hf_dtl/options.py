@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, field, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
@@ -35,8 +35,10 @@ def check_types(options: Any) -> None:
     Raises:
         ConfigError: with the option, its value, and what it must be.
     """
+    types = get_type_hints(type(options))  # transformers' HfArgumentParser writes other ones into the fields
     for own in fields(options):
-        value, kinds = getattr(options, own.name), set(get_args(own.type) or (own.type,)) - {type(None)}
+        value, kind = getattr(options, own.name), types[own.name]
+        kinds = set(get_args(kind) or (kind,)) - {type(None)}
         if value is None or not kinds <= TYPE_WORDS.keys():
             continue
         truth = isinstance(value, _FITTING[bool])

@@ -118,9 +118,9 @@ class UnlearningConfig(TrainingArguments):
             setattr(self, name, getattr(type(self), name))
         check_options(self)  # before transformers' own checks fall over text
         if self.max_steps == 0 or not self.learning_rate >= 0:
-            name = "max_steps" if self.max_steps == 0 else "learning_rate"
+            found = "max_steps=0" if self.max_steps == 0 else f"learning_rate={self.learning_rate}"
             raise ConfigError(
-                f"{name}={getattr(self, name)} trains nothing: give at least 1 step (-1: num_train_epochs says "
+                f"{found} trains nothing: give at least 1 step (-1: num_train_epochs says "
                 "how many), and a rate that is not negative."
             )
         super().__post_init__()

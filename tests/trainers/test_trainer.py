@@ -9,7 +9,7 @@ from safetensors import safe_open
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 from toy_tasks import OPTIONS, source, target, two_headed
-from transformers import AutoModelForImageClassification, TrainerCallback
+from transformers import AutoModelForImageClassification, HfArgumentParser, TrainerCallback
 
 from hf_dtl import methods
 from hf_dtl.data import embedded_processor, load_task
@@ -371,6 +371,7 @@ def test_parameters_without_gradient_are_frozen_and_named(tmp_path, caplog):
     ],
 )
 def test_bad_options(tmp_path, options, message):
+    HfArgumentParser(GradientCollisionConfig)  # it writes other types into the fields
     with pytest.raises(ConfigError, match=message):
         trainer(tmp_path, **options)
 
