@@ -48,7 +48,7 @@ def readings(text: str) -> tuple[str, ...]:
     """A text as it is written, and as it is read: without markup, entities, characters without width and look-alikes.
 
     Example:
-        >>> readings("hf&#95;a\\\\_*b*")[-1]
+        >>> readings("hf&#95;a\\\\_*b*")[-1].strip()
         'hf_a_b'
     """
     shown = text
