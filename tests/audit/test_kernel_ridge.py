@@ -4,7 +4,7 @@ import pytest
 import torch
 from architectures import CONFIGS
 from attack_toys import build, larger_task, trained
-from audit_toys import QUICK, split, task, vit
+from audit_toys import QUICK, resnet, split, task, vit
 
 from hf_dtl.audit import no_model
 from hf_dtl.audit.attacks import Unit, kernel_ridge, readings
@@ -68,6 +68,20 @@ def test_it_reads_a_depth_where_the_last_one_is_empty():
         model.vit.layernorm.weight.zero_()
     assert Attacker(model, toy, QUICK).run("linear_probe", 4, 0).accuracy < 0.4
     assert Attacker(model, toy, QUICK).run("ridge", 4, 0).accuracy > 0.6
+
+
+@pytest.mark.parametrize("name", ["ridge", "class_means"])
+def test_what_overflows_hides_nothing_else(name):
+    """A huge weight in a channel that nobody reads: its mean over the picture is not finite."""
+    model, toy = resnet(seed=1), task()
+    plain = Attacker(model, toy, QUICK).run(name, 4, 0).accuracy
+    first, second = (stage.layers[0] for stage in model.resnet.encoder.stages)
+    with torch.no_grad():
+        for norm in [m for m in first.modules() if isinstance(m, torch.nn.BatchNorm2d)][-2:]:
+            norm.weight[0], norm.bias[0] = 0, 3e38 / 2
+        for layer in (second.layer[0], second.shortcut):
+            layer.convolution.weight[:, 0] = 0
+    assert Attacker(model, toy, QUICK).run(name, 4, 0).accuracy > plain - 0.1 > 0.3
 
 
 def test_without_weights_the_features_are_the_pixels():
