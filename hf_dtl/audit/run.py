@@ -131,8 +131,7 @@ class _Plan:
     base: PreTrainedModel | None
     task: AttackedTask
     units: tuple[Unit, ...]
-    prints: tuple[str, ...]
-    parts: tuple[Any, ...]
+    parts: tuple[tuple[Any, ...], ...]
     keys: dict[Unit, str]
     configs: dict[Unit, AttackConfig]
 
@@ -152,16 +151,19 @@ class _Plan:
         for task, task_print, retain in tasks:
             if isinstance(draws[0], PixelModel):  # there is no published head that could know the retain classes
                 task, retain = replace(task, retain=None), None
-            units, parts = tuple(plan.units(draws[0], task, config, base)), (task_print, retain, base_print)
-            made = cls(role, draws, base, task, units, tuple(prints), parts, {}, {})
+            units = tuple(plan.units(draws[0], task, config, base))
+            parts = tuple(
+                (own, task_print, plan.rows(model, task), retain, base_print)
+                for model, own in zip(draws, prints, strict=True)
+            )
+            made = cls(role, draws, base, task, units, parts, {}, {})
             for unit in units:
                 made._set(unit, config, config)
             yield made
 
     def _set(self, unit: Unit, own: AttackConfig, config: AttackConfig) -> None:
         """Run an attack under a config of its own."""
-        number, (task, retain, base) = self.draw(unit, config), self.parts
-        parts = (self.prints[number], task, plan.rows(self.draws[number], self.task), retain, base)
+        parts = self.parts[self.draw(unit, config)]
         self.configs[unit], self.keys[unit] = own, find_attack(unit.attack).fingerprint(unit, own, *parts)
 
     def draw(self, unit: Unit, config: AttackConfig) -> int:

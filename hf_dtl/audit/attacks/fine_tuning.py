@@ -158,17 +158,28 @@ class FineTuning(Attack):
         for unit in units:
             images, labels = context.images(unit)
             order = batch_order(len(labels), config.batch_size, self.steps(config, len(labels)), unit.seed)
-            for rate in rates:
+            for together in (
+                [[rate] for rate in rates] if before else [rates]
+            ):  # rates that start from the same weights
                 start = network.start(heads[unit], unit.seed, before[len(members)] if before else None)
-                members.append(self.member(context, start, images, labels, order, rate, self.augmentation, unit.seed))
+                given = (images, labels, order, self.augmentation, unit.seed)
+                members += self.at_rates(context, start, together, *given)
         return members
 
-    def member(self, context: AttackContext, start: State, *given: Any) -> Member:
-        """A fine-tuning from these tensors, each in units of its usual size; adapters, made anew, are in them."""
+    def at_rates(
+        self,
+        context: AttackContext,
+        start: State,
+        rates: Sequence[float],
+        images: Tensor,
+        labels: Tensor,
+        order: Sequence[Tensor],
+        *augmentation: Any,
+    ) -> list[Member]:
+        """Fine-tunings from these tensors, each in units of its usual size; adapters, made anew, are in them."""
         scale = self.scale(context, start)
         own = {name: v if ".lora_" in name else v / scale.get(name, 1.0) for name, v in start.items()}
-        images, labels, order, rate, *augmentation = given
-        return Member(own, images, labels, order, rate, scale, *augmentation)
+        return [Member(own, images, labels, order, rate, scale, *augmentation) for rate in rates]
 
     # What families of it change -------------------------------------------------------------------------------
 

@@ -110,23 +110,14 @@ class Trainable(nn.Module):
         """
         weights, found = dict(self.named_parameters()) | state, dict[str, Tensor]()
         for name, value in state.items():
-            layer, _, adapter = name.partition(".lora_")
-            whole = f"{layer}.base_layer.weight" if adapter else f"{name.removesuffix('bias')}weight"
-            whole = name if name not in HEAD and whole not in weights else whole
-            across = value.new_ones(1)
             if name in HEAD:
-                rows, across = value.new_ones(len(value)), columns if value.dim() > 1 else across
+                rows, across = value.new_ones(len(value)), columns if value.dim() > 1 else None
             else:
-                rows, both = channel_scale(weights[whole], sizes[whole])
-                if whole != name and not adapter and value.any():
-                    # What all rows share may have been meant for the columns, of which a bias has none.
-                    ways = (rows, rows / rows.median())
-                    rows = min(
-                        ways, key=lambda own: (value / own).square().mean().sqrt().log().sub(log(sizes[whole])).abs()
-                    )
-                across = across if adapter.startswith("B") or whole != name and not adapter else both
-                rows = value.new_ones(len(value)) if adapter.startswith("A") else rows
-            factor = rows.reshape(value.shape) if value.dim() < 2 else rows[:, None] * across
+                rows, across = _factors(name, value, weights, sizes)
+            if value.dim() < 2:
+                factor = rows.reshape(value.shape)
+            else:
+                factor = rows[:, None] if across is None else rows[:, None] * across
             if (factor != 1).any():
                 found[name] = factor.view(*factor.shape, *[1] * (value.dim() - factor.dim())).to(value)
         return found
@@ -156,3 +147,26 @@ class Trainable(nn.Module):
             yield
         finally:
             self._training_mode()
+
+
+def _factors(
+    name: str, value: Tensor, weights: dict[str, Tensor], sizes: dict[str, float]
+) -> tuple[Tensor, Tensor | None]:
+    """Factors of the rows and of the columns of a trained tensor that is none of the head's; None: no columns."""
+    layer, _, adapter = name.partition(".lora_")
+    if adapter:
+        whole = f"{layer}.base_layer.weight"
+        rows, across = channel_scale(weights[whole], sizes[whole])
+        return (value.new_ones(len(value)), across) if adapter.startswith("A") else (rows, None)
+    whole = f"{name.removesuffix('bias')}weight"
+    if whole not in weights:
+        return channel_scale(value, sizes[name])
+    rows, _ = channel_scale(weights[whole], sizes[whole])
+    if not value.any():
+        return rows, None
+
+    def unlike(own: Tensor) -> Tensor:
+        return (value / own).square().mean().sqrt().log().sub(log(sizes[whole])).abs()
+
+    # What all rows share may have been meant for the columns, of which a bias has none.
+    return min((rows, rows / rows.median()), key=unlike), None

@@ -46,7 +46,7 @@ class _Retaining(FineTuning):
             steps = self.retain_steps(config, len(labels))
             order = batch_order(len(labels), config.batch_size, steps, unit.seed)
             start = context.network("retain").start(context.published_head, unit.seed)
-            members += [self.member(context, start, images, labels, order, rate) for rate in rates]
+            members += self.at_rates(context, start, rates, images, labels, order)
         return members
 
 
