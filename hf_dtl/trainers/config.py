@@ -120,7 +120,7 @@ class UnlearningConfig(TrainingArguments):
         if self.max_steps == 0 or not self.learning_rate >= 0:
             found = "max_steps=0" if self.max_steps == 0 else f"learning_rate={self.learning_rate}"
             raise ConfigError(
-                f"{found} trains nothing: give at least 1 step (-1: by num_train_epochs), and no negative rate."
+                f"{found} trains nothing: give 1 step or more (-1: by num_train_epochs), no negative rate."
             )
         super().__post_init__()
         if self.lora_rank is not None and not self.adapts:
