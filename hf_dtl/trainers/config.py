@@ -119,9 +119,7 @@ class UnlearningConfig(TrainingArguments):
         check_options(self)  # before transformers' own checks fall over text
         if self.max_steps == 0 or not self.learning_rate >= 0:
             found = "max_steps=0" if self.max_steps == 0 else f"learning_rate={self.learning_rate}"
-            raise ConfigError(
-                f"{found} trains nothing: give 1 step or more (-1: by num_train_epochs), no negative rate."
-            )
+            raise ConfigError(f"{found} trains nothing: give 1 step or more (-1: by epochs), no negative rate.")
         super().__post_init__()
         if self.lora_rank is not None and not self.adapts:
             raise ConfigError(
