@@ -34,7 +34,10 @@ def attack(model, attacked=TASK, *, name="full", budget=4, seed=0, config=QUICK)
 def test_an_attack_learns_a_separable_task_and_leaves_the_model_and_the_random_state_alone(build, name):
     model = build(seed=1)
     before, random_state = save(model.state_dict()), torch.get_rng_state()
-    config = replace(QUICK, full_min_steps=60, linear_probe_steps=60, lora_learning_rates=(1e-2, 5e-2))
+    config = replace(
+        QUICK, full_min_steps=40, linear_probe_steps=60, full_learning_rates=(1e-2,),
+        linear_probe_learning_rates=(1e-1,), lora_learning_rates=(5e-2,),
+    )  # fmt: skip
     result = attack(model, task(noise=0.2), name=name, config=config)
     assert result.accuracy > (0.75 if name == "lora" else 0.85) and not result.diverged
     assert save(model.state_dict()) == before
