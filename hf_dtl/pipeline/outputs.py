@@ -1,6 +1,7 @@
 """What a run leaves in its output folder: models, reports, cards, tables and plots, each replaced in one step."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,19 +32,19 @@ def write_method(job: Job, result: Scrubbed, folder: Path, reports: Sequence[Lea
     Returns:
         The report, with the hashes of the weights that were written.
     """
-    plots = fresh_folder(folder / "plots")
-    result.report.plot(plots)
-    stage = job.run.folder / "stages" / job.disposal_stage(result.choice)
-    log = json.loads((stage / "log.json").read_text(encoding="utf-8"))
-    plot_disposal(log, f"Disposal by {result.choice.text}", plots / "disposal.png")
-    if len(reports) > 1:
-        plot_comparison(reports, plots / "comparison")
-
     scrubbed = fresh_folder(folder / "scrubbed")
     job.save(result.model, scrubbed)
     keep_labels(job, result.choice, scrubbed)
     report = replace(result.report, weights=weights_sha256(scrubbed))
     add_evidence(scrubbed, report, base_model=job.options.model)
+
+    plots = fresh_folder(folder / "plots")
+    shutil.copytree(scrubbed / "plots", plots, dirs_exist_ok=True)
+    stage = job.run.folder / "stages" / job.disposal_stage(result.choice)
+    log = json.loads((stage / "log.json").read_text(encoding="utf-8"))
+    plot_disposal(log, f"Disposal by {result.choice.text}", plots / "disposal.png")
+    if len(reports) > 1:
+        plot_comparison(reports, plots / "comparison")
 
     replace_folder(plots, folder / "plots")
     replace_folder(scrubbed, folder / "scrubbed")
