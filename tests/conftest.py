@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="module")
 def short_attacks():
-    """Attacks of few steps, in this process and in programs that it starts, where their strength is not the point."""
+    """Attacks of few steps, and few pictures, here and in programs that are started, where neither is the point."""
     import launching
 
     with pytest.MonkeyPatch.context() as patch:

@@ -52,8 +52,12 @@ _PROCESSES.set_forkserver_preload(
 
 
 def shorten(patch=setattr):
-    """Let attacks that no suite fixes take few steps."""
+    """Let attacks that no suite fixes take few steps, and reports of a kind be drawn once."""
+    from drawing import draw_once
+
     from hf_dtl.audit.config import AttackConfig
+
+    draw_once(patch, alike=True)
 
     usual = AttackConfig.for_model
     patch(AttackConfig, "for_model", staticmethod(lambda size, **given: usual(size, **FEW | given)))

@@ -24,25 +24,6 @@ TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 WEIGHTS = "model.safetensors"
 
 
-_PICTURES = {}
-
-
-def draw_once(patch=setattr):
-    """Let reports that look alike be drawn once a process: it takes a second, of which no leak is a part."""
-    plot = LeakageReport.plot
-
-    def drawn(report, folder):
-        look = repr(replace(report, settings={}, machine={}, spec={}, weights={}))
-        if look not in _PICTURES:
-            _PICTURES[look] = {path.name: path.read_bytes() for path in plot(report, folder)}
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, content in _PICTURES[look].items():
-            (Path(folder) / name).write_bytes(content)
-        return [Path(folder) / name for name in _PICTURES[look]]
-
-    patch(LeakageReport, "plot", drawn)
-
-
 def picture(seed):
     """A small photograph of noise."""
     noise = torch.randint(0, 256, (8, 8, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)

@@ -1,11 +1,11 @@
 """Publishing draws every report anew; here, those that look alike once."""
 
-import publish_toys
 import pytest
+from drawing import draw_once
 
 
 @pytest.fixture(scope="module", autouse=True)
 def drawn_once():
     with pytest.MonkeyPatch.context() as patch:
-        publish_toys.draw_once(patch.setattr)
+        draw_once(patch.setattr)
         yield

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 import transformers
 from audit_toys import report
-from publish_toys import draw_once, picture
+from drawing import draw_once
+from publish_toys import picture
 from toy_tasks import OPTIONS, source, target, two_headed
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 
+import launching
 import pytest
 import torch
 from accelerate import PartialState
+from launching import Program
 from safetensors.torch import save_file
 from toy_tasks import images, two_headed
 
@@ -135,30 +137,32 @@ def test_a_damaged_record_of_a_run(tmp_path, state, content):
 
 HOLDING = """
 import sys, time
+from pathlib import Path
 from accelerate import PartialState
 from hf_dtl.pipeline.stages import Run
 run = Run(sys.argv[1], {"seed": 1}, PartialState(cpu=True))
-print("held", flush=True)
+Path(sys.argv[1], "held").touch()
 time.sleep(99)
 """
 
 
 def test_a_second_process_is_told_who_works_here(tmp_path, state):
-    words = [sys.executable, "-c", HOLDING, str(tmp_path / "out")]
-    first = subprocess.Popen(words, stdout=subprocess.PIPE)
+    script, out = tmp_path / "holding.py", tmp_path / "out"
+    script.write_text(HOLDING)
+    first = Program(script, out)
     try:
-        assert first.stdout.readline() == b"held\n"
+        while not (out / "held").exists():
+            assert first.poll() is None, first.communicate()
         with pytest.raises(OutputError, match=rf"belongs to process {first.pid} on .*, since 20.*still running"):
-            Run(tmp_path / "out", {"seed": 1}, state)
+            Run(out, {"seed": 1}, state)
         first.send_signal(signal.SIGKILL)
-        first.wait()
-        mine = Run(tmp_path / "out", {"seed": 1}, state)
-        assert Run(tmp_path / "out", {"seed": 1}, state).folder == mine.folder, "one process may go on in its own"
-        refused = subprocess.run(words, capture_output=True, text=True, timeout=60)
-        assert refused.returncode == 1 and f"belongs to process {os.getpid()}" in refused.stderr
+        first.communicate()
+        mine = Run(out, {"seed": 1}, state)
+        assert Run(out, {"seed": 1}, state).folder == mine.folder, "one process may go on in its own"
+        status, _, err = launching.run(script, out)
+        assert status == 1 and f"belongs to process {os.getpid()}" in err
     finally:
         first.kill()
-        first.wait()
 
 
 class Parsed:

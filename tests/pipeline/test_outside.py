@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from launching import FEW
 
 import hf_dtl
 from hf_dtl.audit.attacks import registry as attacks
@@ -72,9 +73,9 @@ def outside(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_they_are_listed_audited_and_in_the_tables(outside, monkeypatch, tmp_path):
+def test_they_are_listed_audited_and_in_the_tables(short_attacks, outside, monkeypatch, tmp_path):
     result = hf_dtl.forget(
-        forget="mnist[0,1,2]", retain="mnist[6,7]", novel="fashion_mnist[0,1]", method="tomorrow:days=2",
+        forget="mnist[0,1,2]", retain="mnist[6,7]", novel="none", method="tomorrow:days=2",
         forget_images_per_class=12, train_epochs=1, adapt_epochs=1, retrain_epochs=1, steps=2, image_size=14,
         attacks="linear_probe,twice_as_long", budgets=[1], seeds=[0], max_eval_images=30, use_cpu=True,
         output_dir=str(tmp_path / "out"),
@@ -83,7 +84,7 @@ def test_they_are_listed_audited_and_in_the_tables(outside, monkeypatch, tmp_pat
     assert report.method == "tomorrow:days=2" and report.settings["disposal"]["days"] == 2
     assert {record.attack for record in report.piggyback} == {"linear_probe", "twice_as_long"}
     steps = {record.attack: record.effort for record in report.piggyback if record.budget == 1}
-    assert steps["twice_as_long"] == 2 * 48
+    assert steps["twice_as_long"] == 2 * FEW["full_min_steps"]
     table = (tmp_path / "out" / "tables.md").read_text()
     assert "twice_as_long" in table and "twice_as_long" in str(report) and "tomorrow:days=2" in str(report)
     for command, name in (("forget", "tomorrow"), ("audit", "twice_as_long")):

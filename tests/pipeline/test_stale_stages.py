@@ -12,6 +12,8 @@ from hf_dtl.data import embedded_processor, load_task
 from hf_dtl.pipeline.forget import run
 from hf_dtl.pipeline.forget_options import ForgetOptions
 
+pytestmark = pytest.mark.usefixtures("short_attacks")
+
 NAMES = ("0", "1", "2")
 
 

@@ -14,6 +14,8 @@ from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.twin import as_good
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
+pytestmark = pytest.mark.usefixtures("short_attacks")
+
 TINY = {
     "forget": "mnist[0-2]", "retain": "mnist[6-8]", "novel": "none", "method": "representation_erasure", "steps": 2,
     "forget_images_per_class": 20, "retain_images_per_class": 4, "train_epochs": 1, "adapt_epochs": 1,

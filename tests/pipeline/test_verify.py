@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawing import draw_once
 from false_claims import BOUNDS, CLAIMS, STRANGERS, records, told
 from false_claims import spec as with_spec
 from safetensors.torch import load_file, save_file
@@ -30,6 +31,14 @@ QUICK = {
     "image_size": 14, "max_eval_images": 60, "budgets": "2", "seeds": "1,0", "full_learning_rates": "1e-3",
     "use_cpu": True, "augmentation": "none",
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once():
+    """Pictures are no part of what is verified."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_once(patch.setattr, alike=True)
+        yield
 
 
 @pytest.fixture(scope="module")

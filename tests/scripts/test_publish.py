@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from drawing import draw_once
 from publish_toys import finished_run
 
 from hf_dtl.hub.weights import weights_sha256
@@ -15,7 +16,9 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "publish.py"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return finished_run(tmp_path_factory.mktemp("publish") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        draw_once(patch.setattr)
+        yield finished_run(tmp_path_factory.mktemp("publish") / "run")
 
 
 @pytest.fixture
