@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from hf_dtl.audit import AttackConfig, LeakageReport
@@ -121,14 +122,17 @@ def check_words(where: str, text: str) -> None:
     Raises:
         PublishError: naming them.
     """
-    for form in readings(text):
-        spelt = re.sub(r"(?<=[^\W\d])[013457$@]+(?=[^\W\d])", lambda found: found[0].translate(_DIGITS), form)
-        apart = (found for found in _APART.finditer(spelt) if not found[0].isalpha())
-        if found := IMITATED.search(form.replace("_", " ")) or IMITATED.search(spelt) or next(apart, None):
-            raise PublishError(
-                f"{where} has {found.group()[:40]!r}, which is a word of the report: it would be taken for measured. "
-                "Say it otherwise; what was measured stands in the report."
-            )
+    forms = [
+        re.sub(r"(?<=[^\W\d])[013457$@]+(?=[^\W\d])", lambda found: found[0].translate(_DIGITS), form)
+        for form in readings(text)
+    ]
+    whole = (found for form in (*readings(text.replace("_", " ")), *forms) if (found := IMITATED.search(form)))
+    apart = (found for form in forms for found in _APART.finditer(form) if not found[0].isalpha())
+    if found := next(chain(whole, apart), None):
+        raise PublishError(
+            f"{where} has {found.group()[:40]!r}, which is a word of the report: it would be taken for measured. "
+            "Say it otherwise; what was measured stands in the report."
+        )
 
 
 def _odd_options(text: str) -> Iterator[str]:

@@ -92,6 +92,8 @@ def test_bad_requests_are_refused_without_a_traceback(web, space, functions):
     ):
         image = {"path": path, "meta": {"_type": "gradio.FileData"}}
         assert web.post("gradio_api/call/probe", json={"data": ["example", "", image]}).status_code == 400
+        assert web.post("gradio_api/call/open", json={"data": [image, ""]}).status_code == 400
+        assert web.post("gradio_api/call/open", json={"data": ["example", [image]]}).status_code == 400
     for image in ("data:image/png;base64,iVBORw0KGgo=", 5, ["x"]):
         assert web.post("gradio_api/call/probe", json={"data": ["example", "", image]}).status_code == 400
     for chosen in (None, "x", {}, {"index": 10**9, "value": None}, {"index": "x", "value": None}, {"index": [0]}):
