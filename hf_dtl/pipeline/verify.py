@@ -267,6 +267,7 @@ def _claimed(
     datasets = dict.fromkeys(record.dataset for record in report.piggyback)
     claimed += [f"attacks on {name}" for name in datasets if name not in tasks]
     checked = {(number.what, number.model) for number in found}
+    told: dict[str, Mapping[str, float | None]]
     told = {"target accuracy": report.target_accuracy, "source accuracy": report.source_accuracy}
     if report.unlearning is not None:
         told |= {f"{split} accuracy": own for split, own in report.unlearning.accuracy.items()}
