@@ -163,7 +163,9 @@ class Gate:
         for block, value in zip(inputs if len(values) == len(inputs) else function.inputs, values, strict=True):
             if isinstance(block, gr.Image) and not self._uploaded_here(value):
                 raise Refused(400, "An image is a file that was uploaded here.")
-            if not isinstance(block, gr.Image) and '"path":' in json.dumps(value):  # gradio looks for files anywhere
+            if not isinstance(block, gr.Image) and "gradio.FileData" in json.dumps(
+                value
+            ):  # gradio looks for files anywhere
                 raise Refused(400, "This input takes no file.")
         await self._forget_silent()
         queue = self.blocks._queue
