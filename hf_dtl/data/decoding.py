@@ -5,7 +5,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,7 @@ class ImageReader:
         self.num_channels = num_channels
         self.where = where
         self._read_as = str(getattr(dataset.features["image"], "id", None))  # see `read_as`
-        named = _READ_AS.fullmatch(self._read_as)
-        self._bits, self._background = (int(named[1]) or 16, named[2]) if named else (16, WHITE)
+        self._bits, self._background = reading(dataset.features["image"]) or (16, WHITE)
         self._encoded = dataset.with_format(None).cast_column("image", datasets.Image(decode=False))
 
     def __len__(self) -> int:
@@ -116,7 +115,7 @@ class ImageReader:
             raise DataError(
                 f"{self.where}: images leave {kind} in several shapes (channels, height, width): "
                 f"{', '.join(map(str, shapes[:NAMED_AT_MOST]))}. Choose a processor that resizes all to one size "
-                "(--image_size)."
+                "(on the command line --image_size)."
             )
         if shapes[0][0] != self.num_channels:
             raise DataError(
@@ -178,7 +177,8 @@ class Variety:
         if self.count > 1 and len(self.different) == 1:
             raise DataError(
                 f"{self.where}: all {self.count} images are the same once they are decoded (brightest value "
-                f"{self.brightest} of 255). Save them with 8 bits; white signs on nothing need --background black."
+                f"{self.brightest} of 255). Save them with 8 bits; white signs on nothing need a background, as in "
+                "--background black or load_task(..., background='black')."
             )
         copies = self.count - len(self.different)
         for problem, count in (("are of one colour throughout", self.constant), ("are equal to another one", copies)):
@@ -245,6 +245,23 @@ def read_as(dataset: datasets.Dataset, bits: int, background: str = WHITE) -> da
     if not bits and background == WHITE:
         return dataset
     return dataset.cast_column("image", datasets.Image(id=f"{bits} bits on {background}"))
+
+
+def reading(feature: object) -> tuple[int, str] | None:
+    """Bits and background by which `read_as` says that a column is read, None where it says nothing."""
+    named = _READ_AS.fullmatch(str(getattr(feature, "id", None)))
+    return (int(named[1]) or 16, named[2]) if named else None
+
+
+def read_alike(parts: Mapping[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+    """Data sets whose 16-bit images keep their brightness to each other: a dark part does not become a bright one.
+
+    Args:
+        parts: column `image`; those that `read_as` marked, as `load_task` does, stay as they are.
+    """
+    plain = {name: part for name, part in parts.items() if reading(part.features["image"]) is None}
+    bits = max(map(deepest_bits, plain.values()), default=0)
+    return {name: read_as(part, bits) if name in plain else part for name, part in parts.items()}
 
 
 def check_colour(name: str) -> None:

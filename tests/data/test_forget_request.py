@@ -152,7 +152,7 @@ def test_a_value_of_a_column(people, text, column, value):
 def test_other_spellings_of_a_value_are_told(caplog):
     found = ForgetRequest.parse("person=ann")._are_value(np.array(["ann", "Ann", "bob", " ann"]))
     assert found.tolist() == [True, False, False, False]
-    assert "' ann' and 'Ann' and 'ann'" in caplog.text
+    assert "images of ' ann' and 'Ann', written nearly alike, are not forgotten" in caplog.text
 
 
 def test_a_random_part_depends_on_the_seed_alone():
@@ -188,7 +188,7 @@ def test_what_is_refused(text, message):
 def test_an_unknown_value_is_answered_with_those_there_are(people):
     with pytest.raises(DataError, match="Did you mean 'cleo'.*Values there: ann, bob, cleo"):
         divide(people, "person=clio")
-    with pytest.raises(DataError, match="is the name of the images' or the labels' column"):
+    with pytest.raises(DataError, match="the images' or the labels' column. A class is class=NAME"):
         divide(people, "label=cat")
 
 
