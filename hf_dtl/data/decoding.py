@@ -280,6 +280,13 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
+def with_alpha(image: Image.Image) -> Image.Image | None:
+    """An image that may be transparent, as RGBA; None of any other."""
+    if "transparency" not in image.info and image.mode[-1] not in "Aa":
+        return None
+    return image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
+
+
 def to_channels(image: Image.Image, num_channels: int, bits: int = 16, background: str = WHITE) -> Image.Image:
     """Return an 8-bit image with 1 or 3 channels; what is transparent is put on a background.
 
@@ -302,10 +309,9 @@ def to_channels(image: Image.Image, num_channels: int, bits: int = 16, backgroun
         if image.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ValueError(f"it has 32-bit values (mode {image.mode}); save it with 8 or 16 bits")
         image = Image.fromarray((values.astype(np.uint16) >> (bits - 8)).clip(max=255).astype(np.uint8))
-    if "transparency" in image.info or image.mode[-1] in "Aa":
+    if (clear := with_alpha(image)) is not None:
         # Without its transparency, a black sign on nothing is a black picture.
-        image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), clear)
     if image.mode in ("1", "L"):
         return image.convert("L" if num_channels == 1 else "RGB")
     image = image.convert("RGB")
