@@ -94,7 +94,9 @@ class ForgetRequest:
         left_out = np.zeros(len(labels), dtype=bool)
         if self.kind == "class":
             classes = tuple(dict.fromkeys(listed_positions(self.value, task.labels, f"'{task.name}'")))
-            mask = np.isin(labels, classes)
+            mask, named = np.isin(labels, classes), [task.labels[at] for at in classes]
+            if any(folded(name) not in folded(self.value) for name in named if not name.isdecimal()):
+                logger.warning("--forget %s: by the order of the data's classes that is %s.", self, listing(named))
             left_out = self._copies(task, np.isin(labels_of(task.copies.images), classes)) & ~mask
             if left_out.any():
                 told = "--forget %s: %d images of other classes are copies of these; they are left out of both."

@@ -210,6 +210,8 @@ def _unknown_of(content: dict[str, Any], kind: type[PretrainedConfig], place: st
         known |= kind().to_dict().keys() - _NEVER_READ
     except Exception:  # a class that cannot be made without its parts
         known |= set(dir(kind))
+    if kind.model_type == "timm_wrapper":
+        known.add("pretrained_cfg")  # no field of the class, and all that the processor is made from
     parts = kind.sub_configs if isinstance(getattr(kind, "sub_configs", None), dict) else {}
     for key, value in content.items():
         if key not in known or (key in _NEVER_READ and value):

@@ -149,6 +149,14 @@ def test_a_value_of_a_column(people, text, column, value):
     assert len(division.forget) + len(division.retain) == len(task.train) and division.classes == ()
 
 
+def test_classes_by_number_are_named(people, caplog):
+    for request in ("class=cat", "class=0"):
+        assert "that is" not in caplog.text
+        with pytest.raises(DataError, match="every class but one"):  # of two
+            divide(people, request)
+    assert "--forget class=0: by the order of the data's classes that is cat." in caplog.text
+
+
 def test_other_spellings_of_a_value_are_told(caplog):
     found = ForgetRequest.parse("person=ann")._are_value(np.array(["ann", "Ann", "bob", " ann"]))
     assert found.tolist() == [True, False, False, False]
