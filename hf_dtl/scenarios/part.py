@@ -151,8 +151,8 @@ class Part(Scenario):
             ModelError: naming both orders; see also `rows_of`.
         """
         if (rows := self.rows_of(model)) != self.rows:
-            (own, other) = (
-                listing(sorted(self.task.labels, key=dict(zip(self.task.labels, order, strict=True)).__getitem__), 12)
+            own, other = (
+                listing([label for _, label in sorted(zip(order, self.task.labels, strict=True))], 12)
                 for order in (rows, self.rows)
             )
             raise ModelError(

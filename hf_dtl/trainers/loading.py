@@ -173,7 +173,7 @@ def _rows_in_order(known: tuple[str, ...], names: tuple[str, ...], ordered: bool
             "%s: the head has no names (LABEL_0, ...): its rows are taken in the order of the classes (%s). If it has "
         )
         told += "another, set model.config.id2label."
-        logger.warning(told, where, listing(sorted(known, key=dict(zip(known, rows, strict=True)).__getitem__), 12))
+        logger.warning(told, where, listing([name for _, name in sorted(zip(rows, known, strict=True))], 12))
     return np.array([*rows, -1])
 
 

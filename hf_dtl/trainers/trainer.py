@@ -381,13 +381,13 @@ class UnlearningTrainer(PublishingTrainer):
 
     def evaluate(self, eval_dataset=None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As `transformers.Trainer` does, on images of the retained task in any form that the constructor takes."""
-        return super().evaluate(self._retained(eval_dataset, "evaluation"), *args, **kwargs)
+        return super().evaluate(self._held_out(eval_dataset, "evaluation"), *args, **kwargs)
 
     def predict(self, test_dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
         """As `transformers.Trainer` does, likewise."""
-        return super().predict(self._retained(test_dataset, "test"), *args, **kwargs)
+        return super().predict(self._held_out(test_dataset, "test"), *args, **kwargs)
 
-    def _retained(self, data: Any, name: str) -> Any:
+    def _held_out(self, data: Any, name: str) -> Any:
         given = {} if data is None else {name: (data, self.retain_task)}
         return next(iter(labelled_items(given, self.teacher, self.processing_class)), None)
 
