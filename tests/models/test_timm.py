@@ -39,7 +39,12 @@ def folder(tmp_path):
         config["label_descriptions"] = {"fox": "a secret"}
         config["model_args"] = {"num_classes": 3} | ({"img_size": 32} if "vit" in architecture else {})
         kept = ("mean", "std", "interpolation", "crop_pct")
-        prepared = {name: model.pretrained_cfg[name] for name in kept} | {"input_size": [3, 32, 32]}
+        prepared = {name: model.pretrained_cfg[name] for name in kept} | {
+            "input_size": [3, 32, 32],
+            "crop_mode": "center",
+            "classifier": "head",
+            "first_conv": "patch_embed.proj",
+        }
         (tmp_path / "config.json").write_text(json.dumps(config | {"pretrained_cfg": prepared}))
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
