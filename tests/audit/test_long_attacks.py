@@ -50,10 +50,8 @@ def models(architecture="vit"):
 
 @pytest.mark.parametrize("start", STARTS)
 def test_it_relearns_the_same_again_and_tells_every_checkpoint(short, start):
-    config, units = (
-        replace(ALL, full_learning_rates=(1e-2,), lora_learning_rates=(1e-2,)),
-        [Unit(f"{start}_affine", 4, seed) for seed in (0, 1)],
-    )
+    config = replace(ALL, full_learning_rates=(1e-2,), lora_learning_rates=(1e-2,))
+    units = [Unit(f"{start}_affine", 4, seed) for seed in (0, 1)]
     for architecture in ("vit", "resnet"):
         base, model = models(architecture)
         before = copy.deepcopy(model.state_dict())
@@ -69,7 +67,7 @@ def test_it_relearns_the_same_again_and_tells_every_checkpoint(short, start):
             # Copies of the images that it answers count from the chosen point on, where validation says so.
             assert result.accuracy == own[2] or result.validation_accuracy > highest
         assert max(result.accuracy for result in found) > 0.5, "three classes: guessing gives a third"
-        units = [Unit(f"{start}_crop_flip", 4, 1)]
+        config, units = ALL, [Unit(f"{start}_crop_flip", 4, 1)]
 
 
 def test_the_curve_is_that_of_shorter_attacks_until_the_rate_falls(short, monkeypatch):
