@@ -81,6 +81,16 @@ def short_attacks():
         yield
 
 
+@pytest.fixture(scope="module")
+def few_pictures():
+    """Reports of a kind are drawn once."""
+    from drawing import draw_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        draw_once(patch.setattr, alike=True)
+        yield
+
+
 def pytest_collection_finish(session):
     """What was imported stays: without it the collections that every training asks for take half of the time."""
     gc.collect()

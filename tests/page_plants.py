@@ -38,6 +38,7 @@ def events(name, data):
         def ask(_):
             while not ended.is_set():
                 join(web, functions[name], data, uuid.uuid4().hex)
+                time.sleep(0.02)  # a hundred or two in a second are many, and leave the tests' own core some time
 
         with ThreadPoolExecutor(4) as pool:
             asking = [pool.submit(ask, i) for i in range(4)]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from drawing import draw_once
 from false_claims import ANSWERS, BOUNDS, CLAIMS, STRANGERS, records, told
 from false_claims import spec as with_spec
 from safetensors.torch import load_file, save_file
@@ -26,19 +25,12 @@ from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.job import STORE
 from hf_dtl.pipeline.verify import run as verify
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
 QUICK = {
     "image_size": 14, "max_eval_images": 60, "budgets": "2", "seeds": "1,0", "full_learning_rates": "1e-3",
     "use_cpu": True, "augmentation": "none",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def drawn_once():
-    """Pictures are no part of what is verified."""
-    with pytest.MonkeyPatch.context() as patch:
-        draw_once(patch.setattr, alike=True)
-        yield
 
 
 @pytest.fixture(scope="module")
