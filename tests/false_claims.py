@@ -89,6 +89,20 @@ CLAIMS = {
 """A claim, and what verification says of it; it never holds."""
 
 
+def answers(name, role, value):
+    """What a model answers without an attack, said otherwise."""
+    return told(lambda report: replace(report, **{name: getattr(report, name) | {role: value}}))
+
+
+ANSWERS = {
+    "target accuracy before": answers("target_accuracy", "undisposed", 0.99),
+    "source accuracy before": answers("source_accuracy", "undisposed", 0.99),
+    "source accuracy after": answers("source_accuracy", "scrubbed", 0.0),
+    "target accuracy after": answers("target_accuracy", "scrubbed", 0.99),
+}  # fmt: skip
+"""With the models at hand they differ; without them, what nobody measured is claimed."""
+
+
 def unsigned(folder):
     return replace(LeakageReport.load(folder / REPORT), weights={})
 

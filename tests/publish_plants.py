@@ -71,6 +71,24 @@ def counter(folder):
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+def counters(folder):
+    """Three bytes in each."""
+    shutil.rmtree(folder)
+    save(resnet(), folder)
+    weights = load_file(folder / WEIGHTS)
+    for i, name in enumerate(name for name in weights if "num_batches_tracked" in name):
+        weights[name] = torch.tensor(1000 + i)
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def text_in_weights(folder):
+    weights = load_file(folder / WEIGHTS)
+    name = max(weights, key=lambda name: weights[name].numel())
+    flat = weights[name].flatten()
+    flat[:10] = torch.frombuffer(bytearray(b"hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567abc"), dtype=torch.float32)
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
 def nine_rows(*further):
     def plant(folder):
         save_model(vit(num_labels=9), folder, (*LABELS, *further))
@@ -202,6 +220,8 @@ HIDDEN = {
     "a code of blanks": (header(lambda text, data: (text[:-1] + b" \t\t " * 9 + b"}", data)), "more than the names"),
     "a name twice in the header": (header(name_twice), "'classifier.bias' stands twice"),
     "a code in a counter": (signed(counter), "counts to"),
+    "a text in counters": (signed(counters), "different numbers, as no training"),
+    "a text in the bytes of weights": (signed(text_in_weights), "holds a text .hf_AbC"),
     "rows of the source task": (nine_rows(*"012345"), "the classes 0, 1, 2, 3, 4 of the forgotten task"),
     "rows without names": (nine_rows(*(f"LABEL_{i}" for i in range(3, 9))), "rows of no class that is kept: 9 rows"),
     "source labels in the settings": (signed(in_json("config.json", source=["cat"])), "has the key source"),
@@ -304,6 +324,22 @@ HIDDEN = {
     "an address in a note": (settings(notes=["ask ann@lab.example"]), "says settings.notes"),
     "a sentence for a language": (metadata(lambda content: content.update(language="patient 4711")), "says language"),
     "a number that is a text": (settings(steps=int.from_bytes(b"patient 4711")), "says settings.steps"),
+    "a token in cells": (words("| hf_AbCdEfGhIjKl | MnOpQrStUvWxYz01234567 |\n|:--|:--|"), "a token in parts"),
+    "a token in lines": (words("- ghp_AbC1dEfGhI2j\n- KlMnOpQrSt3vWxYz01234567"), "a token in parts"),
+    "a password in a sentence": (words("The login is ann, password: hunter2secret"), "holds a password"),
+    "a password in German": (write("LICENSE", "Das Passwort ist hunter2!"), "LICENSE holds a password"),
+    "a password by its short name": (words("pwd=correcthorse"), "holds a password"),
+    "an Azure key": (words("AccountKey=" + "aB1+" * 20 + "=="), "holds a key or password"),
+    "a Telegram token": (words("123456789:AAF" + "b1" * 16), "holds a bot's token"),
+    "a home by its variable": (words("see $HOME/private/photos"), "local folder: .HOME"),
+    "a home of Windows": (words("see %USERPROFILE%\\private"), "local folder: %USER"),
+    "a home without a root": (words("see home/ann/private"), "local folder: home"),
+    "a home of Windows without a drive": (words("`Users\\ann\\Desktop\\photos`"), "local folder: Users"),
+    "a folder of a drive": (words("`C:photos\\ann`"), "local folder: C:photos"),
+    "a folder above": (words("see ../../ann/private"), "local folder: ../.."),
+    "a free option of a command": (settings(command="python scripts/make_example.py --note ann"), "'--note ann'"),
+    "a secret in a command": (settings(command="hf-dtl forget --model https://a.example/?t=x"), "'--model https"),
+    "a script of their own": (settings(command="python ann/of/ward.py"), "says settings.command"),
     "a sentence for a command": (settings(command="made for patient 4711; see ward 3"), "says settings.command"),
 }  # fmt: skip
 """Leaks: in files that were audited with them, or written afterwards."""
@@ -357,6 +393,19 @@ CLAIMS = {
     "a suite in their words": (words("Seen by standard-1."), "has 'standard-1'"),
     "a number in their words": (words("| leakage | 0.000 |\n|:--|:--|"), "has 'leakage . 0"),
     "authors who verify": (metadata(lambda content: content.update(authors=["verified by x"])), "'verified'"),
+    **{
+        f"a word of the report as {text}": (words(text), "which is a word of the report")
+        for text in ("ꜰᴏʀɢᴏᴛᴛᴇɴ", "ꓝꓳꓣꓖꓳꓔꓔꓰꓠ", "f0rg0tten", "f o r g o t t e n", "F-O-R-G-O-T-T-E-N", "ver i fied",
+                     "for-gotten", "v\u0336erified", "🅵🅾🆁🅶🅾🆃🆃🅴🅽", "ʜᴏʟᴅꜱ", "not_shown")
+    },
+    "a licence that verifies": (metadata(lambda c: c.update(license_name="forgotten-standard-1-verified")), "'forgot"),
+    "a licence's address that verifies": (
+        metadata(lambda c: c.update(license="other", license_link="https://e.example/verified-HOLDS")), "'verified'",
+    ),
+    "a licence that forgets": (metadata(lambda content: content.update(license="forgotten")), "license has 'forgot"),
+    "a label that verifies": (named("forgotten by standard-1", "b", "c"), "The label .* has 'forgotten'"),
+    "a method that verifies": (own_report(method="verified-forgotten"), "method has 'verified'"),
+    "a method that was audited": (own_report(method="independent_audit_passed"), "method has 'audit passed'"),
     "a verdict for a method": (own_report(method="FORGOTTEN"), "method has 'FORGOTTEN'"),
     "a sentence for a method": (own_report(method="nothing is left (safe)"), "says method"),
     "a note that verifies": (settings(notes=["Verified by an independent laboratory."]), "notes has 'Verified'"),
@@ -387,7 +436,7 @@ INNOCENT_LABELS = (
     ("C:/", "D:/x", "E:"), ("w/ mask", "w/o mask", "n/a"), ("hf_cat", "sk-learn", "Bearer of bad news"),
     ("a|b", "c`d", "e<f>g"), ("pass:word@x", "ftp://a", "http://a/b"), ("n02123045 /n/n02123045", "b", "c"),
     ("/opt-out", "in", "x"), ("km/h", "m/s", "1/2"), ("sk-inflammation-of-the-upper-layer", "b", "c"),
-    ("٣", "४", "三"), ("{{7*7}}", "{% x %}", "\\n"), ("a\nb", "c\td", " "),
+    ("٣", "४", "三"), ("{{7*7}}", "{% x %}", "\\n"), ("a\nb", "c\td", " "), ("leak", "no leak", "leaks"),
 )  # fmt: skip
 INNOCENT = {
     **{f"labels {labels!r}": named(*labels) for labels in INNOCENT_LABELS},
@@ -396,6 +445,10 @@ INNOCENT = {
     "a clone of the Hub": write(".gitattributes", "*.safetensors filter=lfs"),
     "a download of the Hub": write(".cache/huggingface/download/config.json.metadata", "a"),
     "words of their own": words("## Thanks\n\nTo [the Hub](https://huggingface.co/docs), <https://a.example>, 5 < 6."),
+    "words near those of the report": words(
+        "Over dictionary words, hf_dtl 0.1.0 with `ViT16B` holds 3 files in home/ and ../data; a password is needed.\n"
+        "Les verres sont fermés, für Größe 5 s."
+    ),
     "their licence": metadata(lambda content: content.update(license="mit", language="en")),
     "a card without pictures": lambda folder: write_card(folder, LeakageReport.load(folder / REPORT), plots=False),
 }

@@ -13,8 +13,16 @@ from hf_dtl.errors import DataError
 Splits = Mapping[str, datasets.Dataset]
 
 
-def find_image_column(features: datasets.Features, requested: str | None, where: str) -> str:
+def find_image_column(
+    features: datasets.Features, requested: str | None, where: str, remedy: str = "Say which with --image_column."
+) -> str:
     """Return the column that holds the images: the one requested, or the only Image, or the only column of bytes.
+
+    Args:
+        features: of the data set.
+        requested: its name; None finds it.
+        where: the data set, for messages.
+        remedy: what to do where it cannot be told, in the words of who asks.
 
     Raises:
         DataError: the column does not exist or holds no images, or there is none or more than one to choose from.
@@ -30,14 +38,20 @@ def find_image_column(features: datasets.Features, requested: str | None, where:
         found = f"several columns of images: {', '.join(candidates)}" if candidates else "no column of images"
         read = "; its files were read as text. A folder of images has a folder for each class"
         read *= list(features) == ["text"]
-        raise DataError(
-            f"{where} has {found}{read}. Say which with --image_column. Columns there: {', '.join(features)}."
-        )
+        raise DataError(f"{where} has {found}{read}. {remedy} Columns there: {', '.join(features)}.")
     return candidates[0]
 
 
-def find_label_column(features: datasets.Features, requested: str | None, where: str) -> str:
+def find_label_column(
+    features: datasets.Features,
+    requested: str | None,
+    where: str,
+    remedy: str = "Say which with --retain_label_column, or --forget_label_column of a whole task. In an image "
+    "folder, each class needs a subfolder, or a metadata.csv the columns file_name and label.",
+) -> str:
     """Return the column of classes: the one requested, else `label`, `labels`, `fine_label`, or the only ClassLabel.
+
+    Args: as of `find_image_column`.
 
     Raises:
         DataError: the column does not exist or holds no classes, or none can be told.
@@ -53,9 +67,7 @@ def find_label_column(features: datasets.Features, requested: str | None, where:
         if not column:
             found = f"several: {', '.join(class_labels)}" if class_labels else "none"
             raise DataError(
-                f"{where}: the label column cannot be told ({found}). Say which with --retain_label_column, or "
-                f"--forget_label_column of a whole task. Columns there: {', '.join(features)}. In an image folder, "
-                "each class needs a subfolder."
+                f"{where}: the label column cannot be told ({found}). {remedy} Columns there: {', '.join(features)}."
             )
     feature = features[column]
     if _kind(feature) not in ("ClassLabel", "string", "int"):
@@ -126,7 +138,8 @@ def images_beside(
     if image_column != "image":
         images = images.rename_column(image_column, "image")
     try:
-        images = images.cast_column("image", datasets.Image())
+        # the id says how the images are read, see `read_as`
+        images = images.cast_column("image", datasets.Image(id=getattr(images.features["image"], "id", None)))
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise DataError(f"The column '{image_column}' cannot be read as images: {error}.") from error
     table = pa.table(dict(columns), schema=datasets.Features(features).arrow_schema)

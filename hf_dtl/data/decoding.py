@@ -5,7 +5,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,7 @@ class ImageReader:
         self.num_channels = num_channels
         self.where = where
         self._read_as = str(getattr(dataset.features["image"], "id", None))  # see `read_as`
-        named = _READ_AS.fullmatch(self._read_as)
-        self._bits, self._background = (int(named[1]) or 16, named[2]) if named else (16, WHITE)
+        self._bits, self._background = reading(dataset.features["image"]) or (16, WHITE)
         self._encoded = dataset.with_format(None).cast_column("image", datasets.Image(decode=False))
 
     def __len__(self) -> int:
@@ -116,7 +115,7 @@ class ImageReader:
             raise DataError(
                 f"{self.where}: images leave {kind} in several shapes (channels, height, width): "
                 f"{', '.join(map(str, shapes[:NAMED_AT_MOST]))}. Choose a processor that resizes all to one size "
-                "(--image_size)."
+                "(on the command line --image_size)."
             )
         if shapes[0][0] != self.num_channels:
             raise DataError(
@@ -178,7 +177,8 @@ class Variety:
         if self.count > 1 and len(self.different) == 1:
             raise DataError(
                 f"{self.where}: all {self.count} images are the same once they are decoded (brightest value "
-                f"{self.brightest} of 255). Save them with 8 bits; white signs on nothing need --background black."
+                f"{self.brightest} of 255). Save them with 8 bits; white signs on nothing need a background, as in "
+                "--background black or load_task(..., background='black')."
             )
         copies = self.count - len(self.different)
         for problem, count in (("are of one colour throughout", self.constant), ("are equal to another one", copies)):
@@ -247,6 +247,23 @@ def read_as(dataset: datasets.Dataset, bits: int, background: str = WHITE) -> da
     return dataset.cast_column("image", datasets.Image(id=f"{bits} bits on {background}"))
 
 
+def reading(feature: object) -> tuple[int, str] | None:
+    """Bits and background by which `read_as` says that a column is read, None where it says nothing."""
+    named = _READ_AS.fullmatch(str(getattr(feature, "id", None)))
+    return (int(named[1]) or 16, named[2]) if named else None
+
+
+def read_alike(parts: Mapping[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+    """Data sets whose 16-bit images keep their brightness to each other: a dark part does not become a bright one.
+
+    Args:
+        parts: column `image`; those that `read_as` marked, as `load_task` does, stay as they are.
+    """
+    plain = {name: part for name, part in parts.items() if reading(part.features["image"]) is None}
+    bits = max(map(deepest_bits, plain.values()), default=0)
+    return {name: read_as(part, bits) if name in plain else part for name, part in parts.items()}
+
+
 def check_colour(name: str) -> None:
     """Refuse a background that is no colour.
 
@@ -261,6 +278,13 @@ def check_colour(name: str) -> None:
 
 def _is_deep(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
+
+
+def with_alpha(image: Image.Image) -> Image.Image | None:
+    """An image that may be transparent, as RGBA; None of any other."""
+    if "transparency" not in image.info and image.mode[-1] not in "Aa":
+        return None
+    return image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
 
 
 def to_channels(image: Image.Image, num_channels: int, bits: int = 16, background: str = WHITE) -> Image.Image:
@@ -285,10 +309,9 @@ def to_channels(image: Image.Image, num_channels: int, bits: int = 16, backgroun
         if image.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ValueError(f"it has 32-bit values (mode {image.mode}); save it with 8 or 16 bits")
         image = Image.fromarray((values.astype(np.uint16) >> (bits - 8)).clip(max=255).astype(np.uint8))
-    if "transparency" in image.info or image.mode[-1] in "Aa":
+    if (clear := with_alpha(image)) is not None:
         # Without its transparency, a black sign on nothing is a black picture.
-        image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), clear)
     if image.mode in ("1", "L"):
         return image.convert("L" if num_channels == 1 else "RGB")
     image = image.convert("RGB")

@@ -13,7 +13,7 @@ import numpy as np
 
 from hf_dtl.data.columns import labels_of
 from hf_dtl.data.loading import TaskData
-from hf_dtl.data.names import folded, match_names, tell_spellings
+from hf_dtl.data.names import folded, match_names
 from hf_dtl.data.selection import listed_positions, positions
 from hf_dtl.data.splits import draw
 from hf_dtl.data.tables import read_text
@@ -94,7 +94,9 @@ class ForgetRequest:
         left_out = np.zeros(len(labels), dtype=bool)
         if self.kind == "class":
             classes = tuple(dict.fromkeys(listed_positions(self.value, task.labels, f"'{task.name}'")))
-            mask = np.isin(labels, classes)
+            mask, named = np.isin(labels, classes), [task.labels[at] for at in classes]
+            if any(folded(name) not in folded(self.value) for name in named if not name.isdecimal()):
+                logger.warning("--forget %s: by the order of the data's classes that is %s.", self, listing(named))
             left_out = self._copies(task, np.isin(labels_of(task.copies.images), classes)) & ~mask
             if left_out.any():
                 told = "--forget %s: %d images of other classes are copies of these; they are left out of both."
@@ -201,11 +203,14 @@ class ForgetRequest:
     def _are_value(self, texts: np.ndarray) -> np.ndarray:
         there = sorted(set(texts.tolist()) - {""})
         (found,) = match_names([self.value], there, f"the column '{self.name}'")
-        if found is not None:
-            tell_spellings(
-                (name for name in there if folded(name) == folded(self.value)), f"--forget {self}: '{self.name}'"
+        if found is None:
+            return np.zeros(len(texts), dtype=bool)
+        if others := [n for n in there if folded(n) == folded(self.value) and n != there[found]]:
+            told = (
+                "--forget %s: images of %s, written nearly alike, are not forgotten. List rows if they belong to it."
             )
-        return np.zeros(len(texts), dtype=bool) if found is None else texts == there[found]
+            logger.warning(told, self, " and ".join(map(repr, others)))
+        return texts == there[found]
 
     def _texts(self, images: datasets.Dataset) -> np.ndarray:
         """The column as text, empty where there is no value."""
@@ -225,9 +230,10 @@ class ForgetRequest:
             logger.warning(told, self, more)
         if not mask.any():
             there = sorted(set(texts.tolist()) - {""})
+            several = " It names one value; of several list the rows in a file." if "," in self.value else ""
             raise DataError(
                 f"--forget {self}: no training image of '{task.name}' has that value."
-                f"{nearest(self.value, there, quoted=True)} Values there: {listing(there, _SHOWN)}."
+                f"{several or nearest(self.value, there, quoted=True)} Values there: {listing(there, _SHOWN)}."
             )
         return mask
 

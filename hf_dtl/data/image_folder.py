@@ -60,6 +60,10 @@ def read_image_folder(root: Path) -> dict[str, datasets.Dataset] | None:
         return None
     tell(root, broken, "are links to nothing and are not used")
     kinds = [f"{count} {kind}" for kind, count in _by_suffix(others)]
+    tables = [] if metadata else [path for path in others if path.suffix.lower() in (".csv", ".tsv", ".jsonl")]
+    tell(
+        root, tables, "would be read as metadata.csv (.jsonl), with a column file_name that names an image in each row"
+    )
     tell(root, others, f"are no images that can be read ({listing(kinds, 5)}) and are not used")
     files = _classified(root, images)
     return _datasets(root, *_with_metadata(root, files, metadata))

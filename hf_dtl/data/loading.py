@@ -96,7 +96,9 @@ def load_task(
     if keep_column is not None:
         require_columns({name: named.splits[name] for name in named.train}, (keep_column,), where)
         if keep_column in (image_column, label_column, "image", "label"):
-            raise DataError(f"{where}: '{keep_column}' is the name of the images' or the labels' column.")
+            raise DataError(
+                f"{where}: '{keep_column}' is the name of the images' or the labels' column. A class is class=NAME."
+            )
 
     names, ids = class_ids(named.splits, label_column, where)
     chosen = select_classes(spec.classes, names, where)

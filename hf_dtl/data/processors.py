@@ -139,5 +139,5 @@ def _misfit(model: PreTrainedModel, pixels: torch.Tensor) -> str:
     return (
         f"{type(model).__name__} cannot use images of the shape {tuple(pixels.shape)} (channels, height, width) that "
         f"the image processor makes; its configuration wants {wants or 'no stated shape'}. Choose another processor "
-        "or image size (--image_size)."
+        "or image size (on the command line --image_size)."
     )

@@ -77,8 +77,9 @@ def own_part(text: str) -> OwnPart:
     lines = words.splitlines()
     if all(line.startswith(">") for line in lines):  # as the card quotes them
         words = "\n".join(line[1:].removeprefix(" ") for line in lines)
-    check_words("The publisher's part of README.md", "\n".join([words, *strings(told.get("authors"))]))
+    check_words("The publisher's part of README.md", words)
     for key in OWN:
+        check_words(f"README.md's {key}", " ".join(strings(told.get(key))))
         if odd := [text for text in strings(told.get(key)) if not _FORMS[key].fullmatch(text)]:
             raise PublishError(f"README.md says {key}: {odd[0][:60]!r} in its metadata, which is none. Correct it.")
     if definition := _DEFINITION.search(words):

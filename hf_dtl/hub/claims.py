@@ -1,7 +1,9 @@
 """What a report and a card say that nobody measured: names in the forms that this library writes, and no verdict."""
 
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from hf_dtl.audit import AttackConfig, LeakageReport
@@ -13,10 +15,21 @@ from hf_dtl.methods.registry import find_method
 IMITATED = re.compile(
     r"\bverdict|\bforgotten\b(?!\s+(?:\w+\s+)?(?:images?|class|classes|tasks?|data|rows?|part|ones?|label)\b)|\bnot[\s_-]*shown\b"
     r"|\bleaks?\b|\bleakage\W{0,9}(?:\w+\W+){0,3}\d|\bverif(?:y|ie[ds]|ication)|\bcertif|\bPL[\s_-]*accuracy"
-    r"|\b(?:(?:standard|quick)[\s-]*|full-)\d|\battacked by\b|\baudited by\b|\b(?-i:HOLDS?)\b",
+    r"|\b(?:(?:standard|quick)[\s-]*\d|full-\d\b)|\baudit[\s-]*passed|\battacked by\b|\baudited by\b|\b(?-i:HOLDS?)\b",
     re.IGNORECASE,
 )
 """Words of the report; whoever reads them elsewhere takes them for measured."""
+_APART = re.compile(
+    r"(?<!\w)(?:"
+    + "|".join(
+        r"[\W_]{0,3}".join(word)
+        for word in ("forgotten", "verdict", "verified", "verifies", "verification", "certified", "certificate")
+    )
+    + r"|(?-i:H[\W_]{1,3}O[\W_]{1,3}L[\W_]{1,3}D[\W_]{1,3}S))(?!\w)",
+    re.IGNORECASE,
+)
+"""The same words, their letters kept apart."""
+_DIGITS = str.maketrans("013457$@", "oieastsa")
 NAME = re.compile(r"[\w.+-]+(?:/[\w.+-]+)?(?::[\w.,=+-]+)*")
 """Of a method, with its options, or of a model; no sentence."""
 _BUILD = r"(?:\+(?:cpu|xpu|git|cu\d+|rocm[\d.]+|[\da-f]{7,40})(?:\.nv[\d.]+)?)?"
@@ -61,7 +74,8 @@ _LINE = re.compile(r"[^\n]{0,4000}")
 _NOTE = re.compile(r"(?!.*\w@\w+\.)[^\n]{1,2000}")
 _WORD = r"""(?!--)(?:'[^'\n]*'|"'"|[^\s'"`$;|&<>])+"""
 _COMMAND = re.compile(
-    r"(?:(?:hf-dtl|make) \w+|(?:python3?|accelerate launch(?: --num_processes \d+)?) (?:-m )?[\w./-]+(?: \w+)?)"
+    r"(?:(?:hf-dtl|make) \w+"
+    r"|(?:python3?|accelerate launch(?: --num_processes \d+)?) (?:-m hf_dtl[\w.]*|scripts/\w+\.py)(?: \w+)?)"
     rf"(?: --[\w-]+(?:[ =]{_WORD})?)*"
 )
 _OF_ANY_METHOD = {"learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "optim"}
@@ -79,12 +93,16 @@ def check_claims(report: LeakageReport, labels: Collection[str]) -> None:
         PublishError: naming the place and what stands there.
     """
     disposal = report.settings.get("disposal")
+    for label in labels:  # a leak may be what a picture shows
+        check_words(f"The label {label[:60]!r}", re.sub(r"(?i)\bleaks?\b", "", label))
     for place, text in _told(report):
         form = _form(place)
         if form is None:
             raise PublishError(f"The report has {place} = {text[:60]!r}, which no run writes. {_AGAIN}")
         if not form.fullmatch(text) or (text.isdecimal() and len(text) > 10):
             raise PublishError(f"The report says {place} = {text[:80]!r}, in no form that a run writes. {_AGAIN}")
+        if form is _COMMAND and (odd := next(_odd_options(text), None)):
+            raise PublishError(f"The report's {place} has {odd[:60]!r}, which no run writes there. {_AGAIN}")
         named = form in (_LINE, _COMMAND)  # where classes are called by their names
         check_words(f"The report's {place}", re.sub(r"--suite \S+", "", _without(labels, text) if named else text))
     if extra := report.chance.keys() - {record.dataset for record in report.piggyback}:
@@ -104,12 +122,28 @@ def check_words(where: str, text: str) -> None:
     Raises:
         PublishError: naming them.
     """
-    for form in readings(text):
-        if found := IMITATED.search(form):
-            raise PublishError(
-                f"{where} has {found.group()[:40]!r}, which is a word of the report: it would be taken for measured. "
-                "Say it otherwise; what was measured stands in the report."
-            )
+    forms = [
+        re.sub(r"(?<=[^\W\d])[013457$@]+(?=[^\W\d])", lambda found: found[0].translate(_DIGITS), form)
+        for form in readings(text)
+    ]
+    whole = (found for form in (*readings(text.replace("_", " ")), *forms) if (found := IMITATED.search(form)))
+    apart = (found for form in forms for found in _APART.finditer(form) if not found[0].isalpha())
+    if found := next(chain(whole, apart), None):
+        raise PublishError(
+            f"{where} has {found.group()[:40]!r}, which is a word of the report: it would be taken for measured. "
+            "Say it otherwise; what was measured stands in the report."
+        )
+
+
+def _odd_options(text: str) -> Iterator[str]:
+    """Options of a command that no run has, or whose value is in no form of its setting."""
+    for option, value in re.findall(rf"--([\w-]+)(?:[ =]({_WORD}))?", text):
+        name, words = option.replace("-", "_"), "".join(shlex.split(value))
+        form = {"method": NAME, "num_processes": _CHOICE, "setting": _CHOICE, "workers": _CHOICE}.get(name)
+        if form is None and name in SETTINGS - {"command", "notes"}:
+            form = _form(f"settings.{name}")
+        if form is None or not form.fullmatch(words):
+            yield f"--{option} {words}"
 
 
 def _without(labels: Collection[str], text: str) -> str:

@@ -62,14 +62,24 @@ SECRETS = {
     "a JSON web token": re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{6,}"),
     "a bearer token": re.compile(r"\b[Bb]earer\s+[A-Za-z0-9._~+/=-]{16,}"),
     "a key or password": re.compile(
-        r"\b\w*(?i:api_?key|secret|token|passwd|password)\w*[\"']?\s*[=:]\s*[\"']?(?=\S*\d)[A-Za-z0-9_+/=.-]{20,}"
+        r"\b\w*(?i:(?:api|account|access|private)_?key|secret|token|passwd|password)\w*[\"']?\s*[=:]\s*[\"']?(?=\S*\d)[A-Za-z0-9_+/=.-]{20,}"
     ),
+    "a password": re.compile(
+        r"(?i)\b(?:pass(?:word|wd|wort|phrase|code)|pwd|kennwort)\b[\"'`]?"
+        r"(?:\s*[:=]\s*[\"'`]?(?!none|required|optional|protected|your|\W)|(?:\s+(?:is|ist))?\s+(?=[^\s,;]*\d))[^\s,;]{4,}"
+    ),
+    "a bot's token": re.compile(r"\b\d{8,10}:[A-Za-z0-9_-]{35}\b"),
     "a user name or password in an address": re.compile(
         r"\b[A-Za-z][\w+.-]*://[^\s/@]+@|\b[\w.-]+@[\w-]+(?:\.[\w-]+)*:[~/]"
     ),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a block of encoded data": re.compile(r"[A-Za-z0-9+/_=-]{200,}|(?:(?=\S*\d)[A-Za-z0-9+/=]{40,}\s+){3}"),
 }
+_CUT = re.compile(
+    r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|npm_|pypi-|sk-|AIza|AKIA|ASIA|xox[a-z]-)"
+    r"((?:[A-Za-z0-9]*[^A-Za-z0-9]{1,9}){1,9}[A-Za-z0-9]+)"
+)
+"""The beginning of a token, and what follows in parts."""
 _ROOTS = "home|root|Users|tmp|mnt|var|srv|data|opt|workspace|content|private"
 # Absolute paths of two parts or below a usual root, home folders, file:, machines, drives and shares; not /class or
 # https://, and after a < only a root, for </table> is markup.
@@ -77,12 +87,16 @@ PATHS = re.compile(
     rf"""file:/?\S+
     |\b(?:s?ftp|ssh|scp|rsync|smb|nfs|afp|vscode-\w+)://\S+
     |(?i:%2F(?:{_ROOTS})%2F\S+)
+    |(?i:\$\{{?(?:HOME|USERPROFILE|TMPDIR|PWD)\}}?|%(?:USERPROFILE|HOMEPATH|(?:LOCAL)?APPDATA|TE?MP)%)[/\\][^\s"'`)\]]*
+    |(?:\.\.[/\\]){{2,}}[\w.@+~-]+[/\\][^\s"'`)\]]+
     |(?<=<)/(?:{_ROOTS})/[^\s"'`)\]]+
     |(?<![\w./\\<])(?:
         ~\w*[/\\]\w[^\s"'`)\]]*
         |/(?:{_ROOTS})\b[^\s"'`)\]]*
         |/[\w.@+~-]+/[^\s"'`)\]]+
+        |(?:home|Users)[/\\][\w.@+~-]+[/\\][^\s"'`)\]]+
         |[A-Za-z]:[/\\]\w[^\s"'`)\]]*
+        |[A-Z]:\w[\w.-]*\\[^\s"'`)\]]+
         |\\\\[\w.-]+\\[^\s"'`)\]]+
     )""",
     re.VERBOSE,
@@ -148,6 +162,21 @@ def _check_one(name: str, forms: Sequence[str], label: bool = False) -> None:
                 f"{name} names a machine of a private network: {machine.group()}. It tells about your machines: "
                 "remove it."
             )
+    for text in () if label else forms:  # where none of them has it in one piece
+        if cut := next(_in_parts(text), None):
+            raise PublishError(f"{name} holds a token in parts ({cut[:6]}...). Remove it, and revoke it.")
+
+
+def _in_parts(text: str) -> Iterator[str]:
+    """Tokens that blanks, cells or lines cut; of words the parts are no mixture of letters and digits."""
+    for found in _CUT.finditer(text):
+        size = 0
+        for part in re.split(r"[^A-Za-z0-9]+", found[1]):
+            if part and sum(bool(re.search(kind, part)) for kind in ("[a-z]", "(?<!^)[A-Z]", "[0-9]")) < 2:
+                break
+            size += len(part)
+        if size >= 20:
+            yield found[0]
 
 
 def _decoded(text: str) -> Iterator[str]:

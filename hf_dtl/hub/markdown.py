@@ -4,6 +4,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import cache
 from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
@@ -36,10 +37,15 @@ def code(text: object, *, cell: bool = False) -> str:
 
 
 _PARSER = MarkdownIt("commonmark").enable("table")
-# Look-alikes of Latin letters and slashes that NFKC leaves as they are.
+# Look-alikes of Latin letters and slashes that have neither a Latin name nor a form of the standard's (NFKC).
 _LOOKS = str.maketrans(
-    "АВЕЅІЈКМНОРСТУХаеорсухѕіјԁһԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧονι⁄∕⧸╱⧵∖。․·ˑ։：",
-    "ABESIJKMHOPCTYXaeopcyxsijdhqwABEZHIKMNOPTYXovi////\\\\....::",
+    "АВЕЅІЈКМНОРСТУХаеорсухѕіјԁһԛԝвгкмнтгΑΒΕΖΗΙΚΜΝΟΡΤΥΧονιαερτυκησօոսհցզ"
+    "ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴᎠᎡᎢᎪᎫᎬᎳᎷᎻᏀᏃᏙᏚᏞᏟᏢᏦᏴᏔ⁄∕⧸╱⧵∖。․·ˑ։：",
+    "ABESIJKMHOPCTYXaeopcyxsijdhqwbrkmhtrABEZHIKMNOPTYXoviaeptuknoonuhgq"
+    "BPDTGKJCZFMNLSRVHWXYAEIOUDRTAJEWMHGZVSLCPKBW////\\\\....::",
+)
+_LETTER = re.compile(
+    r"(?:LATIN|SQUARED|INDICATOR|CIRCLED).*? (SMALL )?LETTER (?:(?:SMALL CAPITAL|\w+ED|OPEN|DOTLESS) )*([A-Z])\b"
 )
 _BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 
@@ -55,7 +61,18 @@ def readings(text: str) -> tuple[str, ...]:
     if re.search(r"[\\*_~`&\[<]", text):
         shown = "\n".join(_shown(_PARSER.parse(html.unescape(text))))
     plain = unicodedata.normalize("NFKC", "".join(c for c in shown if not _without_width(c))).translate(_LOOKS)
+    plain = plain if plain.isascii() else "".join(map(_latin, plain))
     return tuple(dict.fromkeys((text, "".join(c for c in text if not _without_width(c)), plain)))
+
+
+@cache
+def _latin(one: str) -> str:
+    """A letter without its marks, and the Latin one that its name says: small capitals, turned and framed ones."""
+    if unicodedata.category(one) == "Mn":
+        return ""
+    plain = unicodedata.normalize("NFKD", one)[0]
+    named = None if plain.isascii() else _LETTER.search(unicodedata.name(plain, ""))
+    return (named[2].lower() if named[1] else named[2]) if named else plain
 
 
 def _shown(tokens: Sequence[Token]) -> Iterator[str]:

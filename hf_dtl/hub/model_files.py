@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import struct
 from collections import defaultdict
 from pathlib import Path
@@ -18,6 +19,10 @@ from hf_dtl.models.loading import open_classifier
 
 # Of these, a counter that no training reaches could be a code.
 _LARGEST_COUNT = 2**31
+_COUNTER, _MOST_COUNTS = "num_batches_tracked", 3
+"""Layers count the batches together, but for those that were frozen."""
+_TEXT = re.compile(rb"[A-Za-z0-9 .,/_+-]{28,}")
+"""The bytes of trained numbers hardly ever come to so many letters in a row: a sign or an exponent ends them."""
 
 
 def check_weights(folder: Path) -> None:
@@ -69,6 +74,12 @@ def check_weights(folder: Path) -> None:
     if loading["missing_keys"]:
         lacking = listing(sorted(loading["missing_keys"]), 3)
         raise PublishError(f"The safetensors lack {lacking} of {name}: they would be random. Save the whole model.")
+    counts = {int(value.max()) for key, value in model.state_dict().items() if key.endswith(_COUNTER)}
+    if len(counts) > _MOST_COUNTS:
+        raise PublishError(
+            f"The counters `{_COUNTER}` hold {len(counts)} different numbers, as no training leaves them: they may be "
+            "a text. Set them to 0 and audit."
+        )
     places = defaultdict[Any, list[torch.Tensor]](list)
     for value in model.state_dict().values():
         places[value.shape].append(value)
@@ -87,6 +98,11 @@ def _take(stored: torch.Tensor, places: dict[Any, list[torch.Tensor]], key: str,
         )
     if not stored.is_floating_point() and stored.numel() and int(stored.abs().max()) >= _LARGEST_COUNT:
         raise PublishError(f"`{key}` counts to {int(stored.abs().max())}, as no training does. Set it to 0 and audit.")
+    if text := _TEXT.search(stored.contiguous().flatten().view(torch.uint8).numpy().tobytes()):
+        raise PublishError(
+            f"`{key}` holds a text ({text.group()[:6].decode()}...) in the bytes of its numbers. Train the model "
+            "anew, and revoke it if it opens anything."
+        )
     own = places[stored.shape]
     for number, value in enumerate(own):
         if value.is_floating_point() == stored.is_floating_point() and torch.equal(stored.to(value.dtype), value):

@@ -31,9 +31,9 @@ _READ_IF = {
     "rescale_factor": "do_rescale", "resample": "do_resize",
 }  # fmt: skip
 _OF_TIMM = {
-    "architecture", "classifier", "crop_mode", "crop_pct", "custom_load", "first_conv", "fixed_input_size",
-    "input_size", "interpolation", "label_descriptions", "label_names", "label_offset", "mean", "min_input_size",
-    "num_classes", "pool_size", "std", "tag", "test_crop_pct", "test_input_size", "test_pool_size",
+    "architecture", "crop_mode", "crop_pct", "custom_load", "fixed_input_size", "input_size", "interpolation",
+    "label_descriptions", "label_names", "label_offset", "mean", "min_input_size", "num_classes", "pool_size", "std",
+    "tag", "test_crop_pct", "test_input_size", "test_pool_size",
 }  # fmt: skip
 _LARGEST = 2**31
 LARGEST_IMAGE = 1024
@@ -49,6 +49,8 @@ _TEXTS = {
     # timm has no classes of its own for them, and a thousand names
     "architecture": re.compile(r"[a-z0-9_.]{1,60}"),
     "tag": re.compile(r"[a-z0-9_]{1,60}"),
+    "interpolation": re.compile("bicubic|bilinear|nearest|lanczos|box|hamming|random"),
+    "crop_mode": re.compile("center|squash|border"),
 }
 _AS_SAVED = (
     "Write it anew (`hf_dtl.hub.drop_unknown_settings(folder)`), and audit the folder: what was audited has a hash."
@@ -210,6 +212,8 @@ def _unknown_of(content: dict[str, Any], kind: type[PretrainedConfig], place: st
         known |= kind().to_dict().keys() - _NEVER_READ
     except Exception:  # a class that cannot be made without its parts
         known |= set(dir(kind))
+    if kind.model_type == "timm_wrapper":
+        known.add("pretrained_cfg")  # no field of the class, and all that the processor is made from
     parts = kind.sub_configs if isinstance(getattr(kind, "sub_configs", None), dict) else {}
     for key, value in content.items():
         if key not in known or (key in _NEVER_READ and value):

@@ -85,6 +85,7 @@ def publish(
         if text and text != MESSAGE:
             check_words(f"--{name}", text)
     check_text("the repository's name", [repo_id.rpartition("/")[2]])
+    check_words("The repository's name", repo_id.rpartition("/")[2])
     place = Path(folder)
     if (place / "attacks.jsonl").is_file() and not any(any(place.glob(f"{p}{CONFIG}")) for p in ("", "*/", "*/*/")):
         raise PublishError(

@@ -23,6 +23,9 @@ FLIPS = 0.1
 LEAST_IMAGES = 50
 """Validation and test images below which numbers are not told apart."""
 
+UNMEASURED = ("costs", "method, command, notes and machine")
+"""What of a report is claimed even where everything that it measured was measured again."""
+
 Place = tuple[str, str, str, str, int]
 """Model, data set, axis, attack and budget."""
 
@@ -135,13 +138,17 @@ class Verification:
             return [*said, f"The report DOES NOT HOLD: {' and '.join(differ)} differ."]
         if not self.holds:
             return [*said, f"The report is NOT VERIFIED: {agree}, but it says less than a suite of attacks does."]
+        run = "PL accuracy" if self.found is not None else "PL accuracy of what was run"
         if self.trusted:
             who = " and ".join(self.trusted)
             return [
                 *said,
-                f"PL accuracy HOLDS, leakage claimed: {agree}. The leakage is as right as what the publisher says of "
+                f"{run} HOLDS, leakage claimed: {agree}. The leakage is as right as what the publisher says of "
                 f"{who}; give {'them' if len(self.trusted) > 1 else 'it'} to check it too.",
             ]
+        if {*self.claimed} - {*UNMEASURED}:
+            run = "Leakage" if self.found is not None else run
+            return [*said, f"{run} HOLDS, the rest claimed: {agree}; nobody measured here what is claimed."]
         return [*said, f"The report HOLDS: {agree}, the leakage among them."]
 
     def to_json(self) -> str:

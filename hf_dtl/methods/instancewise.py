@@ -101,7 +101,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         processing_class=None,
         **kwargs: Any,
     ):
-        if isinstance(model, PreTrainedModel):
+        if not isinstance(model, MultiHeadClassifier):
             model = MultiHeadClassifier(model, task=args.retain_task)
             args.forget_task = args.retain_task
         self.forget_task = self.retain_task = args.retain_task

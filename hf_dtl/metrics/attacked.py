@@ -13,7 +13,7 @@ from hf_dtl.audit import AttackedTask
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.store import Axis
 from hf_dtl.data import ImageTensors, columns, load_images, load_task
-from hf_dtl.data.decoding import deepest_bits, read_as
+from hf_dtl.data.decoding import read_alike
 from hf_dtl.errors import ConfigError, DataError
 
 Images: TypeAlias = str | datasets.Dataset | LabelledImages
@@ -142,8 +142,8 @@ def _from_datasets(
     splits: Mapping[str, datasets.Dataset], image_column: str | None, label_column: str | None
 ) -> tuple[dict[str, datasets.Dataset], tuple[str, ...]]:
     features = splits["train"].features
-    image_column = columns.find_image_column(features, image_column, "train_dataset")
-    label_column = columns.find_label_column(features, label_column, "train_dataset")
+    image_column = columns.find_image_column(features, image_column, "train_dataset", "Give image_column.")
+    label_column = columns.find_label_column(features, label_column, "train_dataset", "Give label_column.")
     for split, part in splits.items():
         for column in (image_column, label_column):
             columns.require_column(part.features, column, f"{split}_dataset")
@@ -153,8 +153,7 @@ def _from_datasets(
             raise DataError(f"{split}_dataset has {int((labels < 0).sum())} images without a label. Remove them.")
     feature = columns.class_feature(names)
     found = {s: columns.images_beside(part, image_column, {"label": ids[s]}, feature) for s, part in splits.items()}
-    bits = max(map(deepest_bits, found.values()))
-    return {s: read_as(part, bits) for s, part in found.items()}, names
+    return read_alike(found), names
 
 
 def _tensors(images: LabelledImages, split: str) -> ImageTensors:

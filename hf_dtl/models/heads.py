@@ -263,11 +263,6 @@ class MultiHeadClassifier(nn.Module):
 
 def single_precision(model: nn.Module) -> None:
     """Cast weights of half precision: small steps of training would round to nothing there."""
-    if not isinstance(model, nn.Module):
-        raise ModelError(
-            f"model={model!r} is no model but {type(model).__name__}: load it first, for example with "
-            "`AutoModelForImageClassification.from_pretrained`."
-        )
     half = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.dtype in HALF}
     if half:
         logger.warning("%s has weights in %s: they are used and saved in float32.", type(model).__name__, *half)

@@ -99,8 +99,7 @@ class Audit:
         self.scenario.load(self.processor, self.models["undisposed"])
         if isinstance(self.scenario, Part):
             for role in sorted(self.models.keys() & {"scrubbed", "retrained"}):
-                if self.scenario.rows_of(self.models[role]) != self.scenario.rows:
-                    raise ModelError(f"The heads of the undisposed and the {role} model number the classes otherwise.")
+                self.scenario.check_numbered(self.models[role], role)
         for role, model in self.models.items():
             try:
                 for images in self._training_images():

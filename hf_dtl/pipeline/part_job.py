@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_dtl.data import check_forward
-from hf_dtl.errors import ConfigError, ModelError
+from hf_dtl.errors import ConfigError
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.job import Job
@@ -64,8 +64,8 @@ class PartJob(Job):
         for choice in self.choices:
             self._check_layer_inputs(choice)
         given = self._load_retrained(self.images["retain"])
-        if given is not None and scenario.rows_of(given) != scenario.rows:
-            raise ModelError(f"The head of --retrained {o.retrained} numbers the classes in another way.")
+        if given is not None:
+            scenario.check_numbered(given, "retrained")
 
     def _check_layer_inputs(self, choice: MethodChoice) -> None:
         """Refuse layer inputs of another model now, and not when it is the method's turn."""

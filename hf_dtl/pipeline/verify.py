@@ -1,6 +1,7 @@
 """Verify a published model: are these the weights that its report speaks of, and do our attacks give its numbers?"""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,14 @@ from hf_dtl.audit.axis_leakage import FLOORS
 from hf_dtl.data import load_processor
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
 from hf_dtl.hub.model_settings import LARGEST_IMAGE
-from hf_dtl.hub.verification import Number, Verification, compare_numbers, compare_together, leakage_again
+from hf_dtl.hub.verification import (
+    UNMEASURED,
+    Number,
+    Verification,
+    compare_numbers,
+    compare_together,
+    leakage_again,
+)
 from hf_dtl.models.loading import load_classifier, resized
 from hf_dtl.pipeline.answered_again import answered_again
 from hf_dtl.pipeline.audit_options import VerifyOptions
@@ -259,14 +267,19 @@ def _claimed(
     datasets = dict.fromkeys(record.dataset for record in report.piggyback)
     claimed += [f"attacks on {name}" for name in datasets if name not in tasks]
     checked = {(number.what, number.model) for number in found}
-    for which, told in (("target accuracy", report.target_accuracy), ("source accuracy", report.source_accuracy)):
-        roles = [role for role, value in told.items() if value is not None and (which, role) not in checked]
-        if roles:
-            claimed.append(f"{which} of the {' and the '.join(roles)} model")
+    told: dict[str, Mapping[str, float | None]]
+    told = {"target accuracy": report.target_accuracy, "source accuracy": report.source_accuracy}
+    if report.unlearning is not None:
+        told |= {f"{split} accuracy": own for split, own in report.unlearning.accuracy.items()}
+    for task, own in (report.tasks or {}).items():
+        told |= {f"{task}, {split} score": scores for split, scores in own.scores.items()}
+        told[f"{task}, membership"] = own.membership_auc
+    left = defaultdict[tuple[str, ...], list[str]](list)
+    for which, by_role in told.items():
+        left[tuple(r for r, v in by_role.items() if v is not None and (which, r) not in checked)].append(which)
+    claimed += [f"{', '.join(names)} of the {' and the '.join(roles)} model" for roles, names in left.items() if roles]
     if report.membership and not any(what.startswith("membership") for what, _ in checked):
         claimed.append("membership inference")
     if report.bound is not None and not rebuilt:
         claimed.append("the bound (--rebuild checks it)")
-    if report.unlearning is not None:
-        claimed.append("costs")
-    return [*claimed, "method, command, notes and machine"]
+    return [*claimed, *(UNMEASURED if report.unlearning is not None else UNMEASURED[1:])]

@@ -135,12 +135,12 @@ class WholeTaskJob(Job):
 
         def refit(work: Path) -> None:
             if self.state.is_main_process:
-                model = MultiHeadClassifier(copy.deepcopy(undisposed), task="target")
-                model.add_head("source", source)
                 rows = named_rows(pretrained, source) if self.adapted else None
                 if rows is None:
-                    fit_head(model, "source", self.images["source"]["train"], device=self.state.device)
+                    model = fitted_source(undisposed, source, self.images["source"]["train"], self.state.device)
                 else:
+                    model = MultiHeadClassifier(copy.deepcopy(undisposed), task="target")
+                    model.add_head("source", source)
                     own = MultiHeadClassifier(with_rows(pretrained, source), task="source")
                     model.heads["source"].load_state_dict(own.heads["source"].state_dict())
                 model.cpu().save(work)
@@ -239,12 +239,27 @@ class WholeTaskJob(Job):
         """Source accuracy is read out with one and the same head, fitted on the undisposed model and frozen."""
         device = self.state.device
         plain = {role: model.to(device) for role, model in models.items() if isinstance(model, PreTrainedModel)}
-        heads = self.heads.eval().to(device)
-        source = {}
-        for role in [role for role in plain if role in ("undisposed", "scrubbed")]:
-            own = heads.export("source") if role == "undisposed" else with_head(plain[role], heads, "source")
-            source[role] = own.to(device)
+        source = read_by_source(plain, self.heads.eval().to(device))
         return self.scenario.measure(plain, source)
+
+
+def fitted_source(
+    undisposed: PreTrainedModel, labels: Sequence[str], images: Any, device: torch.device
+) -> MultiHeadClassifier:
+    """The TL model with a head for the source task that is fitted to its frozen features."""
+    model = MultiHeadClassifier(copy.deepcopy(undisposed), task="target")
+    model.add_head("source", labels)
+    fit_head(model, "source", images, device=device)
+    return model
+
+
+def read_by_source(models: Mapping[str, PreTrainedModel], heads: MultiHeadClassifier) -> dict[str, PreTrainedModel]:
+    """The undisposed and the scrubbed model among these under the source head of `heads`, on their own device."""
+    found = {}
+    for role in [role for role in models if role in ("undisposed", "scrubbed")]:
+        own = heads.export("source") if role == "undisposed" else with_head(models[role], heads, "source")
+        found[role] = own.to(models[role].device)  # type: ignore[arg-type]
+    return found
 
 
 def with_new_head(model: PreTrainedModel, labels: Sequence[str], seed: int) -> PreTrainedModel:

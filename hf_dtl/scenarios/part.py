@@ -17,7 +17,7 @@ from hf_dtl.data import Division, ForgetRequest, ImageTensors, TaskData, load_ta
 from hf_dtl.data.columns import labels_of
 from hf_dtl.data.names import folded
 from hf_dtl.data.processors import channels_of
-from hf_dtl.errors import DataError, ModelError
+from hf_dtl.errors import DataError, ModelError, listing
 from hf_dtl.models.labels import check_named, head_names, published_rows, unnamed
 from hf_dtl.scenarios.scenario import (
     POOL,
@@ -30,6 +30,7 @@ from hf_dtl.scenarios.scenario import (
     check_budget,
     in_memory,
     model_pair,
+    tell_order,
 )
 from hf_dtl.scenarios.spec import ScenarioKind
 
@@ -143,6 +144,23 @@ class Part(Scenario):
             )
         return rows
 
+    def check_numbered(self, model: PreTrainedModel, role: str) -> None:
+        """Refuse a model that answers by other rows of its head than the undisposed one.
+
+        Raises:
+            ModelError: naming both orders; see also `rows_of`.
+        """
+        if (rows := self.rows_of(model)) != self.rows:
+            own, other = (
+                listing([label for _, label in sorted(zip(order, self.task.labels, strict=True))], 12)
+                for order in (rows, self.rows)
+            )
+            raise ModelError(
+                f"The head of the {role} model has its classes in the order {own}, that of the undisposed model "
+                f"{other}. Give models trained with one order, or bring the rows of the classifier's weight and bias, "
+                "and id2label, into the same."
+            )
+
     def together(self) -> torch.utils.data.Dataset:
         """All training images."""
         return torch.utils.data.ConcatDataset([self.images["forget"], self.images["retain"]])
@@ -202,6 +220,7 @@ class Part(Scenario):
         for split in splits:
             if split in self.images:
                 measurements.accuracy[split] = accuracies(models, self.capped(self._split(split)), device)
+        tell_order(models, measurements.accuracy.get("test", {}), len(self.labels))
         for role, model in models.items() if membership else ():
             if isinstance(model, PreTrainedModel):
                 measurements.membership += self._membership(model, role, measurements.notes)

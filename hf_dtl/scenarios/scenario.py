@@ -1,6 +1,7 @@
 """What every scenario is: images by name, what an attacker relearns from them, and a spec to build it again."""
 
 import copy
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,10 @@ from hf_dtl.audit.task import draw_up_to
 from hf_dtl.data.images import ImageTensors, LazyImages, load_images
 from hf_dtl.data.transfer import load_transfer
 from hf_dtl.errors import DataError
+from hf_dtl.models.labels import head_names, unnamed
 from hf_dtl.scenarios.spec import ScenarioKind, ScenarioSpec
+
+logger = logging.getLogger(__name__)
 
 Images = ImageTensors | LazyImages
 Models = Mapping[str, PreTrainedModel | Sequence[PreTrainedModel]]
@@ -198,6 +202,22 @@ def accuracy_notes(models: Mapping[str, Any]) -> list[str]:
         "Accuracies of published heads are shares of labels, not of images: the head has a sigmoid for each label "
         "(multi_label_classification), and one that says no to every label is right in all but one of an image's."
     ]
+
+
+def tell_order(models: Mapping[str, Any], found: Mapping[str, float | None], classes: int) -> None:
+    """Warn where a head without names, taken by the order of the classes, is right less than half as often as a guess.
+
+    Args:
+        models, found: the models and their accuracies, in 0..1, by role.
+        classes: among which they choose.
+    """
+    model, share = models.get("undisposed"), found.get("undisposed")
+    if share is None or share > 0.5 / classes or not isinstance(model, PreTrainedModel) or per_label(model):
+        return
+    if unnamed(head_names(model)):
+        told = "The undisposed model is right on %.3f of the images to keep, guessing on %.3f: its head has no names, "
+        told += "and hardly the order of the classes. Write the names into id2label of its config.json."
+        logger.warning(told, share, 1 / classes)
 
 
 def accuracies(models: Models, images: Images, device: torch.device) -> dict[str, float]:

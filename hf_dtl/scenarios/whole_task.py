@@ -28,6 +28,7 @@ from hf_dtl.scenarios.scenario import (
     check_budget,
     in_memory,
     model_pair,
+    tell_order,
 )
 from hf_dtl.scenarios.spec import ScenarioKind
 
@@ -206,10 +207,10 @@ class WholeTask(Scenario):
         """
         roles = [role for role in ("undisposed", "scrubbed") if role in models]
         of = {"target": models, "source": models if source is None else source}
-        return Measurements(
-            {task: {role: self._accuracy(task, role, own[role]) for role in roles} for task, own in of.items()},
-            notes=accuracy_notes(models),
-        )
+        found = {task: {role: self._accuracy(task, role, own[role]) for role in roles} for task, own in of.items()}
+        if "target" in self.tasks:
+            tell_order(models, found["target"], len(self.tasks["target"].labels))
+        return Measurements(found, notes=accuracy_notes(models))
 
     def _accuracy(self, task: str, role: str, model: PreTrainedModel) -> float | None:
         if task not in self.images:

@@ -14,14 +14,18 @@ from transformers import PreTrainedModel
 
 from hf_dtl.data import load_images
 from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, raw_column
-from hf_dtl.data.decoding import deepest_bits, read_as, to_channels
+from hf_dtl.data.decoding import WHITE, read_alike, reading, to_channels
 from hf_dtl.data.images import size_of
 from hf_dtl.data.names import match_names
 from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ConfigError, DataError, listing
 from hf_dtl.models.heads import MULTI_LABEL, MultiHeadClassifier
-from hf_dtl.models.labels import unnamed
+from hf_dtl.models.labels import rows_by_name, unnamed
 from hf_dtl.trainers.config import UnlearningConfig
+
+RENAME = "Call it 'label': dataset.rename_column(its name, 'label')."
+KEEP_ONE = "Leave one: dataset.remove_columns(the others), or dataset.cast_column(its name, datasets.Image())."
+"""What to do in Python where the columns of classes and images cannot be told."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +63,8 @@ def labelled_items(
     """What a trainer is given, as items {"pixel_values", "labels"} whose labels are rows of a head.
 
     A `datasets.Dataset` may have any column of images and of classes. Its classes are matched with the head's by
-    name; integers, and the classes of a head without names, are rows of the head. What `with_transform` makes of it is
-    respected.
+    name; integers are rows of the head, and where that has no names, the classes of a ClassLabel are its rows in their
+    order. What `with_transform` makes of it is respected, and the background that `load_task` was given.
 
     Args:
         parts: a data set and the task of its head, by what it is for, for messages.
@@ -81,13 +85,12 @@ def labelled_items(
         name: rows_of_the_head(part, model, parts[name][1], f"The {name} data set") for name, part in tables.items()
     }
     plain = {name: _with_image(name, part) for name, part in tables.items() if part.format["type"] != "custom"}
-    bits = max((deepest_bits(part) for part in plain.values()), default=0)  # a dark part must not become a bright one
+    plain = read_alike(plain)
     for name, (part, _) in parts.items():
         if name in tables and name not in plain:
             found.append(TransformedItems(part, rows[name], model, processing_class))
             continue
-        part = read_as(plain[name], bits) if name in plain else part
-        items = items_of(part, model, processing_class, desc=f"The {name} data set")
+        items = items_of(plain.get(name, part), model, processing_class, desc=f"The {name} data set")
         if name in plain:
             items.labels = rows[name]
         elif size_of(items) and not hasattr(items, "labels"):
@@ -109,10 +112,10 @@ def _check_item(name: str, item: Any) -> None:
 
 def _with_image(name: str, part: datasets.Dataset) -> datasets.Dataset:
     """The column of images alone, called `image`."""
-    column = find_image_column(part.features, None, f"the {name} data set")
+    column = find_image_column(part.features, None, f"The {name} data set", KEEP_ONE)
     images = part.with_format(None).select_columns([column])
     images = images if column == "image" else images.rename_column(column, "image")
-    return images.cast_column("image", datasets.Image())
+    return images.cast_column("image", datasets.Image(id=getattr(part.features[column], "id", None)))
 
 
 def rows_of_the_head(
@@ -127,20 +130,16 @@ def rows_of_the_head(
         where: the data set, for messages.
         column: of the classes; None finds it.
     """
-    names, column = model.labels[task], find_label_column(part.features, column, where)
+    names, column = model.labels[task], find_label_column(part.features, column, where, RENAME)
     feature, classes = part.features[column], model.heads[task].out_features
     if isinstance(feature, datasets.Value) and "int" in feature.dtype:
         ids = raw_column(part, column).fill_null(-1).to_numpy().astype(np.int64)
     else:
         known, found = class_ids({"": part}, column, where)
         ids, used = found[""], np.unique(found[""][found[""] >= 0])
-        by_name = not unnamed(names)
-        if not by_name and not isinstance(feature, datasets.ClassLabel):
-            raise DataError(
-                f"{where} names its classes ({listing(known, 5)}), but the head has no names (LABEL_0, ...): which "
-                "row is which cannot be told. Set model.config.id2label and label2id."
-            )
-        if by_name:
+        if unnamed(names):
+            number = _rows_in_order(known, names, isinstance(feature, datasets.ClassLabel), where)
+        else:
             rows = match_names([known[label] for label in used], names, "The model's head")
             if None in rows:
                 unknown = [known[label] for label, row in zip(used, rows, strict=True) if row is None]
@@ -150,7 +149,7 @@ def rows_of_the_head(
                 )
             number = np.full(len(known) + 1, -1, dtype=np.int64)  # the last is for -1
             number[used] = [row for row in rows if row is not None]
-            ids = number[ids]
+        ids = number[ids]
     for wrong, what in ((ids < 0, "no label (null or -1)"), (ids >= classes, f"a label above {classes - 1}")):
         if wrong.any():
             at = listing(np.flatnonzero(wrong).tolist(), 5)
@@ -159,6 +158,23 @@ def rows_of_the_head(
                 f"{classes - 1}: row {at}. Remove or correct them."
             )
     return torch.tensor(ids)
+
+
+def _rows_in_order(known: tuple[str, ...], names: tuple[str, ...], ordered: bool, where: str) -> np.ndarray:
+    """Row of a head without names for each class, and -1 for none: as the command line's `head_by_position` does."""
+    rows = rows_by_name(known, names, where) if ordered else None
+    if rows is None:
+        raise DataError(
+            f"{where} names its classes ({listing(known, 5)}), but the head has no names (LABEL_0, ...) for its "
+            f"{len(names)} rows: which row is which cannot be told. Set model.config.id2label and label2id."
+        )
+    if [str(row) for row in rows] != list(known):
+        told = (
+            "%s: the head has no names (LABEL_0, ...): its rows are taken in the order of the classes (%s). If it has "
+        )
+        told += "another, set model.config.id2label."
+        logger.warning(told, where, listing([name for _, name in sorted(zip(rows, known, strict=True))], 12))
+    return np.array([*rows, -1])
 
 
 class TransformedItems(Dataset):
@@ -175,7 +191,10 @@ class TransformedItems(Dataset):
         self.dataset, self.labels, self.processor = dataset, labels, processing_class
         self.channels = channels_of(model.backbone.config)
         first = dataset[0]
-        self.image = None if "pixel_values" in first else find_image_column(dataset.features, None, "The data set")
+        self.image = (
+            None if "pixel_values" in first else find_image_column(dataset.features, None, "The data set", KEEP_ONE)
+        )
+        self.reading = reading(dataset.features.get(self.image)) or (16, WHITE)
         if self.image is not None and processing_class is None:
             items_of(dataset, model, None)
         if self.image is not None and self.image not in first:
@@ -193,7 +212,7 @@ class TransformedItems(Dataset):
     @staticmethod
     def _changed_label(dataset: datasets.Dataset, first: Mapping[str, Any]) -> str | None:
         """The column of classes, if an image of any class comes out of the transform with another label."""
-        column = find_label_column(dataset.features, None, "The data set")
+        column = find_label_column(dataset.features, None, "The data set", RENAME)
         if column not in first:
             return None
         values = dataset.with_format(None).select_columns([column])[column]
@@ -208,7 +227,7 @@ class TransformedItems(Dataset):
         if self.image is None:
             pixels = item["pixel_values"]
         else:
-            image = to_channels(item[self.image], self.channels)
+            image = to_channels(item[self.image], self.channels, *self.reading)
             pixels = self.processor([image])["pixel_values"][0]
         label = self.labels[int(index)] if self.given is None else item[self.given]
         return {"pixel_values": torch.as_tensor(np.asarray(pixels)).float(), "labels": int(label)}

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, default_collate
 from transformers import EvalPrediction, PreTrainedModel, TrainingArguments
+from transformers.trainer_utils import PredictionOutput
 
 from hf_dtl.data import MultiTaskImages, load_multitask_images
 from hf_dtl.errors import ConfigError, DataError, ModelError
@@ -152,9 +153,15 @@ class MultiTaskTrainer(SavingTrainer):
     def evaluate(self, eval_dataset=None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Loss, and accuracy or mean absolute error of every task of `eval_dataset`."""
         if eval_dataset is not None and not isinstance(eval_dataset, str):
-            model = self.accelerator.unwrap_model(self.model)
-            eval_dataset = _items(eval_dataset, model, self.processing_class)
+            eval_dataset = self._measured(eval_dataset)
         return super().evaluate(eval_dataset, *args, **kwargs)
+
+    def predict(self, test_dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """As `transformers.Trainer` does, of data as for `evaluate`."""
+        return super().predict(self._measured(test_dataset), *args, **kwargs)
+
+    def _measured(self, data: Any) -> Any:
+        return _items(data, self.accelerator.unwrap_model(self.model), self.processing_class)
 
 
 def _items(data: Any, model: MultiHeadClassifier, processing_class: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel
-from transformers.trainer_utils import seed_worker
+from transformers.trainer_utils import PredictionOutput, seed_worker
 
 from hf_dtl.data.images import size_of
 from hf_dtl.errors import DivergedError
@@ -38,8 +38,7 @@ class UnlearningTrainer(PublishingTrainer):
     changes the weights before the first step, `trains` where it trains only some, `adjust_gradients` where it corrects
     the gradients before each step, and `constrain` where it corrects the weights after each.
 
-    A method that is written in terms of `outputs`, `label_loss` and `distance` serves models of several tasks too
-    (`hf_dtl.methods.pair_trainer`).
+    A method written in terms of `outputs`, `label_loss` and `distance` serves several tasks too (`pair_trainer`).
 
     Args:
         model: a `MultiHeadClassifier` with the heads `args.forget_task` and `args.retain_task`, or a plain Hub
@@ -49,7 +48,7 @@ class UnlearningTrainer(PublishingTrainer):
         retain_dataset: what to keep, likewise.
         processing_class: the model's image processor; saved with the exported model.
         eval_dataset: retained task's data for `evaluate()`, likewise.
-        **kwargs: passed on to `transformers.Trainer` (callbacks, optimizers, ...).
+        **kwargs: of `transformers.Trainer` (callbacks, optimizers, ...).
 
     Raises:
         ConfigError: options that contradict each other or the environment.
@@ -57,10 +56,8 @@ class UnlearningTrainer(PublishingTrainer):
         DivergedError: a loss or gradient became non-finite during `train()`.
 
     Example:
-        trainer = GradientCollisionTrainer(
-            model=model, args=GradientCollisionConfig(output_dir="scrubbing"),
-            forget_dataset=source, retain_dataset=target, processing_class=processor,
-        )
+        args = GradientCollisionConfig(output_dir="scrubbing")
+        trainer = GradientCollisionTrainer(model, args, source, target, processing_class=processor)
         trainer.train()
         trainer.save_model("scrubbed")
     """
@@ -87,7 +84,7 @@ class UnlearningTrainer(PublishingTrainer):
         **kwargs: Any,
     ):
         self.forget_task, self.retain_task = args.forget_task, args.retain_task
-        if isinstance(model, PreTrainedModel):
+        if not isinstance(model, MultiHeadClassifier):
             model = MultiHeadClassifier(model, task=self.retain_task)
             self.forget_task = self.retain_task
         single_precision(model)
@@ -96,8 +93,8 @@ class UnlearningTrainer(PublishingTrainer):
         given |= {} if eval_dataset is None else {"evaluation": (eval_dataset, self.retain_task)}
         forget, retain, *held_out = labelled_items(given, model, processing_class)
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
-        kwargs |= {"eval_dataset": held_out[0] if held_out else None, "processing_class": processing_class}
-        super().__init__(model=model, args=args, train_dataset=args.streams(forget, retain), **kwargs)
+        kwargs |= {"train_dataset": args.streams(forget, retain), "processing_class": processing_class}
+        super().__init__(model=model, args=args, eval_dataset=held_out[0] if held_out else None, **kwargs)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.prepare()
         if args.lora_rank is not None:
@@ -178,11 +175,7 @@ class UnlearningTrainer(PublishingTrainer):
         """Correct the weights of `self.model` after every step of the optimizer, whichever it is."""
 
     def check_tasks(self, model: MultiHeadClassifier, args: UnlearningConfig) -> None:
-        """Refuse a model that lacks a task.
-
-        Raises:
-            ModelError, ConfigError: it does, or what is retained would be what is forgotten.
-        """
+        """Refuse a model that lacks a task, or whose retained task is the forgotten one (ModelError, ConfigError)."""
         for task in (self.forget_task, self.retain_task):
             model.check_task(task)
         check_fits(model.backbone, args, self.config_class, one_head=self.forget_task == self.retain_task)
@@ -388,10 +381,15 @@ class UnlearningTrainer(PublishingTrainer):
 
     def evaluate(self, eval_dataset=None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As `transformers.Trainer` does, on images of the retained task in any form that the constructor takes."""
-        if eval_dataset is not None:
-            given = {"evaluation": (eval_dataset, self.retain_task)}
-            (eval_dataset,) = labelled_items(given, self.teacher, self.processing_class)
-        return super().evaluate(eval_dataset, *args, **kwargs)
+        return super().evaluate(self._held_out(eval_dataset, "evaluation"), *args, **kwargs)
+
+    def predict(self, test_dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """As `transformers.Trainer` does, likewise."""
+        return super().predict(self._held_out(test_dataset, "test"), *args, **kwargs)
+
+    def _held_out(self, data: Any, name: str) -> Any:
+        given = {} if data is None else {name: (data, self.retain_task)}
+        return next(iter(labelled_items(given, self.teacher, self.processing_class)), None)
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """Cross-entropy of the retained task; only evaluation calls it."""

@@ -18,6 +18,7 @@ from page.probe import probe
 from page.references import Lines, lines, reported, same_attacker
 from page.relearn import MOST_SEED, LiveAttack, check_offered, counted, offered
 from page.tasks import Tasks
+from page.uploads import on_background
 
 REFERENCES = ("undisposed", "retrained", "scratch", "no_model")
 OPENED, MOST_WAITING = 15, 100
@@ -103,7 +104,8 @@ class Events:
         try:
             if isinstance(image, DataError):
                 raise image
-            return "", _probed(self.pairs.get(published, undisposed), image)
+            pair = self.pairs.get(published, undisposed)
+            return "", _probed(pair, None if image is None else on_background(image, pair.background))
         except Exception as error:
             return views.wrong(explained(error)), gr.skip()
 

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import ipaddress
 import json
+import logging
 import os
 import re
 import time
@@ -17,6 +18,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+logger = logging.getLogger(__name__)
 API = "/gradio_api/"
 READ = re.compile(
     r"/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|pwa_icon(/\d+)?|(assets|static|svelte)/.*)?|"
@@ -103,10 +105,15 @@ class Gate:
 
         try:
             await self._let_in(scope, receive, guarded)
-        except (Refused, TimeoutError) as error:
+        except Exception as error:
+            if not isinstance(error, (Refused, TimeoutError)):  # a visitor who leaves in the middle, an unknown answer
+                cause = error.__cause__ or error
+                said = f"{type(cause).__name__}: {cause}".splitlines()[0][:200]
+                logger.warning("%s %.60r: %s", scope["method"], scope["path"], said)
             if began:
                 return
-            told = error if isinstance(error, Refused) else Refused(408, "The request took too long to come in.")
+            told = error if isinstance(error, Refused) else Refused(400, "The request could not be answered.")
+            told = Refused(408, "The request took too long to come in.") if isinstance(error, TimeoutError) else told
             await JSONResponse({"detail": told.text, "error": told.text}, told.status)(scope, receive, guarded)
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,8 +161,12 @@ class Gate:
         if not isinstance(values, list) or len(values) not in (len(inputs), len(function.inputs)):
             raise Refused(400, f"This event has {len(inputs)} inputs, and as many must be given.")
         for block, value in zip(inputs if len(values) == len(inputs) else function.inputs, values, strict=True):
-            if isinstance(block, gr.Image) and not _uploaded(value):
+            if isinstance(block, gr.Image) and not self._uploaded_here(value):
                 raise Refused(400, "An image is a file that was uploaded here.")
+            if not isinstance(block, gr.Image) and "gradio.FileData" in json.dumps(
+                value
+            ):  # gradio looks for files anywhere
+                raise Refused(400, "This input takes no file.")
         await self._forget_silent()
         queue = self.blocks._queue
         if len(queue.pending_event_ids_session.get(session, ())) >= MOST_UNREAD:
@@ -277,6 +288,15 @@ class Gate:
             self._uploading += Counter()
             self._uploaded[address].append((now, size + 100_000 * files))
 
+    def _uploaded_here(self, value: Any) -> bool:
+        """Whether an input is nothing, or a path of an upload; gradio would fetch an address."""
+        if not isinstance(value, dict):
+            return value is None
+        path = value.get("path")
+        if not isinstance(path, str) or "://" in path or "\0" in path or value.get("is_stream"):
+            return False
+        return Path(path).resolve().is_relative_to(self.uploads.resolve())
+
     def _make_room(self) -> bool:
         """Remove the oldest uploads where there are too many; whether that was enough."""
         found = []
@@ -296,8 +316,10 @@ class Gate:
         return total <= ROOM and count <= MOST_STORED
 
 
-BEHIND = "SPACE_ID" in os.environ
-"""Whether this runs as a Space, behind a proxy that says for whom it asks."""
+BEHIND = "SPACE_ID" in os.environ or "HF_DTL_PROXY" in os.environ
+"""Whether this runs as a Space, or as its owner says, behind a proxy that says for whom it asks."""
+if not BEHIND:
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # else the server believes whoever asks from its own machine
 
 
 def address_of(scope: Scope) -> str:
@@ -355,11 +377,3 @@ def _read(body: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Refused(400, "The request is no JSON object.")
     return content
-
-
-def _uploaded(value: Any) -> bool:
-    """Whether an input is nothing, or a path that may be one of an upload; gradio would fetch an address."""
-    if not isinstance(value, dict):
-        return value is None
-    path = value.get("path")
-    return isinstance(path, str) and "://" not in path and not value.get("is_stream")

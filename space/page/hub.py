@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import tqdm
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -65,8 +66,9 @@ def _fetch(repo: str, report: bool, folder: Path) -> None:
         sizes = {file.path: file.size for file in listed if isinstance(file, RepoFile)}
         for name in _check_files(repo, sizes, report):
             hf_hub_download(
-                repo, name, revision=commit, local_dir=folder, etag_timeout=HF_HUB_ETAG_TIMEOUT, token=False
-            )
+                repo, name, revision=commit, local_dir=folder, etag_timeout=HF_HUB_ETAG_TIMEOUT, token=False,
+                tqdm_class=_bounded(f"{name} of {repo}", sizes[name]),
+            )  # fmt: skip
     except DTLError:
         raise
     except (RepositoryNotFoundError, GatedRepoError):
@@ -75,6 +77,20 @@ def _fetch(repo: str, report: bool, folder: Path) -> None:
         raise ModelError(f"The Hub cannot be reached to fetch {repo}. Try later, or choose a local pair.") from None
     except Exception as error:  # whatever the network raises
         raise ModelError(f"{repo} could not be fetched from the Hub ({type(error).__name__}). Try later.") from error
+
+
+def _bounded(what: str, most: int) -> type[tqdm]:
+    """A progress bar that breaks off a file which goes on behind the size that the Hub said, before it is written."""
+
+    class Bounded(tqdm):
+        come = 0
+
+        def update(self, n: float | None = 1) -> None:
+            self.come += n or 0
+            if self.come > most:
+                raise ModelError(f"{what} is larger than the {most:,} bytes that the Hub said. Choose another model.")
+
+    return Bounded
 
 
 def _check_files(repo: str, sizes: dict[str, int], report: bool) -> list[str]:

@@ -13,6 +13,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.classifiers import check_finite, predict
+from hf_dtl.data.decoding import WHITE, check_colour
 from hf_dtl.data.processors import channels_of
 from hf_dtl.data.sources import EXAMPLE_FOLDER
 from hf_dtl.errors import ConfigError, DTLError, ModelError
@@ -60,6 +61,11 @@ class Pair:
     def channels(self) -> int:
         """Channels that the models take."""
         return channels_of(self.models["scrubbed"].config)
+
+    @property
+    def background(self) -> str:
+        """Colour under what is transparent, as in the data that were audited."""
+        return str((self.report.spec or {}).get("background", WHITE))
 
 
 def local_pairs(space: Path) -> dict[str, Path]:
@@ -172,6 +178,7 @@ def _load(name: str, scrubbed: Path, undisposed: Path | None) -> Pair:
     try:
         report = LeakageReport.load(scrubbed / REPORT)
         check_claims(report, named_classes(report))
+        check_colour(str((report.spec or {}).get("background", WHITE)))
         if report.tasks:
             raise ModelError(
                 f"{name} has the tasks {', '.join(report.tasks)[:100]}; this page takes models of one task."

@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.data_classes import ImageData
 from PIL import Image, ImageOps
 
-from hf_dtl.data.decoding import bits_of, to_channels
+from hf_dtl.data.decoding import bits_of, to_channels, with_alpha
 from hf_dtl.errors import DataError
 
 MOST_BYTES, MOST_PIXELS, MOST_ASPECT, SIDE = 5_000_000, 16_000_000, 8, 512
@@ -15,10 +15,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Decode an uploaded file to 8-bit RGB of at most 512 pixels a side.
+    """Decode an uploaded file to 8-bit RGB, or RGBA where it is transparent, of at most 512 pixels a side.
 
     Raises:
-        DataError: it is too large in bytes or pixels, too narrow, of one colour, broken, or no image.
+        DataError: it is too large in bytes or pixels, too narrow, broken, or no image.
     """
     path = Path(path)
     try:
@@ -36,15 +36,29 @@ def read_image(path: str | Path) -> Image.Image:
         if max(width, height) > MOST_ASPECT * min(width, height):
             raise DataError(f"The image has {width}×{height} pixels: too narrow. Cut out the part that matters.")
         image.thumbnail((2 * SIDE, 2 * SIDE)) if image.mode in ("RGB", "L") else None
-        image = to_channels(ImageOps.exif_transpose(image), 3, bits_of(image) or 16)
+        image = ImageOps.exif_transpose(image)
+        image = with_alpha(image) or to_channels(image, 3, bits_of(image) or 16)
         image.thumbnail((SIDE, SIDE))
-        if all(low == high for low, high in image.getextrema()):
-            raise DataError("The image is of one colour throughout; what is transparent is put on white. Try another.")
         return image
     except DataError:
         raise
     except Exception as error:  # PIL's decoders raise many types for a broken file
         raise DataError(f"The file is no image that can be read ({', '.join(FORMATS)}), or it is broken.") from error
+
+
+def on_background(image: Image.Image, background: str) -> Image.Image:
+    """The image as a model's data are read, RGB: what is transparent is put on their background.
+
+    Raises:
+        DataError: it is of one colour throughout.
+    """
+    image = to_channels(image, 3, background=background)
+    if all(low == high for low, high in image.getextrema()):
+        raise DataError(
+            f"The image is of one colour throughout; what is transparent is put on {background}, as the model's data "
+            "were. Try another."
+        )
+    return image
 
 
 def received(component: gr.Image, payload: ImageData | None) -> Image.Image | DataError | None:

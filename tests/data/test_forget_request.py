@@ -149,10 +149,18 @@ def test_a_value_of_a_column(people, text, column, value):
     assert len(division.forget) + len(division.retain) == len(task.train) and division.classes == ()
 
 
+def test_classes_by_number_are_named(people, caplog):
+    for request in ("class=cat", "class=0"):
+        assert "that is" not in caplog.text
+        with pytest.raises(DataError, match="every class but one"):  # of two
+            divide(people, request)
+    assert "--forget class=0: by the order of the data's classes that is cat." in caplog.text
+
+
 def test_other_spellings_of_a_value_are_told(caplog):
     found = ForgetRequest.parse("person=ann")._are_value(np.array(["ann", "Ann", "bob", " ann"]))
     assert found.tolist() == [True, False, False, False]
-    assert "' ann' and 'Ann' and 'ann'" in caplog.text
+    assert "images of ' ann' and 'Ann', written nearly alike, are not forgotten" in caplog.text
 
 
 def test_a_random_part_depends_on_the_seed_alone():
@@ -188,7 +196,7 @@ def test_what_is_refused(text, message):
 def test_an_unknown_value_is_answered_with_those_there_are(people):
     with pytest.raises(DataError, match="Did you mean 'cleo'.*Values there: ann, bob, cleo"):
         divide(people, "person=clio")
-    with pytest.raises(DataError, match="is the name of the images' or the labels' column"):
+    with pytest.raises(DataError, match="the images' or the labels' column. A class is class=NAME"):
         divide(people, "label=cat")
 
 

@@ -149,14 +149,16 @@ def test_metadata_that_do_not_fit(tmp_path, text, message):
         read_image_folder(tmp_path / "own")
 
 
-def test_a_table_of_labels_with_no_class_folders(tmp_path):
+def test_a_table_of_labels_with_no_class_folders(tmp_path, caplog):
     fill(tmp_path, "images", count=20)
     lines = "".join(f'{{"file_name": "images/{i:02d}.png", "label": "{"ab"[i % 2]}"}}\n' for i in range(20))
     (tmp_path / "metadata.jsonl").write_text(lines)
     assert load_task(str(tmp_path)).labels == ("a", "b")
     (tmp_path / "metadata.jsonl").unlink()
-    with pytest.raises(DataError, match="each class needs a subfolder"):
+    (tmp_path / "labels.csv").write_text("path,label\nimages/00.png,a\n")
+    with pytest.raises(DataError, match="each class needs a subfolder, or a metadata.csv"):
         load_task(str(tmp_path))
+    assert "would be read as metadata.csv (.jsonl), with a column file_name" in caplog.text
 
 
 def test_folders_count_where_a_column_of_labels_disagrees_and_the_column_where_there_is_none(tmp_path, caplog):

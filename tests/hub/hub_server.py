@@ -7,6 +7,7 @@ The clients read HF_ENDPOINT when they are imported, so they run in a process of
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -57,6 +58,7 @@ class HubServer:
         requests: every request, as "METHOD path".
         ignored: names of files that a .gitignore keeps out of every repository.
         faults: (pattern of a request, status), each used once; the status 0 closes the connection.
+        endless: pattern of a file that does not end, whatever its size is said to be.
         hold: pattern of a request that is not answered until `release` is set; `held` tells that it came.
     """
 
@@ -68,6 +70,7 @@ class HubServer:
         self.ignored: set[str] = set()
         self.faults: list[tuple[str, int]] = []
         self.hold: str | None = None
+        self.endless: str | None = None
         self.held, self.release, self.lock = threading.Event(), threading.Event(), threading.RLock()
 
     def __enter__(self) -> "HubServer":
@@ -140,12 +143,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status, content, headers=()):
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        endless = self.hub.endless and self.command == "GET" and re.search(self.hub.endless, self.path)
+        headers = dict(headers) | ({"Content-Length": 10**12} if endless else {})
         self.send_response(status)
-        for name, value in {"Content-Length": len(data), **dict(headers)}.items():
+        for name, value in {"Content-Length": len(data), **headers}.items():
             self.send_header(name, str(value))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+            if endless:
+                self.close_connection = True
+                with contextlib.suppress(OSError):
+                    for _ in range(300):
+                        self.wfile.write(bytes(1_000_000))
 
     # Who asks ------------------------------------------------------------------------------------------------
 

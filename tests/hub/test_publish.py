@@ -177,11 +177,11 @@ def test_a_branch_is_made_and_main_stays_as_it_is(hub, run, client):
 def test_no_leak_reaches_the_hub(hub, run, client, tmp_path):
     before, requests = set(hub.repositories), len(hub.requests)
     folders = [planted(run, name, tmp_path / str(number)) for number, name in enumerate(LEAKS)]
-    errors = client("refused", "ann/leak", *folders)
+    errors = client("refused", "ann/planted", *folders)
     for (name, (_, said)), error in zip(LEAKS.items(), errors, strict=True):
         assert re.match(rf"PublishError: .*({said})", error, re.DOTALL), (name, error)
     assert set(hub.repositories) == before and len(hub.requests) == requests
-    assert client("refused", "ann/leak", run)[0].startswith("no error"), "the same folder without a leak"
+    assert client("refused", "ann/planted", run)[0].startswith("no error"), "the same folder without a leak"
 
 
 def test_a_name_alone_belongs_to_the_user_of_the_token(hub, run, client):

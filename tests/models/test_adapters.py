@@ -96,6 +96,15 @@ def test_a_model_that_transformers_loaded_with_its_adapter_is_merged(adapter, tm
     torch.testing.assert_close(answers(load_classifier(tmp_path / "whole")), expected)
 
 
+def test_a_peft_model_is_refused_with_the_remedy(tmp_path):
+    plain = AutoModelForImageClassification.from_config(CONFIGS["vit"]())
+    tuned = get_peft_model(plain, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    method = find_method("random_label")
+    args = method.config_class(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    with pytest.raises(ModelError, match=r"got PeftModel.*merge_and_unload\(\)"):
+        method(tuned, args, source(), source())
+
+
 @pytest.mark.parametrize("name", ["vit", "swin", "resnet", "mobilenet_v2"])
 def test_merging_keeps_the_function(name):
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ from transformers import (
 from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ModelError
 from hf_dtl.models.classifiers import locate_classifiers
-from hf_dtl.models.heads import MultiHeadClassifier, single_precision
+from hf_dtl.models.heads import MultiHeadClassifier
 
 
 def build(name):
@@ -260,8 +260,3 @@ def test_a_model_of_several_numbers_keeps_their_names():
     config.problem_type = "regression"
     model = MultiHeadClassifier(AutoModelForImageClassification.from_config(config))
     assert not model.is_regression("default") and len(model.labels["default"]) == 6
-
-
-def test_a_place_is_no_model():
-    with pytest.raises(ModelError, match="model='some/folder' is no model but str: load it first"):
-        single_precision("some/folder")

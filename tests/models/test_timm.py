@@ -1,6 +1,7 @@
 """Models of timm, the largest family of the Hub, where timm and a torchvision that fits torch are installed."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,13 @@ from toy_tasks import images
 
 from hf_dtl.data import ImageTensors
 from hf_dtl.errors import ModelError
+from hf_dtl.hub.publish import publish
 from hf_dtl.methods import GradientCollisionConfig, GradientCollisionTrainer
 from hf_dtl.models.loading import load_classifier, processor_of
+from hf_dtl.pipeline.audit_options import VerifyOptions
+from hf_dtl.pipeline.forget import run as forget
+from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.verify import run as verify
 
 try:
     import timm
@@ -24,16 +30,21 @@ except Exception as error:  # torchvision of another build than torch's raises R
 def folder(tmp_path):
     """A timm model as the Hub has it: weights, and a config.json that also says how images are prepared."""
 
-    def make(architecture):
+    def make(architecture, names=("cat", "dog", "fox")):
         torch.manual_seed(0)
         model = timm.create_model(architecture, num_classes=3, img_size=32) if "vit" in architecture else (
             timm.create_model(architecture, num_classes=3)
         )  # fmt: skip
-        config = {"architecture": architecture, "num_classes": 3, "label_names": ["cat", "dog", "fox"]}
+        config = {"architecture": architecture, "num_classes": 3, "label_names": list(names)}
         config["label_descriptions"] = {"fox": "a secret"}
         config["model_args"] = {"num_classes": 3} | ({"img_size": 32} if "vit" in architecture else {})
         kept = ("mean", "std", "interpolation", "crop_pct")
-        prepared = {name: model.pretrained_cfg[name] for name in kept} | {"input_size": [3, 32, 32]}
+        prepared = {name: model.pretrained_cfg[name] for name in kept} | {
+            "input_size": [3, 32, 32],
+            "crop_mode": "center",
+            "classifier": "head",
+            "first_conv": "patch_embed.proj",
+        }
         (tmp_path / "config.json").write_text(json.dumps(config | {"pretrained_cfg": prepared}))
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
@@ -66,3 +77,30 @@ def test_it_is_loaded_disposed_of_and_saved(architecture, folder, tmp_path):
         expected = trainer.model.eval()(data.pixel_values, task="target")
         torch.testing.assert_close(loaded(pixel_values=data.pixel_values).logits, expected)
     assert processor_of(tmp_path / "saved", loaded).to_dict() == processor_of(place, model).to_dict()
+
+
+@pytest.mark.usefixtures("short_attacks")
+def test_the_whole_way(folder, tmp_path, monkeypatch):
+    """A class is forgotten, attacked, published with its card, verified, and opened by the page."""
+    place, _ = folder("test_vit", names=("0", "1", "2"))
+    run = tmp_path / "run"
+    forgotten = forget(
+        ForgetOptions(
+            model=str(place), forget="class=1", retain="mnist[0,1,2]", retain_images_per_class=30, max_eval_images=60,
+            method="random_label", steps=2, attacks="ridge,full_published", budgets="2", seeds="0,1",
+            full_learning_rates="1e-3", reference="none", use_cpu=True, output_dir=str(run),
+        )
+    )  # fmt: skip
+    forgotten.audit()
+    staged = {file.name for file in publish(run, "ann/scrubbed", dry_run=True).files}
+    assert {"README.md", "config.json", "leakage_report.json", "model.safetensors"} <= staged
+    given = {"undisposed": str(place), "use_cpu": True, "output_dir": str(tmp_path / "verified")}
+    assert verify(VerifyOptions(model=str(run / "scrubbed"), **given)).holds
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "space")
+    from page.pairs import Pairs
+    from page.probe import probe
+
+    pair = Pairs({"timm": run}).get("timm")
+    assert pair.proven and {name for name, _ in probe(pair, "scrubbed", Image.new("RGB", (28, 28))).predictions} == {
+        "0", "1", "2"
+    }  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from false_claims import BOUNDS, CLAIMS, STRANGERS, records, told
+from false_claims import ANSWERS, BOUNDS, CLAIMS, STRANGERS, records, told
 from false_claims import spec as with_spec
 from safetensors.torch import load_file, save_file
 
@@ -186,6 +186,29 @@ def test_a_false_claim_never_holds(copied, place, tmp_path, name):
     else:
         assert not found.holds and re.search(words, " ".join(found.sentences())), found.sentences()
         assert "HOLDS" not in " ".join(found.sentences())
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_are_measured_again_where_the_models_are(disposed, copied, place, name):
+    given = {role: str(disposed.parent / role) for role in ("undisposed", "retrained")}
+    ANSWERS[name](copied)
+    what = " ".join(name.split()[:2])
+    assert [n.what for n in verify(options(copied, place, **given)).numbers if not n.holds] == [what]
+    part = verify(options(copied, place, retrained=given["retrained"]))
+    assert not part.agrees or what in " ".join(part.claimed)
+
+
+def test_holds_says_what_was_measured(disposed, copied, place):
+    given = {role: str(disposed.parent / role) for role in ("undisposed", "retrained")}
+    some = verify(options(copied, place, attacks="class_means", **given)).sentences()[-1]
+    assert some.startswith("PL accuracy of what was run HOLDS, the rest claimed")
+    report = LeakageReport.load(copied / "leakage_report.json")
+    lent = {"model": "a/b", "train_epochs": None, "adapt_epochs": None}  # a head of a model that is not at hand
+    told(lambda r: replace(r, settings=r.settings | lent))(copied)
+    assert report.source_accuracy["scrubbed"] is not None
+    found = verify(options(copied, place, **given))
+    assert found.sentences()[-1].startswith("Leakage HOLDS, the rest claimed")
+    assert "source accuracy of the undisposed and the scrubbed model" in found.claimed
 
 
 @pytest.mark.parametrize("name", STRANGERS)

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForImageClassification, ViTConfig
 
 from hf_dtl.data import embedded_processor, load_task, sources
-from hf_dtl.errors import ConfigError, DataError
+from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.pipeline.verify import SCENARIOS
 from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.scenarios.spec import ScenarioSpec, is_request
@@ -134,3 +134,19 @@ def test_values_given_here_stand_in_for_those_of_the_report():
     )
     assert spec.forget == "/x/photos[a]" and spec.retain is None
     assert SimpleNamespace(**spec.to_dict()).kind == "task"
+
+
+def test_a_head_that_has_the_classes_in_other_rows(caplog):
+    scenario = loaded(SPECS["class"])
+    other = model(scenario)
+    other.config.id2label = dict(enumerate(("2", "0", "1")))
+    scenario.check_numbered(model(scenario), "retrained")
+    with pytest.raises(ModelError, match="the retrained model has its classes in the order 2, 0, 1, .* 0, 1, 2. Give"):
+        scenario.check_numbered(other, "retrained")
+    torch.nn.init.zeros_(other.classifier.weight)
+    other.classifier.bias.data = torch.tensor([0.0, 9.0, 0.0])  # always the forgotten class
+    scenario.measure({"undisposed": other}, torch.device("cpu"), membership=False)
+    assert not caplog.text, "a head with names is known by them"
+    other.config.id2label = dict(enumerate(("LABEL_0", "LABEL_1", "LABEL_2")))
+    scenario.measure({"undisposed": other}, torch.device("cpu"), membership=False)
+    assert "is right on 0.000 of the images to keep, guessing on 0.333: its head has no names" in caplog.text

@@ -265,6 +265,15 @@ def test_models_of_the_hub_that_are_refused(client, space):
     assert not list(space.temporary.rglob("pair_*"))
 
 
+def test_a_hub_that_lies_about_sizes_fills_no_disk(client, space):
+    space.publish("bad/endless", "scrubbed")
+    space.hub.endless = "bad/endless/resolve/.*/config.json"
+    started = time.monotonic()
+    assert "larger than the" in refused(client, "/open", "bad/endless", "")
+    space.hub.endless = None
+    assert time.monotonic() - started < 20 and not list(space.temporary.rglob("pair_*"))
+
+
 def test_a_report_of_other_weights_is_named(client, space):
     other = (space.example / "undisposed" / "model.safetensors").read_bytes()
     space.publish("bob/swapped", "scrubbed", model=other)

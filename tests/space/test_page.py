@@ -22,6 +22,7 @@ from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
 from hf_dtl.hub.weights import weights_sha256
 from page import hub, views
 from page.curve import curve
+from page.events import Events
 from page.pairs import EXAMPLE, KEPT, Pairs, hub_id, local_pairs
 from page.probe import probe
 from page.references import lines, reported, same_attacker
@@ -228,11 +229,24 @@ def test_images_of_every_mode(tmp_path, mode):
     image = Image.new("RGB", (1200, 700))
     image.paste("white", (0, 0, 600, 300))
     (image.convert("L") if mode == "I;16" else image).convert(mode).save(path)
-    image = uploads.read_image(path)
+    image = uploads.on_background(uploads.read_image(path), "white")
     assert image.mode == "RGB" and max(image.size) <= uploads.SIDE
     Image.new(mode, (20, 10)).save(path)
     with pytest.raises(DataError, match="of one colour throughout"):
-        uploads.read_image(path)
+        uploads.on_background(uploads.read_image(path), "white")
+
+
+def test_a_transparent_upload_is_put_on_the_background_of_the_models_data(pair, pairs, tmp_path, monkeypatch):
+    sign = Image.new("RGBA", (28, 28), (255, 255, 255, 0))  # a white sign on nothing
+    sign.paste((255, 255, 255, 255), (9, 4, 18, 24))
+    sign.save(tmp_path / "sign.png")
+    image = uploads.read_image(tmp_path / "sign.png")
+    events = Events(pairs)
+    assert "put on white" in events.probe(EXAMPLE, "", image)[0]
+    dark = replace(pair, report=replace(pair.report, spec={**pair.report.spec, "background": "black"}))
+    monkeypatch.setattr(pairs, "get", lambda *names: dark)
+    wrong, seen = events.probe(EXAMPLE, "", image)
+    assert not wrong and seen == events.probe(EXAMPLE, "", uploads.on_background(image, "black"))[1]
 
 
 # What is drawn ------------------------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ from PIL import Image
 from transformers import AutoModelForImageClassification
 
 import hf_dtl
-from hf_dtl.data import embedded_processor
-from hf_dtl.errors import ConfigError, DataError
+from hf_dtl.data import embedded_processor, load_task
+from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.loading import labelled_items, leaves_one
 from hf_dtl.trainers.training import fine_tune
 
 NAMES = ("cat", "dog", "fox")
+UNNAMED = ("LABEL_0", "LABEL_1", "LABEL_2")
 PROCESSOR = embedded_processor(16)
 
 
@@ -64,8 +65,38 @@ def test_data_to_evaluate_on_are_taken_as_those_to_train_on_are(tmp_path):
     assert trainer.eval_dataset.labels.tolist() == [1, 2, 0, 1, 2]
     rows = table([1, 2, 0, 1, 2], datasets.Value("int64"))
     assert len({trainer.evaluate(data)["eval_loss"] for data in (None, held_out, rows)}) == 1
+    found = [trainer.predict(data) for data in (held_out, rows)]
+    assert found[0].metrics["test_loss"] == found[1].metrics["test_loss"] == trainer.evaluate()["eval_loss"]
+    assert found[0].label_ids.tolist() == [1, 2, 0, 1, 2]
     with pytest.raises(DataError, match="The evaluation data set has the classes owl"):
         trainer.evaluate(table([0, 1], datasets.ClassLabel(names=["cat", "owl"])))
+
+
+def test_a_head_without_names_has_the_order_of_the_classes_and_it_is_said(caplog):
+    assert items(table([0, 2, 1]), UNNAMED).labels.tolist() == [0, 2, 1]
+    assert "rows are taken in the order of the classes (cat, dog, fox). If it has another, set model" in caplog.text
+    caplog.clear()
+    folders = table([0, 1, 2], datasets.ClassLabel(names=["1", "10", "2"]))  # as folders sort
+    assert items(folders, UNNAMED).labels.tolist() == [0, 2, 1] and "(1, 2, 10)" in caplog.text
+    caplog.clear()
+    counted = table([0, 1, 2], datasets.ClassLabel(names=["2", "0", "1"]))
+    assert items(counted, UNNAMED).labels.tolist() == [2, 0, 1] and not caplog.text
+
+
+def test_the_background_that_data_were_loaded_with_counts(tmp_path):
+    for name in NAMES:
+        for number in range(6):
+            sign = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+            sign.putpixel((number, NAMES.index(name)), (200, 9 * number, NAMES.index(name), 255))
+            (tmp_path / name).mkdir(exist_ok=True)
+            sign.save(tmp_path / name / f"{number}.png")
+    task = load_task(str(tmp_path), background="black")
+    dark = items(task.train)
+    assert dark.pixel_values.mean() < -0.9, "-1 is black"
+    plain = task.train.cast_column("image", datasets.Image())
+    assert items(plain).pixel_values.mean() > 0.9
+    seen = items(task.train.with_transform(lambda batch: batch))
+    torch.testing.assert_close(seen[0]["pixel_values"], dark[0]["pixel_values"])
 
 
 @pytest.mark.parametrize(
@@ -76,7 +107,12 @@ def test_data_to_evaluate_on_are_taken_as_those_to_train_on_are(tmp_path):
         (table([0, None, 1, None]), NAMES, r"2 of 4 images have no label \(null or -1\).*row 1, 3"),
         (table([0, -1, 1], datasets.Value("int64")), NAMES, r"1 of 3 images have no label"),
         (table([0, 3, 1], datasets.Value("int64")), NAMES, "1 of 3 images have a label above 2.*row 1"),
-        (table([0, 1]).select_columns(["image"]), NAMES, "the label column cannot be told"),
+        (table([0, 1]).select_columns(["image"]), NAMES, r"label column cannot be told.*dataset.rename_column\("),
+        (
+            table([0, 1], datasets.ClassLabel(names=["cat", "dog"])),
+            UNNAMED,
+            "no names .* for its 3 rows: which row is",
+        ),
     ],
 )
 def test_unusable_labels_are_told_before_training(data, head, message):
@@ -188,3 +224,11 @@ def test_options_of_another_method_are_refused():
     own = hf_dtl.FineTuneConfig(output_dir="unused", use_cpu=True)
     with pytest.raises(ConfigError, match="takes its options as RandomLabelConfig, not as FineTuneConfig"):
         hf_dtl.RandomLabelTrainer(whole, own, table([0]), table([1, 2]), processing_class=PROCESSOR)
+
+
+@pytest.mark.parametrize("method", ["FineTune", "InstanceUnlearning"])
+def test_what_is_no_model_is_named(method):
+    config, trainer = getattr(hf_dtl, f"{method}Config"), getattr(hf_dtl, f"{method}Trainer")
+    for given in ("some/folder", torch.nn.Linear(2, 2)):
+        with pytest.raises(ModelError, match=f"Expected a Hub model .*, got {type(given).__name__}.*merge_and_unload"):
+            trainer(given, config(output_dir="unused", use_cpu=True, report_to="none"), table([0]), table([1, 2]))
