@@ -25,8 +25,7 @@ from transformers import PreTrainedModel
 from hf_dtl.data.columns import find_image_column, images_beside
 from hf_dtl.data.images import LazyImages, size_of
 from hf_dtl.errors import ConfigError, DataError
-from hf_dtl.functional import augment, distillation
-from hf_dtl.functional.augmentation import random_photometric
+from hf_dtl.functional import distillation
 from hf_dtl.functional.channel import channel_bound, hard_labels, parse_channel, rounded_outputs, targets_of
 from hf_dtl.methods.anchored_distillation_config import AnchoredDistillationConfig
 from hf_dtl.methods.noise_then_distil import fresh_model
@@ -81,24 +80,8 @@ class _HearingTrainer(UnlearningTrainer):
         self.record("retain_loss", loss)
         return loss
 
-    def augment_retained(self, images: Tensor, chunks: Tensor) -> Tensor:
-        """Named views are moved again (by affine transforms where no others are asked for), and half of them relit.
-
-        Else the student learns the few images by heart. Named is what is stored: of relit views teachers know less.
-        """
-        if not self.views_named:
-            return super().augment_retained(images, chunks)
-        seen, asked = [], self.args.retain_augmentation
-        for part, number in zip(images, chunks.tolist(), strict=True):
-            draw = torch.Generator().manual_seed((self.args.seed * 1_000_003 + number) ^ _VIEWS)
-            moved = augment(part, "affine" if asked == "none" else asked, draw)
-            lit = torch.rand(len(part), 1, 1, 1, generator=draw).to(part.device) < 0.5
-            seen.append(torch.where(lit, random_photometric(moved, draw), moved))
-        return torch.cat(seen)
-
     basis: Tensor | None = None
     centre: Tensor
-    views_named = False
 
     def _mixed(self, images: Tensor, chunks: Tensor) -> Tensor:
         """Mixup inside each chunk, w ~ U(0, 1), by draws from its seed."""
@@ -184,7 +167,6 @@ class AnchoredDistillationTrainer(BatchStatisticsTrainer, _HearingTrainer):
                     f"channel={args.channel} with views=0 and no transfer images leaves nothing that the given model "
                     "could name: give transfer images, or raise views."
                 )
-            self.views_named = True
             return views_of(labelled, args.views, args.seed * 1_000_003 + _VIEWS)
         if isinstance(given, datasets.Dataset):
             column = find_image_column(given.features, None, "The transfer images")

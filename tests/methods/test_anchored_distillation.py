@@ -90,18 +90,6 @@ def test_labels_are_made_once_of_the_teacher_and_kept_with_the_model(tmp_path):
     assert pair.labels.classes == ("6", "7") and pair.bound()["bits"] == 24
 
 
-def test_views_are_seen_in_another_light_and_given_images_as_they_are_asked_for(tmp_path):
-    batch, chunks = target().pixel_values[:8].unflatten(0, (2, 4)), torch.tensor([0, 1])
-    for given in (None, target()):
-        options = FEW | {"retain_augmentation": "none"}
-        args = AnchoredDistillationConfig(output_dir=str(tmp_path), **OPTIONS | options | {"max_steps": 1})
-        trainer = AnchoredDistillationTrainer(speaking(), args, source(), target(), transfer_dataset=given)
-        seen = trainer.augment_retained(batch, chunks)
-        assert torch.equal(seen, batch.flatten(0, 1)) == (given is not None)
-        assert (torch.corrcoef(torch.stack([seen.flatten(), batch.flatten()]))[0, 1] < 0.9) == (given is None)
-        assert torch.equal(seen[4:], trainer.augment_retained(batch[1:], chunks[1:])), "by the chunk's number alone"
-
-
 def test_from_the_second_round_on_the_student_names_the_images_and_it_resumes_there(tmp_path):
     options = FEW | {"rounds": 2, "confidence": 0.4, "learning_rate": 0.05}
     trainer = trained(PAIR, tmp_path / "1", speaking(), max_steps=4, **options)
