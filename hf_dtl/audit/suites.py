@@ -72,7 +72,13 @@ SUITES = {
         Suite(
             name="quick-1",
             about="A first look, in minutes on two cores; it never says forgotten.",
-            attacks=("ridge", "class_means", *(f"ridge_{form}_8" for form in _FORMS), "network_photometric_200", "committee"),
+            attacks=(
+                "ridge",
+                "class_means",
+                *(f"ridge_{form}_8" for form in _FORMS),
+                "network_photometric_200",
+                "committee",
+            ),
             budgets=(5, 20),
             seeds=(0, 1, 2),
             hashes=("46d5fb6901259c328d7c4124284db062", "f63e77853a98c2f29b1682524da94d26"),

@@ -41,7 +41,12 @@ def test_one_run_serves_every_model(monkeypatch, tmp_path):
     monkeypatch.setattr(FreshNetwork, "_trained", lambda *a: seeds.append(a[-1]) or usual(*a))
     toy = replace(task(), retain=None)
     config = replace(QUICK, attacks=(NAME,), budgets=(4,), seeds=(0, 1))
-    models = {"undisposed": vit(), "scrubbed": resnet(), "no_model": no_model(toy), "scratch": [vit(seed=1), vit(seed=2)]}
+    models = {
+        "undisposed": vit(),
+        "scrubbed": resnet(),
+        "no_model": no_model(toy),
+        "scratch": [vit(seed=1), vit(seed=2)],
+    }
     store = tmp_path / "attacks.jsonl"
     records = run_audit(models, {"source": toy}, config, store=store, progress=False)
     assert sorted(seeds) == [0, 1]
