@@ -48,7 +48,7 @@ def _flags(report: LeakageReport) -> Iterator[Flag]:
     single = pl_accuracies([r for r in report.piggyback if not _of_others(r.attack)], "source_subset")
     strongest = [point for point in single if point.model == "scrubbed"]
     yield from _edges(report, strongest)
-    probes = [point for point in strongest if not _trains(point.attack)]
+    probes = [point for point in strongest if not (_trains(point.attack) or _ignores_weights(point.attack))]
     if probes and any(_trains(attack) for attack in found.by_attack):
         where = ", ".join(f"{point.attack} at {point.budget}" for point in probes)
         yield Flag(
@@ -75,6 +75,10 @@ def _trains(attack: str) -> bool:
 
 def _of_others(attack: str) -> bool:
     return is_attack(attack) and find_attack(attack).of_others
+
+
+def _ignores_weights(attack: str) -> bool:
+    return is_attack(attack) and find_attack(attack).ignores_model
 
 
 def _edges(report: LeakageReport, points: Any) -> Iterator[Flag]:

@@ -58,6 +58,9 @@ def test_a_probe_that_beats_fine_tuning():
     better = records({("scrubbed", b): [0.8] * 5 for b in (5, 20)}, attack="ridge")
     flags = report(piggyback=(*found, *better), settings=RATES | ENOUGH).flags
     assert "probe" in [flag.name for flag in flags] and "ridge at 5" in str(flags)
+    ignoring = [replace(record, attack="network_photometric") for record in better]
+    left = report(piggyback=(*found, *ignoring), settings=RATES | ENOUGH).flags
+    assert "probe" not in [flag.name for flag in left], "a network from random weights reads nothing of these"
     assert names(audited(attack="ridge")) == [], "without a fine-tuning there is nothing to beat"
 
 

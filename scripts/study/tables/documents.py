@@ -15,7 +15,6 @@ from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.attacks.registry import ADAPTIVE, GRID, attack_summaries
 from hf_dtl.audit.comparison import methods_table
 from hf_dtl.audit.suites import SMALL, SUITES
-from hf_dtl.audit.tables import piggyback_table
 from hf_dtl.audit.text_table import TextTable
 from hf_dtl.methods.registry import find_method, method_summaries
 from hf_dtl.pipeline.audit import audit
@@ -128,12 +127,6 @@ def main_job_verdicts() -> str:
 def suite_choice() -> str:
     """By how much every attack exceeds the suites on the development models."""
     return suite_table(json.loads((RESULTS / "suites" / "choice.json").read_text(encoding="utf-8"))).markdown()
-
-
-def letters() -> str:
-    """Letters of glyphs, with what the tool says of them."""
-    report = LeakageReport.load(RESULTS / "letters" / "representation_erasure.json")
-    return f"{piggyback_table(report).markdown()}\n\n> {report.verdict}"
 
 
 def removal() -> str:
@@ -386,7 +379,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "main_job_suites": main_job_suites,
     "main_job_verdicts": main_job_verdicts,
     "suite_choice": suite_choice,
-    "letters": letters,
     **({"removal": removal} if (RESULTS / "removal").is_dir() else {}),
     "mnist": mnist,
     "mnist_by_regression": mnist_by_regression,
