@@ -55,7 +55,7 @@ class Suite:
 
 _FORMS = ("affine", "crop_flip", "photometric")
 _STANDARD = (
-    "ridge", "class_means", *(f"ridge_{form}" for form in _FORMS),
+    "ridge", "class_means", *(f"{start}_{form}" for start in ("ridge", "network") for form in _FORMS),
     "prototype_400", *(f"prototype_{form}" for form in _FORMS), "committee",
 )  # fmt: skip
 _STARTS = (
@@ -72,10 +72,16 @@ SUITES = {
         Suite(
             name="quick-1",
             about="A first look, in minutes on two cores; it never says forgotten.",
-            attacks=("ridge", "class_means", *(f"ridge_{form}_8" for form in _FORMS), "committee"),
+            attacks=(
+                "ridge",
+                "class_means",
+                *(f"ridge_{form}_8" for form in _FORMS),
+                "network_photometric_200",
+                "committee",
+            ),
             budgets=(5, 20),
             seeds=(0, 1, 2),
-            hashes=("e4f54a9fb10c47db701e603b79735043", "c26d31098b2738e38af8508fcfa2989e"),
+            hashes=("46d5fb6901259c328d7c4124284db062", "f63e77853a98c2f29b1682524da94d26"),
             claims=False,
             options={"finalists": 3},
         ),
@@ -85,7 +91,7 @@ SUITES = {
             attacks=_STANDARD,
             budgets=(5, 20),
             seeds=(0, 1, 2, 3, 4),
-            hashes=("dcd03762fda2fc92477eb893b53048c1", "3f4a0ef071db0a7a2652e604eec4589c"),
+            hashes=("afbc7854a6a0a3561fa37ccab2f95ee1", "0e289c3d2384647aeeb840c43506507d"),
             claims=True,
             options={"finalists": 3, "successive_halving": True},
         ),
@@ -95,7 +101,7 @@ SUITES = {
             attacks=_FULL,
             budgets=(1, 5, 20, 100),
             seeds=(0, 1, 2, 3, 4),
-            hashes=("ce0740681a20c999f877e6280b958b90", "3a8491894b16812f5ae34fc15afdfc07"),
+            hashes=("f0f7140a3ba2e8329b493777106b1c4c", "aa5f7125e22df87c2fb5a9dfbef3d657"),
             claims=True,
             options={"finalists": 4, "successive_halving": True},
         ),

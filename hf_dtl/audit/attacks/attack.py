@@ -90,6 +90,8 @@ class Attack(ABC):
     """Whether it needs retain images."""
     needs_base: ClassVar[bool] = False
     """Whether it needs the public weights that the owner started from."""
+    ignores_model: ClassVar[bool] = False
+    """Whether the published model plays no part, so that one run serves every model."""
     of_others: ClassVar[bool] = False
     """Whether it is made of the answers of the audit's other attacks, and trains nothing."""
     version: ClassVar[int] = 1
@@ -152,6 +154,8 @@ class Attack(ABC):
                 the public weights, which only an attack that needs them depends on.
             rows: of the published head that stand for the attacked classes, if they do.
         """
+        if self.ignores_model:
+            return fingerprint([PROTOCOL, task, *unit, self.numbers(config), self.family, self.settings()])
         parts: list[Any] = [PROTOCOL, model, task, *unit, self.numbers(config)]
         if not self._known_by_name:
             own = [base] if self.needs_base else []

@@ -32,7 +32,7 @@ COLUMN_IMAGES = 100
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Build networks one at a time, and leave the global random state, which they draw from, as it was."""
     with _BUILDING, torch.random.fork_rng(devices=[]):
         yield
@@ -181,19 +181,19 @@ class AttackContext:
         if kind not in self._networks:
             classes = len(self.published_head[0]) if kind == "retain" else self.num_classes
             rank = self.config.lora_rank if kind == "lora" else None
-            with _undisturbed():
+            with undisturbed():
                 self._networks[kind] = Trainable(self.heads, classes, rank).to(self.device)
         return self._networks[kind]
 
     def weights_of(self, model: PreTrainedModel) -> dict[str, Tensor]:
         """The weights of a model of the same architecture, without its head, by the names that attacks train."""
-        with _undisturbed():
+        with undisturbed():
             backbone = MultiHeadClassifier(copy.deepcopy(model), task="other").backbone
         return {f"model.backbone.{n}": p.detach().to(self.device, self.dtype) for n, p in backbone.named_parameters()}
 
     def fresh_weights(self, seed: int) -> dict[str, Tensor]:
         """Random weights as those that a training starts from, by seed; see `weights_of`."""
-        with _undisturbed():
+        with undisturbed():
             fresh = scratch_model(self.model, seed)
         return self.weights_of(fresh)
 
@@ -206,7 +206,7 @@ class AttackContext:
 
         def make() -> dict[str, float]:
             network = self.network(kind)
-            with _undisturbed():
+            with undisturbed():
                 return network.sizes(self.model)
 
         return self.once(("sizes", kind), make)

@@ -59,9 +59,12 @@ def most_together(
     unit: Unit, model: PreTrainedModel, task: AttackedTask, config: AttackConfig, device: torch.device
 ) -> int:
     """Fine-tunings at once: bounded by memory for their weights, gradients and moments, and by pixels a step."""
+    attack = find_attack(unit.attack)
+    if attack.ignores_model:
+        return 1  # so that the same runs are found again on every model
     if config.max_stack is not None:
         return config.max_stack
-    if not find_attack(unit.attack).whole_network:
+    if not attack.whole_network:
         return 64
     room = 8 if device.type == "cuda" else 1
     copies = 4 * 4 * sum(p.numel() for p in model.parameters())
