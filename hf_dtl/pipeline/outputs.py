@@ -38,8 +38,7 @@ def write_method(job: Job, result: Scrubbed, folder: Path, reports: Sequence[Lea
     report = replace(result.report, weights=weights_sha256(scrubbed))
     add_evidence(scrubbed, report, base_model=job.options.model)
 
-    plots = fresh_folder(folder / "plots")
-    shutil.copytree(scrubbed / "plots", plots, dirs_exist_ok=True)
+    plots = shutil.copytree(scrubbed / "plots", fresh_folder(folder / "plots"), dirs_exist_ok=True)
     stage = job.run.folder / "stages" / job.disposal_stage(result.choice)
     log = json.loads((stage / "log.json").read_text(encoding="utf-8"))
     plot_disposal(log, f"Disposal by {result.choice.text}", plots / "disposal.png")
