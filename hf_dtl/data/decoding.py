@@ -65,6 +65,12 @@ class ImageReader:
             return torch.full((len(self),), -1)
         return torch.as_tensor(np.array(labels_of(self.dataset)), dtype=torch.int64)
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes that the labels number, None where there are none."""
+        feature = self.dataset.features.get("label")
+        return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+
     def decode(self, rows: Sequence[int]) -> tuple[list[Image.Image], list[str]]:
         """Decode images to 8-bit grey or RGB.
 

@@ -36,6 +36,7 @@ class ImageTensors(Dataset[Item]):
     Args:
         pixel_values: (N, C, H, W) float32.
         labels: (N,) int64.
+        names: of the classes that the labels number; None where they are rows of a head, or what nobody named.
 
     Example:
         >>> images = ImageTensors(torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 0]))
@@ -43,9 +44,10 @@ class ImageTensors(Dataset[Item]):
         1
     """
 
-    def __init__(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> None:
+    def __init__(self, pixel_values: torch.Tensor, labels: torch.Tensor, names: tuple[str, ...] | None = None) -> None:
         self.pixel_values = pixel_values
         self.labels = labels
+        self.names = names
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,7 +58,7 @@ class ImageTensors(Dataset[Item]):
     def subset(self, indices: Sequence[int]) -> "ImageTensors":
         """Return the images at `indices`, copied."""
         rows = torch.as_tensor(indices, dtype=torch.long)
-        return ImageTensors(self.pixel_values[rows], self.labels[rows])
+        return ImageTensors(self.pixel_values[rows], self.labels[rows], self.names)
 
 
 class LazyImages(ImageReader, Dataset[Item]):
@@ -77,7 +79,7 @@ class LazyImages(ImageReader, Dataset[Item]):
         batches = (range(len(dataset))[start : start + BATCH] for start in range(0, len(dataset), BATCH))
         self.refuse([fault for rows in batches for fault in self.check_header(rows)])
         self._shape = self._processed(0).shape
-        self.labels = self.read_labels()
+        self.labels, self.names = self.read_labels(), self.class_names
 
     def _processed(self, row: int, shape: torch.Size | None = None) -> torch.Tensor:
         images, faults = self.decode([row])
@@ -108,7 +110,7 @@ class LazyImages(ImageReader, Dataset[Item]):
         """Return the images at `indices`, still lazy."""
         chosen = self.dataset.select(indices)
         part = LazyImages(chosen, self.processor, num_channels=self.num_channels, desc=self.where)
-        part.labels = self.labels[torch.as_tensor(indices, dtype=torch.long)]
+        part.labels, part.names = self.labels[torch.as_tensor(indices, dtype=torch.long)], self.names
         return part
 
 
@@ -133,7 +135,8 @@ def load_images(
         desc: name of the images in the progress bar and in messages, such as `"source train"`.
 
     Returns:
-        A dataset of `{"pixel_values": (C, H, W) float32, "labels": int}`, with `labels` (N,) int64 and `subset`.
+        A dataset of `{"pixel_values": (C, H, W) float32, "labels": int}`, with `labels` (N,) int64, their `names` and
+        `subset`.
 
     Raises:
         DataError: images are corrupt, too large, coloured for a 1-channel model, all equal, or come out in several
@@ -163,4 +166,4 @@ def load_images(
             progress.update(len(rows))
     reader.refuse(faults)
     variety.tell()
-    return ImageTensors(pixel_values, reader.read_labels())
+    return ImageTensors(pixel_values, reader.read_labels(), reader.class_names)

@@ -11,7 +11,9 @@ from transformers import PreTrainedModel
 
 from hf_dtl.data.images import size_of
 from hf_dtl.methods.instancewise import AlreadyForgottenError
+from hf_dtl.models.labels import head_names
 from hf_dtl.trainers import UnlearningTrainer
+from hf_dtl.trainers.loading import numbered
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ def unlearn_in_sequence(
     """
     present, device = copy.deepcopy(model).eval(), next(model.parameters()).device
     before: list[float] = []
+    requests = [numbered(images, head_names(model), f"Request {i}") for i, images in enumerate(requests, 1)]
     for number, images in enumerate(requests):
         given, steps = present, 0
         if cumulative:

@@ -157,7 +157,9 @@ class Scenario(ABC):
             dataset = dataset.shuffle(seed=0).select(range(cap))
         # the audit keeps held-out splits in memory; training data above the limit are decoded on the fly
         limit = {"memory_limit_gib": float("inf")} if held_out or not whole else {}
-        return load_images(dataset, self.processor, num_channels=channels, desc=name, **limit)
+        images = load_images(dataset, self.processor, num_channels=channels, desc=name, **limit)
+        images.names = None  # the scenario numbers its labels as the heads do
+        return images
 
     def capped(self, images: Images) -> ImageTensors:
         """At most max_eval_images of some training images, in memory, to measure a model on."""

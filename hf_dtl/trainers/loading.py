@@ -1,5 +1,6 @@
 """What trainers do with what they are given: decode the images, freeze what nothing uses, look without training."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,13 +10,13 @@ import datasets
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 from transformers import PreTrainedModel
 
 from hf_dtl.data import load_images
 from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, raw_column
 from hf_dtl.data.decoding import WHITE, read_alike, reading, to_channels
-from hf_dtl.data.images import size_of
+from hf_dtl.data.images import ImageTensors, LazyImages, size_of
 from hf_dtl.data.names import match_names
 from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ConfigError, DataError, listing
@@ -64,7 +65,8 @@ def labelled_items(
 
     A `datasets.Dataset` may have any column of images and of classes. Its classes are matched with the head's by
     name; integers are rows of the head, and where that has no names, the classes of a ClassLabel are its rows in their
-    order. What `with_transform` makes of it is respected, and the background that `load_task` was given.
+    order. Images of `load_images` are matched likewise. What `with_transform` makes of it is respected, and the
+    background that `load_task` was given.
 
     Args:
         parts: a data set and the task of its head, by what it is for, for messages.
@@ -88,22 +90,49 @@ def labelled_items(
     plain = read_alike(plain)
     for name, (part, _) in parts.items():
         if name in tables and name not in plain:
-            found.append(TransformedItems(part, rows[name], model, processing_class))
+            found.append(TransformedItems(name, part, rows[name], model, processing_class))
             continue
         items = items_of(plain.get(name, part), model, processing_class, desc=f"The {name} data set")
         if name in plain:
             items.labels = rows[name]
-        elif size_of(items) and not hasattr(items, "labels"):
+        else:
+            items = numbered(items, model.labels[parts[name][1]], f"The {name} data set")
+        if size_of(items) and not hasattr(items, "labels"):
             _check_item(name, items[0])
         found.append(items)
     return found
 
 
+def numbered(items: Any, names: tuple[str, ...], where: str) -> Any:
+    """Images of `load_images`, also in a `Subset` or `ConcatDataset`, with rows of the head as their labels.
+
+    Args:
+        items: others are returned as they are.
+        names: of the head's rows.
+        where: the data set, for messages.
+
+    Raises:
+        DataError: see `labelled_items`.
+    """
+    if isinstance(items, Subset):
+        return Subset(numbered(items.dataset, names, where), items.indices)
+    if isinstance(items, ConcatDataset):
+        return ConcatDataset([numbered(part, names, where) for part in items.datasets])
+    if not isinstance(items, (ImageTensors, LazyImages)) or items.names is None:
+        return items
+    rows = _rows_by_class(items.names, items.labels.numpy(), True, names, where)
+    items = copy.copy(items)
+    items.labels, items.names = _checked(rows, len(names), where), None
+    return items
+
+
 def _check_item(name: str, item: Any) -> None:
     """Refuse items without one row of the head as their label."""
-    label = torch.as_tensor(item["labels"]) if isinstance(item, Mapping) and "labels" in item else None
-    if label is None or label.numel() != 1 or label.is_floating_point():
-        given = f"has the labels {label.tolist()}" if label is not None else f"is {listing(list(item), 5)}"
+    label = item["labels"] if isinstance(item, Mapping) and "labels" in item else None
+    number = None if label is None or isinstance(label, str) else torch.as_tensor(label)
+    if number is None or number.numel() != 1 or number.is_floating_point():
+        given = f"is {listing(list(item), 5)}" if label is None else f"has the labels {label!r}"
+        given = given if number is None else f"has the labels {number.tolist()}"
         raise ConfigError(
             f"The {name} data set: its first item {given}. An item is {{'pixel_values', 'labels'}}, its label one row "
             "of the head, a whole number; images with several labels are not taken, also by a head of sigmoids."
@@ -130,26 +159,18 @@ def rows_of_the_head(
         where: the data set, for messages.
         column: of the classes; None finds it.
     """
-    names, column = model.labels[task], find_label_column(part.features, column, where, RENAME)
+    column = find_label_column(part.features, column, where, RENAME)
     feature, classes = part.features[column], model.heads[task].out_features
     if isinstance(feature, datasets.Value) and "int" in feature.dtype:
         ids = raw_column(part, column).fill_null(-1).to_numpy().astype(np.int64)
     else:
         known, found = class_ids({"": part}, column, where)
-        ids, used = found[""], np.unique(found[""][found[""] >= 0])
-        if unnamed(names):
-            number = _rows_in_order(known, names, isinstance(feature, datasets.ClassLabel), where)
-        else:
-            rows = match_names([known[label] for label in used], names, "The model's head")
-            if None in rows:
-                unknown = [known[label] for label, row in zip(used, rows, strict=True) if row is None]
-                raise DataError(
-                    f"{where} has the classes {listing(unknown, 12)}, which the model's head does not name; it names "
-                    f"{listing(names, 12)}. Take images of classes that it knows, or correct its id2label."
-                )
-            number = np.full(len(known) + 1, -1, dtype=np.int64)  # the last is for -1
-            number[used] = [row for row in rows if row is not None]
-        ids = number[ids]
+        ids = _rows_by_class(known, found[""], isinstance(feature, datasets.ClassLabel), model.labels[task], where)
+    return _checked(ids, classes, where)
+
+
+def _checked(ids: np.ndarray, classes: int, where: str) -> Tensor:
+    """Rows of a head, none of which is missing or past its end."""
     for wrong, what in ((ids < 0, "no label (null or -1)"), (ids >= classes, f"a label above {classes - 1}")):
         if wrong.any():
             at = listing(np.flatnonzero(wrong).tolist(), 5)
@@ -158,6 +179,25 @@ def rows_of_the_head(
                 f"{classes - 1}: row {at}. Remove or correct them."
             )
     return torch.tensor(ids)
+
+
+def _rows_by_class(
+    known: tuple[str, ...], ids: np.ndarray, ordered: bool, names: tuple[str, ...], where: str
+) -> np.ndarray:
+    """Row of a head with these names for each image, -1 for none, by those of the classes that `ids` (N,) number."""
+    used = np.unique(ids[ids >= 0])
+    if unnamed(names):
+        return _rows_in_order(known, names, ordered, where)[ids]
+    rows = match_names([known[label] for label in used], names, "The model's head")
+    if None in rows:
+        unknown = [known[label] for label, row in zip(used, rows, strict=True) if row is None]
+        raise DataError(
+            f"{where} has the classes {listing(unknown, 12)}, which the model's head does not name; it names "
+            f"{listing(names, 12)}. Take images of classes that it knows, or correct its id2label."
+        )
+    number = np.full(len(known) + 1, -1, dtype=np.int64)  # the last is for -1
+    number[used] = [row for row in rows if row is not None]
+    return number[ids]
 
 
 def _rows_in_order(known: tuple[str, ...], names: tuple[str, ...], ordered: bool, where: str) -> np.ndarray:
@@ -181,14 +221,17 @@ class TransformedItems(Dataset):
     """Images of a data set as its transform gives them, with labels that are rows of a head.
 
     Args:
+        name: what it is for, for messages.
         dataset: its transform makes `pixel_values`, or images that the processor prepares.
         labels: (N,) int64.
         model: whose channels count.
         processing_class: image processor; not used for `pixel_values`.
     """
 
-    def __init__(self, dataset: datasets.Dataset, labels: Tensor, model: MultiHeadClassifier, processing_class: Any):
-        self.dataset, self.labels, self.processor = dataset, labels, processing_class
+    def __init__(
+        self, name: str, dataset: datasets.Dataset, labels: Tensor, model: MultiHeadClassifier, processing_class: Any
+    ) -> None:
+        self.name, self.dataset, self.labels, self.processor = name, dataset, labels, processing_class
         self.channels = channels_of(model.backbone.config)
         first = dataset[0]
         self.image = (
@@ -203,21 +246,29 @@ class TransformedItems(Dataset):
             )
         new = [name for name in ("labels", "label") if name in first and name not in dataset.features]
         self.given = new[0] if new else None
-        if self.given is None and (changed := self._changed_label(dataset, first)):
+        column = find_label_column(dataset.features, None, "The data set", RENAME)
+        if (self.given or column) in first:
+            self._judge_labels(column, self.given or column)
+
+    def _judge_labels(self, column: str, given: str) -> None:
+        """Take labels of the transform that are the data's own by name; an image of each class tells."""
+        values = self.dataset.with_format(None).select_columns([column])[column]
+        rows = {value: row for row, value in enumerate(values) if value is not None}
+        made = {row: self.dataset[row][given] for row in rows.values()}
+        if all(np.array_equal(made[row], value) for value, row in rows.items()):
+            if self.given and any(made[row] != self.labels[row] for row in made):
+                told = (
+                    "The %s data set: its transform gives the numbers of the data's classes as %r; they are matched "
+                )
+                logger.warning(told + "with the head's rows by name.", self.name, given)
+            self.given = None
+        elif self.given is None:
             raise ConfigError(
-                f"The transform changes the labels of the column {changed!r}, so it cannot be told whether they are "
+                f"The transform changes the labels of the column {column!r}, so it cannot be told whether they are "
                 "classes of the data or rows of the head. Give the rows in a new column 'labels'."
             )
-
-    @staticmethod
-    def _changed_label(dataset: datasets.Dataset, first: Mapping[str, Any]) -> str | None:
-        """The column of classes, if an image of any class comes out of the transform with another label."""
-        column = find_label_column(dataset.features, None, "The data set", RENAME)
-        if column not in first:
-            return None
-        values = dataset.with_format(None).select_columns([column])[column]
-        rows = {value: row for row, value in enumerate(values) if value is not None}
-        return column if any(dataset[row][column] != value for value, row in rows.items()) else None
+        for label in made.values() if self.given else ():
+            _check_item(self.name, {"labels": label})
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -8,7 +8,7 @@ import torch
 from method_checks import assert_same
 from toy_tasks import OPTIONS, digits, right
 
-from hf_dtl.data import embedded_processor
+from hf_dtl.data import ImageTensors, embedded_processor
 from hf_dtl.methods import (
     InstanceUnlearningConfig,
     InstanceUnlearningTrainer,
@@ -16,6 +16,7 @@ from hf_dtl.methods import (
     NegGradPlusTrainer,
     unlearn_in_sequence,
 )
+from hf_dtl.methods.instancewise import AlreadyForgottenError
 from hf_dtl.trainers.projection import fingerprints
 
 QUICK = {k: v for k, v in OPTIONS.items() if k not in ("optim", "target_ce_weight")}
@@ -69,6 +70,18 @@ def test_what_is_forgotten_already_is_passed_over(tmp_path, caplog):
     assert "Request 2 is passed over. There is nothing to forget" in caplog.text
     assert two.steps == 0 and two.accuracy == [0.0, 0.0] == one.accuracy * 2
     assert_same(one.model, two.model)
+
+
+def test_images_that_are_numbered_in_another_order_than_the_head_are_judged_by_name():
+    model, data, _ = digits()
+    model.config.id2label = {row: "abc"[row] for row in range(3)}
+    turned = ImageTensors(data.pixel_values, (data.labels + 1) % 3, ("c", "a", "b"))
+
+    def trainer(*_):
+        raise AlreadyForgottenError("none is known")
+
+    (done,) = unlearn_in_sequence(model, [turned], trainer)
+    assert done.accuracy == [right(model, data)] and right(model, data) > 0.9
 
 
 def test_requests_together_start_from_the_first_model_and_bring_nothing_back(tmp_path, caplog):

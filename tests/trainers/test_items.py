@@ -6,10 +6,11 @@ import pytest
 import torch
 from architectures import CONFIGS
 from PIL import Image
+from torch.utils.data import ConcatDataset, Subset
 from transformers import AutoModelForImageClassification
 
 import hf_dtl
-from hf_dtl.data import embedded_processor, load_task
+from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers.loading import labelled_items, leaves_one
@@ -210,6 +211,35 @@ def test_labels_that_a_transform_makes_are_rows_and_changed_ones_are_refused():
     assert [found[i]["labels"] for i in range(3)] == [2, 1, 0]
     with pytest.raises(ConfigError, match="changes the labels of the column 'label'.*in a new column 'labels'"):
         items(data.with_transform(changing))
+
+
+def test_labels_of_the_data_that_a_transform_copies_are_rows_by_name(caplog):
+    def ready(labels):
+        return lambda batch: {"pixel_values": [torch.zeros(3, 16, 16)] * len(batch["label"]), "labels": labels(batch)}
+
+    data, other = table([0, 1, 2]), ("fox", "Cat", "dog")
+    found = items(data.with_transform(ready(lambda batch: batch["label"])), other, None)
+    assert [found[i]["labels"] for i in range(3)] == found.labels.tolist() == [1, 2, 0]
+    assert "The forget data set: its transform gives the numbers of the data's classes as 'labels'" in caplog.text
+    caplog.clear()
+    own_rows = data.with_transform(ready(lambda batch: [(label + 1) % 3 for label in batch["label"]]))
+    assert [items(own_rows, other, None)[i]["labels"] for i in range(3)] == [1, 2, 0] and not caplog.text
+    with pytest.raises(ConfigError, match="The forget data set: its first item has the labels 'cat'"):
+        items(data.with_transform(ready(lambda batch: [NAMES[label] for label in batch["label"]])), other, None)
+    with pytest.raises(ConfigError, match="first item has the labels 'cat'"):
+        items([{"pixel_values": torch.zeros(3, 16, 16), "labels": "cat"}])
+
+
+@pytest.mark.parametrize("memory", [4.0, 0.0])
+def test_loaded_images_are_matched_by_name_as_their_data_are(memory):
+    loaded = load_images(table([0, 1, 2]), PROCESSOR, num_channels=3, memory_limit_gib=memory)
+    part = ConcatDataset([Subset(loaded.subset([2, 1]), [1]), loaded])
+    for given, rows in ((loaded, [1, 2, 0]), (loaded.subset([2, 0]), [0, 1]), (part, [2, 1, 2, 0])):
+        found = items(given, ("fox", "Cat", "dog"))
+        assert [found[i]["labels"] for i in range(len(rows))] == rows
+    assert loaded.labels.tolist() == [0, 1, 2], "the user's own stay as they are"
+    with pytest.raises(DataError, match="has the classes fox, which the model's head does not name"):
+        items(loaded, ("cat", "owl", "dog"))
 
 
 def test_what_is_no_data_set_is_named():
