@@ -31,6 +31,7 @@ class TaskData:
         source_key: digest that is equal for two tasks of the same data set.
         train_rows: (N,) row of each training image in the split (or splits, one after another) that was named.
         copies: training images that are left out, because the same picture stays.
+        drawn: splits that were held out of the one that was named, for want of their own.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TaskData:
     source_key: str
     train_rows: np.ndarray
     copies: Copies
+    drawn: tuple[str, ...] = ()
 
 
 def load_task(
@@ -123,12 +125,14 @@ def load_task(
         kept = keep_column if keep_column in split.features else None
         whole[name] = images_beside(split, image_column, {"label": new[name]}, class_feature(labels), kept)
     parts = named.parts(whole, new)
+    own = set(parts)
     removed = hold_out(parts, labels, where, ("label", keep_column or "label"), places(spec), background)
     _check_counts(parts, labels, images_per_class, where)
     if images_per_class is not None:
         drawn = draw_by_class(parts["train"].labels, labels, count=images_per_class, seed=seed)
         parts["train"] = parts["train"].keep(drawn)
-    return TaskData(labels=labels, **dataset_fields(spec, parts, *removed))
+    held_out = tuple(role for role in parts if role not in own)
+    return TaskData(labels=labels, drawn=held_out, **dataset_fields(spec, parts, *removed))
 
 
 def check_disjoint(source: TaskData, target: TaskData) -> None:

@@ -1,6 +1,7 @@
 """The job of a part of one data set: train or load the model, and unlearn."""
 
 import copy
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_dtl.data import check_forward
+from hf_dtl.data import ForgetRequest, check_forward
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -26,6 +27,7 @@ from hf_dtl.trainers.projection import collect_subspace, fingerprints, load_subs
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.shares import Share
 
+logger = logging.getLogger(__name__)
 LAYER_INPUTS = "layer_inputs.safetensors"
 
 
@@ -38,6 +40,18 @@ class PartJob(Job):
     layer_inputs: Path | None = None
 
     def _open(self) -> Part:
+        o, request = self.options, ForgetRequest.parse(self.options.forget)
+        if (
+            o.model is not None
+            and not self.epochs
+            and o.retain_images_per_class
+            and request.kind in ("class", "column")
+        ):
+            raise ConfigError(
+                f"--retain_images_per_class {o.retain_images_per_class} draws from all images of a class, also from "
+                f"those to forget: of {request} the model would forget that many and go on knowing the rest. Leave it "
+                "out, or give data in which the other images are fewer."
+            )
         return Part(self.options.spec(), max(self.options.attacker().budgets))
 
     def _load_model(self) -> PreTrainedModel:
@@ -61,11 +75,24 @@ class PartJob(Job):
             check_fits(self.model, config)
             config.streams(self.images["forget"], self.images["retain"])
         check_forward(self.model, self.images["retain"])
+        for note in self._notes():
+            logger.warning(note)
         for choice in self.choices:
             self._check_layer_inputs(choice)
         given = self._load_retrained(self.images["retain"])
         if given is not None:
             scenario.check_numbered(given, "retrained")
+
+    def _notes(self) -> list[str]:
+        """That a given model may know images which are asked for and not forgotten."""
+        scenario = self.scenario
+        if self.epochs or not scenario.held_out:
+            return []
+        return [
+            f"--forget {scenario.request}: {scenario.held_out} of its images are held out to judge by, as the data "
+            f"have no {' and no '.join(scenario.task.drawn)} split. They are not forgotten: a model that was trained "
+            "on them still knows them. Give the data such splits."
+        ]
 
     def _check_layer_inputs(self, choice: MethodChoice) -> None:
         """Refuse layer inputs of another model now, and not when it is the method's turn."""
@@ -165,4 +192,6 @@ class PartJob(Job):
         membership = membership and self.options.membership
         for model in (model for model in models.values() if isinstance(model, PreTrainedModel)):
             model.to(self.state.device)  # type: ignore[arg-type]
-        return self.scenario.measure(models, self.state.device, splits, membership=membership)
+        found = self.scenario.measure(models, self.state.device, splits, membership=membership)
+        found.notes += self._notes()
+        return found

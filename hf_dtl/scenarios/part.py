@@ -48,6 +48,7 @@ class Part(Scenario):
         rows: of the head, for each class of the data; set by `load`.
         images: `forget` and `retain` (training), `validation` and `test` (of what is retained), and
             `forgotten_validation` and `forgotten_test` (held-out images of classes that are forgotten as a whole).
+        held_out: what was asked for and is not forgotten, because it was held out of the split that was named.
     """
 
     kind: ClassVar[ScenarioKind] = "part"
@@ -71,11 +72,14 @@ class Part(Scenario):
 
     def _parts(self) -> dict[str, datasets.Dataset]:
         task, classes = self.task, self.division.classes
+        self.held_out = 0
         parts = {"forget": self.division.forget, "retain": self.division.retain}
         for split in ("validation", "test"):
             whole: datasets.Dataset = getattr(task, split)
-            whole = whole.select(np.flatnonzero(~self.request.has_value(whole)))
+            asked = self.request.has_value(whole)
+            whole = whole.select(np.flatnonzero(~asked))
             forgotten = np.isin(labels_of(whole), classes)
+            self.held_out += int(asked.sum() + forgotten.sum()) if split in task.drawn else 0
             if classes and not forgotten.any():
                 raise DataError(f"'{task.name}': the {split} split has no image of the classes to forget.")
             if forgotten.all():

@@ -13,6 +13,8 @@ from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import ConfigError
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.part_job import PartJob
+from hf_dtl.scenarios.part import Part
+from hf_dtl.scenarios.spec import ScenarioSpec
 
 
 def triggered(image):
@@ -169,3 +171,39 @@ def test_a_method_that_does_not_take_a_model_is_refused_before_any_training(tagg
         PartJob(replace(tagger, method="gradient_collision", lora_rank=None))
     with pytest.raises(ConfigError, match="lora_rank=2: ProjectedGradientConfig"):
         PartJob(replace(tagger, method="projected_gradient"))
+
+
+@pytest.fixture
+def people(tmp_path):
+    """60 images of three classes without a test split, every second of them ann's."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    table = {"image": [Image.fromarray(one) for one in pixels], "label": [i % 3 for i in range(60)]}
+    table["person"] = ["ann" if i % 2 else "bob" for i in range(60)]
+    own = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["0", "1", "2"])})
+    own["person"] = datasets.Value("string")
+    datasets.Dataset.from_dict(table, features=own).save_to_disk(tmp_path / "people")
+    return f"{tmp_path / 'people'}[0,1]"
+
+
+def test_what_is_held_out_of_a_request_to_a_given_model_is_told(tagger, people, caplog):
+    job = PartJob(replace(tagger, forget="person=ann", retain=people, retain_images_per_class=None))
+    task, forgotten = job.scenario.task, len(job.scenario.division.forget)
+    held_out = sum(list(split["person"]).count("ann") for split in (task.validation, task.test))
+    assert forgotten + held_out == 20 and held_out > 0
+    told = f"--forget person=ann: {held_out} of its images are held out to judge by, as the data have no test and no "
+    assert told in caplog.text
+    assert told in job.measure({"undisposed": job.model}, ("test",), membership=False).notes[-1]
+    caplog.clear()
+    other = replace(tagger, retain=people, retain_images_per_class=None, output_dir=f"{tagger.output_dir}2")
+    PartJob(other)  # a share of the training images
+    PartJob(replace(other, train_epochs=1, forget="person=ann", output_dir=f"{tagger.output_dir}3"))
+    assert "held out to judge" not in caplog.text
+    part = Part(ScenarioSpec(kind="part", forget="class=2", retain=people.partition("[")[0]), 1)
+    assert part.held_out == 20 - len(part.division.forget) > 0
+
+
+@pytest.mark.parametrize("forget", ["class=1", "person=ann"])
+def test_a_limit_that_leaves_a_given_model_part_of_what_is_asked_is_refused(tagger, people, forget):
+    limited = replace(tagger, forget=forget, retain=people, retain_images_per_class=5)
+    with pytest.raises(ConfigError, match=f"per_class 5 draws from all images.*of {forget} the model would forget"):
+        PartJob(limited)
