@@ -22,6 +22,7 @@ NAMED_AT_MOST = 5
 PROGRESS_FROM = 2000
 _READ_AS = re.compile(r"(\d+) bits on (.+)")
 WHITE = "white"
+SIGNS = "White signs on nothing need a background, as in --background black or load_task(..., background='black')."
 
 logger = logging.getLogger(__name__)
 Image.init()
@@ -183,13 +184,14 @@ class Variety:
         if self.count > 1 and len(self.different) == 1:
             raise DataError(
                 f"{self.where}: all {self.count} images are the same once they are decoded (brightest value "
-                f"{self.brightest} of 255). Save them with 8 bits; white signs on nothing need a background, as in "
-                "--background black or load_task(..., background='black')."
+                f"{self.brightest} of 255). Save them with 8 bits. {SIGNS}"
             )
         copies = self.count - len(self.different)
-        for problem, count in (("are of one colour throughout", self.constant), ("are equal to another one", copies)):
+        constant = ("are of one colour throughout", self.constant, f" {SIGNS}")
+        for problem, count, remedy in (constant, ("are equal to another one", copies, "")):
             if count:
-                logger.warning("%s: %d of %d images %s once decoded.", self.where, count, self.count, problem)
+                told = "%s: %d of %d images %s once decoded.%s"
+                logger.warning(told, self.where, count, self.count, problem, remedy)
         if self.brightest < 16:
             told = "%s: the brightest value of all %d images is %d of 255. Save them with 8 bits."
             logger.warning(told, self.where, self.count, self.brightest)

@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hf_dtl.data.decoding import PROGRESS_FROM, WHITE, bits_of, check_colour, decoded, to_channels
+from hf_dtl.data.decoding import PROGRESS_FROM, SIGNS, WHITE, bits_of, check_colour, decoded, to_channels, with_alpha
 from hf_dtl.errors import DataError, listing
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MOST_KEPT = 100_000
-_PIXELS: dict[bytes, tuple[bytes, int]] = {}
+_PIXELS: dict[bytes, tuple[bytes, int, bool]] = {}
 """What was decoded before in this process, by the digest of the encoded image."""
 
 logger = logging.getLogger(__name__)
@@ -86,12 +86,13 @@ def remove_duplicates(
     """
     check_colour(background)
     groups = defaultdict[bytes, list[tuple[str, int]]](list)
-    bits = 0
+    bits = blank = 0
     for role in ("test", "validation", "train"):
         if role in parts:
-            for position, (digest, deep) in enumerate(digests(parts[role], f"{where}, {role}", inside, background)):
+            found = digests(parts[role], f"{where}, {role}", inside, background)
+            for position, (digest, deep, is_blank) in enumerate(found):
                 groups[digest].append((role, position))
-                bits = max(bits, deep)
+                bits, blank = max(bits, deep), blank + is_blank
     masks = {role: np.ones(len(part.rows), dtype=bool) for role, part in parts.items()}
     removed, differing, pairs, pinned = 0, 0, list[tuple[int, int]](), list[int]()
     for members in groups.values():
@@ -110,6 +111,9 @@ def remove_duplicates(
     if removed:
         told = f", {differing} of them under another label or value" if differing else ""
         logger.warning("%s: %d exact duplicates removed before splitting%s.", where, removed, told)
+    if blank:
+        told = "%s: %d images are transparent, and of one colour once they are put on %s. %s"
+        logger.warning(told, where, blank, background, SIGNS)
     train = parts["train"].dataset
     copied, stands_for = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     copies = Copies(train.select(copied), copied, stands_for, np.array(pinned, dtype=np.int64), bits, background)
@@ -120,8 +124,12 @@ def remove_duplicates(
     return removed, copies
 
 
-def digests(part: Part, where: str, inside: Sequence[Path] | None, background: str) -> Iterator[tuple[bytes, int]]:
-    """Digest of each picture, and how many bits its values need where that is more than 8, else 0.
+def digests(
+    part: Part, where: str, inside: Sequence[Path] | None, background: str
+) -> Iterator[tuple[bytes, int, bool]]:
+    """Digest of each picture, bits that its values need if more than 8, else 0, and whether it has lost what it shows.
+
+    That has an image which is transparent, and of one colour on the background.
 
     Args:
         part: the images.
@@ -162,17 +170,19 @@ def digests(part: Part, where: str, inside: Sequence[Path] | None, background: s
         )
 
 
-def _pixels(content: bytes, background: str) -> tuple[bytes, int]:
+def _pixels(content: bytes, background: str) -> tuple[bytes, int, bool]:
     key = hashlib.blake2b(content, digest_size=16, key=background.encode()[:64]).digest()
     if key not in _PIXELS:
         try:
             image = decoded({"bytes": content, "path": None})
             bits = bits_of(image)
-            values = image.tobytes() if bits else to_channels(image, 3, background=background).tobytes()
+            shown = image if bits else to_channels(image, 3, background=background)
+            blank = not bits and with_alpha(image) is not None and all(low == high for low, high in shown.getextrema())
+            values = shown.tobytes()
         except Exception:  # named, with all others that cannot be used, when images are loaded
-            return key, 0
+            return key, 0, False
         digest = hashlib.blake2b(f"{image.size} {bits > 0}".encode() + values, digest_size=16).digest()
         if len(_PIXELS) >= _MOST_KEPT:
-            return digest, bits
-        _PIXELS[key] = digest, bits
+            return digest, bits, blank
+        _PIXELS[key] = digest, bits, blank
     return _PIXELS[key]

@@ -126,4 +126,4 @@ def _shared(found: Sequence[str], labels: Sequence[str], *, same: bool) -> list[
 def _pictures(images: datasets.Dataset, where: str, inside: Sequence[Path] | None, background: str) -> list[bytes]:
     """Digest of each picture by its pixels; of images that were checked before, wherever they lie."""
     part = Part(images, np.arange(len(images)), np.zeros(len(images), dtype=np.int64))
-    return [digest for digest, _ in digests(part, where, inside, background)]
+    return [digest for digest, *_ in digests(part, where, inside, background)]

@@ -204,3 +204,25 @@ def test_a_published_request_names_no_folder(tmp_path):
     (tmp_path / "rows.txt").write_text("1\n")
     assert str(ForgetRequest.parse(str(tmp_path / "rows.txt"))) == "rows.txt"
     assert [str(ForgetRequest.parse(text)) for text in ("class=1, 2", "person = ann")] == ["class=1, 2", "person=ann"]
+
+
+def test_images_of_a_folder_are_counted_as_the_documentation_says(tmp_path):
+    files = [f"{split}/{name}/{i}.png" for split in ("test", "train") for name in ("dog", "cat") for i in (2, 10, 1)]
+    for number, file in enumerate(files):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / file)
+    numbers = {f"train/{name}": row for row, name in enumerate(
+        ["cat/1.png", "cat/10.png", "cat/2.png", "dog/1.png", "dog/10.png", "dog/2.png"]
+    )}  # fmt: skip
+
+    def rows():
+        task = load_task(str(tmp_path))
+        shades = [image.getpixel((0, 0))[0] for image in task.train["image"]]
+        return {files[shade]: row for shade, row in zip(shades, task.train_rows.tolist(), strict=True)}
+
+    own = rows()
+    assert own == {file: numbers[file] for file in own} and len(own) == 4, "a third is held out for validation"
+    (tmp_path / "metadata.csv").write_text("file_name,person\ntrain/dog/2.png,ann\n")
+    after = {file: (number + 1) % 6 for file, number in numbers.items()}
+    own = rows()
+    assert own == {file: after[file] for file in own} and len(own) == 4

@@ -194,7 +194,7 @@ def test_images_that_decode_to_nothing_are_told_by_count(caplog):
     plain = [encode(Image.new("RGB", (6, 6), (i, i, i))) for i in range(3)]
     contents = [*plain, encode(Image.fromarray(COLOUR)), encode(Image.fromarray(COLOUR), "BMP")]
     load_images(dataset(contents), embedded_processor(6), num_channels=3, desc="signs")
-    assert "signs: 3 of 5 images are of one colour throughout once decoded" in caplog.text
+    assert "signs: 3 of 5 images are of one colour throughout once decoded. White signs on nothing need" in caplog.text
     assert "signs: 1 of 5 images are equal to another one once decoded" in caplog.text
     dark = [encode(Image.fromarray(noise(6, 6, seed=i) % 15)) for i in range(3)]
     load_images(dataset(dark), embedded_processor(6), num_channels=3, desc="night")
@@ -208,7 +208,7 @@ def test_images_that_decode_to_nothing_are_told_by_count(caplog):
     assert not caplog.text
 
 
-def test_white_signs_on_nothing_are_told_apart_on_black(tmp_path):
+def test_white_signs_on_nothing_are_told_apart_on_black(tmp_path, caplog):
     for name in ("circle", "square"):
         (tmp_path / name).mkdir()
         for i in range(12):
@@ -218,7 +218,11 @@ def test_white_signs_on_nothing_are_told_apart_on_black(tmp_path):
             sign.save(tmp_path / name / f"{i}.png")
     with pytest.raises(DataError):
         load_task(str(tmp_path))
+    told = "24 images are transparent, and of one colour once they are put on white. White signs on nothing need a "
+    assert told + "background, as in --background black" in caplog.text
+    caplog.clear()
     task = load_task(str(tmp_path), background="black")
+    assert not caplog.text
     images = load_images(task.train, embedded_processor(16), num_channels=3)
     assert len(images) + len(task.validation) + len(task.test) == 24
     assert len({image.numpy().tobytes() for image in images.pixel_values}) == len(images)
