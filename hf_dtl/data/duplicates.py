@@ -177,7 +177,7 @@ def _pixels(content: bytes, background: str) -> tuple[bytes, int, bool]:
             image = decoded({"bytes": content, "path": None})
             bits = bits_of(image)
             shown = image if bits else to_channels(image, 3, background=background)
-            blank = not bits and with_alpha(image) is not None and all(low == high for low, high in shown.getextrema())
+            blank = not bits and with_alpha(image) is not None and shown.getcolors(1) is not None
             values = shown.tobytes()
         except Exception:  # named, with all others that cannot be used, when images are loaded
             return key, 0, False

@@ -125,13 +125,13 @@ def load_task(
         kept = keep_column if keep_column in split.features else None
         whole[name] = images_beside(split, image_column, {"label": new[name]}, class_feature(labels), kept)
     parts = named.parts(whole, new)
-    own = set(parts)
+    there = set(parts)
     removed = hold_out(parts, labels, where, ("label", keep_column or "label"), places(spec), background)
     _check_counts(parts, labels, images_per_class, where)
     if images_per_class is not None:
         drawn = draw_by_class(parts["train"].labels, labels, count=images_per_class, seed=seed)
         parts["train"] = parts["train"].keep(drawn)
-    held_out = tuple(role for role in parts if role not in own)
+    held_out = tuple(role for role in parts if role not in there)
     return TaskData(labels=labels, drawn=held_out, **dataset_fields(spec, parts, *removed))
 
 
