@@ -73,7 +73,8 @@ def test_what_is_forgotten_already_is_passed_over(tmp_path, caplog):
 
 
 def test_images_that_are_numbered_in_another_order_than_the_head_are_judged_by_name():
-    model, data, _ = digits()
+    shared, data, _ = digits()
+    model = copy.deepcopy(shared)
     model.config.id2label = {row: "abc"[row] for row in range(3)}
     turned = ImageTensors(data.pixel_values, (data.labels + 1) % 3, ("c", "a", "b"))
 
