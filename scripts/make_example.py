@@ -40,11 +40,12 @@ class ExampleOptions(ForgetOptions):
     method: str | None = option(
         "representation_erasure,gradient_collision:max_steps=100", "One method that holds less, one that leaks."
     )
+    forget: str | None = option("glyphs[sans,mono,serif,stix]", "Families of fonts: few images do not teach them.")
     retain_images_per_class: int | None = option(40, "Target training images a class.")
-    train_epochs: float | None = option(12, "Passes over the source data.")
+    train_epochs: float | None = option(24, "Passes over the source data.")
     train_learning_rate: float | None = option(3e-3, "Peak learning rate of that training.")
-    adapt_learning_rate: float | None = option(5e-4, "Peak learning rate of adaptation.")
-    augmentation: str | None = option("none", "Random transforms of the training images.")
+    adapt_learning_rate: float | None = option(1e-4, "Peak learning rate of adaptation.")
+    augmentation: str | None = option("photometric", "Random transforms of the training images.")
     novel: str | None = option("none", "Task that nobody trained; none: the example is attacked on one axis.")
     output_dir: str = option("", "Folder of the run, which a repeated call continues; default: a temporary one.")
 

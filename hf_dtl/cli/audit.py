@@ -96,7 +96,7 @@ def work_example(options: ExampleOptions) -> None:
 
     find_suite(options.suite)  # before a word that names it
     say(
-        "Two scrubbed models were to forget whether a letter is bold or italic, and to keep telling N, Q, R and T. "
+        "Two scrubbed models were to forget the family of a font, and to keep telling N, Q, R and T. "
         f"They are attacked by {options.suite}."
     )
     leaking, holding = audit_example(options.output_dir, options.suite)

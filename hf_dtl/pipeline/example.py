@@ -15,7 +15,7 @@ PUBLISHED = {
 
 
 def audit_example(output_dir: str | Path, suite: str = "quick-1") -> list[LeakageReport]:
-    """Audit two scrubbed models that were to forget the style of letters, and to keep telling four of these.
+    """Audit two scrubbed models that were to forget the families of fonts, and to keep telling four letters.
 
     One leaks, one holds less. With quick-1 the attacks and draws are those of the models' own reports.
 
@@ -36,7 +36,7 @@ def audit_example(output_dir: str | Path, suite: str = "quick-1") -> list[Leakag
                 scrubbed=str(published),
                 undisposed=str(EXAMPLE / "undisposed"),
                 retrained=str(EXAMPLE / "retrained"),
-                forget="glyphs[regular,italic,bold,bold_italic]",
+                forget="glyphs[sans,mono,serif,stix]",
                 retain="glyphs[N,Q,R,T]",
                 suite=suite,
                 max_train_images_per_class=2000,  # all of them
