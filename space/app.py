@@ -5,6 +5,7 @@
 starts it on http://127.0.0.1:7860, offline, with the example pair that comes with it and what `make demo` left.
 """
 
+import argparse
 from pathlib import Path
 
 import gradio as gr
@@ -28,6 +29,12 @@ WAITING = 64
 """Events that may wait; further ones are told so."""
 AT_ONCE = OPENING + 2
 """Events of one kind that run at once, so that those who open models of the Hub do not hold up the others."""
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="GRADIO_SERVER_NAME and GRADIO_SERVER_PORT choose another address; it takes no options.",
+    ).parse_args()  # fmt: skip
 
 gr.Image.preprocess = received
 for field in (gr.Radio, gr.Number, gr.Dropdown):  # the events say at the field what is wrong, gradio in a traceback

@@ -46,7 +46,7 @@ def one_lower(record):
 
 
 def suite_of_ones_own(report):
-    return replace(report, suite={"name": "custom", "hash": "0" * 32})
+    return replace(settings(suite="custom")(report), suite={"name": "custom", "hash": "0" * 32})
 
 
 def settings(**changes):
@@ -65,6 +65,7 @@ def other_name(record):
     return replace(record, dataset="imagenet-1k[0-999]")
 
 
+OTHER = "fashion_mnist[0,1,2]"
 CLAIMS = {
     "one number": (told(records(one_lower)), "numbers differ"),
     "a little of every number": (shifted(-0.02, "scrubbed"), "numbers differ"),
@@ -80,7 +81,15 @@ CLAIMS = {
         told(lambda report: replace(report, chance=dict.fromkeys(report.chance, 0.5))), "guessing gives 0.500",
     ),
     "the data's name": (told(records(other_name)), "which nobody attacked|calls the attacked data imagenet-1k"),
-    "other data": (told(spec(forget="fashion_mnist[0,1,2]")), "differ|calls the attacked data|numbers of images"),
+    "other data": (
+        told(lambda report: spec(forget=OTHER)(settings(source_dataset=OTHER, forget=OTHER)(report))),
+        "differ|calls the attacked data|numbers of images",
+    ),
+    "other data than in the settings": (told(spec(forget=OTHER)), "settings.forget = .* and spec.forget"),
+    "another suite in the settings": (told(settings(suite="full-1")), "settings.suite = 'full-1', and its suite is"),
+    "other draws in the settings": (
+        told(lambda r: settings(audit=r.settings["audit"] | {"seeds": [7, 8]})(r)), "settings.audit.seeds = .7, 8",
+    ),
     "target accuracy": (
         told(lambda report: replace(report, target_accuracy={"undisposed": 0.1, "scrubbed": 0.1})), "numbers differ",
     ),

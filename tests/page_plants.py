@@ -70,7 +70,22 @@ def uploads(web, functions):
     yield
 
 
+@contextmanager
+def slow_uploads(web, functions):
+    """At once, so that each is asked in before the others are counted, and none comes to an end."""
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=B\r\n"
+        'Content-Length: 9900000\r\n\r\n--B\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    )
+    with ExitStack() as held:
+        for _ in range(60):
+            one = socket.create_connection((web.base_url.host, web.base_url.port), 10, ("127.0.0.4", 0))
+            held.enter_context(one).sendall(head.encode() + bytes(1000))
+        time.sleep(0.5)
+        yield
+
+
 FLOODS = {
     "attacks": events("relearn", [*ATTACK, 0]), "opens": events("open", ["example", ""]), "connections": connections,
-    "uploads": uploads,
+    "uploads": uploads, "slow uploads": slow_uploads,
 }  # fmt: skip

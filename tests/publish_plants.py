@@ -209,6 +209,16 @@ def named(*labels):
 
 
 SPEC = {"kind": "task", "forget": "mnist[0-5]", "retain": "mnist[6-9]", "seed": 0}
+
+
+def named_and_said(label, text):
+    def plant(folder):
+        named(label, "b", "c")(folder)
+        words(text)(folder)
+
+    return plant
+
+
 HIDDEN = {
     "source labels beside the weights": (in_weights(dict, {"source_labels": "cat,dog"}), "carries texts"),
     "a head beside the weights": (in_weights(dict, {"head": HEAD}), "carries texts"),
@@ -339,6 +349,35 @@ HIDDEN = {
     "a folder above": (words("see ../../ann/private"), "local folder: ../.."),
     "a free option of a command": (settings(command="python scripts/make_example.py --note ann"), "'--note ann'"),
     "a secret in a command": (settings(command="hf-dtl forget --model https://a.example/?t=x"), "'--model https"),
+    **{
+        f"a secret in words, {text[:16]}": (words(f"See {text} for it."), f"holds {what}")
+        for text, what in {
+            "https://a.example/?t=%68%66_AbCdEfGhIjKlMnOpQrStUvWxYz01234567": "a Hugging Face token",
+            "api_AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGh": "a Hugging Face token",
+            "https://discord.com/api/webhooks/123456789012345678/AbCdEfGhIjKlMnOpQrStUvWxYz": "a webhook",
+            "a.blob.core.windows.net/c?sv=2021&sig=AbCdEfGhIjKlMnOpQrStUvWxYz%3D": "a signed address",
+            "SG.AbCdEfGhIjKlMnOpQrStUv.AbCdEfGhIjKlMnOpQrStUvWxYz01234567": "a SendGrid key",
+            "SK0123456789abcdef0123456789abcdef": "a Twilio",
+            "AC0123456789abcdef0123456789abcdef": "a Twilio",
+            "AGE-SECRET-KEY-1" + "Q" * 58: "an age key",
+        }.items()
+    },
+    **{
+        f"a token for a label, {text[:5]}": (named(text, "b", "c"), "has the label .* holds a")
+        for text in ("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", "ghp_QmZrTkWvXsLpBnYcDgHjFaEuOiRwKtMxPzAb",
+                     "AKIAIOSFODNNQEXAMPLE", "https://ann:secret@lab.example")
+    },
+    "a password behind a label": (named_and_said("password", "password: hunter2secret"), "holds a password"),
+    **{
+        f"a folder of {text.split('/')[0]}": (words(f"see {text}"), "local folder")
+        for text in ("s3://ann/photos", "gs://ann/photos", "hdfs://nn/user/ann", r"`\\wsl$\Ubuntu\ann`")
+    },
+    "a text for a version": (
+        signed(in_json("config.json", transformers_version=f"5.{int.from_bytes(WARD)}")), "transformers_version: '5",
+    ),
+    "a text for Python's version": (own_report(machine={"python": "3.114101103.7"}), "says machine.python"),
+    "a text for the library's version": (own_report(library_version="0.1.0.post114101103"), "says library_version"),
+    "a comment in the metadata": (in_card("# patient 4711\nlibrary_name:", "library_name:"), "the comment '# patient"),
     "a script of their own": (settings(command="python ann/of/ward.py"), "says settings.command"),
     "a sentence for a command": (settings(command="made for patient 4711; see ward 3"), "says settings.command"),
 }  # fmt: skip
@@ -398,6 +437,22 @@ CLAIMS = {
         for text in ("ꜰᴏʀɢᴏᴛᴛᴇɴ", "ꓝꓳꓣꓖꓳꓔꓔꓰꓠ", "f0rg0tten", "f o r g o t t e n", "F-O-R-G-O-T-T-E-N", "ver i fied",
                      "for-gotten", "v\u0336erified", "🅵🅾🆁🅶🅾🆃🆃🅴🅽", "ʜᴏʟᴅꜱ", "not_shown")
     },
+    **{
+        f"a claim, {text}": (words(text), "which is a word of the report")
+        for text in ("The model forgot it all", "It forgets everything", "word: gone", "verifiably gone",
+                     "All traces of the private task were erased", "Erased for good")
+    },
+    "a column that claims": (settings(image_column="all_traces_erased"), "has 'traces erased'"),
+    **{
+        f"a formula, {text}": (words(text), "own words. Write them in plain")
+        for text in (r"$\mathrm{veri}\mathrm{fied}$", "$$for$$", r'$\char"48$', r"\\(x\\)")
+    },
+    "another suite in the settings": (settings(suite="standard-1"), "says settings.suite = 'standard-1', and its"),
+    "other draws in the settings": (settings(audit={"seeds": [5, 6, 7]}), "says settings.audit.seeds = .5, 6, 7"),
+    "other budgets in the settings": (settings(audit={"budgets": [500]}), "says settings.audit.budgets = .500"),
+    "other data in the settings": (
+        own_report(spec={**SPEC, "retain": "mnist[7-9]"}), "settings.target_dataset = mnist.6-9., and spec.retain",
+    ),
     "a licence that verifies": (metadata(lambda c: c.update(license_name="forgotten-standard-1-verified")), "'forgot"),
     "a licence's address that verifies": (
         metadata(lambda c: c.update(license="other", license_link="https://e.example/verified-HOLDS")), "'verified'",
@@ -431,6 +486,7 @@ BROKEN = {
 
 
 INNOCENT_LABELS = (
+    ("password", "gone", "Bearer of Electroencephalograms"), ("$", "$$", "#1"),
     ("/m/01g317", "/m/04rky", "/m/0jbk"), ("and/or", "T-shirt/top", "24/7"), ("/r/aww", "/r/cats", "/r/dogs"),
     ("猫/犬", "собака", "ζώο"), ("~5 years/old", "a~b", "c"), ("/home", "/back", "/menu"), ("/data", "y", "z"),
     ("C:/", "D:/x", "E:"), ("w/ mask", "w/o mask", "n/a"), ("hf_cat", "sk-learn", "Bearer of bad news"),
@@ -447,7 +503,8 @@ INNOCENT = {
     "words of their own": words("## Thanks\n\nTo [the Hub](https://huggingface.co/docs), <https://a.example>, 5 < 6."),
     "words near those of the report": words(
         "Over dictionary words, hf_dtl 0.1.0 with `ViT16B` holds 3 files in home/ and ../data; a password is needed.\n"
-        "Les verres sont fermés, für Größe 5 s."
+        "Les verres sont fermés, für Größe 5 s. Patches are erased at random; we forgot to say it costs $5 or 100%.\n"
+        "A network forgets old tasks, see forget-me-not; 3# is gone from the shelf."
     ),
     "their licence": metadata(lambda content: content.update(license="mit", language="en")),
     "a card without pictures": lambda folder: write_card(folder, LeakageReport.load(folder / REPORT), plots=False),

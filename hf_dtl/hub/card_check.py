@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import yaml
@@ -18,7 +19,9 @@ REPORT = "leakage_report.json"
 _METADATA = re.compile(r"\s*---\r?\n(.*?)\n---\r?\n", re.DOTALL)
 # Markup could hide or restate what was measured; a picture from elsewhere tells its owner who reads the card.
 _MARKUP = re.compile(
-    r"<(?!https?:|mailto:)[A-Za-z!/?][^>]*|\]\(\s*<?(?:javascript|data|vbscript|file):|!\[[^\]]*\]\(\s*<?\w+:", re.I
+    r"<(?!https?:|mailto:)[A-Za-z!/?][^>]*|\]\(\s*<?(?:javascript|data|vbscript|file):|!\[[^\]]*\]\(\s*<?\w+:"
+    r"|\$\$|\\\\[(\[]|\\(?:math|text|char|color|rm|bf|operatorname|mbox|begin)\w*\s*[{\"]",
+    re.IGNORECASE,
 )
 _FORMS = {
     "license": re.compile(r"[\w.+-]{1,40}"), "license_name": re.compile(r"[\w. +-]{1,60}"),
@@ -90,7 +93,7 @@ def own_part(text: str) -> OwnPart:
     if markup := _MARKUP.search(words):
         raise PublishError(
             f"README.md holds {markup.group()[:40]!r} in the publisher's own words. Write them in plain Markdown, "
-            "without HTML, scripts and pictures from elsewhere."
+            "without HTML, scripts, formulas and pictures from elsewhere."
         )
     return OwnPart({key: told[key] for key in OWN if key in told}, words)
 
@@ -127,6 +130,10 @@ def check_card(text: str, expected: str) -> None:
             f"The metadata of README.md say {_short(said)} as {REPORT} does. The publisher's own are "
             f"{', '.join(OWN)}. {_REWRITE}"
         )
+    if comment := _comment(text):
+        raise PublishError(
+            f"The metadata of README.md hold the comment {comment[:40]!r}, which no reader sees. Remove it."
+        )
     bodies = [_METADATA.sub("", whole, count=1).partition(MARKER) for whole in (text, expected)]
     (here, mark, _), (there, *_) = bodies
     lines = [[" ".join(line.split()) for line in body.splitlines() if line.strip()] for body in (here, there)]
@@ -139,6 +146,16 @@ def check_card(text: str, expected: str) -> None:
             )
     if not mark:
         raise PublishError(f"README.md lacks the line after which the publisher's own words begin. {_REWRITE}")
+
+
+def _comment(text: str) -> str | None:
+    """A comment in the metadata: what stands between what YAML reads."""
+    found = _METADATA.match(text)
+    tokens = list(yaml.scan(found[1])) if found and "#" in found[1] else []
+    for one, following in pairwise(tokens):
+        if found and "#" in (between := found[1][one.end_mark.index : following.start_mark.index]):
+            return between.strip()
+    return None
 
 
 def _short(text: str) -> str:

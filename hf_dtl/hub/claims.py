@@ -15,7 +15,12 @@ from hf_dtl.methods.registry import find_method
 IMITATED = re.compile(
     r"\bverdict|\bforgotten\b(?!\s+(?:\w+\s+)?(?:images?|class|classes|tasks?|data|rows?|part|ones?|label)\b)|\bnot[\s_-]*shown\b"
     r"|\bleaks?\b|\bleakage\W{0,9}(?:\w+\W+){0,3}\d|\bverif(?:y|ie[ds]|ication)|\bcertif|\bPL[\s_-]*accuracy"
-    r"|\b(?:(?:standard|quick)[\s-]*\d|full-\d\b)|\baudit[\s-]*passed|\battacked by\b|\baudited by\b|\b(?-i:HOLDS?)\b",
+    r"|\b(?:(?:standard|quick)[\s-]*\d|full-\d\b)|\baudit[\s-]*passed|\battacked by\b|\baudited by\b|\b(?-i:HOLDS?)\b"
+    r"|\b(?:it|(?:this|the|our|my)\s+\w+)\s+(?:\w+ly\s+)?forg(?:ot|ets)\b(?!\s+to\b)"
+    r"|\bforg(?:ot|ets)\s+(?:it|all|every\w*)\b|\b(?:gone|erased)\s+(?:for\s+good|for\s*ever)\b"
+    r"|\b(?:verifiab|complete|ful|total|entire|whol|permanent|irrecoverab|irreversib|real|tru|final)ly\s+(?:gone|erased)\b"
+    r"|\b(?:traces?|tasks?|class|classes|knowledge|memory|everything|all)\s+(?:(?:is|are|was|were|been|has|have|now)\s+){0,3}"
+    r"(?:gone|erased)\b|:\W{0,3}(?:gone|erased)\b",
     re.IGNORECASE,
 )
 """Words of the report; whoever reads them elsewhere takes them for measured."""
@@ -33,13 +38,14 @@ _DIGITS = str.maketrans("013457$@", "oieastsa")
 NAME = re.compile(r"[\w.+-]+(?:/[\w.+-]+)?(?::[\w.,=+-]+)*")
 """Of a method, with its options, or of a model; no sentence."""
 _BUILD = r"(?:\+(?:cpu|xpu|git|cu\d+|rocm[\d.]+|[\da-f]{7,40})(?:\.nv[\d.]+)?)?"
-_VERSION = rf"\d+(?:\.\d+){{1,3}}(?:\.?(?:dev|rc|a|b|post)\d*)?{_BUILD}"
+VERSION = r"\d{1,4}(?:\.\d{1,4}){1,3}(?:\.?(?:dev20\d{6}|(?:dev|rc|a|b|post)\d{0,4}))?"
+"""Of a library, of numbers too short for a text."""
 MACHINE = {
     "device": re.compile(
         r"x86_64|AMD64|i[3-6]86|aarch64|arm64|armv\w{1,3}|ppc64le|s390x|riscv64|"
         r"(?:NVIDIA|AMD|Tesla|GeForce|Quadro|TITAN|Intel|Apple|Ascend)[\w ./()-]{0,60}"
     ),
-    **dict.fromkeys(("python", "torch", "transformers"), re.compile(_VERSION)),
+    **dict.fromkeys(("python", "torch", "transformers"), re.compile(VERSION + _BUILD)),
     **dict.fromkeys(("threads", "processes"), re.compile(r"\d{1,6}")),
 }
 """What a report may say of a machine, key by key."""
@@ -109,6 +115,8 @@ def check_claims(report: LeakageReport, labels: Collection[str]) -> None:
         raise PublishError(
             f"The report says how often guessing is right on {min(extra)!r}, which nobody attacked. {_AGAIN}"
         )
+    if found := next(contradictions(report), None):
+        raise PublishError(f"{found} {_AGAIN}")
     known = _options(report.method)
     if isinstance(disposal, Mapping) and known and (foreign := disposal.keys() - known):
         raise PublishError(
@@ -133,6 +141,26 @@ def check_words(where: str, text: str) -> None:
             f"{where} has {found.group()[:40]!r}, which is a word of the report: it would be taken for measured. "
             "Say it otherwise; what was measured stands in the report."
         )
+
+
+def contradictions(report: LeakageReport) -> Iterator[str]:
+    """What a report's settings say otherwise than its suite, its attacks and its spec."""
+    told, spec = report.settings, report.spec
+    if told.get("suite") not in (None, report.suite_name):
+        yield f"The report says settings.suite = {told['suite']!r:.60}, and its suite is {report.suite_name}."
+    audit = told["audit"] if isinstance(told.get("audit"), Mapping) else {}
+    for key, name in (("seeds", "seed"), ("budgets", "budget")):
+        said, ran = audit.get(key), {getattr(record, name) for record in report.piggyback}
+        if said is not None and {*re.findall(r"\d+", str(said))} != {*map(str, ran)}:
+            yield f"The report says settings.audit.{key} = {said!s:.60}, and its attacks have {sorted(ran)!s:.200}."
+    pairs = {name: name for name in spec if name in told}
+    if spec.get("kind") == "task":
+        pairs |= {"source_dataset": "forget", "target_dataset": "retain", "novel_dataset": "novel"}
+    for key, name in pairs.items():
+        one, other = ("".join(str(value.get(place)).split()) for value, place in ((told, key), (spec, name)))
+        short, long = sorted((f"/{one}", f"/{other}"), key=len)  # of a folder, one of them may have the name alone
+        if "None" not in (one, other) and not long.endswith(short):
+            yield f"The report says settings.{key} = {told[key]!s:.60}, and spec.{name} = {spec[name]!s:.60}."
 
 
 def _odd_options(text: str) -> Iterator[str]:
@@ -200,8 +228,8 @@ def _form(place: str) -> re.Pattern[str] | None:
 
 
 _TOP = {
-    "method": NAME, "library_version": re.compile(f"{_VERSION}|unknown"), "data": _LINE, "attack": re.compile(r"\w+"),
-    "membership": _MODEL, "task": _LINE, "base": _MODEL,
+    "method": NAME, "library_version": re.compile(f"{VERSION}{_BUILD}|unknown"), "data": _LINE,
+    "attack": re.compile(r"\w+"), "membership": _MODEL, "task": _LINE, "base": _MODEL,
 }  # fmt: skip
 
 

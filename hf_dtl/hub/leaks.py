@@ -5,7 +5,7 @@ import contextlib
 import re
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ LEAKS = (
     ),
 )  # fmt: skip
 SECRETS = {
-    "a Hugging Face token": re.compile(r"\b(?:hf|api_org)_(?:oauth_|jwt_)?[A-Za-z0-9]{20,}"),
+    "a Hugging Face token": re.compile(r"\b(?:(?:hf|api_org)_(?:oauth_|jwt_)?[A-Za-z0-9]{20,}|api_[A-Za-z0-9]{34}\b)"),
     "an AWS key": re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|(?i:aws_secret_access_key)\W{1,3}[A-Za-z0-9/+=]{30,}"),
     "a GitHub token": re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}"),
     "a GitLab, npm or PyPI token": re.compile(r"\b(?:glpat-|npm_|pypi-)[A-Za-z0-9_-]{20,}"),
@@ -69,6 +69,11 @@ SECRETS = {
         r"(?:\s*[:=]\s*[\"'`]?(?!none|required|optional|protected|your|\W)|(?:\s+(?:is|ist))?\s+(?=[^\s,;]*\d))[^\s,;]{4,}"
     ),
     "a bot's token": re.compile(r"\b\d{8,10}:[A-Za-z0-9_-]{35}\b"),
+    "a webhook": re.compile(r"\b(?:discord(?:app)?\.com/api/webhooks|hooks\.slack\.com/\w+)/[\w/-]{20,}"),
+    "a signed address": re.compile(r"[?&]sig=[A-Za-z0-9%+/=_-]{20,}"),
+    "a SendGrid key": re.compile(r"\bSG\.[\w-]{16,}\.[\w-]{16,}"),
+    "a Twilio, Databricks or Replicate key": re.compile(r"\b(?:SK|AC|dapi)[0-9a-f]{32}\b|\br8_[A-Za-z0-9]{30,}"),
+    "an age key": re.compile(r"\bAGE-SECRET-KEY-1[A-Z0-9]{20,}"),
     "a user name or password in an address": re.compile(
         r"\b[A-Za-z][\w+.-]*://[^\s/@]+@|\b[\w.-]+@[\w-]+(?:\.[\w-]+)*:[~/]"
     ),
@@ -85,7 +90,7 @@ _ROOTS = "home|root|Users|tmp|mnt|var|srv|data|opt|workspace|content|private"
 # https://, and after a < only a root, for </table> is markup.
 PATHS = re.compile(
     rf"""file:/?\S+
-    |\b(?:s?ftp|ssh|scp|rsync|smb|nfs|afp|vscode-\w+)://\S+
+    |\b(?:s?ftp|ssh|scp|rsync|smb|nfs|afp|vscode-\w+|s3[an]?|gs|gcs|hdfs|dbfs|wasbs?|abfss?)://\S+
     |(?i:%2F(?:{_ROOTS})%2F\S+)
     |(?i:\$\{{?(?:HOME|USERPROFILE|TMPDIR|PWD)\}}?|%(?:USERPROFILE|HOMEPATH|(?:LOCAL)?APPDATA|TE?MP)%)[/\\][^\s"'`)\]]*
     |(?:\.\.[/\\]){{2,}}[\w.@+~-]+[/\\][^\s"'`)\]]+
@@ -97,7 +102,7 @@ PATHS = re.compile(
         |(?:home|Users)[/\\][\w.@+~-]+[/\\][^\s"'`)\]]+
         |[A-Za-z]:[/\\]\w[^\s"'`)\]]*
         |[A-Z]:\w[\w.-]*\\[^\s"'`)\]]+
-        |\\\\[\w.-]+\\[^\s"'`)\]]+
+        |\\\\[\w.$-]+\\[^\s"'`)\]]+
     )""",
     re.VERBOSE,
 )
@@ -126,12 +131,18 @@ def check_text(name: str, texts: Iterable[str], labels: Collection[str] = ()) ->
     Raises:
         PublishError: one was found. Of a secret, only the beginning is repeated.
     """
-    known = sorted({form for label in labels for form in (label, plain(label)) if form.strip()}, key=len, reverse=True)
-    own = re.compile("|".join(rf"(?<!\w){re.escape(label)}(?![\w/\\])" for label in known)) if known else None
+    own = _without(labels)
+    # A word like "password" that is a label hides nothing; what looks like a key as a whole was looked at by itself.
+    alike = _without([label for label in labels if any(pattern.search(label) for pattern in SECRETS.values())])
     for label in labels:
-        _check_one(f"{name} has the label {label[:40]!r}, which", [label], label=True)
+        where = f"{name} has the label {label[:40]!r}, which"
+        for form in readings(label):
+            _check_secrets(where, form, label=True)
+            _check_places(where, form, label=True)
     for text in dict.fromkeys(texts):
-        _check_one(f"{name}", readings(own.sub("label", text) if own else text))
+        for form in readings(alike(text)):
+            _check_secrets(name, form)
+        _check_one(name, readings(own(text)))
         if one := unseen(text):
             before = text.partition(chr(int(one[2:], 16)))[0]
             raise PublishError(
@@ -140,29 +151,49 @@ def check_text(name: str, texts: Iterable[str], labels: Collection[str] = ()) ->
             )
 
 
-def _check_one(name: str, forms: Sequence[str], label: bool = False) -> None:
-    """Refuse what one text holds, in any of the forms that it is read in."""
-    for text in forms:
-        for what, pattern in SECRETS.items():
-            # A label may have the form of a key, but not its digits.
-            if (secret := pattern.search(text)) and (not label or len(re.findall(r"\d", secret[0])) > 1):
+def _without(labels: Iterable[str]) -> Callable[[str], str]:
+    """Take labels out of a text, as they are written and as Markdown writes them."""
+    known = sorted({form for label in labels for form in (label, plain(label)) if form.strip()}, key=len, reverse=True)
+    if not known:
+        return lambda text: text
+    found = re.compile("|".join(rf"(?<!\w){re.escape(label)}(?![\w/\\])" for label in known))
+    return lambda text: found.sub("label", text)
+
+
+def _check_secrets(name: str, text: str, label: bool = False) -> None:
+    for what, pattern in SECRETS.items():
+        # A label may have the form of a key, but not its digits or a word of its length, and no address's password.
+        for secret in pattern.finditer(text):
+            if (
+                not label
+                or len(re.findall(r"\d", secret[0])) > 1
+                or re.search(r"[A-Z0-9]{20}|[A-Za-z0-9]{24}|://", secret[0])
+            ):
                 raise PublishError(
                     f"{name} holds {what} ({secret.group()[:6]}...). Remove it, and revoke it if it opens anything: "
                     "it may have been read."
                 )
-        if not label and (hidden := next(_decoded(text), None)):
+
+
+def _check_places(name: str, text: str, label: bool = False) -> None:
+    if path := (_HOMES if label else PATHS).search(text):
+        raise PublishError(
+            f"{name} names a local folder: {path.group()}. It tells about your machine: remove it, or write the "
+            "file anew from a relative path or Hub id."
+        )
+    if not label and (machine := _MACHINES.search(text)):
+        raise PublishError(
+            f"{name} names a machine of a private network: {machine.group()}. It tells about your machines: remove it."
+        )
+
+
+def _check_one(name: str, forms: Sequence[str]) -> None:
+    """Refuse what one text holds besides labels and secrets in one piece, in any of the forms that it is read in."""
+    for text in forms:
+        if hidden := next(_decoded(text), None):
             raise PublishError(f"{name} holds an encoded text ({hidden[:20]}...). Remove it, or write it plainly.")
-        if path := (_HOMES if label else PATHS).search(text):
-            raise PublishError(
-                f"{name} names a local folder: {path.group()}. It tells about your machine: remove it, or write the "
-                "file anew from a relative path or Hub id."
-            )
-        if not label and (machine := _MACHINES.search(text)):
-            raise PublishError(
-                f"{name} names a machine of a private network: {machine.group()}. It tells about your machines: "
-                "remove it."
-            )
-    for text in () if label else forms:  # where none of them has it in one piece
+        _check_places(name, text)
+    for text in forms:  # where none of them has it in one piece
         if cut := next(_in_parts(text), None):
             raise PublishError(f"{name} holds a token in parts ({cut[:6]}...). Remove it, and revoke it.")
 

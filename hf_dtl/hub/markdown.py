@@ -51,7 +51,8 @@ _BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 
 
 def readings(text: str) -> tuple[str, ...]:
-    """A text as it is written, and as it is read: without markup, entities, characters without width and look-alikes.
+    """A text as it is written, and as it is read: without markup, entities, characters without width, look-alikes, and
+    with the letters that stand for %68 in an address.
 
     Example:
         >>> readings("hf&#95;a\\\\_*b*")[-1].strip()
@@ -62,7 +63,7 @@ def readings(text: str) -> tuple[str, ...]:
         shown = "\n".join(_shown(_PARSER.parse(html.unescape(text))))
     plain = unicodedata.normalize("NFKC", "".join(c for c in shown if not _without_width(c))).translate(_LOOKS)
     plain = plain if plain.isascii() else "".join(map(_latin, plain))
-    return tuple(dict.fromkeys((text, "".join(c for c in text if not _without_width(c)), plain)))
+    return tuple(dict.fromkeys((text, "".join(c for c in text if not _without_width(c)), plain, unquote(plain))))
 
 
 @cache

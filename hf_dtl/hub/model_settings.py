@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING, AutoImageProcessor, BaseImageProcessor,
 
 from hf_dtl.audit.report_fields import read_json
 from hf_dtl.errors import PublishError, listing
+from hf_dtl.hub.claims import VERSION
 from hf_dtl.hub.weights import CONFIG, PROCESSORS
 
 MOST_VALUES = 256
@@ -40,7 +41,7 @@ LARGEST_IMAGE = 1024
 """Pixels along a side."""
 _SIZES = ("size", "crop_size", "pad_size")
 _TEXTS = {
-    "transformers_version": re.compile(r"\d+(\.\d+){1,3}(\.?(dev|rc|a|b|post)\d*)?"),
+    "transformers_version": re.compile(VERSION),
     "stage_names": re.compile(r"stem|stage_?\d+"),
     "out_features": re.compile(r"stem|stage_?\d+"),
     "dtype": re.compile(r"b?float\d+"),

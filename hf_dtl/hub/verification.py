@@ -23,7 +23,7 @@ FLIPS = 0.1
 LEAST_IMAGES = 50
 """Validation and test images below which numbers are not told apart."""
 
-UNMEASURED = ("costs", "method, command, notes and machine")
+UNMEASURED = ("costs", "method and its settings, command, notes and machine")
 """What of a report is claimed even where everything that it measured was measured again."""
 
 Place = tuple[str, str, str, str, int]

@@ -266,8 +266,9 @@ class Gate:
             self._uploaded[address] = young
         if self._uploading[address] >= OWN_UPLOADS or sum(cost for _, cost in young) > OWN_BYTES:
             raise Refused(429, "Too many uploads from your address. Try again in a minute.")
-        if self._uploading.total() >= MOST_UPLOADS or not await asyncio.to_thread(self._make_room):
+        if self._uploading.total() >= MOST_UPLOADS:
             raise Refused(503, "Too many uploads at the moment. Try again in a minute.")
+        self._uploading[address] += 1  # before anything is awaited: many may come at once
         size, files, end, until = 0, 0, b"", time.monotonic() + SLOWEST
 
         async def bounded() -> Message:
@@ -280,8 +281,9 @@ class Gate:
                 raise Refused(413, f"An upload may have {MOST_FILES} files, {MOST_UPLOAD // 1_000_000} MB together.")
             return message
 
-        self._uploading[address] += 1
         try:
+            if not await asyncio.to_thread(self._make_room):
+                raise Refused(503, "There is no room for uploads at the moment. Try again in a minute.")
             await self.app(scope, bounded, send)
         finally:
             self._uploading[address] -= 1
