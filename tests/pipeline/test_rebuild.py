@@ -84,7 +84,7 @@ def test_a_single_label_or_weight_that_was_changed_is_found(made, copied, tmp_pa
 def test_what_lacks_is_named(made, copied, tmp_path):
     with pytest.raises(DataError, match="other images than these 30"):
         report = json.loads((copied / "leakage_report.json").read_text())
-        report["spec"]["transfer_images"] = 30
+        report["spec"]["transfer_images"] = report["settings"]["transfer_images"] = 30
         (copied / "leakage_report.json").write_text(json.dumps(report))
         again(copied, made[1], tmp_path)
     shutil.copy(made[0] / "leakage_report.json", copied)
