@@ -153,7 +153,7 @@ def contradictions(report: LeakageReport) -> Iterator[str]:
         said, ran = audit.get(key), {getattr(record, name) for record in report.piggyback}
         if said is not None and {*re.findall(r"\d+", str(said))} != {*map(str, ran)}:
             yield f"The report says settings.audit.{key} = {said!s:.60}, and its attacks have {sorted(ran)!s:.200}."
-    pairs = {name: name for name in spec if name in told}
+    pairs = {name: name for name in spec if name in told and not isinstance(told[name], Mapping)}
     if spec.get("kind") == "task":
         pairs |= {"source_dataset": "forget", "target_dataset": "retain", "novel_dataset": "novel"}
     for key, name in pairs.items():

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_dtl.data import ForgetRequest, check_forward
+from hf_dtl.data import check_forward
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -40,18 +40,6 @@ class PartJob(Job):
     layer_inputs: Path | None = None
 
     def _open(self) -> Part:
-        o, request = self.options, ForgetRequest.parse(self.options.forget)
-        if (
-            o.model is not None
-            and not self.epochs
-            and o.retain_images_per_class
-            and request.kind in ("class", "column")
-        ):
-            raise ConfigError(
-                f"--retain_images_per_class {o.retain_images_per_class} draws from all images of a class, also from "
-                f"those to forget: of {request} the model would forget that many and go on knowing the rest. Leave it "
-                "out, or give data in which the other images are fewer."
-            )
         return Part(self.options.spec(), max(self.options.attacker().budgets))
 
     def _load_model(self) -> PreTrainedModel:
@@ -85,14 +73,21 @@ class PartJob(Job):
 
     def _notes(self) -> list[str]:
         """That a given model may know images which are asked for and not forgotten."""
-        scenario = self.scenario
-        if self.epochs or not scenario.held_out:
-            return []
-        return [
-            f"--forget {scenario.request}: {scenario.held_out} of its images are held out to judge by, as the data "
-            f"have no {' and no '.join(scenario.task.drawn)} split. They are not forgotten: a model that was trained "
-            "on them still knows them. Give the data such splits."
-        ]
+        scenario, limit, found = self.scenario, self.options.retain_images_per_class, list[str]()
+        if self.epochs:
+            return found
+        if scenario.held_out:
+            found.append(
+                f"--forget {scenario.request}: {scenario.held_out} of its images are held out to judge by, as the data "
+                f"have no {' and no '.join(scenario.task.drawn)} split. A model that was trained on them still "
+                "knows them. Give the data such splits."
+            )
+        if limit and scenario.request.kind in ("class", "column"):
+            found.append(
+                f"--retain_images_per_class {limit} draws from all images of a class, also from those to forget: a "
+                "model that was trained on the others still knows them. Leave it out to forget all."
+            )
+        return found
 
     def _check_layer_inputs(self, choice: MethodChoice) -> None:
         """Refuse layer inputs of another model now, and not when it is the method's turn."""

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from false_claims import ANSWERS, BOUNDS, CLAIMS, STRANGERS, records, told
-from false_claims import spec as with_spec
 from safetensors.torch import load_file, save_file
 
 from hf_dtl.audit import LeakageReport
@@ -226,7 +225,7 @@ def test_settings_of_a_stranger_are_bounded(unlearned, tmp_path, name):
     folder = shutil.copytree(unlearned, tmp_path / "copy")
     report = LeakageReport.load(folder / "leakage_report.json")
     settings(audit=report.settings["audit"] | {name: BOUNDS[name]})(folder)
-    with pytest.raises(DataError, match="attacker's settings in the report cannot be used"):
+    with pytest.raises(DTLError, match="attacker's settings in the report cannot be used|and its attacks have"):
         verify(options(folder, tmp_path))
 
 
@@ -321,8 +320,14 @@ def settings(**changes):
 
 
 def spec(**changes):
+    def both(report):
+        told = {"forget": ("forget", "source_dataset")}
+        names = {key: value for name, value in changes.items() for key in told.get(name, (name,))}
+        own = {key: value for key, value in names.items() if key in report.settings}
+        return replace(report, spec=report.spec | changes, settings=report.settings | own)
+
     def change(folder):
-        change_report(folder, lambda report: replace(report, spec=report.spec | changes))
+        change_report(folder, both)
 
     return change
 
@@ -330,7 +335,7 @@ def spec(**changes):
 def of_no_suite(**changes):
     def change(folder):
         custom = {"name": "custom", "hash": "0" * 32}
-        change_report(folder, lambda r: replace(r, suite=custom, settings=r.settings | changes))
+        change_report(folder, lambda r: replace(r, suite=custom, settings=r.settings | {"suite": "custom"} | changes))
 
     return change
 
@@ -374,7 +379,8 @@ def test_wrong_input_ends_with_status_2(tmp_path, capsys):
 
 
 def test_data_in_another_place_are_given(copied, place):
-    told(with_spec(forget="photos[0,1,2]"))(copied)
+    spec(forget="photos[0,1,2]")(copied)
+    told(lambda report: report)(copied)
     assert verify(options(copied, place, forget="mnist[0,1,2]")).holds
     other = {"forget": "mnist[4,5,8]", "attacks": "class_means", "output_dir": str(place / "other")}
     try:
