@@ -78,8 +78,8 @@ class PartJob(Job):
             return found
         if scenario.held_out:
             found.append(
-                f"--forget {scenario.request}: {scenario.held_out} of its images are held out to judge by, as the data "
-                f"have no {' and no '.join(scenario.task.drawn)} split. A model that was trained on them still "
+                f"--forget {scenario.request}: {scenario.held_out} of its images are held out to judge by, as the "
+                f"data have no {' and no '.join(scenario.task.drawn)} split. A model that was trained on them still "
                 "knows them. Give the data such splits."
             )
         if limit and scenario.request.kind in ("class", "column"):
