@@ -108,7 +108,7 @@ def numbered(items: Any, names: tuple[str, ...], where: str) -> Any:
 
     Args:
         items: others are returned as they are.
-        names: of the head's rows.
+        names: of the head's rows; to a head without names the numbers of the classes are its rows.
         where: the data set, for messages.
 
     Raises:
@@ -118,7 +118,7 @@ def numbered(items: Any, names: tuple[str, ...], where: str) -> Any:
         return Subset(numbered(items.dataset, names, where), items.indices)
     if isinstance(items, ConcatDataset):
         return ConcatDataset([numbered(part, names, where) for part in items.datasets])
-    if not isinstance(items, (ImageTensors, LazyImages)) or items.names is None:
+    if not isinstance(items, (ImageTensors, LazyImages)) or items.names is None or unnamed(names):
         return items
     rows = _rows_by_class(items.names, items.labels.numpy(), True, names, where)
     items = copy.copy(items)
