@@ -43,7 +43,7 @@ class ExampleOptions:
 EXAMPLE_COMMAND = Command(
     "hf-dtl audit --example",
     ExampleOptions,
-    description="Audit two small scrubbed models that come with the package: one leaks, one holds less.",
+    description="Audit two small scrubbed models that come with the package.",
 )
 
 

@@ -17,7 +17,7 @@ PUBLISHED = {
 def audit_example(output_dir: str | Path, suite: str = "quick-1") -> list[LeakageReport]:
     """Audit two scrubbed models that were to forget the families of fonts, and to keep telling four letters.
 
-    One leaks, one holds less. With quick-1 the attacks and draws are those of the models' own reports.
+    A first look gets something back from one of them. With quick-1, attacks and draws are those of their own reports.
 
     Args:
         output_dir: a folder for each model, and pictures of both; an interrupted audit is continued there.

@@ -321,8 +321,7 @@ def settings(**changes):
 
 def spec(**changes):
     def both(report):
-        told = {"forget": ("forget", "source_dataset")}
-        names = {key: value for name, value in changes.items() for key in told.get(name, (name,))}
+        names = changes | ({"source_dataset": changes["forget"]} if "forget" in changes else {})
         own = {key: value for key, value in names.items() if key in report.settings}
         return replace(report, spec=report.spec | changes, settings=report.settings | own)
 
