@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 WIDE = 0.5
 """Width of bounds from which on a number says little."""
+KEPT = 0.9
+"""Share of what the old head knew above guessing, from which on it counts as kept."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ def _flags(report: LeakageReport) -> Iterator[Flag]:
     if ratio.low is not None and ratio.high is not None and ratio.high - ratio.low > WIDE:
         width = ratio.high - ratio.low
         yield Flag("wide", f"the bounds are {width:.2f} apart", "Give more draws (--seeds), or take standard-1.")
+    before, after = report.source_accuracy["undisposed"], report.source_accuracy["scrubbed"]
+    if before is not None and after is not None and not report.part and report.word != "leaks":
+        guess = report.chance.get(found.datasets[0], 0.0)
+        if before > guess and after - guess >= KEPT * (before - guess):
+            yield Flag(
+                "old head", f"the source task's old head is right on {after:.3f} of its images, once on {before:.3f}",
+                "The source task was not removed, whatever attacks reach without that head.",
+            )  # fmt: skip
     single = pl_accuracies([r for r in report.piggyback if not _of_others(r.attack)], "source_subset")
     strongest = [point for point in single if point.model == "scrubbed"]
     yield from _edges(report, strongest)

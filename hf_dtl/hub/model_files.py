@@ -89,6 +89,29 @@ def check_weights(folder: Path) -> None:
                 _take(opened.get_tensor(key), places, key, name)
 
 
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same tensors, in whatever files, at the coarser of their precisions."""
+    places = [{key: file for file in folder.glob("*.safetensors") for key in _keys(file)} for folder in (one, other)]
+    return bool(places[0]) and places[0].keys() == places[1].keys() and all(
+        _equal(*(_tensor(place[key], key) for place in places)) for key in places[0]
+    )  # fmt: skip
+
+
+def _keys(file: Path) -> list[str]:
+    with safe_open(file, "pt") as opened:
+        return list(opened.keys())
+
+
+def _tensor(file: Path, key: str) -> torch.Tensor:
+    with safe_open(file, "pt") as opened:
+        return opened.get_tensor(key)
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    dtype = min(one, other, key=torch.Tensor.element_size).dtype
+    return torch.equal(one.to(dtype), other.to(dtype))
+
+
 def _take(stored: torch.Tensor, places: dict[Any, list[torch.Tensor]], key: str, model: str) -> None:
     """Take a stored tensor's place among those of the loaded model."""
     if stored.is_floating_point() and stored.element_size() > 4:

@@ -16,7 +16,7 @@ from hf_dtl.errors import DTLError, PublishError
 from hf_dtl.hub.claims import check_words
 from hf_dtl.hub.leaks import check_text, leak_of
 from hf_dtl.hub.model_settings import save_plain
-from hf_dtl.hub.staging import PLOTS, REPORT, StagedFile, add_evidence, stage
+from hf_dtl.hub.staging import PLOTS, REPORT, StagedFile, add_evidence, check_apart, stage
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS
 from hf_dtl.methods.transfer_images import TRANSFER
 
@@ -94,8 +94,9 @@ def publish(
         )
     if report is not None and place.is_dir():
         with TemporaryDirectory(prefix="hf_dtl_model_") as own:
-            model = shutil.copytree(folder, Path(own) / "scrubbed", symlinks=True)
-            add_evidence(model, LeakageReport.load(report), license=license)
+            model, audited = shutil.copytree(folder, Path(own) / "scrubbed", symlinks=True), LeakageReport.load(report)
+            check_apart(place, audited)
+            add_evidence(model, audited, license=license)
             return publish(
                 model, repo_id, private=private, revision=revision, commit_message=commit_message, dry_run=dry_run,
                 token=token,

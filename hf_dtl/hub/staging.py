@@ -1,6 +1,8 @@
 """The folder that is published: copies of what is meant to be public, refused where they would leak something."""
 
+import itertools
 import shutil
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -16,7 +18,7 @@ from hf_dtl.hub.card_check import REPORT, OwnPart, card_of, check_card, metadata
 from hf_dtl.hub.claims import check_claims
 from hf_dtl.hub.leaks import check_picture, check_text, leak_of, strings
 from hf_dtl.hub.metadata import license_of
-from hf_dtl.hub.model_files import check_weights
+from hf_dtl.hub.model_files import check_weights, same_weights
 from hf_dtl.hub.model_settings import MOST_VALUES, check_json, check_settings, values
 from hf_dtl.hub.source_rows import check_head, named_classes
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS, model_folders, sha256_of, weights_sha256
@@ -75,6 +77,7 @@ def stage(output: str | Path, new: str | Path, license: str | None = None) -> tu
     _check_complete(new, [*chosen], model_folders(new))
     report = check_published(new)
     _check_report(new, report)
+    check_apart(output, report)
     # Pictures are drawn anew: in those of the run somebody may have written, or hidden, something.
     card = (new / CARD).read_text(encoding="utf-8")
     for picture in report.plot(new / "plots"):
@@ -134,6 +137,32 @@ def check_published(folder: Path) -> LeakageReport:
     check_head(configs, report)
     check_claims(report, labels)
     return report
+
+
+def check_apart(output: Path, report: LeakageReport) -> None:
+    """Refuse as scrubbed what its own run calls undisposed, or retrained where the report tells the two apart.
+
+    Args:
+        output: see `stage`.
+        report: of what is published. Whoever publishes a retrained model as such has the same attacks on both.
+
+    Raises:
+        PublishError: naming both folders.
+    """
+    model = (output / "scrubbed" if (output / "scrubbed").is_dir() else output).resolve()
+    attacks = defaultdict[str, set[Any]](set)
+    for r in report.piggyback:
+        attacks[r.model].add((r.dataset, r.axis, r.attack, r.budget, r.seed, r.accuracy))
+    for role, run in itertools.product(("undisposed", "retrained"), list(model.parents)[:3]):
+        honest = role == "retrained" and attacks[role] in (set(), attacks["scrubbed"])
+        if not honest and all(same_weights(model / one, run / role / one) for one in model_folders(model)):
+            raise PublishError(
+                f"The weights in {model} are those of {run / role}: nothing was scrubbed from them, whatever {REPORT} "
+                "says. Publish the scrubbed model."
+                if role == "undisposed"
+                else f"The weights in {model} are those of {run / role}, of which {REPORT} has other numbers. Audit "
+                "the model that you publish."
+            )
 
 
 def _check_transfer(file: Path, report: LeakageReport, labels: Collection[str]) -> None:

@@ -38,6 +38,15 @@ def test_wide_bounds():
     assert names(report(piggyback=tuple(records(values)), settings=ENOUGH)) == ["wide"]
 
 
+@pytest.mark.parametrize(("after", "flagged"), [(0.9, True), (0.83, True), (0.8, False), (None, False)])
+def test_an_old_head_that_still_answers(after, flagged):
+    """Guessing gives .1: nine tenths of what .9 knew are .82."""
+    quiet = LEVELS | {"scrubbed": 0.5}
+    said = {"source_accuracy": {"undisposed": 0.9, "scrubbed": after}, "chance": {audited().piggyback[0].dataset: 0.1}}
+    assert ("old head" in names(replace(audited(levels=quiet), **said))) is flagged
+    assert "old head" not in names(replace(audited(levels=LEVELS | {"scrubbed": 0.9}), **said)), "LEAKS says it"
+
+
 @pytest.mark.parametrize(
     ("values", "seen"),
     [

@@ -59,6 +59,24 @@ def test_a_token_is_no_name_of_a_repository(run):
         publish(run, "ann/hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567", dry_run=True)
 
 
+@pytest.mark.parametrize("role", ["undisposed", "retrained"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_another_model_of_the_run_is_not_published_as_scrubbed(run, tmp_path, role, dtype):
+    own = shutil.copytree(run, tmp_path / "run")
+    method = shutil.copytree(own / "scrubbed", own / "methods" / "scrub" / "scrubbed")
+    AutoModelForImageClassification.from_pretrained(method, dtype=dtype).save_pretrained(own / role)
+    told = own / "leakage_report.json"
+    audited = LeakageReport.load(told)
+    for folder, further in ((own, {}), (own / "scrubbed", {"report": told}), (own / "methods" / "scrub", {})):
+        with pytest.raises(PublishError, match=f"are those of .*run/{role}"):
+            publish(folder, "ann/model", dry_run=True, **further)
+    same = [replace(r, model="retrained") for r in audited.piggyback if r.model == "scrubbed"]
+    others = [r for r in audited.piggyback if r.model != "retrained"]
+    sign(own / "scrubbed", replace(audited, piggyback=(*others, *same)))
+    if role == "retrained":  # published as what it is
+        assert publish(own / "scrubbed", "ann/model", dry_run=True).files
+
+
 @pytest.fixture(scope="module")
 def client(hub, tmp_path_factory):
     """A process that has this Hub for the Hub, and a cache of its own."""
