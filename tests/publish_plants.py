@@ -248,6 +248,16 @@ HIDDEN = {
     "a picture that fills the memory": (
         signed(in_json("preprocessor_config.json", size={"height": 60_000, "width": 60_000})), "60000 pixels wide",
     ),
+    **{
+        f"a picture of nothing, {key} {value}": (
+            signed(in_json("preprocessor_config.json", **{key: value})), "of the model (makes no picture|cannot proc)",
+        )
+        for key, value in (("image_std", [0.0] * 3), ("image_std", [0.5, 0.5, -0.5]), ("image_std", [1e-30] * 3),
+                           ("image_std", [1e30] * 3), ("image_mean", [1e30] * 3), ("rescale_factor", 0.0))
+    },
+    "a picture without numbers": (
+        signed(in_json("preprocessor_config.json", image_std=[float("nan")] * 3)), "NaN is no finite number",
+    ),
     "a file's name that steers a terminal": (
         lambda f: (f / "x\n\x1b[2KHOLDS.txt").write_text("x"), "a name that steers a terminal",
     ),

@@ -4,9 +4,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from PIL import Image
 from torch.utils.data import Dataset
 from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 from transformers import ViTImageProcessorPil as ViTProcessor
@@ -15,6 +17,9 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from hf_dtl.errors import ModelError
 
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+CONTRAST = (1e-3, 1e4)
+"""Least and largest step from black to white that a processor may make; usual are 1 to 255."""
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +66,13 @@ def load_processor(name_or_path: str | Path, config: PretrainedConfig) -> BaseIm
         config: of the model, for the default.
 
     Raises:
-        ModelError: the model has a processor that cannot be read, or the Hub could not be asked whether it has one:
-            a wrong guess of mean and deviation would spoil the results unseen.
+        ModelError: the model has a processor that cannot be read or used, or the Hub could not be asked whether it has
+            one: a wrong guess of mean and deviation would spoil the results unseen.
     """
     try:
-        return AutoImageProcessor.from_pretrained(name_or_path, trust_remote_code=False)
+        found = AutoImageProcessor.from_pretrained(name_or_path, trust_remote_code=False)
+        check_contrast(found, config, str(name_or_path))
+        return found
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         if has_processor(str(name_or_path)):
             raise ModelError(f"The image processor of '{name_or_path}' cannot be loaded: {error}") from error
@@ -75,6 +82,36 @@ def load_processor(name_or_path: str | Path, config: PretrainedConfig) -> BaseIm
     told = "'%s' has no image processor file: images are resized to %d×%d and normalised with %s."
     logger.warning(told, name_or_path, height, width, normal)
     return processor
+
+
+def check_contrast(processor: BaseImageProcessor, config: PretrainedConfig, name: str) -> None:
+    """Refuse a processor that makes no picture of a picture, as with a deviation of 0, below 0 or next to nothing.
+
+    Args:
+        processor: as it was loaded.
+        config: of the model that it is for.
+        name: of that model, for the message.
+
+    Raises:
+        ModelError: white is nowhere brighter than black, is darker somewhere, or further away than `CONTRAST`.
+    """
+    if (channels := channels_of(config)) not in (1, 3):
+        return
+    images = [Image.new("L" if channels == 1 else "RGB", (56, 56), colour) for colour in ("black", "white")]
+    with np.errstate(all="ignore"):
+        try:
+            black, white = (np.asarray(processor([image])["pixel_values"][0], np.float64) for image in images)
+            step = white - black
+        except Exception as error:  # whatever a processor raises
+            raise ModelError(f"The image processor of '{name}' cannot process an image: {error}") from error
+        low, high = CONTRAST
+        if np.isfinite(step).all() and step.min() >= 0 and low <= step.max() <= high:
+            return
+    raise ModelError(
+        f"The image processor of '{name}' makes no picture: from black to white its values go up by "
+        f"{step.min():.3g} to {step.max():.3g}. Correct its image_mean, image_std and rescale_factor; the last two "
+        "must be above 0."
+    )
 
 
 def check_forward(model: PreTrainedModel, images: Dataset) -> None:

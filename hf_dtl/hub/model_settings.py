@@ -13,7 +13,8 @@ import transformers
 from transformers import CONFIG_MAPPING, AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
 from hf_dtl.audit.report_fields import read_json
-from hf_dtl.errors import PublishError, listing
+from hf_dtl.data import load_processor
+from hf_dtl.errors import ModelError, PublishError, listing
 from hf_dtl.hub.claims import VERSION
 from hf_dtl.hub.weights import CONFIG, PROCESSORS
 
@@ -144,6 +145,10 @@ def check_settings(folder: Path) -> None:
                 raise PublishError(
                     f"{name} holds {count} values besides its labels, more than {MOST_VALUES}: they could be a head."
                 )
+    try:
+        load_processor(folder, transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    except ModelError as error:
+        raise PublishError(str(error).replace(f"'{folder}'", "the model")) from error
 
 
 def save_plain(model: PreTrainedModel, processor: BaseImageProcessor, folder: str | Path) -> None:

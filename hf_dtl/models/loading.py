@@ -21,7 +21,7 @@ from transformers.utils import cached_file
 
 from hf_dtl.data import load_processor
 from hf_dtl.data.decoding import to_channels
-from hf_dtl.data.processors import channels_of, has_processor
+from hf_dtl.data.processors import channels_of, check_contrast, has_processor
 from hf_dtl.errors import ModelError, listing
 from hf_dtl.models.adapters import base_of, merge_adapters, rows_of_adapter
 from hf_dtl.models.classifiers import check_interface, drop_caches, locate_classifiers
@@ -143,6 +143,7 @@ def processor_of(
     else:
         try:
             found = AutoImageProcessor.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
+            check_contrast(found, model.config, str(name_or_path))
         except Exception as error:  # as above
             raise ModelError(
                 f"The image processor of {str(name_or_path)!r} at the revision {revision!r} cannot be loaded: {error}"

@@ -1,5 +1,6 @@
 """Processors for models without one, and the check that one image passes through the model."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,19 @@ def test_a_processor_whose_arrays_are_turned_round_is_taken():
     processor = MobileViTImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     task = load_task("mnist[0,1]", images_per_class=10)
     assert load_images(task.train, processor, num_channels=3).pixel_values.shape[1:] == (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"image_std": [0.0] * 3}, {"image_std": [-0.5] * 3}, {"image_std": [1e-9] * 3}, {"image_std": [1e9] * 3},
+     {"image_std": [float("nan")] * 3}, {"image_mean": [1e30] * 3}, {"rescale_factor": 0.0}, {"rescale_factor": -1.0}],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["ViTImageProcessorPil", "ViTImageProcessor"])
+def test_a_processor_that_makes_no_picture_of_a_picture_is_refused(tmp_path, broken, kind):
+    written = json.loads(embedded_processor().to_json_string()) | broken | {"image_processor_type": kind}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written))
+    with pytest.raises(ModelError, match="makes no picture: from black to white|cannot process an image"):
+        load_processor(tmp_path, ViTConfig())
+    sound = written | {"image_mean": [9.0] * 3, "image_std": [0.004] * 3, "rescale_factor": 1 / 255}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(sound))
+    assert load_processor(tmp_path, ViTConfig()).rescale_factor == 1 / 255
