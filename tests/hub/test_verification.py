@@ -6,7 +6,7 @@ import pytest
 from audit_toys import records, report, split, task
 
 from hf_dtl.audit import AttackConfig, leakage
-from hf_dtl.hub.verification import compare_numbers, compare_together
+from hf_dtl.hub.verification import compare_numbers, compare_together, differing_weights, noise
 
 CONFIG = AttackConfig(attacks=("full", "lora"), budgets=(5,), trial_seeds=2, finalists=1)
 
@@ -67,3 +67,15 @@ def test_bounds_that_were_widened_or_narrowed_are_noticed(by):
     large = replace(task(), test=split(20_000), validation=split(20_000))
     found = [n for n in compare_together(published, here, {"toy": large}, again) if not n.holds]
     assert [n.what for n in found] == ["width of the bounds"]
+
+
+def test_missing_and_added_files_of_weights_are_named():
+    a, b = "a" * 64, "b" * 64
+    assert len(list(differing_weights({}, {"model.safetensors": a}))) == 1, "a report of any model"
+    assert not list(differing_weights({"x.safetensors": a}, {"x.safetensors": a}))
+    said = list(differing_weights({"1.safetensors": a, "2.safetensors": b}, {"2.safetensors": b, "3.safetensors": a}))
+    assert len(said) == 2 and "1.safetensors is missing" in said[0] and "3.safetensors is not in the report" in said[1]
+
+
+def test_the_noise_of_images_is_at_least_one_image():
+    assert noise(0.5, 100) == pytest.approx(0.1) and noise(0.0, 50) == noise(1.0, 50) == pytest.approx(0.02)
