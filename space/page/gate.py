@@ -131,6 +131,7 @@ class Gate:
                 await self.app(scope, _again(body, receive), send)
                 self._address |= dict.fromkeys(pending.keys() - before, address_of(scope))
                 self._heard |= dict.fromkeys(pending.keys() - before, time.monotonic())
+                self._take_turns()
                 return
         if method == "POST" and SENT.fullmatch(path):
             if "upload" in path:
@@ -182,6 +183,19 @@ class Gate:
         if session is not None:
             self._heard[session] = time.monotonic()
         self._address = {one: where for one, where in self._address.items() if one in pending}
+
+    def _take_turns(self) -> None:
+        """Put those who wait in such an order that no session, and then no address, is served twice before another."""
+        queue = self.blocks._queue
+        running = [event for job in queue.active_jobs if job for event in job]
+        for waiting in queue.event_queue_per_concurrency_id.values():
+            for whose in (lambda e: str(e.session_hash), lambda e: self._address.get(e.session_hash, "")):
+                served = Counter(whose(e) for e in running if e.concurrency_id == waiting.concurrency_id)
+                turns = {}
+                for event in waiting.queue:
+                    turns[event] = served[whose(event)]
+                    served[whose(event)] += 1
+                waiting.queue.sort(key=turns.__getitem__)
 
     async def _give_way(self, waiting: dict[str, int], address: str, own: int, most: int) -> None:
         """Make room for one more event: the oldest ones that nobody listens to go, first of the same address, then of
@@ -378,4 +392,8 @@ def _read(body: bytes) -> dict[str, Any]:
         content = None
     if not isinstance(content, dict):
         raise Refused(400, "The request is no JSON object.")
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Refused(400, "The text holds half of a character (a lone surrogate). Write it again.") from error
     return content

@@ -201,6 +201,47 @@ def test_who_gives_way():
     assert room(["b1", "c1"], most=2, listens=["b1", "c1"]) == 503
 
 
+class Event(SimpleNamespace):
+    __hash__ = object.__hash__
+
+
+def order(running, *waiting):
+    """In which order attacks are served; `a1x` is of the address `a` and its session `a1`."""
+    of = {one: Event(name=one, session_hash=one[:2], concurrency_id=0) for one in (*running, *waiting)}
+    waits = SimpleNamespace(concurrency_id=0, queue=[of[one] for one in waiting])
+    queue = SimpleNamespace(active_jobs=[None, [of[o] for o in running]], event_queue_per_concurrency_id={0: waits})
+    asked = gate.Gate(None, SimpleNamespace(_queue=queue), None)
+    asked._address = {one[:2]: one[0] for one in of}
+    asked._take_turns()
+    return " ".join(event.name for event in waits.queue)
+
+
+def test_nobody_is_served_twice_before_another():
+    assert order([], "a1x", "a2x", "b1x", "c1x") == "a1x b1x c1x a2x", "by address"
+    assert order(["a1w"], "a1x", "a2x", "b1x") == "b1x a2x a1x", "who runs had his turn"
+    assert order(["a1w"], "a1x", "a1y", "a2x") == "a2x a1x a1y", "by session of one address"
+    assert order([], "b1x", "a1x", "b1y", "a1y") == "b1x a1x b1y a1y", "else in the order of asking"
+
+
+def test_a_visitor_waits_for_one_attack_of_another_and_not_for_all(web, other, functions):
+    settled(web)
+    sessions = [uuid.uuid4().hex for _ in range(gate.OWN_ATTACKS)]
+    assert {join(web, functions["relearn"], [*ATTACK, i], one).status_code for i, one in enumerate(sessions)} == {200}
+    assert "You relearned it to" in called(other, "relearn", [*ATTACK[:3], "ridge", 5, 0])
+    assert waiting(web), "those of the other wait still"
+
+
+def test_half_of_a_character_is_told(web):
+    for data in (b'["example", "\\ud800"]', b'["\\udfff", ""]'):
+        answer = web.post("gradio_api/call/open", content=b'{"data": ' + data + b"}")
+        assert answer.status_code == 400 and "lone surrogate" in answer.text
+
+
+def test_a_visitor_cannot_say_where_the_page_is(web):
+    for name in ("x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "forwarded"):
+        assert "evil.example" not in web.get("", headers={name: "evil.example"}).text, name
+
+
 def test_whose_request_it_is(monkeypatch):
     def told(*forwarded):
         headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
