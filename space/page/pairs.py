@@ -65,7 +65,7 @@ class Pair:
     @property
     def background(self) -> str:
         """Colour under what is transparent, as in the data that were audited."""
-        return str((self.report.spec or {}).get("background", WHITE))
+        return str(self.report.spec.get("background", WHITE))
 
 
 def local_pairs(space: Path) -> dict[str, Path]:
@@ -178,7 +178,6 @@ def _load(name: str, scrubbed: Path, undisposed: Path | None) -> Pair:
     try:
         report = LeakageReport.load(scrubbed / REPORT)
         check_claims(report, named_classes(report))
-        check_colour(str((report.spec or {}).get("background", WHITE)))
         if report.tasks:
             raise ModelError(
                 f"{name} has the tasks {', '.join(report.tasks)[:100]}; this page takes models of one task."
@@ -195,11 +194,13 @@ def _load(name: str, scrubbed: Path, undisposed: Path | None) -> Pair:
             tasks = f"Its images take about {seconds:.0f} seconds here, so that only report and predictions are shown."
         means = {} if isinstance(tasks, str) else {which: ClassMeans(model, tasks) for which, model in models.items()}
         proven = report.weights == weights_sha256(scrubbed) if report.weights else None
+        pair = Pair(name, report, models, processors["scrubbed"], tasks, means, proven)
+        check_colour(pair.background)
+        return pair
     except DTLError:
         raise
     except Exception as error:  # whatever a foreign file raises
         raise ModelError(f"The files of {name} cannot be used ({type(error).__name__}).") from error
-    return Pair(name, report, models, processors["scrubbed"], tasks, means, proven)
 
 
 def _seconds(models: dict[str, PreTrainedModel], tasks: Tasks) -> float:
