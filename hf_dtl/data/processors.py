@@ -71,11 +71,12 @@ def load_processor(name_or_path: str | Path, config: PretrainedConfig) -> BaseIm
     """
     try:
         found = AutoImageProcessor.from_pretrained(name_or_path, trust_remote_code=False)
-        check_contrast(found, config, str(name_or_path))
-        return found
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         if has_processor(str(name_or_path)):
             raise ModelError(f"The image processor of '{name_or_path}' cannot be loaded: {error}") from error
+    else:
+        check_contrast(found, config, str(name_or_path))
+        return found
     processor = default_processor(config)
     height, width = processor.size["height"], processor.size["width"]
     normal = "ImageNet's mean and deviation" if len(processor.image_mean) == 3 else "mean and deviation 0.5"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 
 from hf_dtl.audit.report_fields import read_json
 from hf_dtl.errors import PublishError, listing
@@ -91,25 +92,17 @@ def check_weights(folder: Path) -> None:
 
 def same_weights(one: Path, other: Path) -> bool:
     """Whether two folders hold the same tensors, in whatever files, at the coarser of their precisions."""
-    places = [{key: file for file in folder.glob("*.safetensors") for key in _keys(file)} for folder in (one, other)]
-    return bool(places[0]) and places[0].keys() == places[1].keys() and all(
-        _equal(*(_tensor(place[key], key) for place in places)) for key in places[0]
-    )  # fmt: skip
-
-
-def _keys(file: Path) -> list[str]:
-    with safe_open(file, "pt") as opened:
-        return list(opened.keys())
-
-
-def _tensor(file: Path, key: str) -> torch.Tensor:
-    with safe_open(file, "pt") as opened:
-        return opened.get_tensor(key)
-
-
-def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    dtype = min(one, other, key=torch.Tensor.element_size).dtype
-    return torch.equal(one.to(dtype), other.to(dtype))
+    try:
+        first, second = (
+            {name: value for file in folder.glob("*.safetensors") for name, value in load_file(file).items()}
+            for folder in (one, other)
+        )
+    except SafetensorError:  # what cannot be read is told where it is loaded
+        return False
+    if not first or first.keys() != second.keys():
+        return False
+    pairs = ((value, second[name]) for name, value in first.items())
+    return all(torch.equal(*(x.to(min(pair, key=torch.Tensor.element_size).dtype) for x in pair)) for pair in pairs)
 
 
 def _take(stored: torch.Tensor, places: dict[Any, list[torch.Tensor]], key: str, model: str) -> None:

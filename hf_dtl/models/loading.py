@@ -143,11 +143,11 @@ def processor_of(
     else:
         try:
             found = AutoImageProcessor.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
-            check_contrast(found, model.config, str(name_or_path))
         except Exception as error:  # as above
             raise ModelError(
                 f"The image processor of {str(name_or_path)!r} at the revision {revision!r} cannot be loaded: {error}"
             ) from error
+        check_contrast(found, model.config, str(name_or_path))
     return found if size is None else resized(found, model, size)
 
 

@@ -1,6 +1,7 @@
 """The parts of the Space without its server: what is refused and drawn, and that the live attack is the audit's."""
 
 import re
+import shutil
 import struct
 import zlib
 from dataclasses import asdict, replace
@@ -19,6 +20,7 @@ from hf_dtl.audit.tables import report_tables
 from hf_dtl.data import embedded_processor
 from hf_dtl.data.sources import EXAMPLE_FOLDER
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
+from hf_dtl.hub.staging import REPORT
 from hf_dtl.hub.weights import weights_sha256
 from page import hub, views
 from page.curve import curve
@@ -247,6 +249,14 @@ def test_a_transparent_upload_is_put_on_the_background_of_the_models_data(pair, 
     monkeypatch.setattr(pairs, "get", lambda *names: dark)
     wrong, seen = events.probe(EXAMPLE, "", image)
     assert not wrong and seen == events.probe(EXAMPLE, "", uploads.on_background(image, "black"))[1]
+
+
+def test_a_background_that_is_no_colour_is_told(tmp_path):
+    folder = shutil.copytree(EXAMPLE_FOLDER, tmp_path / "run") / "scrubbed"
+    report = LeakageReport.load(folder / REPORT)
+    replace(report, spec={**report.spec, "background": "nothing"}).save(folder / REPORT)
+    with pytest.raises(DTLError, match="background='nothing' is no colour"):
+        Pairs({"run": tmp_path / "run"}).get("run")
 
 
 # What is drawn ------------------------------------------------------------------------------------------------
