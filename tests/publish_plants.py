@@ -445,7 +445,8 @@ CLAIMS = {
     **{
         f"a word of the report as {text}": (words(text), "which is a word of the report")
         for text in ("ꜰᴏʀɢᴏᴛᴛᴇɴ", "ꓝꓳꓣꓖꓳꓔꓔꓰꓠ", "f0rg0tten", "f o r g o t t e n", "F-O-R-G-O-T-T-E-N", "ver i fied",
-                     "for-gotten", "v\u0336erified", "🅵🅾🆁🅶🅾🆃🆃🅴🅽", "ʜᴏʟᴅꜱ", "not_shown")
+                     "for-gotten", "v\u0336erified", "🅵🅾🆁🅶🅾🆃🆃🅴🅽", "ʜᴏʟᴅꜱ", "not_shown", "H0LDS",
+                     "ѵегі𝖿іеԁ", "leakage: none")
     },
     **{
         f"a claim, {text}": (words(text), "which is a word of the report")

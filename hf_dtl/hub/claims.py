@@ -14,7 +14,7 @@ from hf_dtl.methods.registry import find_method
 
 IMITATED = re.compile(
     r"\bverdict|\bforgotten\b(?!\s+(?:\w+\s+)?(?:images?|class|classes|tasks?|data|rows?|part|ones?|label)\b)|\bnot[\s_-]*shown\b"
-    r"|\bleaks?\b|\bleakage\W{0,9}(?:\w+\W+){0,3}\d|\bverif(?:y|ie[ds]|ication)|\bcertif|\bPL[\s_-]*accuracy"
+    r"|\bleaks?\b|\bleakage\W{0,9}(?:\w+\W+){0,3}\d|\bleakage\W{1,9}(?:none|nil|zero)\b|\bverif(?:y|ie[ds]|ication)|\bcertif|\bPL[\s_-]*accuracy"
     r"|\b(?:(?:standard|quick)[\s-]*\d|full-\d\b)|\baudit[\s-]*passed|\battacked by\b|\baudited by\b|\b(?-i:HOLDS?)\b"
     r"|\b(?:it|(?:this|the|our|my)\s+\w+)\s+(?:\w+ly\s+)?forg(?:ot|ets)\b(?!\s+to\b)"
     r"|\bforg(?:ot|ets)\s+(?:it|all|every\w*)\b|\b(?:gone|erased)\s+(?:for\s+good|for\s*ever)\b"
@@ -130,10 +130,7 @@ def check_words(where: str, text: str) -> None:
     Raises:
         PublishError: naming them.
     """
-    forms = [
-        re.sub(r"(?<=[^\W\d])[013457$@]+(?=[^\W\d])", lambda found: found[0].translate(_DIGITS), form)
-        for form in readings(text)
-    ]
+    forms = [re.sub(r"(?<=[^\W\d])[013457$@]+(?=[^\W\d])", _as_letters, form) for form in readings(text)]
     whole = (found for form in (*readings(text.replace("_", " ")), *forms) if (found := IMITATED.search(form)))
     apart = (found for form in forms for found in _APART.finditer(form) if not found[0].isalpha())
     if found := next(chain(whole, apart), None):
@@ -141,6 +138,12 @@ def check_words(where: str, text: str) -> None:
             f"{where} has {found.group()[:40]!r}, which is a word of the report: it would be taken for measured. "
             "Say it otherwise; what was measured stands in the report."
         )
+
+
+def _as_letters(found: re.Match[str]) -> str:
+    """Digits in a word as the letters that they look like, small or large as the one before them."""
+    letters = found[0].translate(_DIGITS)
+    return letters.upper() if found.string[found.start() - 1].isupper() else letters
 
 
 def contradictions(report: LeakageReport) -> Iterator[str]:

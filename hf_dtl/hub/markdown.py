@@ -39,9 +39,9 @@ def code(text: object, *, cell: bool = False) -> str:
 _PARSER = MarkdownIt("commonmark").enable("table")
 # Look-alikes of Latin letters and slashes that have neither a Latin name nor a form of the standard's (NFKC).
 _LOOKS = str.maketrans(
-    "АВЕЅІЈКМНОРСТУХаеорсухѕіјԁһԛԝвгкмнтгΑΒΕΖΗΙΚΜΝΟΡΤΥΧονιαερτυκησօոսհցզ"
+    "АВЕЅІЈКМНОРСТУХаеорсухѕіјԁһԛԝвгкмнтгΑΒΕΖΗΙΚΜΝΟΡΤΥΧονιαερτυκησօոսհցզѵ"
     "ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴᎠᎡᎢᎪᎫᎬᎳᎷᎻᏀᏃᏙᏚᏞᏟᏢᏦᏴᏔ⁄∕⧸╱⧵∖。․·ˑ։：",
-    "ABESIJKMHOPCTYXaeopcyxsijdhqwbrkmhtrABEZHIKMNOPTYXoviaeptuknoonuhgq"
+    "ABESIJKMHOPCTYXaeopcyxsijdhqwbrkmhtrABEZHIKMNOPTYXoviaeptuknoonuhgqv"
     "BPDTGKJCZFMNLSRVHWXYAEIOUDRTAJEWMHGZVSLCPKBW////\\\\....::",
 )
 _LETTER = re.compile(
