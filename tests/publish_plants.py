@@ -472,6 +472,7 @@ CLAIMS = {
     "a label that verifies": (named("forgotten by standard-1", "b", "c"), "The label .* has 'forgotten'"),
     "a method that verifies": (own_report(method="verified-forgotten"), "method has 'verified'"),
     "a method that was audited": (own_report(method="independent_audit_passed"), "method has 'audit passed'"),
+    "a method that passed": (own_report(method="passed_audit"), "method has 'passed audit'"),
     "a verdict for a method": (own_report(method="FORGOTTEN"), "method has 'FORGOTTEN'"),
     "a sentence for a method": (own_report(method="nothing is left (safe)"), "says method"),
     "a note that verifies": (settings(notes=["Verified by an independent laboratory."]), "notes has 'Verified'"),

@@ -15,7 +15,8 @@ from hf_dtl.methods.registry import find_method
 IMITATED = re.compile(
     r"\bverdict|\bforgotten\b(?!\s+(?:\w+\s+)?(?:images?|class|classes|tasks?|data|rows?|part|ones?|label)\b)|\bnot[\s_-]*shown\b"
     r"|\bleaks?\b|\bleakage\W{0,9}(?:\w+\W+){0,3}\d|\bleakage\W{1,9}(?:none|nil|zero)\b|\bverif(?:y|ie[ds]|ication)|\bcertif|\bPL[\s_-]*accuracy"
-    r"|\b(?:(?:standard|quick)[\s-]*\d|full-\d\b)|\baudit[\s-]*passed|\battacked by\b|\baudited by\b|\b(?-i:HOLDS?)\b"
+    r"|\b(?:(?:standard|quick)[\s-]*\d|full-\d\b)|\baudit[\s-]*passed"
+    r"|\bpassed\W?(?:(?:the|an|our|every)\W)?audits?\b|\battacked by\b|\baudited by\b|\b(?-i:HOLDS?)\b"
     r"|\b(?:it|(?:this|the|our|my)\s+\w+)\s+(?:\w+ly\s+)?forg(?:ot|ets)\b(?!\s+to\b)"
     r"|\bforg(?:ot|ets)\s+(?:it|all|every\w*)\b|\b(?:gone|erased)\s+(?:for\s+good|for\s*ever)\b"
     r"|\b(?:verifiab|complete|ful|total|entire|whol|permanent|irrecoverab|irreversib|real|tru|final)ly\s+(?:gone|erased)\b"
