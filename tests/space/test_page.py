@@ -254,7 +254,8 @@ def test_a_transparent_upload_is_put_on_the_background_of_the_models_data(pair, 
 def test_a_background_that_is_no_colour_is_told(tmp_path):
     folder = shutil.copytree(EXAMPLE_FOLDER, tmp_path / "run") / "scrubbed"
     report = LeakageReport.load(folder / REPORT)
-    replace(report, spec={**report.spec, "background": "nothing"}).save(folder / REPORT)
+    both = {name: {**getattr(report, name), "background": "nothing"} for name in ("spec", "settings")}
+    replace(report, **both).save(folder / REPORT)
     with pytest.raises(DTLError, match="background='nothing' is no colour"):
         Pairs({"run": tmp_path / "run"}).get("run")
 
