@@ -15,7 +15,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.data.image_folder import read_image_folder, tell, walk
-from hf_dtl.data.selection import GLYPHS, DatasetSpec
+from hf_dtl.data.selection import GLYPHS, STYLES, DatasetSpec
 from hf_dtl.errors import DataError
 from hf_dtl.options import nearest
 
@@ -27,8 +27,6 @@ RENDERED_IMAGES = {"train": 7000, "validation": 1000, "test": 2000}
 EMBEDDED_NAMES = ("mnist", "fashion_mnist", GLYPHS)
 """What comes with the library: files, and glyphs, which are rendered."""
 EMBEDDED_SPLITS = ("train", "validation", "test")
-STYLES = ("regular", "italic", "bold", "bold_italic")
-"""Classes of the column `style` of glyphs as one task: weight and slant together."""
 
 logger = logging.getLogger(__name__)
 
