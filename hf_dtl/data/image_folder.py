@@ -2,7 +2,7 @@
 
 Classes are the first folders, whatever lies below them. Above them there may be a folder a split, and around all of it
 folders that hold one folder and nothing else. Rows of metadata.csv (.jsonl, .parquet) add columns, by `file_name`, and
-classes to images that no folder gives one.
+classes and splits (`label`, `split`) to images that no folder gives one.
 """
 
 import json
@@ -36,7 +36,7 @@ class _File:
     """An image: its path below the root, its split, its class, and its row of the metadata."""
 
     path: PurePosixPath
-    split: str = "train"
+    split: str | None = None
     name: str | None = None
     row: dict[str, Any] = field(default_factory=dict)
 
@@ -66,7 +66,8 @@ def read_image_folder(root: Path) -> dict[str, datasets.Dataset] | None:
     )
     tell(root, others, f"are no images that can be read ({listing(kinds, 5)}) and are not used")
     files = _classified(root, images)
-    return _datasets(root, *_with_metadata(root, files, metadata))
+    files, columns = _with_metadata(root, files, metadata)
+    return _datasets(root, _with_splits(root, files), columns)
 
 
 def walk(root: Path) -> tuple[list[PurePosixPath], ...]:
@@ -139,12 +140,12 @@ def _classified(root: Path, images: Sequence[PurePosixPath]) -> list[_File]:
     one_role = len(set(roles.values())) < min(len(folders), 2)  # the classes "train station" and "toy train"
     if not folders or not all(roles.values()) or one_role:
         _refuse_half_split(root, base, roles, images)
-        return _with_classes(root, base, images, "train")
+        return _with_classes(root, base, images, None)
     tell(root, [path for path in images if path.parent == base], "lie beside the folders of the splits, not in one")
     files = list[_File]()
     for name in sorted(folders, key=lambda name: roles[name] != "train"):
         own = [path for path in images if path.is_relative_to(base / name)]
-        files += _with_classes(root, base / name, own, roles[name] or "", {file.name or "" for file in files})
+        files += _with_classes(root, base / name, own, roles[name], {file.name or "" for file in files})
     return sorted(files, key=lambda file: str(file.path))
 
 
@@ -163,7 +164,7 @@ def _refuse_half_split(
 
 
 def _with_classes(
-    root: Path, base: PurePosixPath, images: Sequence[PurePosixPath], split: str, classes: Iterable[str] = ()
+    root: Path, base: PurePosixPath, images: Sequence[PurePosixPath], split: str | None, classes: Iterable[str] = ()
 ) -> list[_File]:
     """The images of a split, each with the first folder below the place where they part ways for a class."""
     base = _inner(base, images, classes)
@@ -243,6 +244,31 @@ def _with_labels(root: Path, files: Sequence[_File]) -> list[_File]:
     return [
         file if file.name is not None or label is None else replace(file, name=folders.get(folded(label), label))
         for file, label in pairs
+    ]
+
+
+def _with_splits(root: Path, files: Sequence[_File]) -> list[_File]:
+    """Files keep the split of their folder; where no folder gives one, that of their metadata, else `train`."""
+    found = [{folded(name): value for name, value in file.row.items()}.get("split") for file in files]
+    said = [None if split is None else str(split) for split in found]
+    roles = {split: split_role(split) for split in said if split}
+    wrong = [split for split, role in roles.items() if role is None]
+    if any(file.split for file in files) or wrong:
+        at = [
+            file.path
+            for file, split in zip(files, said, strict=True)
+            if (split in wrong if wrong else split and roles[split] != file.split)
+        ]
+        what = f"have no split's name in the column `split` of the metadata ({listing(wrong, 5)})" if wrong else ""
+        folders = "are in another split by the column `split` of the metadata than by their folder"
+        tell(root, at, f"{what or folders}, which is not used")
+        said = [None] * len(files)
+    elif roles:
+        empty = [file.path for file, split in zip(files, said, strict=True) if not split]
+        tell(root, empty, "have nothing in the column `split` of the metadata and are for training")
+    return [
+        replace(file, split=file.split or (split and roles[split]) or "train")
+        for file, split in zip(files, said, strict=True)
     ]
 
 
