@@ -5,7 +5,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +81,11 @@ class ImageReader:
         Returns:
             The images, and a line on each that cannot be used and is left out.
         """
-        return self._each(rows, lambda image: to_channels(image, self.num_channels, self._bits, self._background))
+        return self._each(rows, whole=True)
 
     def check_header(self, rows: Sequence[int]) -> list[str]:
         """Read only what comes before the pixels; return a line on each image that cannot be used."""
-        return self._each(rows, None)[1]
+        return self._each(rows, whole=False)[1]
 
     def tell_pages(self) -> None:
         """Warn of what was read of files with several pages or frames, such as TIFF and GIF."""
@@ -93,17 +93,17 @@ class ImageReader:
             told = "%s: %d of %d images have several pages or frames; the first of each alone is used."
             logger.warning(told, self.where, self._paged, len(self))
 
-    def _each(
-        self, rows: Sequence[int], read: Callable[[Image.Image], Image.Image] | None
-    ) -> tuple[list[Image.Image], list[str]]:
+    def _each(self, rows: Sequence[int], *, whole: bool) -> tuple[list[Image.Image], list[str]]:
         read_well, faults = [], []
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             for row, value in zip(rows, self._encoded[list(rows)]["image"], strict=True):
                 try:
-                    image = decoded(value, whole=read is not None)
-                    read_well.append(read(image) if read else image)
-                    self._paged += bool(image.info.get(PAGED))
+                    image = decoded(value, whole=whole)
+                    self._paged += image.info[PAGED]
+                    if whole:
+                        image = to_channels(image, self.num_channels, self._bits, self._background)
+                    read_well.append(image)
                 except Exception as error:  # PIL's decoders raise many types for a broken file
                     faults.append(self._fault(row, value, error))
         return read_well, faults

@@ -36,7 +36,7 @@ class _File:
     """An image: its path below the root, its split, its class, and its row of the metadata."""
 
     path: PurePosixPath
-    split: str | None = None
+    split: str = ""
     name: str | None = None
     row: dict[str, Any] = field(default_factory=dict)
 
@@ -140,12 +140,12 @@ def _classified(root: Path, images: Sequence[PurePosixPath]) -> list[_File]:
     one_role = len(set(roles.values())) < min(len(folders), 2)  # the classes "train station" and "toy train"
     if not folders or not all(roles.values()) or one_role:
         _refuse_half_split(root, base, roles, images)
-        return _with_classes(root, base, images, None)
+        return _with_classes(root, base, images, "")
     tell(root, [path for path in images if path.parent == base], "lie beside the folders of the splits, not in one")
     files = list[_File]()
     for name in sorted(folders, key=lambda name: roles[name] != "train"):
         own = [path for path in images if path.is_relative_to(base / name)]
-        files += _with_classes(root, base / name, own, roles[name], {file.name or "" for file in files})
+        files += _with_classes(root, base / name, own, roles[name] or "", {file.name or "" for file in files})
     return sorted(files, key=lambda file: str(file.path))
 
 
@@ -164,7 +164,7 @@ def _refuse_half_split(
 
 
 def _with_classes(
-    root: Path, base: PurePosixPath, images: Sequence[PurePosixPath], split: str | None, classes: Iterable[str] = ()
+    root: Path, base: PurePosixPath, images: Sequence[PurePosixPath], split: str, classes: Iterable[str] = ()
 ) -> list[_File]:
     """The images of a split, each with the first folder below the place where they part ways for a class."""
     base = _inner(base, images, classes)
@@ -249,27 +249,19 @@ def _with_labels(root: Path, files: Sequence[_File]) -> list[_File]:
 
 def _with_splits(root: Path, files: Sequence[_File]) -> list[_File]:
     """Files keep the split of their folder; where no folder gives one, that of their metadata, else `train`."""
-    found = [{folded(name): value for name, value in file.row.items()}.get("split") for file in files]
-    said = [None if split is None else str(split) for split in found]
+    said = [str({folded(name): value for name, value in file.row.items()}.get("split") or "") for file in files]
     roles = {split: split_role(split) for split in said if split}
     wrong = [split for split, role in roles.items() if role is None]
-    if any(file.split for file in files) or wrong:
-        at = [
-            file.path
-            for file, split in zip(files, said, strict=True)
-            if (split in wrong if wrong else split and roles[split] != file.split)
-        ]
-        what = f"have no split's name in the column `split` of the metadata ({listing(wrong, 5)})" if wrong else ""
-        folders = "are in another split by the column `split` of the metadata than by their folder"
-        tell(root, at, f"{what or folders}, which is not used")
-        said = [None] * len(files)
+    pairs, column = list(zip(files, said, strict=True)), "in the column `split` of the metadata"
+    if wrong:
+        unknown = [file.path for file, split in pairs if split in wrong]
+        tell(root, unknown, f"have no split's name {column} ({listing(wrong, 5)}), which is not used")
+    elif any(file.split for file in files):
+        other = [file.path for file, split in pairs if split and roles[split] != file.split]
+        tell(root, other, f"have another split {column} than by their folder, which counts")
     elif roles:
-        empty = [file.path for file, split in zip(files, said, strict=True) if not split]
-        tell(root, empty, "have nothing in the column `split` of the metadata and are for training")
-    return [
-        replace(file, split=file.split or (split and roles[split]) or "train")
-        for file, split in zip(files, said, strict=True)
-    ]
+        tell(root, [file.path for file, split in pairs if not split], f"have nothing {column} and are for training")
+    return [replace(f, split=f.split or (None if wrong else roles.get(split)) or "train") for f, split in pairs]
 
 
 def _datasets(root: Path, files: list[_File], columns: dict[str, list[Any]]) -> dict[str, datasets.Dataset]:

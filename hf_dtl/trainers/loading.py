@@ -110,20 +110,21 @@ def labelled_items(
 def _tell_copies(items: Mapping[str, Any], tables: Mapping[str, datasets.Dataset]) -> None:
     """Warn of pictures that one head is to forget and to retain: training on them gives them back."""
     both = ("forget", "retain")
+    found: list[list[Any]]
+
+    def one_image(table: datasets.Dataset) -> bool:
+        return [type(feature) for feature in table.features.values()].count(datasets.Image) == 1
+
     if all(isinstance(items[name], ImageTensors) for name in both):
-        forget, retain = ([fingerprint([image]) for image in items[name].pixel_values] for name in both)
-    elif all(
-        name in tables and [*map(type, tables[name].features.values())].count(datasets.Image) == 1 for name in both
-    ):
-        forget, retain = (pictures(_with_image(name, tables[name]), f"The {name} data set") for name in both)
+        found = [[fingerprint([image]) for image in items[name].pixel_values] for name in both]
+    elif all(name in tables and one_image(tables[name]) for name in both):
+        found = [pictures(_with_image(name, tables[name]), f"The {name} data set") for name in both]
     else:
         return
-    known = set(forget)
-    if copies := [row for row, picture in enumerate(retain) if picture in known]:
-        told = (
-            "The retain data set: %d of %d images are pictures of the forget data set too, which training gives back: "
-        )
-        logger.warning(told + "row %s. Leave them out.", len(copies), len(retain), listing(copies, 5))
+    known = set(found[0])
+    if copies := [row for row, picture in enumerate(found[1]) if picture in known]:
+        told = "The retain data set: %d of %d images are also to be forgotten, and training gives them back: row %s. "
+        logger.warning(told + "Leave them out.", len(copies), len(found[1]), listing(copies, 5))
 
 
 def numbered(items: Any, names: tuple[str, ...], where: str) -> Any:

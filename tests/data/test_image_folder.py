@@ -184,7 +184,7 @@ def test_folders_count_where_a_column_of_labels_disagrees_and_the_column_where_t
             {"train": 6},
             "2 files have no split's name in the column `split` .* (gold), ",
         ),
-        ("train/", ("train", "test", "train"), {"train": 6, "test": 2}, "2 files are in another split by the column"),
+        ("train/", ("train", "test", "train"), {"train": 6, "test": 2}, "2 files have another split in the column"),
     ],
 )
 def test_splits_are_those_of_the_metadata_where_no_folder_gives_one(tmp_path, caplog, folder, said, splits, told):

@@ -83,9 +83,7 @@ def test_pictures_to_forget_and_to_retain_are_told(caplog, kind):
     own = model()
     own.add_head("other", NAMES)
     labelled_items({name: (part, "own") for name, part in given.items()}, own, PROCESSOR)
-    told = (
-        "The retain data set: 1 of 5 images are pictures of the forget data set too, which training gives back: row 2"
-    )
+    told = "The retain data set: 1 of 5 images are also to be forgotten, and training gives them back: row 2"
     assert told in caplog.text
     caplog.clear()
     labelled_items({"forget": (given["forget"], "other"), "retain": (given["retain"], "own")}, own, PROCESSOR)
