@@ -128,13 +128,15 @@ def _with_style(glyphs: datasets.Dataset) -> datasets.Dataset:
 
 
 def column_of(spec: DatasetSpec, features: datasets.Features) -> str | None:
-    """Label column of data that have several, where none is asked for: of `glyphs` the first with these classes."""
+    """Label column of data that have several, where none is asked for: of `glyphs` that with most of these classes."""
     if spec.name != GLYPHS:
         return None
-    named = {
-        name: set(feature.names) for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)
+    named = {name: feature.names for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
+    asked = spec.classes or ()
+    known = {
+        name: (len({*asked} & {*own}), sum(bool(nearest(word, own)) for word in asked)) for name, own in named.items()
     }
-    return next((name for name, own in named.items() if spec.classes and own >= set(spec.classes)), "letter")
+    return max(known, key=lambda name: known[name])
 
 
 def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:
