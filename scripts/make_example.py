@@ -10,15 +10,12 @@ numbers repeat.
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import transformers
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, ResNetConfig
+from transformers import AutoConfig
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.cli.terminal import end_processes, run_script
-from hf_dtl.data import embedded_processor
 from hf_dtl.data.sources import EXAMPLE_FOLDER
 from hf_dtl.hub.card import leakage_card
 from hf_dtl.hub.staging import CARD, REPORT
@@ -40,26 +37,14 @@ class ExampleOptions(ForgetOptions):
     method: str | None = option(
         "representation_erasure,gradient_collision:max_steps=100", "One method that holds less, one that leaks."
     )
-    forget: str | None = option("glyphs[sans,mono,serif,stix]", "Families of fonts: few images do not teach them.")
-    retain_images_per_class: int | None = option(40, "Target training images a class.")
-    train_epochs: float | None = option(24, "Passes over the source data.")
-    train_learning_rate: float | None = option(3e-3, "Peak learning rate of that training.")
-    adapt_learning_rate: float | None = option(1e-4, "Peak learning rate of adaptation.")
-    augmentation: str | None = option("photometric", "Random transforms of the training images.")
     novel: str | None = option("none", "Task that nobody trained; none: the example is attacked on one axis.")
     output_dir: str = option("", "Folder of the run, which a repeated call continues; default: a temporary one.")
 
 
 class ExampleJob(WholeTaskJob):
-    """The main job on a ResNet of 58 thousand parameters, which learns more from so few images than a ViT."""
+    """The main job on a ResNet of 58 thousand parameters."""
 
-    def small_model(self, labels: Sequence[str]) -> PreTrainedModel:
-        config = ResNetConfig(
-            embedding_size=16, hidden_sizes=[16, 32, 48], depths=[1, 1, 1], layer_type="basic", num_labels=len(labels)
-        )
-        self.processor = embedded_processor(28)
-        transformers.set_seed(self.options.seed)
-        return AutoModelForImageClassification.from_config(config)
+    widths = (16, 32, 48)
 
     def command(self, choice: MethodChoice) -> str:
         return COMMAND

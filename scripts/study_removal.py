@@ -1,7 +1,7 @@
 """Compare ways to remove a task where the weights matter: what each keeps of transfer's benefit, and what it leaks.
 
-    python scripts/study_removal.py --setting styles
-    python scripts/study_removal.py --setting styles --parallel 15 --minutes 7
+    python scripts/study_removal.py --setting families
+    python scripts/study_removal.py --setting families --parallel 15 --minutes 7
     python scripts/study_removal.py --setting cifar --data_dir outputs/cifar --seeds 1,2 --finalists labels,labels@100
 
 It writes OUTPUT_DIR/table.md, results.json and removal.png/.svg. A piece is one model of one seed, trained and then

@@ -80,7 +80,9 @@ def find_label_column(
     return column
 
 
-def class_ids(splits: Splits, column: str, where: str) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+def class_ids(
+    splits: Splits, column: str, where: str, *, quiet: bool = False
+) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return the class names of all splits and the position of each row's class in them, -1 where it has none.
 
     A ClassLabel keeps its names; strings are sorted, integers put in numeric order. A null is no class, and so are the
@@ -90,6 +92,7 @@ def class_ids(splits: Splits, column: str, where: str) -> tuple[tuple[str, ...],
         splits: split name → data set with `column`.
         column: a ClassLabel, string or integer column.
         where: the data set, for messages.
+        quiet: do not tell of names that are written nearly alike.
 
     Returns:
         Names, and split name → (N,) int64 in -1..len(names)-1.
@@ -109,7 +112,8 @@ def class_ids(splits: Splits, column: str, where: str) -> tuple[tuple[str, ...],
         blank = {name: pc.equal(pc.utf8_trim_whitespace(array), "") for name, array in found.items()}
         found = {name: pc.if_else(blank[name], pa.scalar(None, kind), array) for name, array in found.items()}
     values = sorted({value for array in found.values() for value in pc.unique(array).to_pylist() if value is not None})
-    tell_spellings(map(str, values), f"{where}: the column '{column}'")
+    if not quiet:
+        tell_spellings(map(str, values), f"{where}: the column '{column}'")
     table = pa.array(values, type=next(iter(found.values())).type)
     ids = {
         name: pc.index_in(array, value_set=table, skip_nulls=True).fill_null(-1).to_numpy().astype(np.int64)

@@ -5,7 +5,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from hf_dtl.errors import DataError
 
 NAMED_AT_MOST = 5
 PROGRESS_FROM = 2000
+PAGED = "hf_dtl_paged"
+"""Entry of `Image.info`: whether there are further pages or frames."""
 _READ_AS = re.compile(r"(\d+) bits on (.+)")
 WHITE = "white"
 SIGNS = "White signs on nothing need a background, as in --background black or load_task(..., background='black')."
@@ -55,6 +57,7 @@ class ImageReader:
         self.where = where
         self._read_as = str(getattr(dataset.features["image"], "id", None))  # see `read_as`
         self._bits, self._background = reading(dataset.features["image"]) or (16, WHITE)
+        self._paged = 0
         self._encoded = dataset.with_format(None).cast_column("image", datasets.Image(decode=False))
 
     def __len__(self) -> int:
@@ -78,19 +81,29 @@ class ImageReader:
         Returns:
             The images, and a line on each that cannot be used and is left out.
         """
-        return self._each(rows, lambda v: to_channels(decoded(v), self.num_channels, self._bits, self._background))
+        return self._each(rows, whole=True)
 
     def check_header(self, rows: Sequence[int]) -> list[str]:
         """Read only what comes before the pixels; return a line on each image that cannot be used."""
-        return self._each(rows, lambda v: decoded(v, whole=False))[1]
+        return self._each(rows, whole=False)[1]
 
-    def _each(self, rows: Sequence[int], read: Callable[[dict[str, Any]], Any]) -> tuple[list[Any], list[str]]:
+    def tell_pages(self) -> None:
+        """Warn of what was read of files with several pages or frames, such as TIFF and GIF."""
+        if self._paged:
+            told = "%s: %d of %d images have several pages or frames; the first of each alone is used."
+            logger.warning(told, self.where, self._paged, len(self))
+
+    def _each(self, rows: Sequence[int], *, whole: bool) -> tuple[list[Image.Image], list[str]]:
         read_well, faults = [], []
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             for row, value in zip(rows, self._encoded[list(rows)]["image"], strict=True):
                 try:
-                    read_well.append(read(value))
+                    image = decoded(value, whole=whole)
+                    self._paged += image.info[PAGED]
+                    if whole:
+                        image = to_channels(image, self.num_channels, self._bits, self._background)
+                    read_well.append(image)
                 except Exception as error:  # PIL's decoders raise many types for a broken file
                     faults.append(self._fault(row, value, error))
         return read_well, faults
@@ -214,6 +227,8 @@ def decoded(value: dict[str, Any] | None, *, whole: bool = True) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=READ)
     except UnidentifiedImageError:
         raise ValueError(f"cannot identify it as an image of a format that is read: {', '.join(READ)}") from None
+    # a telephone's MPO has a second view or a map of brightness behind the picture
+    image.info[PAGED] = image.format != "MPO" and getattr(image, "is_animated", False)
     if not whole:
         return image
     image.load()

@@ -14,12 +14,12 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from hf_dtl.data.selection import FAMILIES
 from hf_dtl.errors import DataError
 
 LETTERS = ("A", "B", "D", "E", "G", "H", "N", "Q", "R", "T")
 """Letters whose two cases have different shapes."""
 CASES = ("upper", "lower")
-FAMILIES = ("sans", "mono", "serif", "stix")
 WEIGHTS = ("regular", "bold")
 SLANTS = ("upright", "italic")
 FACES = {

@@ -2,7 +2,7 @@
 
 Classes are the first folders, whatever lies below them. Above them there may be a folder a split, and around all of it
 folders that hold one folder and nothing else. Rows of metadata.csv (.jsonl, .parquet) add columns, by `file_name`, and
-classes to images that no folder gives one.
+classes and splits (`label`, `split`) to images that no folder gives one.
 """
 
 import json
@@ -36,7 +36,7 @@ class _File:
     """An image: its path below the root, its split, its class, and its row of the metadata."""
 
     path: PurePosixPath
-    split: str = "train"
+    split: str = ""
     name: str | None = None
     row: dict[str, Any] = field(default_factory=dict)
 
@@ -66,7 +66,8 @@ def read_image_folder(root: Path) -> dict[str, datasets.Dataset] | None:
     )
     tell(root, others, f"are no images that can be read ({listing(kinds, 5)}) and are not used")
     files = _classified(root, images)
-    return _datasets(root, *_with_metadata(root, files, metadata))
+    files, columns = _with_metadata(root, files, metadata)
+    return _datasets(root, _with_splits(root, files), columns)
 
 
 def walk(root: Path) -> tuple[list[PurePosixPath], ...]:
@@ -139,7 +140,7 @@ def _classified(root: Path, images: Sequence[PurePosixPath]) -> list[_File]:
     one_role = len(set(roles.values())) < min(len(folders), 2)  # the classes "train station" and "toy train"
     if not folders or not all(roles.values()) or one_role:
         _refuse_half_split(root, base, roles, images)
-        return _with_classes(root, base, images, "train")
+        return _with_classes(root, base, images, "")
     tell(root, [path for path in images if path.parent == base], "lie beside the folders of the splits, not in one")
     files = list[_File]()
     for name in sorted(folders, key=lambda name: roles[name] != "train"):
@@ -244,6 +245,23 @@ def _with_labels(root: Path, files: Sequence[_File]) -> list[_File]:
         file if file.name is not None or label is None else replace(file, name=folders.get(folded(label), label))
         for file, label in pairs
     ]
+
+
+def _with_splits(root: Path, files: Sequence[_File]) -> list[_File]:
+    """Files keep the split of their folder; where no folder gives one, that of their metadata, else `train`."""
+    said = [str({folded(name): value for name, value in file.row.items()}.get("split") or "") for file in files]
+    roles = {split: split_role(split) for split in said if split}
+    wrong = [split for split, role in roles.items() if role is None]
+    pairs, column = list(zip(files, said, strict=True)), "in the column `split` of the metadata"
+    if wrong:
+        unknown = [file.path for file, split in pairs if split in wrong]
+        tell(root, unknown, f"have no split's name {column} ({listing(wrong, 5)}), which is not used")
+    elif any(file.split for file in files):
+        other = [file.path for file, split in pairs if split and roles[split] != file.split]
+        tell(root, other, f"have another split {column} than by their folder, which counts")
+    elif roles:
+        tell(root, [file.path for file, split in pairs if not split], f"have nothing {column} and are for training")
+    return [replace(f, split=f.split or (None if wrong else roles.get(split)) or "train") for f, split in pairs]
 
 
 def _datasets(root: Path, files: list[_File], columns: dict[str, list[Any]]) -> dict[str, datasets.Dataset]:

@@ -159,11 +159,14 @@ def load_images(
             if images and shape is None:
                 shape = reader.process(images[:1]).shape[1:]
                 if len(dataset) * shape.numel() * 4 > memory_limit_gib * 2**30:
-                    return LazyImages(dataset, processor, num_channels=num_channels, desc=desc)
+                    lazy = LazyImages(dataset, processor, num_channels=num_channels, desc=desc)
+                    lazy.tell_pages()
+                    return lazy
                 pixel_values = torch.empty((len(dataset), *shape))
             if not faults:
                 pixel_values[rows.start : rows.stop] = reader.process(images, shape)
             progress.update(len(rows))
     reader.refuse(faults)
     variety.tell()
+    reader.tell_pages()
     return ImageTensors(pixel_values, reader.read_labels(), reader.class_names)

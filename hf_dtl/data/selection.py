@@ -18,6 +18,9 @@ GRAMMAR = """A data set is written NAME[@REVISION][:SPLIT][[CLASS,CLASS,...]], f
   photos/                          an image folder, all classes; photos.parquet or a saved data set work too"""
 
 GLYPHS = "glyphs"
+FAMILIES = ("sans", "mono", "serif", "stix")
+STYLES = ("regular", "italic", "bold", "bold_italic")
+"""Classes of the columns `family` and `style` of glyphs; a style is weight and slant together."""
 SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),

@@ -15,7 +15,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.data.image_folder import read_image_folder, tell, walk
-from hf_dtl.data.selection import GLYPHS, DatasetSpec
+from hf_dtl.data.selection import GLYPHS, STYLES, DatasetSpec
 from hf_dtl.errors import DataError
 from hf_dtl.options import nearest
 
@@ -27,8 +27,6 @@ RENDERED_IMAGES = {"train": 7000, "validation": 1000, "test": 2000}
 EMBEDDED_NAMES = ("mnist", "fashion_mnist", GLYPHS)
 """What comes with the library: files, and glyphs, which are rendered."""
 EMBEDDED_SPLITS = ("train", "validation", "test")
-STYLES = ("regular", "italic", "bold", "bold_italic")
-"""Classes of the column `style` of glyphs as one task: weight and slant together."""
 
 logger = logging.getLogger(__name__)
 
@@ -130,13 +128,15 @@ def _with_style(glyphs: datasets.Dataset) -> datasets.Dataset:
 
 
 def column_of(spec: DatasetSpec, features: datasets.Features) -> str | None:
-    """Label column of data that have several, where none is asked for: of `glyphs` the first with these classes."""
+    """Label column of data that have several, where none is asked for: of `glyphs` that with most of these classes."""
     if spec.name != GLYPHS:
         return None
-    named = {
-        name: set(feature.names) for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)
+    named = {name: feature.names for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
+    asked = spec.classes or ()
+    known = {
+        name: (len({*asked} & {*own}), sum(bool(nearest(word, own)) for word in asked)) for name, own in named.items()
     }
-    return next((name for name, own in named.items() if spec.classes and own >= set(spec.classes)), "letter")
+    return max(known, key=lambda name: known[name])
 
 
 def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:

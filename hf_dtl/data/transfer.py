@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import datasets
 import numpy as np
 
 from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, images_beside
 from hf_dtl.data.decoding import WHITE, read_as
-from hf_dtl.data.duplicates import Part, digests
+from hf_dtl.data.duplicates import pictures
 from hf_dtl.data.selection import DatasetSpec, select_classes
 from hf_dtl.data.sources import column_of, open_splits, places, source_key
 from hf_dtl.data.splits import Named, draw
@@ -68,9 +67,9 @@ def load_transfer(
     splits = {name: images_beside(named.splits[name].select(own), image_column, {}, {}) for name, own in rows.items()}
     images = datasets.concatenate_datasets([split for split in splits.values() if len(split)] or [*splits.values()])
     images, inside = images.select_columns(["image"]), places(spec)
-    own = _pictures(images, where, inside, background)
-    told = [{*_pictures(part, where, None, background)} for part in (labelled, *held_out)]
-    lost = set().union(*(_pictures(part, where, None, background) for part in forgotten))
+    own = pictures(images, where, inside, background)
+    told = [{*pictures(part, where, None, background)} for part in (labelled, *held_out)]
+    lost = set().union(*(pictures(part, where, None, background) for part in forgotten))
     bad = sum(picture in lost for picture in own)
     if bad and not told[0] <= lost:
         raise DataError(
@@ -121,9 +120,3 @@ def _shared(found: Sequence[str], labels: Sequence[str], *, same: bool) -> list[
         return [name for name in found if name in labels]
     known = {label.casefold() for label in labels}
     return [name for name in found if name.casefold() in known and not name.isdecimal()]
-
-
-def _pictures(images: datasets.Dataset, where: str, inside: Sequence[Path] | None, background: str) -> list[bytes]:
-    """Digest of each picture by its pixels; of images that were checked before, wherever they lie."""
-    part = Part(images, np.arange(len(images)), np.zeros(len(images), dtype=np.int64))
-    return [digest for digest, *_ in digests(part, where, inside, background)]

@@ -31,7 +31,7 @@ from hf_dtl.trainers import Chunk, ProjectingTrainer, Request, UnlearningConfig
 from hf_dtl.trainers.adversaries import make_adversaries
 from hf_dtl.trainers.collages import Collages
 from hf_dtl.trainers.instances import Instances, new_rows, predict, read_instances, row_list
-from hf_dtl.trainers.loading import labelled_items
+from hf_dtl.trainers.loading import labelled_items, with_one_head
 from hf_dtl.trainers.shares import Share
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class InstanceUnlearningTrainer(ProjectingTrainer):
         **kwargs: Any,
     ):
         if not isinstance(model, MultiHeadClassifier):
-            model = MultiHeadClassifier(model, task=args.retain_task)
+            model = with_one_head(model, args)
             args.forget_task = args.retain_task
         self.forget_task = self.retain_task = args.retain_task
         if args.forget_task != args.retain_task:

@@ -4,16 +4,19 @@ import os
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
-from hf_dtl.data.selection import GLYPHS, DatasetSpec
+from hf_dtl.data.selection import FAMILIES, GLYPHS, STYLES, DatasetSpec
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods.registry import find_method, method_names
 from hf_dtl.options import option
 from hf_dtl.pipeline.options import METHOD, MODEL, RUN, WHAT, Options
 from hf_dtl.scenarios.spec import ScenarioKind, ScenarioSpec, is_request
 
-GLYPH_EPOCHS = 24.0
-"""Glyphs take longer to learn than digits: after 8 passes the small model knows the style of two in three."""
-GLYPH_ADAPT_RATE = 1e-4
+GLYPHS_TASK: dict[str, Any] = {"train_epochs": 24.0, "augmentation": "photometric"}
+"""Of a whole task of glyphs. They take longer to learn than digits, and turning and stretching would change what is
+asked for."""
+_NOVEL = {"family": FAMILIES, "style": STYLES}
+RESNET_RATES = {"train_learning_rate": 3e-3, "adapt_learning_rate": 3e-4}
+"""Of the built-in ResNet; a larger rate of adaptation forgets the source task without a method."""
 
 
 @dataclass(kw_only=True)
@@ -31,8 +34,8 @@ class ForgetOptions(Options):
     )
     retain_images_per_class: int | None = option(
         None,
-        "Training images a class of --retain; default: all, but 10 (of glyphs 100) for a whole task with the built-in "
-        "model, so that transfer matters.",
+        "Training images a class of --retain; default: all, but 10 for a whole task with the built-in model, so that "
+        "transfer matters.",
         group=WHAT,
         aliases=("target_images_per_class", "images_per_class"),
     )
@@ -50,11 +53,15 @@ class ForgetOptions(Options):
     model: str | None = option(
         None,
         "Hub id or folder of an image classifier, of several tasks also a folder with all heads; default: a small "
-        "ViT, trained here on the data.",
+        "one, trained here on the data.",
         group=MODEL,
         aliases=("model_name_or_path",),
     )
     revision: str = option("main", "Revision of that model.", group=MODEL)
+    architecture: str | None = option(
+        None, "Of the small model where none is given: vit or resnet; default: resnet for a whole task, else vit.",
+        group=MODEL,
+    )  # fmt: skip
     train_epochs: float | None = option(
         None,
         "Passes that train the model on what it is to know (a whole task: the source data); default: 16, of a whole "
@@ -100,8 +107,9 @@ class ForgetOptions(Options):
     batch_size: int = option(64, "Images a step of ordinary training, over all processes.", group=MODEL)
     augmentation: str | None = option(
         None,
-        "Random transforms of the training images of all models: none, affine, or affine_flip (no digits); default: "
-        "affine, of glyphs and several tasks none: some task may ask for what they change.",
+        "Random transforms of the training images of all models: none, affine, affine_flip (no digits), or "
+        "photometric (contrast, polarity, noise); default: affine, of a whole task of glyphs photometric, of several "
+        "tasks none: some task may ask for what they change.",
         group=MODEL,
     )
 
@@ -177,18 +185,21 @@ class ForgetOptions(Options):
     )
     _DEFAULTS: ClassVar[dict[ScenarioKind, dict[str, Any]]] = {
         "task": {
+            "architecture": "resnet",
             "retain": "glyphs[N,Q,R,T]",
             "augmentation": "affine",
             "reference": "retrain",
             "method": "representation_erasure,gradient_collision:max_steps=100",
         },
         "part": {
+            "architecture": "vit",
             "retain": "fashion_mnist",
             "augmentation": "affine",
             "reference": "none",
             "method": "projected_gradient",
         },
         "tasks": {
+            "architecture": "vit",
             "retain": "glyphs",
             "augmentation": "none",
             "reference": "none",
@@ -227,8 +238,10 @@ class ForgetOptions(Options):
         asked = self.reference
         suite, custom = self._ATTACKER[kind]
         self.choose_attacker(suite, **custom)
+        if self.model is not None and self.architecture is not None:
+            raise ConfigError(f"--architecture {self.architecture} is for the small model, and --model gives another.")
         for name, default in self._DEFAULTS[kind].items():
-            if getattr(self, name) is None:
+            if getattr(self, name) is None and (name != "architecture" or self.model is None):
                 setattr(self, name, default)
         if self.reference not in ("none", "retrain"):
             raise ConfigError(f"--reference {self.reference!r} is unknown; use none or retrain.")
@@ -247,18 +260,19 @@ class ForgetOptions(Options):
 
     def _of_the_small_model(self) -> None:
         """Defaults of a whole task that the built-in model learns here, by the data."""
-        glyphs = DatasetSpec.parse(self.forget).name == GLYPHS
+        data = [DatasetSpec.parse(text) for text in (self.forget, self.retain) if text is not None]
+        glyphs, named = data[0].name == GLYPHS, {name for spec in data for name in spec.classes or ()}
         if self.novel is None:  # one that nobody trained: of glyphs another column of the images themselves
             self.novel = "fashion_mnist[0,1,2,3]"
-            if glyphs and "family" not in (self.forget_label_column, self.retain_label_column):
-                self.novel, self.novel_label_column = GLYPHS, self.novel_label_column or "family"
+            columns = {self.forget_label_column, self.retain_label_column}
+            if glyphs and (free := [c for c, names in _NOVEL.items() if not {c, *names} & (columns | named)]):
+                self.novel, self.novel_label_column = GLYPHS, self.novel_label_column or free[0]
         if self.retain_images_per_class is None:
-            self.retain_images_per_class = 100 if glyphs else 10
-        if glyphs:
-            self.train_epochs = GLYPH_EPOCHS if self.train_epochs is None else self.train_epochs
-            # Turning and stretching would change what is asked for, and a larger rate forgets it without a method.
-            self.augmentation = self.augmentation or "none"
-            self.adapt_learning_rate = self.adapt_learning_rate or GLYPH_ADAPT_RATE
+            self.retain_images_per_class = 10
+        given = (GLYPHS_TASK if glyphs else {}) | (RESNET_RATES if self.architecture != "vit" else {})
+        for name, default in given.items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
 
     @property
     def _method_names(self) -> set[str]:

@@ -13,13 +13,7 @@ from typing import Any, get_args
 import torch
 from accelerate import PartialState
 from torch.utils.data import Dataset as TorchDataset
-from transformers import (
-    AutoModelForImageClassification,
-    BaseImageProcessor,
-    PreTrainedModel,
-    TrainingArguments,
-    ViTConfig,
-)
+from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
 from hf_dtl.audit import AttackConfig, AttackedTask, PiggybackRecord, no_model, run_audit, scratch_models
 from hf_dtl.data import check_forward, embedded_processor
@@ -27,6 +21,7 @@ from hf_dtl.errors import ConfigError
 from hf_dtl.functional import Augmentation
 from hf_dtl.hub import save_plain
 from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with_goal
+from hf_dtl.models.built_in import WIDTHS, built_in_model
 from hf_dtl.models.loading import load_classifier, processor_of
 from hf_dtl.pipeline.commands import command
 from hf_dtl.pipeline.cost import COST, Cost, read_cost
@@ -55,6 +50,7 @@ class Job(ABC):
         options: see `ForgetOptions`.
 
     Attributes:
+        widths: of the stages of the built-in ResNet, in channels.
         scenario: images and attacked tasks.
         choices: the methods.
         state: the processes.
@@ -67,6 +63,7 @@ class Job(ABC):
 
     scenario: Scenario
     processor: BaseImageProcessor
+    widths: Sequence[int] = WIDTHS
     model: Any
     undisposed: Any
 
@@ -121,18 +118,13 @@ class Job(ABC):
         """Refuse what methods cannot do with the loaded images and model."""
 
     def small_model(self, labels: Sequence[str]) -> PreTrainedModel:
-        """The built-in ViT of 0.3 M parameters with seeded random weights, and its processor."""
-        size = self.options.image_size or 28
-        config = ViTConfig(
-            hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192,
-            image_size=size, patch_size=7,
-        )  # fmt: skip
-        config.num_labels = len(labels)
-        if size % 7:
-            raise ConfigError(f"--image_size {size} must be a multiple of the built-in model's patch size, 7.")
+        """The built-in model with seeded random weights, and its processor."""
+        o, size = self.options, self.options.image_size or 28
+        assert o.architecture is not None
+        model = built_in_model(o.architecture, labels, size=size, widths=self.widths, seed=o.seed)
         self.processor = embedded_processor(size)
-        torch.manual_seed(self.options.seed)
-        return AutoModelForImageClassification.from_config(config)
+        torch.manual_seed(o.seed)
+        return model
 
     def given_model(self, *, new_head: bool) -> PreTrainedModel:
         """The model that the user names, and its processor."""

@@ -29,7 +29,7 @@ class Options:
     """What every command that loads images and attacks models has."""
 
     forget: str = option(
-        "glyphs[regular,italic,bold,bold_italic]",
+        "glyphs[sans,mono,serif,stix]",
         "What to forget: data, NAME[:SPLIT][CLASS,CLASS,...], for a whole task; or a part of --retain: class=3 (also "
         "class=cat,dog or class=0-2), a file of row numbers of the training split (or of row,class: what to name each "
         "image instead), column=value (such as person=ann), or random=10% of the training images.",

@@ -126,7 +126,7 @@ class WholeTaskJob(Job):
         if self.adapted:
             undisposed = with_rows(pretrained, target)
         else:
-            start = with_new_head(pretrained, target, o.seed)
+            start = self.head_first("head", pretrained, target, images)
             training = self.training_options(
                 num_train_epochs=self.adapt_epochs,
                 learning_rate=self.learning_rate(ADAPT, o.adapt_learning_rate),
@@ -147,6 +147,21 @@ class WholeTaskJob(Job):
 
         parts = made_from(undisposed, self.images["source"]["train"])
         return undisposed, MultiHeadClassifier.load(self.run.stage("source_head", refit, parts))
+
+    def head_first(self, stage: str, model: PreTrainedModel, labels: Sequence[str], images: Any) -> PreTrainedModel:
+        """The same backbone under a head that is fitted to it, so that fine-tuning need not bend it for a random one.
+
+        Source: Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, 2022.
+        """
+
+        def fit(work: Path) -> None:
+            if self.state.is_main_process:
+                split = MultiHeadClassifier(copy.deepcopy(model), task="old")
+                split.add_head("new", labels)
+                fit_head(split, "new", images, device=self.state.device)
+                split.export("new").cpu().save_pretrained(work)
+
+        return load_stage(self.run.stage(stage, fit, made_from(model, images)))
 
     def prepare(self) -> PreTrainedModel:
         self.undisposed, self.heads = self.adapt(self.pretrain())

@@ -119,7 +119,9 @@ class UnlearningConfig(TrainingArguments):
         check_options(self)  # before transformers' own checks fall over text
         if self.max_steps == 0 or not self.learning_rate > 0:
             found = "max_steps=0" if self.max_steps == 0 else f"learning_rate={self.learning_rate}"
-            raise ConfigError(f"{found} trains nothing: give 1 step or more (-1: by epochs), and a rate above 0.")
+            raise ConfigError(
+                f"{found} trains nothing: give 1 step or more (--steps; -1: by epochs), and a rate above 0."
+            )
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be >= 1.")

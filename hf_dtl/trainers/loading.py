@@ -16,10 +16,12 @@ from transformers import PreTrainedModel
 from hf_dtl.data import load_images
 from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, raw_column
 from hf_dtl.data.decoding import WHITE, read_alike, reading, to_channels
+from hf_dtl.data.duplicates import pictures
 from hf_dtl.data.images import ImageTensors, LazyImages, size_of
 from hf_dtl.data.names import match_names
 from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ConfigError, DataError, listing
+from hf_dtl.fingerprint import fingerprint
 from hf_dtl.models.heads import MULTI_LABEL, MultiHeadClassifier
 from hf_dtl.models.labels import rows_by_name, unnamed
 from hf_dtl.trainers.config import UnlearningConfig
@@ -66,7 +68,7 @@ def labelled_items(
     A `datasets.Dataset` may have any column of images and of classes. Its classes are matched with the head's by
     name; integers are rows of the head, and where that has no names, the classes of a ClassLabel are its rows in their
     order. Images of `load_images` are matched likewise. What `with_transform` makes of it is respected, and the
-    background that `load_task` was given.
+    background that `load_task` was given. Pictures that one head is to forget and to retain are told.
 
     Args:
         parts: a data set and the task of its head, by what it is for, for messages.
@@ -100,7 +102,29 @@ def labelled_items(
         if size_of(items) and not hasattr(items, "labels"):
             _check_item(name, items[0])
         found.append(items)
+    if "retain" in parts and parts["retain"][1] == parts["forget"][1]:
+        _tell_copies(dict(zip(parts, found, strict=True)), tables)
     return found
+
+
+def _tell_copies(items: Mapping[str, Any], tables: Mapping[str, datasets.Dataset]) -> None:
+    """Warn of pictures that one head is to forget and to retain: training on them gives them back."""
+    both = ("forget", "retain")
+    found: list[list[Any]]
+
+    def one_image(table: datasets.Dataset) -> bool:
+        return [type(feature) for feature in table.features.values()].count(datasets.Image) == 1
+
+    if all(isinstance(items[name], ImageTensors) for name in both):
+        found = [[fingerprint([image]) for image in items[name].pixel_values] for name in both]
+    elif all(name in tables and one_image(tables[name]) for name in both):
+        found = [pictures(_with_image(name, tables[name]), f"The {name} data set") for name in both]
+    else:
+        return
+    known = set(found[0])
+    if copies := [row for row, picture in enumerate(found[1]) if picture in known]:
+        told = "The retain data set: %d of %d images are also to be forgotten, and training gives them back: row %s. "
+        logger.warning(told + "Leave them out.", len(copies), len(found[1]), listing(copies, 5))
 
 
 def numbered(items: Any, names: tuple[str, ...], where: str) -> Any:
@@ -164,7 +188,7 @@ def rows_of_the_head(
     if isinstance(feature, datasets.Value) and "int" in feature.dtype:
         ids = raw_column(part, column).fill_null(-1).to_numpy().astype(np.int64)
     else:
-        known, found = class_ids({"": part}, column, where)
+        known, found = class_ids({"": part}, column, where, quiet=True)  # the head's names tell which is which
         ids = _rows_by_class(known, found[""], isinstance(feature, datasets.ClassLabel), model.labels[task], where)
     return _checked(ids, classes, where)
 
@@ -317,6 +341,20 @@ def check_fits(
             "label (multi_label_classification). Use random_label, salun, neg_grad_plus, scrub, bad_teaching or "
             "fine_tune."
         )
+
+
+def with_one_head(model: PreTrainedModel, args: UnlearningConfig) -> MultiHeadClassifier:
+    """A plain Hub classifier, whose one head serves what is forgotten and what is retained.
+
+    Raises:
+        ConfigError: the options name another head to forget by.
+    """
+    if args.forget_task not in (type(args).forget_task, args.retain_task):
+        raise ConfigError(
+            f"forget_task={args.forget_task!r}: {type(model).__name__} has one head, which serves what is forgotten "
+            "and what is retained. Leave forget_task out, or give a MultiHeadClassifier with a head of that name."
+        )
+    return MultiHeadClassifier(model, task=args.retain_task)
 
 
 def freeze_unused(model: MultiHeadClassifier, images: Dataset, outputs: Callable[[Tensor], Tensor]) -> None:

@@ -22,7 +22,7 @@ from hf_dtl.models.adapters import add_adapters
 from hf_dtl.models.heads import MultiHeadClassifier, single_precision
 from hf_dtl.trainers.chunks import Chunk, Disposal
 from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.loading import check_fits, freeze_unused, labelled_items
+from hf_dtl.trainers.loading import check_fits, freeze_unused, labelled_items, with_one_head
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.saving import PublishingTrainer
 from hf_dtl.trainers.shares import Share
@@ -85,7 +85,7 @@ class UnlearningTrainer(PublishingTrainer):
     ):
         self.forget_task, self.retain_task = args.forget_task, args.retain_task
         if not isinstance(model, MultiHeadClassifier):
-            model = MultiHeadClassifier(model, task=self.retain_task)
+            model = with_one_head(model, args)
             self.forget_task = self.retain_task
         single_precision(model)
         self.check_tasks(model, args)

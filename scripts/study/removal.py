@@ -47,7 +47,7 @@ TREE = ("fewest", "most", "", "l", "h", "ll", "lh", "hl", "hh")
 class RemovalOptions(RunOptions):
     """Options of the study."""
 
-    setting: str = option("styles", f"Data and model: {', '.join(SETTINGS)}.")
+    setting: str = option("families", f"Data and model: {', '.join(SETTINGS)}.")
     workers: int = option(2, "Processes side by side, each with one thread.", aliases=("parallel",))
     methods: str | None = option(
         None,

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from pathlib import Path
 
 import datasets
@@ -170,6 +171,34 @@ def test_folders_count_where_a_column_of_labels_disagrees_and_the_column_where_t
     assert counts(tmp_path) == {"cat": 3, "dog": 4, "owl": 1}
     assert "2 files have another class in the column `label` of the metadata than by their folder" in caplog.text
     assert "cat/00.png, dog/01.png." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("folder", "said", "splits", "told"),
+    [
+        ("", ("Train", "val", "test"), {"train": 2, "validation": 2, "test": 2}, None),
+        ("", ("train", "test", ""), {"train": 4, "test": 2}, "2 files have nothing in the column `split` of the meta"),
+        (
+            "",
+            ("train", "gold", "test"),
+            {"train": 6},
+            "2 files have no split's name in the column `split` .* (gold), ",
+        ),
+        ("train/", ("train", "test", "train"), {"train": 6, "test": 2}, "2 files have another split in the column"),
+    ],
+)
+def test_splits_are_those_of_the_metadata_where_no_folder_gives_one(tmp_path, caplog, folder, said, splits, told):
+    fill(tmp_path / folder, "cat", "dog", count=3)
+    if folder:
+        fill(tmp_path / "test", "cat", "dog", count=1, start=100)
+    rows = [f"{folder}{name}/{i:02d}.png,{said[i]}" for name in ("cat", "dog") for i in range(3)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,Split", *rows]))
+    opened = read_image_folder(tmp_path)
+    assert opened is not None and {name: len(split) for name, split in opened.items()} == splits
+    found = [
+        re.fullmatch(".*" + re.escape(told or "").replace(r"\.\*", ".*") + ".*", text) for text in caplog.messages
+    ]
+    assert len(found) <= 2 and any(found) == bool(told)
 
 
 def test_numbered_folders_are_in_the_order_of_their_numbers(tmp_path):

@@ -165,6 +165,20 @@ def test_lazy_images_report_broken_headers_at_once_and_broken_pixels_on_access()
         lazy[1]
 
 
+@pytest.mark.parametrize("limit", [4, 0])
+def test_further_pages_and_frames_are_told(caplog, limit):
+    pages = [Image.fromarray(noise(8, 8, 3, seed=i)) for i in range(4)]
+    contents = [encode(pages[0])]
+    for kind, rest in (("TIFF", pages[2:]), ("GIF", pages[3:]), ("MPO", pages[2:])):
+        buffer = io.BytesIO()
+        pages[1].save(buffer, kind, save_all=True, append_images=rest)
+        contents.append(buffer.getvalue())
+    found = load_images(dataset(contents), embedded_processor(), num_channels=3, memory_limit_gib=limit, desc="scans")
+    found.subset([1])
+    told = "scans: 2 of 4 images have several pages or frames; the first of each alone is used."
+    assert caplog.messages.count(told) == 1, "and the second image of a telephone's MPO is no page"
+
+
 def test_decompression_bomb_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(DataError, match="decompression bomb"):

@@ -247,6 +247,7 @@ def test_columns_found_or_named(tmp_path):
         (str(Path(__file__).parent), "cannot be read as a data set|no column of images"),
         ("mnist@main", "leave out '@main'"),
         ("glyphs@main", "leave out '@main'"),
+        ("glyphs[sanz,mono]", "'glyphs' has no class 'sanz'. Did you mean 'sans'?.*0: sans"),
         ("glyphs[A,Z]", "'glyphs' has no class 'Z'.*Classes there: 0: A"),
         ("mnist:tset", "no split 'tset'. Splits there: train, validation, test"),
         ("mnist[0,eleven]", "no class 'eleven'"),

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageClassification, ViTConfig
 
+from hf_dtl.audit.comparison import methods_table
 from hf_dtl.data import embedded_processor, load_images, load_task
 from hf_dtl.errors import ConfigError
 from hf_dtl.hub.claims import check_words
+from hf_dtl.pipeline.forget import run
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.part_job import PartJob
 from hf_dtl.scenarios.part import Part
@@ -165,6 +167,18 @@ def test_a_given_model_keeps_its_preparation_at_another_size_and_its_sigmoids(ta
     assert job.settings_of(choice)["lora_rank"] == 2
     measured = job.measure({"undisposed": job.undisposed, "scrubbed": scrubbed})
     assert "shares of labels" in measured.notes[0]
+
+
+def test_one_method_through_adapters_and_by_every_weight_in_one_table(tagger):
+    options = replace(tagger, method="random_label:lora_rank=2,random_label", lora_rank=None, steps=8)
+    result = run(options)
+    before, after = result.job.undisposed.state_dict(), [model.state_dict() for model in result.models.values()]
+    name = "vit.layers.0.attention.q_proj.weight"
+    ranks = [int(torch.linalg.matrix_rank(weights[name] - before[name], rtol=1e-3)) for weights in after]
+    assert ranks[0] == 2 < ranks[1]
+    table = methods_table(result.audit_all())
+    assert [row[0] for row in table.rows[:2]] == ["random_label:lora_rank=2", "random_label"]
+    assert all("lora" not in key for weights in after for key in weights)
 
 
 def test_a_method_that_does_not_take_a_model_is_refused_before_any_training(tagger):

@@ -73,6 +73,28 @@ def test_data_to_evaluate_on_are_taken_as_those_to_train_on_are(tmp_path):
         trainer.evaluate(table([0, 1], datasets.ClassLabel(names=["cat", "owl"])))
 
 
+@pytest.mark.parametrize("kind", ["tables", "loaded", "transformed"])
+def test_pictures_to_forget_and_to_retain_are_told(caplog, kind):
+    given = {"forget": table([0, 1, 2]).select([2]), "retain": table([0, 1, 2, 0, 1])}
+    if kind == "loaded":
+        given = {name: load_images(part, PROCESSOR, num_channels=3) for name, part in given.items()}
+    if kind == "transformed":
+        given = {name: part.with_transform(lambda batch: batch) for name, part in given.items()}
+    own = model()
+    own.add_head("other", NAMES)
+    labelled_items({name: (part, "own") for name, part in given.items()}, own, PROCESSOR)
+    told = "The retain data set: 1 of 5 images are also to be forgotten, and training gives them back: row 2"
+    assert told in caplog.text
+    caplog.clear()
+    labelled_items({"forget": (given["forget"], "other"), "retain": (given["retain"], "own")}, own, PROCESSOR)
+    assert not caplog.text, "a picture may lose one task and keep another"
+
+
+def test_names_that_differ_in_case_are_those_of_the_head_and_no_news(caplog):
+    found = items(table(["cat", "Cat", "fox"], datasets.Value("string")), ("Cat", "cat", "fox"))
+    assert found.labels.tolist() == [1, 0, 2] and not caplog.text
+
+
 def test_a_head_without_names_has_the_order_of_the_classes_and_it_is_said(caplog):
     assert items(table([0, 2, 1]), UNNAMED).labels.tolist() == [0, 2, 1]
     assert "rows are taken in the order of the classes (cat, dog, fox). If it has another, set model" in caplog.text

@@ -299,6 +299,9 @@ def test_a_plain_hub_model_forgets_with_its_only_head(tmp_path):
             args=GradientCollisionConfig(str(tmp_path), **OPTIONS, retain_inputs="both"),
             **common,
         )
+    with pytest.raises(ConfigError, match="forget_task='digits': ViTForImageClassification has one head"):
+        args = GradientCollisionConfig(str(tmp_path), **OPTIONS, forget_task="digits")
+        GradientCollisionTrainer(model=copy.deepcopy(plain), args=args, **common)
     t = GradientCollisionTrainer(model=plain, args=GradientCollisionConfig(str(tmp_path), **OPTIONS), **common)
     t.train()
     t.save_model(tmp_path / "scrubbed")

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForImageClassification, ResNetConfig
-
 from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ConfigError
+from hf_dtl.models.built_in import built_in_model
 from hf_dtl.pipeline.stages import fresh_folder, replace_folder
 
 
@@ -80,13 +78,8 @@ def write_tiny_resnet(folder: Path, seed: int, setting: Setting) -> Path:
         setting: its shape.
     """
     if not folder.exists():
-        config = ResNetConfig(
-            embedding_size=setting.widths[0], hidden_sizes=list(setting.widths),
-            depths=[setting.depth] * len(setting.widths), layer_type="basic", num_labels=setting.classes,
-        )  # fmt: skip
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = AutoModelForImageClassification.from_config(config)
+        labels = [f"LABEL_{i}" for i in range(setting.classes)]
+        model = built_in_model("resnet", labels, widths=setting.widths, depth=setting.depth, seed=seed)
         new = fresh_folder(folder)
         model.save_pretrained(new)
         embedded_processor(setting.image_size).save_pretrained(new)

@@ -57,6 +57,7 @@ _EVERYWHERE: dict[str, Any] = {
     "forget_batch_size": 64,
     "learning_rate": 2e-3,
 }
+_VIT = {"architecture": "vit"}
 # The novel task is loaded but not attacked, so two classes do.
 _DIGITS = _EVERYWHERE | {
     "forget": "mnist[0-5]",
@@ -84,7 +85,7 @@ _CIFAR = _EVERYWHERE | {
 }
 
 SETTINGS: dict[str, Setting] = {
-    "mnist_vit": Setting("MNIST 0–5 → 6–9, a ViT of 0.3 M parameters", _DIGITS, METHODS),
+    "mnist_vit": Setting("MNIST 0–5 → 6–9, a ViT of 0.3 M parameters", _DIGITS | _VIT, METHODS),
     "mnist_resnet": Setting(
         "MNIST 0–5 → 6–9, a ResNet of 0.1 M parameters",
         _DIGITS | {"full_learning_rates": "2e-3,6e-3"},
@@ -92,11 +93,12 @@ SETTINGS: dict[str, Setting] = {
         tiny_resnet=True,
     ),
     "fashion_vit": Setting(
-        "Fashion-MNIST clothes → shoes and bags, a ViT of 0.3 M parameters", _FASHION, FEWER_METHODS
+        "Fashion-MNIST clothes → shoes and bags, a ViT of 0.3 M parameters", _FASHION | _VIT, FEWER_METHODS
     ),
     "cifar_vit": Setting(
         "CIFAR-10 classes 0–5 → 6–9, a ViT of 0.3 M parameters",
         _CIFAR
+        | _VIT
         | {
             "image_size": 35,
             "forget_images_per_class": 1000,

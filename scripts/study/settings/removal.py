@@ -1,7 +1,5 @@
 """Settings of the study of removal where weights matter: tasks, models, and what is compared."""
 
-from typing import Any
-
 from study.settings import Setting
 
 GATE_GAP, GATE_TRANSFER = 0.20, 0.08
@@ -20,24 +18,13 @@ CONTENDERS = ("labels@all", *CHANNELS, "outputs@all", *METHODS)
 """CHANNEL[@N] is anchored distillation through a channel with N unlabelled images of the target a class (none: views
 of the labelled ones); others are methods as a command line names them."""
 
-_STYLES = "glyphs[regular,italic,bold,bold_italic]"
-_LETTERS = "glyphs[N,Q,R,T]"
-_GLYPHS: dict[str, Any] = {"novel": "none", "augmentation": "none", "adapt_learning_rate": 5e-4}
-
 SETTINGS: dict[str, Setting] = {
-    "letters": Setting(
-        "Six glyph letters → four with 10 labelled images a class, a ViT of 0.3 M parameters",
-        _GLYPHS
-        | {
-            "forget": "glyphs[A,B,D,E,G,H]", "retain": _LETTERS, "retain_images_per_class": 10,
-            "augmentation": "affine",
+    "families": Setting(
+        "Families of fonts → four letters with 10 labelled images a class, a ResNet of 0.2 M parameters",
+        {
+            "novel": "none", "forget": "glyphs[sans,mono,serif,stix]", "retain": "glyphs[N,Q,R,T]",
+            "retain_images_per_class": 10,
         },
-        CONTENDERS,
-        classes=4,
-    ),
-    "styles": Setting(
-        "Glyph styles → four letters with 25 labelled images a class, a ViT of 0.3 M parameters",
-        _GLYPHS | {"forget": _STYLES, "retain": _LETTERS, "retain_images_per_class": 25},
         CONTENDERS,
         classes=4,
     ),

@@ -22,7 +22,7 @@ TRAINED = {"cost": None, "parameters": 1, "machine": MACHINE, "images": {}}
 
 def options(folder, **own):
     return RemovalOptions(
-        **{"setting": "letters", "output_dir": str(folder), "seeds": "1,2", "workers": 1, "use_cpu": True,
+        **{"setting": "families", "output_dir": str(folder), "seeds": "1,2", "workers": 1, "use_cpu": True,
            "methods": f"labels,labels@30,outputs,{GC}"} | own
     )  # fmt: skip
 
