@@ -194,7 +194,7 @@ def test_large_uploads_are_refused(client, tmp_path):
         client.predict("example", "", handle_file(path), api_name="/probe")
 
 
-@pytest.mark.parametrize("count", (4, pytest.param(16, marks=pytest.mark.slow)))
+@pytest.mark.parametrize("count", (4, pytest.param(8, marks=pytest.mark.slow)))  # as many as may upload at once
 def test_whoever_opens_a_slow_model_holds_up_nobody(count, space, digit):
     """Some wait for a Hub that does not answer, the next one is told to come again, and all others are served."""
     with ThreadPoolExecutor(count) as pool:
