@@ -26,13 +26,19 @@ DIGITS = {"forget": "mnist[0-5]", "retain": "mnist[6-9]"}
             {"retain": "glyphs[regular,italic]", "retain_label_column": "style"},
             {"novel": "fashion_mnist[0,1,2,3]", "novel_label_column": None},
         ),
-        ({"forget": "glyphs[A,B]", "architecture": "vit"}, {"novel_label_column": "family", "adapt_learning_rate": None}),
+        (
+            {"forget": "glyphs[A,B]", "architecture": "vit"},
+            {"novel_label_column": "family", "adapt_learning_rate": None},
+        ),
         (
             DIGITS,
             {"retain_images_per_class": 10, "novel": "fashion_mnist[0,1,2,3]", "novel_label_column": None,
              "train_epochs": None, "augmentation": "affine", "adapt_learning_rate": 1e-3},
         ),
-        ({"model": "user/model"}, {"architecture": None, "retain_images_per_class": None, "novel": None, "train_epochs": None}),
+        (
+            {"model": "user/model"},
+            {"architecture": None, "retain_images_per_class": None, "novel": None, "train_epochs": None},
+        ),
         ({"forget": "class=A", "retain": "glyphs"}, {"architecture": "vit", "novel": None, "train_epochs": None}),
     ],
 )  # fmt: skip
