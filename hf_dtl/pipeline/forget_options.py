@@ -15,7 +15,7 @@ GLYPHS_TASK: dict[str, Any] = {"train_epochs": 24.0, "augmentation": "photometri
 """Of a whole task of glyphs. They take longer to learn than digits, and turning and stretching would change what is
 asked for."""
 _NOVEL = {"family": FAMILIES, "style": STYLES}
-RESNET_RATES = {"train_learning_rate": 3e-3, "adapt_learning_rate": 3e-4}
+RESNET_RATES = {"train_learning_rate": 3e-3, "adapt_learning_rate": 1e-3}
 """Of the built-in ResNet; a larger rate of adaptation forgets the source task without a method."""
 
 

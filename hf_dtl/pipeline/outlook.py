@@ -1,7 +1,7 @@
 """What a run will do and about how long that takes, said before it begins."""
 
-import copy
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hf_dtl.audit.attacks import plan
+from hf_dtl.audit.attacks.fresh_network import SIDE, small_network
+from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.job import Job
 
@@ -32,10 +34,13 @@ def outlook(job: Job) -> str:
     left = {name: images for name, images in stages.items() if images and not (finished / name).is_dir()}
     models = 2 + len(job.choices) + ("retrained" in stages or job.given_retrained is not None) + job.has_base
     if left or not (job.run.folder / "leakage_report.json").is_file():
-        left[f"attacks on {models} models"] = models * _attacked_images(job) / job.workers
+        left[f"attacks on {models} models"] = models * _attacked_images(job, False) / job.workers
     if not left:
         return "Everything is done: what lies in the folder is read again."
-    seconds = sum(left.values()) * _seconds_an_image(*_model_and_images(job))
+    model, images = _model_and_images(job)
+    network, small = small_network(images.shape[1], model.config.num_labels or 1), images[..., :SIDE, :SIDE]
+    seconds = sum(left.values()) * _seconds_an_image(lambda x: model(pixel_values=x).logits, model, images)
+    seconds += _attacked_images(job, True) / job.workers * _seconds_an_image(network, network, small)
     names = ", ".join(name.removeprefix("dispose/").rpartition("-")[0] or name for name in left)
     return f"To do: {names}; {about(seconds)}. Ctrl-C stops it, and the same command goes on."
 
@@ -53,13 +58,17 @@ def about(seconds: float) -> str:
     return f"about {minutes} minute{'s' * (minutes > 1)}" if minutes < 90 else f"about {seconds / 3600:.0f} hours"
 
 
-def _attacked_images(job: Job) -> float:
-    """About how many images all attacks on one model train on: in the first draws all, in the others the finalists."""
+def _attacked_images(job: Job, once: bool) -> float:
+    """About how many images the attacks on one model train on, or those that are run once for all models.
+
+    In the first draws that is all attacks, in the others the finalists.
+    """
     (model, _), config, total = _model_and_images(job), job.attacks, 0.0
     trial = config.seeds[: config.trial_seeds] if config.finalists else config.seeds
     share = min(1.0, config.finalists / len(config.attacks)) * (len(config.seeds) / len(trial) - 1)
     for task in job.scenario.attacked.values():
         units = [unit for unit in plan.units(model, task, config) if unit.seed in trial]
+        units = [unit for unit in units if find_attack(unit.attack).ignores_model == once]
         groups = plan.groups(units, model, task, config, torch.device(job.state.device))
         total += sum(plan.cost(group, task, config) for group in groups)
     return total * (1 + share)
@@ -71,11 +80,13 @@ def _model_and_images(job: Job) -> tuple[PreTrainedModel, Tensor]:
     return job.model.export(task) if several else job.model, attacked.train.pixel_values[:TIMED_IMAGES]
 
 
-def _seconds_an_image(model: nn.Module, images: Tensor) -> float:
-    """Time that one image of a training step takes; the model stays as it is."""
-    rehearsal, taken = copy.deepcopy(model).eval(), []
+def _seconds_an_image(forward: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor) -> float:
+    """Time that one image of a training step takes."""
+    taken, training = [], model.training
+    weights = [weight for weight in model.eval().parameters() if weight.requires_grad]
     for _ in range(3):  # the first one warms up
         begin = time.perf_counter()
-        rehearsal(pixel_values=images).logits.logsumexp(1).sum().backward()
+        torch.autograd.grad(forward(images).logsumexp(1).sum(), weights, allow_unused=True)
         taken.append(time.perf_counter() - begin)
+    model.train(training)
     return min(taken[1:]) / len(images)

@@ -6,15 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel, ResNetConfig, ResNetForImageClassification
+from transformers import PreTrainedModel
 
 import hf_dtl
 from hf_dtl.audit import AttackedTask, PiggybackRecord, run_audit
 from hf_dtl.audit.attacks import parse_attacks
 from hf_dtl.audit.axis_leakage import PLAccuracy, pl_accuracies
 from hf_dtl.audit.suites import SUITES
-from hf_dtl.data import ImageTensors, embedded_processor
+from hf_dtl.data import ImageTensors
 from hf_dtl.options import numbers, option
 from hf_dtl.pipeline.stages import write_atomically
 
@@ -66,20 +65,9 @@ def _by_attack(records: Sequence[PiggybackRecord], budget: int) -> dict[str, lis
 def development_models(options: SuiteOptions) -> Iterator[tuple[str, PreTrainedModel, AttackedTask]]:
     """Before disposal, and scrubbed by a method that leaks and by one that holds better; a ViT and a ResNet."""
     folder = Path(options.output_dir)
-    resnet = folder / "random_resnet"
-    if not resnet.is_dir():
-        config = ResNetConfig(
-            embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[2, 2, 2, 2], layer_type="basic"
-        )
-        torch.manual_seed(options.seed)
-        ResNetForImageClassification(config).save_pretrained(resnet)
-        embedded_processor(28).save_pretrained(resnet)
-    for architecture, own in {
-        "vit": {},
-        "resnet": {"model": str(resnet), "train_epochs": 16, "retain_images_per_class": 100},
-    }.items():
+    for architecture in ("vit", "resnet"):
         result = hf_dtl.forget(
-            **own, novel="none", method=METHODS, reference="none", seed=options.seed,
+            architecture=architecture, novel="none", method=METHODS, reference="none", seed=options.seed,
             output_dir=str(folder / architecture),
         )  # fmt: skip
         task = halved(result.job.scenario.attacked["source"])

@@ -5,12 +5,12 @@ from itertools import permutations
 
 import pytest
 import torch
-from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
-from hf_dtl.audit import AttackedTask, leakage, no_model, piggyback_attack, run_audit, scratch_model, scratch_models
+from hf_dtl.audit import leakage, no_model, piggyback_attack, run_audit, scratch_model, scratch_models
 from hf_dtl.audit.suites import SUITES
-from hf_dtl.data import embedded_processor, load_images, load_task
-from hf_dtl.trainers.training import fine_tune
+from hf_dtl.models.built_in import WIDTHS
+from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("setting", ["vit", "resnet"], indirect=True)]
 RETRAINED = 6
@@ -21,47 +21,17 @@ class Setting:
     """An architecture with its models and records of attacks; attacks are kept in one store."""
 
     def __init__(self, name, folder):
-        self.folder, self.store = folder, folder / "attacks.jsonl"
-        processor = embedded_processor(28)
-
-        def images(data, split, **options):
-            return load_images(getattr(load_task(data, **options), split), processor, num_channels=3)
-
-        source, target = "glyphs[regular,italic,bold,bold_italic]", "glyphs[N,Q,R,T]"
-        splits = [images(source, split) for split in ("train", "validation", "test")]
-        self.task = AttackedTask(source, "source_subset", load_task(source).labels, *splits)
-        kept = images(target, "train", images_per_class=100)
-        if name == "vit":
-            config = ViTConfig(
-                hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128, image_size=28,
-                patch_size=7, num_labels=4,
-            )  # fmt: skip
-            first = ViTForImageClassification(config)
-        else:
-            config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
-            config.num_labels = 4
-            first = ResNetForImageClassification(config)
-        first = scratch_model(first, seed=100)
-        known = self.trained(first, splits[0], "pretrained", epochs=24 if name == "vit" else 6)
-        self.undisposed = self.trained(self.with_head(known, 4), kept, "undisposed", epochs=28, learning_rate=1e-4)
+        self.store = folder / "attacks.jsonl"
+        options = ForgetOptions(
+            architecture=name, novel="none", method="fine_tune", use_cpu=True, output_dir=str(folder / "run"),
+            save_steps=100_000,
+        )  # fmt: skip
+        job = WholeTaskJob(options)
+        self.undisposed, self.task = job.prepare(), job.scenario.attacked["source"]
         fresh = scratch_models(self.undisposed, RETRAINED, seed=200)
-        self.retrained = [self.trained(m, kept, f"retrained {i}", epochs=56) for i, m in enumerate(fresh)]
+        kept = job.images["target"]["train"]
+        self.retrained = [job.target_alone(f"retrained {i}", model, kept) for i, model in enumerate(fresh)]
         self.floors = {"scratch": scratch_models(self.undisposed, 3), "no_model": no_model(self.task)}
-
-    def trained(self, model, images, name, epochs, learning_rate=1e-3):
-        options = {
-            "num_train_epochs": epochs, "learning_rate": learning_rate, "per_device_train_batch_size": 64,
-            "use_cpu": True, "save_steps": 100_000, "dataloader_pin_memory": False,
-        }  # fmt: skip
-        return fine_tune(model, images, self.folder / name, name, **options)
-
-    def with_head(self, model, classes):
-        config = copy.deepcopy(model.config)
-        config.num_labels = classes
-        other = type(model)(config)
-        head = {name for name, _ in model.named_parameters() if name.startswith("classifier")}
-        other.load_state_dict({k: v for k, v in model.state_dict().items() if k not in head}, strict=False)
-        return other
 
     def leakage(self, scrubbed, retrained=None):
         """The headline of quick-1."""
@@ -187,7 +157,7 @@ def unequal(model, most):
             for value in model.vit.layernorm.parameters():
                 value.mul_(own)
         else:
-            own = sizes(16)
+            own = sizes(WIDTHS[0])
             written(model.resnet.embedder.embedder.normalization, own)
             for stage in model.resnet.encoder.stages:
                 (layer,) = stage.layers

@@ -7,10 +7,10 @@ from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.scenarios.spec import is_request
 
-STYLES = {
-    "forget": "glyphs[regular,italic,bold,bold_italic]", "retain": "glyphs[N,Q,R,T]", "retain_images_per_class": 100,
-    "novel": "glyphs", "novel_label_column": "family", "train_epochs": 24.0, "augmentation": "none",
-    "adapt_learning_rate": 1e-4,
+FAMILIES = {
+    "forget": "glyphs[sans,mono,serif,stix]", "retain": "glyphs[N,Q,R,T]", "retain_images_per_class": 10,
+    "novel": "glyphs", "novel_label_column": "style", "train_epochs": 24.0, "augmentation": "photometric",
+    "architecture": "resnet", "train_learning_rate": 3e-3, "adapt_learning_rate": 1e-3,
 }  # fmt: skip
 DIGITS = {"forget": "mnist[0-5]", "retain": "mnist[6-9]"}
 
@@ -18,21 +18,28 @@ DIGITS = {"forget": "mnist[0-5]", "retain": "mnist[6-9]"}
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
-        ({}, STYLES),
-        ({"novel": "none"}, STYLES | {"novel": "none", "novel_label_column": None}),
-        ({"novel_label_column": "slant"}, STYLES | {"novel_label_column": "slant"}),
-        ({"train_epochs": 0.2}, STYLES | {"train_epochs": 0.2}),
+        ({}, FAMILIES),
+        ({"novel": "none"}, FAMILIES | {"novel": "none", "novel_label_column": None}),
+        ({"novel_label_column": "slant"}, FAMILIES | {"novel_label_column": "slant"}),
+        ({"train_epochs": 0.2}, FAMILIES | {"train_epochs": 0.2}),
         (
-            {"retain": "glyphs[sans,mono]", "retain_label_column": "family"},
+            {"retain": "glyphs[regular,italic]", "retain_label_column": "style"},
             {"novel": "fashion_mnist[0,1,2,3]", "novel_label_column": None},
+        ),
+        (
+            {"forget": "glyphs[A,B]", "architecture": "vit"},
+            {"novel_label_column": "family", "adapt_learning_rate": None},
         ),
         (
             DIGITS,
             {"retain_images_per_class": 10, "novel": "fashion_mnist[0,1,2,3]", "novel_label_column": None,
-             "train_epochs": None, "augmentation": "affine", "adapt_learning_rate": None},
+             "train_epochs": None, "augmentation": "affine", "adapt_learning_rate": 1e-3},
         ),
-        ({"model": "user/model"}, {"retain_images_per_class": None, "novel": None, "train_epochs": None}),
-        ({"forget": "class=A", "retain": "glyphs"}, {"novel": None, "train_epochs": None}),
+        (
+            {"model": "user/model"},
+            {"architecture": None, "retain_images_per_class": None, "novel": None, "train_epochs": None},
+        ),
+        ({"forget": "class=A", "retain": "glyphs"}, {"architecture": "vit", "novel": None, "train_epochs": None}),
     ],
 )  # fmt: skip
 def test_defaults_follow_the_data(given, meant):

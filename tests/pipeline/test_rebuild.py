@@ -19,7 +19,8 @@ from hf_dtl.pipeline.verify import run as verify
 TOY = {
     "forget": "mnist[0,1,2]", "retain": "mnist[6,7]", "novel": "none", "forget_images_per_class": 40,
     "retain_images_per_class": 8, "train_epochs": 1, "adapt_epochs": 25, "adapt_learning_rate": 1e-3,
-    "reference": "none", "steps": 6, "image_size": 14, "use_cpu": True, "augmentation": "none", "max_eval_images": 60,
+    "reference": "none", "steps": 6, "image_size": 14, "architecture": "vit",
+    "use_cpu": True, "augmentation": "none", "max_eval_images": 60,
     "budgets": "2", "seeds": "0", "attacks": "linear_probe", "method": "anchored_distillation:confidence=0.6",
     "transfer_dataset": "mnist[6,7,8]", "transfer_images": 40,
 }  # fmt: skip

@@ -15,6 +15,7 @@ from hf_dtl.audit.attacks.context import AttackContext, undisturbed
 from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.attacks.stack import Stopped
 from hf_dtl.audit.classifiers import LabelledImages
+from hf_dtl.audit.config import AttackConfig
 from hf_dtl.functional import Augmentation, augment
 
 SIDE = 32
@@ -55,6 +56,9 @@ class FreshNetwork(Attack):
 
     ignores_model: ClassVar[bool] = True
     source: ClassVar[str] = "Smith, Topin, Super-Convergence, 2018, for the schedule; the network is ours"
+
+    def steps(self, config: AttackConfig, images: int) -> int:
+        return self.length
 
     def train(self, context: AttackContext, units: Sequence[Unit]) -> Iterator[TrainedAttack]:
         validation = context.task.validation
