@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +86,14 @@ def suites() -> str:
     return TextTable("", columns, tuple(rows)).markdown()
 
 
-def main_job_reports(suite: str = "") -> list[LeakageReport]:
-    """The reports of the main job, one a method, under the suite that a claim takes, or another."""
-    folder = RESULTS / "main_job" / suite
-    return [LeakageReport.load(path) for path in sorted(folder.glob("*.json"), reverse=True)]
+def reports(folder: str) -> list[LeakageReport]:
+    """The reports in a folder of results, one a method."""
+    return [LeakageReport.load(path) for path in sorted((RESULTS / folder).glob("*.json"), reverse=True)]
 
 
-def main_job() -> str:
+def main_job(folder: str = "main_job") -> str:
     """The main job's methods side by side, with what a first reader needs."""
-    found = methods_table(main_job_reports())
+    found = methods_table(reports(folder))
     headline = next(i for i, name in enumerate(found.columns) if name.startswith("leakage over"))
     unasked = ("SLC-AUC", "leakage over scratch")
     shown = [i for i, name in enumerate(found.columns) if i == headline or name not in unasked]
@@ -103,9 +103,9 @@ def main_job() -> str:
 
 def main_job_suites() -> str:
     """What the main job's suites reach on each model, and what they make of it."""
-    suites = {name: main_job_reports(folder) for name, folder in (("quick-1", "quick-1"), ("standard-1", ""))}
+    suites = {name: reports(f"main_job/{folder}") for name, folder in (("quick-1", "quick-1"), ("standard-1", ""))}
     found: dict[str, dict[tuple[str, int], list[str]]] = {suite: {} for suite in suites}
-    for suite, report in ((suite, report) for suite, reports in suites.items() for report in reports):
+    for suite, report in ((suite, report) for suite, own in suites.items() for report in own):
         for point in report.axes["source_subset"].pl_accuracy:
             name = report.method.partition(":")[0] if point.model == "scrubbed" else f"({point.model})"
             found[suite][name, point.budget] = [f"{point.mean:.3f}", f"`{point.attack}`"]
@@ -120,7 +120,8 @@ def main_job_suites() -> str:
 
 def main_job_verdicts() -> str:
     """What each report says in words."""
-    parts = [f"> **{r.method}**: {r.verdict}" + "".join(f"\n> {flag}" for flag in r.flags) for r in main_job_reports()]
+    found = reports("main_job")
+    parts = [f"> **{own.method}**: {own.verdict}" + "".join(f"\n> {flag}" for flag in own.flags) for own in found]
     return "\n\n".join(parts)
 
 
@@ -376,6 +377,7 @@ def _listed(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "main_job": main_job,
+    "styles": partial(main_job, "styles"),
     "main_job_suites": main_job_suites,
     "main_job_verdicts": main_job_verdicts,
     "suite_choice": suite_choice,
