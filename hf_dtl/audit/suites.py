@@ -56,7 +56,7 @@ class Suite:
 _FORMS = ("affine", "crop_flip", "photometric")
 _STANDARD = (
     "ridge", "class_means", *(f"{start}_{form}" for start in ("ridge", "network") for form in _FORMS),
-    "prototype_400", *(f"prototype_{form}" for form in _FORMS), "committee",
+    "network_framed", "prototype_400", *(f"prototype_{form}" for form in _FORMS), "committee",
 )  # fmt: skip
 _STARTS = (
     "full", "head_first", "published", "reinitialised_last", "reinitialised_half", "relative", "lora", "retain_first",
@@ -76,12 +76,12 @@ SUITES = {
                 "ridge",
                 "class_means",
                 *(f"ridge_{form}_8" for form in _FORMS),
-                "network_photometric_200",
+                "network_framed_200",
                 "committee",
             ),
             budgets=(5, 20),
             seeds=(0, 1, 2),
-            hashes=("46d5fb6901259c328d7c4124284db062", "f63e77853a98c2f29b1682524da94d26"),
+            hashes=("18659ad1254fd140e1bc21c839843b43", "db7ceed22cfed1fd20b5ee8437d2d1da"),
             claims=False,
             options={"finalists": 3},
         ),
@@ -91,7 +91,7 @@ SUITES = {
             attacks=_STANDARD,
             budgets=(5, 20),
             seeds=(0, 1, 2, 3, 4),
-            hashes=("afbc7854a6a0a3561fa37ccab2f95ee1", "0e289c3d2384647aeeb840c43506507d"),
+            hashes=("80e09a7c6828bfd8f54b5e24b7d9f9a6", "d05d6e27840806b87317369b2d22508b"),
             claims=True,
             options={"finalists": 3, "successive_halving": True},
         ),
@@ -101,7 +101,7 @@ SUITES = {
             attacks=_FULL,
             budgets=(1, 5, 20, 100),
             seeds=(0, 1, 2, 3, 4),
-            hashes=("f0f7140a3ba2e8329b493777106b1c4c", "aa5f7125e22df87c2fb5a9dfbef3d657"),
+            hashes=("f4faed0bac32a9c2a0c6805e34c9878a", "df81947d9555c53e10c19336ab34288e"),
             claims=True,
             options={"finalists": 4, "successive_halving": True},
         ),

@@ -14,6 +14,7 @@ from hf_dtl.functional.collision import (
 )
 from hf_dtl.functional.committee import calibration, elect
 from hf_dtl.functional.erasure import probe_generalisation
+from hf_dtl.functional.framing import framed
 from hf_dtl.functional.gradient_histograms import centred, gradient_histograms
 from hf_dtl.functional.held_out import held_out_answers, unseen_labels
 from hf_dtl.functional.importance import importance_penalty, weight_importance
@@ -65,12 +66,13 @@ __all__ = [
     "centred",
     "channel_scale",
     "class_means",
+    "classification_loss",
     "collages",
     "dampening_factors",
     "default_step",
-    "classification_loss",
     "distillation",
     "elect",
+    "framed",
     "gradient_collision",
     "gradient_histograms",
     "held_out_answers",
@@ -80,8 +82,8 @@ __all__ = [
     "margin_loss",
     "mean_and_scale",
     "nearest_mean",
-    "neighbour_graph",
     "negative_cross_entropy",
+    "neighbour_graph",
     "orthogonalise",
     "output_moments",
     "pcgrad",
@@ -97,8 +99,8 @@ __all__ = [
     "slc_auc",
     "spread_labels",
     "squared_distances",
-    "standardised",
     "squared_gradients",
+    "standardised",
     "targeted_l2_pgd",
     "task_impact",
     "task_subspace",

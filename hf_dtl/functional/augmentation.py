@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Augmentation = Literal["none", "affine", "affine_flip", "crop_flip", "photometric"]
-"""Nothing, `random_affine`, that with mirrored images (not for letters or digits), shifts and mirrored images, or
-`random_photometric` with small affine transforms."""
+Augmentation = Literal["none", "affine", "affine_flip", "crop_flip", "photometric", "shape"]
+"""Nothing, `random_affine`, that with mirrored images (not for letters or digits), shifts and mirrored images,
+`random_photometric` with small affine transforms, or `random_shape`."""
 
 
 def random_affine(
@@ -76,6 +76,41 @@ def random_photometric(images: Tensor, generator: torch.Generator | None = None)
     return mean + contrast * (images - mean) + deviation * (0.2 * draw(batch, 1, 1, 1) + noise)
 
 
+def random_shape(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Change the shape of what is lighter than its ground, and contrast, sharpness and noise.
+
+    Every image is turned, stretched, sheared, mirrored or not, and its strokes are made thicker or thinner.
+
+    Args:
+        images: (batch, channels, height, width), about in -0.5..0.5, see `framed`.
+        generator: of the draws, on the CPU; None for the global one.
+
+    Returns:
+        A tensor shaped like `images`.
+    """
+
+    def draw(*shape: int) -> Tensor:
+        return (torch.rand(*shape, generator=generator) * 2 - 1).to(images.device, images.dtype)
+
+    batch = len(images)
+    angle, shear = draw(batch) * math.radians(15), 0.25 * draw(batch)
+    width = (0.18 * draw(batch)).exp()
+    height, width = width * (0.12 * draw(batch)).exp(), width * draw(batch).sign()
+    cos, sin = angle.cos(), angle.sin()
+    rows = [cos * width, (cos * shear - sin) * height, sin * width, (sin * shear + cos) * height]
+    theta = torch.cat([torch.stack(rows, 1).view(batch, 2, 2), 0.18 * draw(batch, 2, 1)], dim=2)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    thicker = 0.4 * draw(batch, 1, 1, 1)
+    wide, thin = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
+    images = images + thicker.abs() * (torch.where(thicker > 0, wide, thin) - images)
+    images = images * (0.2 * draw(batch, 1, 1, 1)).exp()
+    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    images = images + 0.5 * draw(batch, 1, 1, 1).abs() * (blurred - images)
+    noise = torch.randn(images.shape, generator=generator).to(images.device, images.dtype)
+    return images + 0.2 * draw(batch, 1, 1, 1).abs() * noise
+
+
 def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator | None = None) -> Tensor:
     """Transform a batch as `augmentation` says.
 
@@ -92,6 +127,8 @@ def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generat
     if augmentation == "photometric":
         moved = random_affine(images, generator, degrees=6.0, scale=0.15, shift=0.07)
         return random_photometric(moved, generator)
+    if augmentation == "shape":
+        return random_shape(images, generator)
     if augmentation == "crop_flip":
         return random_affine(images, generator, degrees=0.0, scale=0.0, flip=True)
     return random_affine(images, generator, flip=augmentation == "affine_flip")

@@ -12,7 +12,7 @@ from hf_dtl.audit.attacks.fresh_network import FreshNetwork, small_network
 from hf_dtl.audit.piggyback import Attacker
 from hf_dtl.data import ImageTensors
 
-NAME = "network_photometric_200"
+NAME = "network_photometric"
 
 
 def stripes(count, seed, size=12):
@@ -56,15 +56,16 @@ def test_one_run_serves_every_model(monkeypatch, tmp_path):
     assert sorted(seeds) == [0, 1]
 
 
+@pytest.mark.parametrize("name", [NAME, "network_framed"])
 @pytest.mark.parametrize("size", [(1, 1), (5, 40), (64, 64)])
-def test_images_of_any_size_will_do(size):
+def test_images_of_any_size_will_do(size, name):
     toy = task()
     splits = {
         name: ImageTensors(torch.nn.functional.interpolate(own.pixel_values, size), own.labels)
         for name, own in (("train", toy.train), ("validation", toy.validation), ("test", toy.test))
     }
     toy = replace(toy, **splits, retain=None)
-    assert 0 <= Attacker(no_model(toy), toy, QUICK).run(NAME, 2, 0).accuracy <= 1
+    assert 0 <= Attacker(no_model(toy), toy, QUICK).run(name, 2, 0).accuracy <= 1
 
 
 def test_the_random_state_stays_as_it_was():

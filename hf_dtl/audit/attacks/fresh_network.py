@@ -16,7 +16,7 @@ from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.attacks.stack import Stopped
 from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.config import AttackConfig
-from hf_dtl.functional import Augmentation, augment
+from hf_dtl.functional import Augmentation, augment, framed
 
 SIDE = 32
 """Larger images are averaged down to so many pixels along each side."""
@@ -36,7 +36,6 @@ BATCH, RATE, WEIGHT_DECAY = 32, 3e-3, 0.05
 @register_attack(
     "network_photometric", "As network_affine, on images whose contrast, polarity and noise change.",
 )  # fmt: skip
-@register_attack("network_photometric_200", "As network_photometric, half as long.", length=200, answers=4)
 class FreshNetwork(Attack):
     """A small convolutional network, trained from random weights on the attacker's images alone.
 
@@ -57,6 +56,27 @@ class FreshNetwork(Attack):
     ignores_model: ClassVar[bool] = True
     source: ClassVar[str] = "Smith, Topin, Super-Convergence, 2018, for the schedule; the network is ours"
 
+    def standard(self, images: Tensor) -> Tensor:
+        """Images as the network sees them: each with mean 0 and deviation 1."""
+        images = reduced(images)
+        centred = images - images.mean((1, 2, 3), keepdim=True)
+        return centred / centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+
+    def network(self, channels: int, classes: int) -> nn.Module:
+        """The network before training."""
+        return small_network(channels, classes)
+
+    def _seen(self, context: AttackContext, split: LabelledImages) -> Copies:
+        """A split as the network sees it, once for all attacks that see it so."""
+
+        def make() -> Copies:
+            parts = [
+                self.standard(batch.float()) for batch in split.pixel_values.split(context.config.eval_batch_size)
+            ]
+            return Copies(torch.cat(parts), split.labels)
+
+        return context.once((type(self).__name__, getattr(self, "enlarge", 1), id(split)), make)
+
     def steps(self, config: AttackConfig, images: int) -> int:
         return self.length
 
@@ -64,14 +84,14 @@ class FreshNetwork(Attack):
         validation = context.task.validation
         for unit in units:
             images, labels = context.images(unit)
-            network = self._trained(context, _standard(images.float()), labels, unit.seed)
+            network = self._trained(context, self.standard(images.float()), labels, unit.seed)
             classify = partial(_answers, context, network)
 
             def plain(split: LabelledImages, classify=classify) -> Tensor:
-                return classify(_small(context, split).pixel_values)
+                return classify(self._seen(context, split).pixel_values)
 
             def copies(split: LabelledImages, number: int, classify=classify) -> Tensor:
-                return classify(copy_of(_small(context, split), self.augmentation, number).pixel_values)
+                return classify(copy_of(self._seen(context, split), self.augmentation, number).pixel_values)
 
             reached = share_right(plain(validation), validation.labels)
             answer, reached = better_answer(plain, copies, self.answers, validation, reached)
@@ -81,7 +101,7 @@ class FreshNetwork(Attack):
         generator = torch.Generator().manual_seed(seed)
         with undisturbed():
             torch.default_generator.manual_seed(seed)
-            network = small_network(images.shape[1], context.num_classes)
+            network = self.network(images.shape[1], context.num_classes)
         network.to(context.device).train()
         optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=self.length, pct_start=0.1)
@@ -97,6 +117,50 @@ class FreshNetwork(Attack):
         return network.eval()
 
 
+@register_attack(
+    "network_framed", "A convolutional network from random weights, on objects of one contrast, place and size.",
+)  # fmt: skip
+@register_attack(
+    "network_framed_200", "As network_framed, smaller and half as long.", length=200, answers=4, enlarge=1.0
+)
+class FramedNetwork(FreshNetwork):
+    """A network that sees every image with its ground and contrast evened, its object in the middle and enlarged.
+
+    It is trained on objects that are turned, sheared, mirrored and drawn thicker or thinner.
+
+    Args:
+        enlarge: factor of the images' height and width.
+    """
+
+    augmentation: Augmentation = "shape"
+    enlarge: float = 1.5
+
+    source: ClassVar[str] = "an outsider's attack on this audit, 2026"
+
+    def standard(self, images: Tensor) -> Tensor:
+        return framed(reduced(images), self.enlarge)
+
+    def network(self, channels: int, classes: int) -> nn.Module:
+        return small_network(channels, classes) if self.enlarge == 1 else sharp_network(channels, classes)
+
+
+def sharp_network(channels: int, classes: int) -> nn.Module:
+    """Five layers of 3×3, at full size first, and a linear head on mean and maximum over places."""
+    layers: list[nn.Module] = []
+    for width, stride in ((1, 1), (2, 2), (2, 1), (4, 2), (4, 1)):
+        own = WIDTH * width
+        layers += [nn.Conv2d(channels, own, 3, stride, 1, bias=False), nn.BatchNorm2d(own), nn.ReLU()]
+        channels = own
+    return nn.Sequential(*layers, MeanAndMaximum(), nn.Linear(2 * channels, classes))
+
+
+class MeanAndMaximum(nn.Module):
+    """Over the places of a map, (n, channels, height, width) to (n, 2 * channels)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+
+
 def small_network(channels: int, classes: int) -> nn.Module:
     """Five layers of 3×3, the second and the fourth at half the size, and a linear head on a grid of 3×3."""
     layers: list[nn.Module] = []
@@ -106,23 +170,10 @@ def small_network(channels: int, classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9 * channels, classes))
 
 
-def _standard(images: Tensor) -> Tensor:
-    """At most `SIDE` pixels along each side, and each image with mean 0 and deviation 1."""
+def reduced(images: Tensor) -> Tensor:
+    """At most `SIDE` pixels along each side."""
     height, width = images.shape[2:]
-    if max(height, width) > SIDE:
-        images = adaptive_avg_pool2d(images, (min(height, SIDE), min(width, SIDE)))
-    centred = images - images.mean((1, 2, 3), keepdim=True)
-    return centred / centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
-
-
-def _small(context: AttackContext, split: LabelledImages) -> Copies:
-    """A split as the network sees it, once for all attacks."""
-
-    def make() -> Copies:
-        parts = [_standard(batch.float()) for batch in split.pixel_values.split(context.config.eval_batch_size)]
-        return Copies(torch.cat(parts), split.labels)
-
-    return context.once(("standard", id(split)), make)
+    return adaptive_avg_pool2d(images, (min(height, SIDE), min(width, SIDE))) if max(height, width) > SIDE else images
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +90,9 @@ def reports(folder: str) -> list[LeakageReport]:
     return [LeakageReport.load(path) for path in sorted((RESULTS / folder).glob("*.json"), reverse=True)]
 
 
-def main_job(folder: str = "main_job") -> str:
+def main_job() -> str:
     """The main job's methods side by side, with what a first reader needs."""
-    found = methods_table(reports(folder))
+    found = methods_table(reports("main_job"))
     headline = next(i for i, name in enumerate(found.columns) if name.startswith("leakage over"))
     unasked = ("SLC-AUC", "leakage over scratch")
     shown = [i for i, name in enumerate(found.columns) if i == headline or name not in unasked]
@@ -377,7 +376,6 @@ def _listed(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "main_job": main_job,
-    "styles": partial(main_job, "styles"),
     "main_job_suites": main_job_suites,
     "main_job_verdicts": main_job_verdicts,
     "suite_choice": suite_choice,
