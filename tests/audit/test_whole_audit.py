@@ -1,6 +1,7 @@
 """The audit is tested as it tests others: on models of which it is known what they leak."""
 
 import copy
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -13,6 +14,8 @@ from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("setting", ["vit", "resnet"], indirect=True)]
+TASKS = {"vit": ("glyphs[A,B,D,E,G,H]", (2, 5)), "resnet": ("glyphs[sans,mono,serif,stix]", (5, 20))}
+"""What each architecture can learn, and images a class with which weights matter there."""
 RETRAINED = 6
 """Models that never saw the source; each is audited as if it were scrubbed, beside each other one as the floor."""
 
@@ -21,10 +24,10 @@ class Setting:
     """An architecture with its models and records of attacks; attacks are kept in one store."""
 
     def __init__(self, name, folder):
-        self.store = folder / "attacks.jsonl"
+        self.store, self.budgets = folder / "attacks.jsonl", TASKS[name][1]
         options = ForgetOptions(
-            architecture=name, novel="none", method="fine_tune", use_cpu=True, output_dir=str(folder / "run"),
-            save_steps=100_000,
+            architecture=name, forget=TASKS[name][0], novel="none", method="fine_tune", use_cpu=True,
+            output_dir=str(folder / "run"), save_steps=100_000,
         )  # fmt: skip
         job = WholeTaskJob(options)
         self.undisposed, self.task = job.prepare(), job.scenario.attacked["source"]
@@ -36,7 +39,7 @@ class Setting:
     def leakage(self, scrubbed, retrained=None):
         """The headline of quick-1."""
         models = {"scrubbed": scrubbed, "undisposed": self.undisposed, "retrained": retrained or self.retrained[0]}
-        config = SUITES["quick-1"].config(0)
+        config = replace(SUITES["quick-1"].config(0), budgets=self.budgets)
         records = run_audit(models | self.floors, {"source": self.task}, config, store=self.store, progress=False)
         return leakage(records).headline
 
@@ -89,8 +92,8 @@ def test_channels_of_all_sizes_hide_nothing(setting, size):
     config = SUITES["standard-1"].config(0)
     records = [
         piggyback_attack(
-            model, *(getattr(setting.task, split) for split in ("train", "validation", "test")), num_classes=4,
-            attack="prototype_400", budget=5, seed=0, config=config,
+            model, *(getattr(setting.task, split) for split in ("train", "validation", "test")),
+            num_classes=len(setting.task.labels), attack="prototype_400", budget=5, seed=0, config=config,
         ).accuracy
         for model in (hidden, setting.undisposed)
     ]  # fmt: skip
