@@ -1,7 +1,6 @@
 """The audit is tested as it tests others: on models of which it is known what they leak."""
 
 import copy
-from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -13,9 +12,8 @@ from hf_dtl.models.built_in import WIDTHS
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
-pytestmark = [pytest.mark.slow, pytest.mark.parametrize("setting", ["vit", "resnet"], indirect=True)]
-TASKS = {"vit": ("glyphs[A,B,D,E,G,H]", (2, 5)), "resnet": ("glyphs[sans,mono,serif,stix]", (5, 20))}
-"""What each architecture can learn, and images a class with which weights matter there."""
+# A small ViT learns no task of the embedded data so well that its weights matter; `rescaled` and `unequal` know ViTs.
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("setting", ["resnet"], indirect=True)]
 RETRAINED = 6
 """Models that never saw the source; each is audited as if it were scrubbed, beside each other one as the floor."""
 
@@ -24,9 +22,9 @@ class Setting:
     """An architecture with its models and records of attacks; attacks are kept in one store."""
 
     def __init__(self, name, folder):
-        self.store, self.budgets = folder / "attacks.jsonl", TASKS[name][1]
+        self.store = folder / "attacks.jsonl"
         options = ForgetOptions(
-            architecture=name, forget=TASKS[name][0], novel="none", method="fine_tune", use_cpu=True,
+            architecture=name, novel="none", method="fine_tune", use_cpu=True,
             output_dir=str(folder / "run"), save_steps=100_000,
         )  # fmt: skip
         job = WholeTaskJob(options)
@@ -39,7 +37,7 @@ class Setting:
     def leakage(self, scrubbed, retrained=None):
         """The headline of quick-1."""
         models = {"scrubbed": scrubbed, "undisposed": self.undisposed, "retrained": retrained or self.retrained[0]}
-        config = replace(SUITES["quick-1"].config(0), budgets=self.budgets)
+        config = SUITES["quick-1"].config(0)
         records = run_audit(models | self.floors, {"source": self.task}, config, store=self.store, progress=False)
         return leakage(records).headline
 
