@@ -15,7 +15,7 @@ from hf_dtl.data.columns import labels_of
 from hf_dtl.data.loading import TaskData
 from hf_dtl.data.names import folded, match_names
 from hf_dtl.data.selection import listed_positions, positions
-from hf_dtl.data.splits import draw
+from hf_dtl.data.splits import check_enough, draw, draw_by_class
 from hf_dtl.data.tables import read_text
 from hf_dtl.errors import DataError, listing
 from hf_dtl.options import nearest
@@ -79,15 +79,16 @@ class ForgetRequest:
         """The column that must be loaded beside images and labels."""
         return self.name if self.kind == "column" else None
 
-    def divide(self, task: TaskData, seed: int = 0) -> "Division":
+    def divide(self, task: TaskData, seed: int = 0, retain_images_per_class: int | None = None) -> "Division":
         """Divide the training images into those to forget and those to retain.
 
         Args:
             task: loaded with `keep_column=request.column`.
-            seed: of a random draw.
+            seed: of random draws.
+            retain_images_per_class: draw so many images of each class among those to retain; None means all.
 
         Raises:
-            DataError: nothing or everything would be forgotten, or rows, classes or values are not there.
+            DataError: nothing or everything would be forgotten, or rows, classes, values or images are not there.
         """
         labels = labels_of(task.train)
         classes, new = tuple[int, ...](), dict[int, int]()
@@ -115,7 +116,13 @@ class ForgetRequest:
                 f"--forget {self} covers {what} of '{task.name}'; nothing that could be retained is left. "
                 "Forget less, or name a larger data set."
             )
-        forget, retain = (task.train.select(np.flatnonzero(part)) for part in (mask, ~mask & ~left_out))
+        kept = ~mask & ~left_out
+        if retain_images_per_class is not None:
+            rest = np.where(kept, labels, -1)
+            there = {task.labels[at]: int((rest == at).sum()) for at in np.unique(rest[kept])}
+            check_enough(there.items(), retain_images_per_class, f"'{task.name}', to retain")
+            kept = draw_by_class(rest, task.labels, count=retain_images_per_class, seed=seed)
+        forget, retain = (task.train.select(np.flatnonzero(part)) for part in (mask, kept))
         rows = task.train_rows[mask].tolist()
         return Division(forget, retain, classes, rows, [new[row] for row in rows] if new else None)
 

@@ -121,8 +121,9 @@ class Options:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("max_eval_images", "image_size", "max_stack"):
-            value = getattr(self, name)
+        limits = ("forget_images_per_class", "retain_images_per_class")
+        for name in ("max_eval_images", "image_size", "max_stack", *limits):
+            value = getattr(self, name, None)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value} must be at least 1.")
         if not 0 <= self.seed < 2**32:

@@ -58,16 +58,17 @@ class Part(Scenario):
         s = self.spec
         self.request = ForgetRequest.parse(s.forget)
         assert s.retain is not None
+        limit = s.retain_images_per_class
         self.task: TaskData = load_task(
             s.retain,
             image_column=s.image_column,
             label_column=s.retain_label_column,
-            images_per_class=s.retain_images_per_class,
+            images_per_class=None if s.forget_all else limit,
             seed=s.seed,
             keep_column=self.request.column,
             background=s.background,
         )
-        self.division: Division = self.request.divide(self.task, s.seed)
+        self.division: Division = self.request.divide(self.task, s.seed, limit if s.forget_all else None)
         self.parts = self._parts()
 
     def _parts(self) -> dict[str, datasets.Dataset]:
