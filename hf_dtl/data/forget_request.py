@@ -124,7 +124,8 @@ class ForgetRequest:
             kept = draw_by_class(rest, task.labels, count=retain_images_per_class, seed=seed)
         forget, retain = (task.train.select(np.flatnonzero(part)) for part in (mask, kept))
         rows = task.train_rows[mask].tolist()
-        return Division(forget, retain, classes, rows, [new[row] for row in rows] if new else None)
+        without = int((self._texts(retain) == "").sum()) if self.column is not None else 0
+        return Division(forget, retain, classes, rows, [new[row] for row in rows] if new else None, without)
 
     def _listed_rows(self, task: TaskData) -> tuple[np.ndarray, dict[int, int]]:
         """Which training images are listed, and the new label by row where there are new labels."""
@@ -185,6 +186,11 @@ class ForgetRequest:
         new = {}
         for row, label in labels.items():
             whole = match_names([label], task.labels, f"'{task.name}'") != [None]
+            if not whole and re.fullmatch(r"\d+(\s*,\s*\d+)+", label):
+                raise DataError(
+                    f"--forget {self}: '{row},{label[:40]}' looks like row numbers: write one a line, or a row and "
+                    "its new label."
+                )
             # "C#" is a class, what follows a blank and "#" else a comment
             name = label if whole else re.split(r"\s#", label)[0].strip()
             found = positions(name, task.labels, f"'{task.name}'")
@@ -205,14 +211,15 @@ class ForgetRequest:
         """
         if self.column is None or self.column not in images.features:
             return np.zeros(len(images), dtype=bool)
-        return self._are_value(self._texts(images))
+        return self._are_value(self._texts(images), quiet=True)  # told of the training images
 
-    def _are_value(self, texts: np.ndarray) -> np.ndarray:
+    def _are_value(self, texts: np.ndarray, *, quiet: bool = False) -> np.ndarray:
         there = sorted(set(texts.tolist()) - {""})
         (found,) = match_names([self.value], there, f"the column '{self.name}'")
         if found is None:
             return np.zeros(len(texts), dtype=bool)
-        if others := [n for n in there if folded(n) == folded(self.value) and n != there[found]]:
+        others = [n for n in there if folded(n) == folded(self.value) and n != there[found]]
+        if others and not quiet:
             told = (
                 "--forget %s: images of %s, written nearly alike, are not forgotten. List rows if they belong to it."
             )
@@ -225,7 +232,8 @@ class ForgetRequest:
         column = images.select_columns([self.name]).with_format(None)[:][self.name]
         if isinstance(feature, datasets.ClassLabel):
             column = [None if value is None else feature.int2str(value) for value in column]
-        return np.array(["" if value is None else str(value) for value in column])
+        # nothing is also not a number, as pandas writes it, and blanks alone
+        return np.array(["" if v is None or v != v or not str(v).strip() else str(v) for v in column])
 
     def _rows_with_value(self, task: TaskData) -> np.ndarray:
         size = len(task.train)
@@ -266,6 +274,7 @@ class Division:
         classes: labels of the classes that are forgotten as a whole; empty for single images.
         rows: of each image to forget, in the split that was named.
         new_labels: what each of them is to be named instead of its label, where the request says so.
+        without_value: images that are retained because the column says nothing of them.
     """
 
     forget: datasets.Dataset
@@ -273,3 +282,4 @@ class Division:
     classes: tuple[int, ...]
     rows: Sequence[int]
     new_labels: Sequence[int] | None
+    without_value: int = 0
