@@ -189,8 +189,8 @@ def listed_positions(text: str, names: Sequence[str], where: str) -> list[int]:
             if size == 1 or not unknown:
                 read[at] += [(unknown + more, (entry, *rest)) for more, rest in read[at + size]]
         read[at] = sorted(read[at], key=lambda reading: reading[0])[:2]
-    (unknown, chosen), *other = read[0]
-    if other and other[0][0] == unknown == 0:
+    (missed, chosen), *other = read[0]
+    if other and other[0][0] == missed == 0:
         unlike = [
             [entry for entry in one if entry not in two] for one, two in ((chosen, other[0][1]), (other[0][1], chosen))
         ]
