@@ -121,7 +121,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_types(self)
-        limits = ("forget_images_per_class", "retain_images_per_class")
+        limits = ("forget_images_per_class", "retain_images_per_class", "images")
         for name in ("max_eval_images", "image_size", "max_stack", *limits):
             limit: int | None = getattr(self, name, None)
             if limit is not None and limit < 1:

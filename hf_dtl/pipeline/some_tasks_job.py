@@ -14,6 +14,7 @@ from transformers import Trainer
 
 from hf_dtl.audit import PiggybackRecord, scratch_models
 from hf_dtl.data import MultiTaskImages, check_forward
+from hf_dtl.data.selection import GLYPHS, DatasetSpec
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.hub import save_plain
 from hf_dtl.methods.by_name import MethodChoice, parse_method
@@ -42,7 +43,10 @@ class SomeTasksJob(Job):
     undisposed: MultiHeadClassifier
 
     def _open(self) -> SomeTasks:
-        return SomeTasks(self.options.spec(), max(self.options.attacker().budgets))
+        spec, o = self.options.spec(), self.options
+        if o.images is not None and not self.epochs and DatasetSpec.parse(str(o.retain)).name != GLYPHS:
+            spec = dataclasses.replace(spec, forget_all=True)  # glyphs are rendered: there are no others
+        return SomeTasks(spec, max(o.attacker().budgets))
 
     def _load_model(self) -> MultiHeadClassifier:
         o, scenario = self.options, self.scenario

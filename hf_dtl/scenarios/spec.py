@@ -38,8 +38,8 @@ class ScenarioSpec:
         task_columns: label columns of several tasks, see `load_multitask`.
         image_column, forget_label_column, retain_label_column, novel_label_column: None finds them.
         forget_images_per_class, retain_images_per_class: draws of training images; None for all.
-        forget_all: whether `retain_images_per_class` spares what `forget` asks for, since a model that was trained
-            elsewhere may know all of it; else it draws first, and a model that is trained here never sees the others.
+        forget_all: whether `retain_images_per_class` or `images` spares what `forget` asks for, since a model that was
+            trained elsewhere may know all of it; else it draws first, and a model trained here never sees the others.
         images: draw of training images of several tasks; None for all.
         max_eval_images: cap on each validation and test split; None for none.
         pool, retain_pool: training images a class that are decoded, a fixed draw; None for all.
