@@ -238,11 +238,11 @@ class ForgetOptions(Options):
         asked = self.reference
         suite, custom = self._ATTACKER[kind]
         self.choose_attacker(suite, **custom)
-        if self.model is not None and self.architecture is not None:
-            raise ConfigError(f"--architecture {self.architecture} is for the small model, and --model gives another.")
         for name, default in self._DEFAULTS[kind].items():
-            if getattr(self, name) is None and (name != "architecture" or self.model is None):
+            if getattr(self, name) is None:
                 setattr(self, name, default)
+        if self.model is not None:
+            self.architecture = None  # it has its own
         if self.reference not in ("none", "retrain"):
             raise ConfigError(f"--reference {self.reference!r} is unknown; use none or retrain.")
         given = [name for name in self.TRANSFER if getattr(self, name) is not None]
