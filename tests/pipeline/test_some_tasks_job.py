@@ -151,8 +151,11 @@ def test_a_draw_of_images_spares_what_a_given_model_is_to_forget(options, tmp_pa
     assert set(drawn.data.train.select(drawn.rows)["case"]) == {0, 1}
     again = SomeTasks(ScenarioSpec.from_dict(drawn.spec.to_dict()), 2)
     assert again.rows == drawn.rows and again.data.train_rows.tolist() == drawn.data.train_rows.tolist()
-    trained = SomeTasksJob(options(forget="family=serif", images=20, output_dir=str(tmp_path / "trained"))).scenario
-    assert len(trained.data.train) == 20
+    for own in ({}, given | {"forget": "random=5"}):  # trained here, and a share of those that are drawn
+        other = SomeTasksJob(
+            options(**{"forget": "family=serif"} | own, images=20, output_dir=str(tmp_path / str(len(own))))
+        )
+        assert len(other.scenario.data.train) == 20
     with pytest.raises(DTLError, match="images is 110, but .* are to be kept"):
         SomeTasksJob(options(**given, images=110))
 
