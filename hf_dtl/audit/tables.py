@@ -22,10 +22,14 @@ def accuracy_table(report: LeakageReport) -> TextTable:
     """Accuracy of both tasks before and after disposal, and the leakage."""
     roles = ("undisposed", "scrubbed")
     target, source = zip(*(accuracy_pair(report, role) for role in roles), strict=True)
+    leakage = {floor: report.over(floor) for floor in floors([report])}
     rows = (
         ("target accuracy", target[0], target[1] + mark(report)),
         ("source accuracy", *source),
-        *((f"leakage over {floor}", "1.000", with_interval(report.over(floor))) for floor in floors([report])),
+        *(
+            (f"leakage over {floor}", "undefined" if ratio.mean is None else "1.000", with_interval(ratio))
+            for floor, ratio in leakage.items()
+        ),
     )
     title = f"{report.method}{mark(report)}, seed {report.seed}"
     return TextTable(title, ("", *roles), rows, _notes(report))

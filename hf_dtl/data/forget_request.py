@@ -15,7 +15,7 @@ from hf_dtl.data.columns import labels_of
 from hf_dtl.data.loading import TaskData
 from hf_dtl.data.names import folded, match_names
 from hf_dtl.data.selection import listed_positions, positions
-from hf_dtl.data.splits import draw
+from hf_dtl.data.splits import check_enough, draw, draw_by_class
 from hf_dtl.data.tables import read_text
 from hf_dtl.errors import DataError, listing
 from hf_dtl.options import nearest
@@ -79,15 +79,16 @@ class ForgetRequest:
         """The column that must be loaded beside images and labels."""
         return self.name if self.kind == "column" else None
 
-    def divide(self, task: TaskData, seed: int = 0) -> "Division":
+    def divide(self, task: TaskData, seed: int = 0, retain_images_per_class: int | None = None) -> "Division":
         """Divide the training images into those to forget and those to retain.
 
         Args:
             task: loaded with `keep_column=request.column`.
-            seed: of a random draw.
+            seed: of random draws.
+            retain_images_per_class: draw so many images of each class among those to retain; None means all.
 
         Raises:
-            DataError: nothing or everything would be forgotten, or rows, classes or values are not there.
+            DataError: nothing or everything would be forgotten, or rows, classes, values or images are not there.
         """
         labels = labels_of(task.train)
         classes, new = tuple[int, ...](), dict[int, int]()
@@ -115,9 +116,16 @@ class ForgetRequest:
                 f"--forget {self} covers {what} of '{task.name}'; nothing that could be retained is left. "
                 "Forget less, or name a larger data set."
             )
-        forget, retain = (task.train.select(np.flatnonzero(part)) for part in (mask, ~mask & ~left_out))
+        kept = ~mask & ~left_out
+        if retain_images_per_class is not None:
+            rest = np.where(kept, labels, -1)
+            there = {task.labels[at]: int((rest == at).sum()) for at in np.unique(rest[kept])}
+            check_enough(there.items(), retain_images_per_class, f"'{task.name}', to retain")
+            kept = draw_by_class(rest, task.labels, count=retain_images_per_class, seed=seed)
+        forget, retain = (task.train.select(np.flatnonzero(part)) for part in (mask, kept))
         rows = task.train_rows[mask].tolist()
-        return Division(forget, retain, classes, rows, [new[row] for row in rows] if new else None)
+        without = int((self._texts(retain) == "").sum()) if self.column is not None else 0
+        return Division(forget, retain, classes, rows, [new[row] for row in rows] if new else None, without)
 
     def _listed_rows(self, task: TaskData) -> tuple[np.ndarray, dict[int, int]]:
         """Which training images are listed, and the new label by row where there are new labels."""
@@ -178,6 +186,11 @@ class ForgetRequest:
         new = {}
         for row, label in labels.items():
             whole = match_names([label], task.labels, f"'{task.name}'") != [None]
+            if not whole and re.fullmatch(r"\d+(\s*,\s*\d+)+", label):
+                raise DataError(
+                    f"--forget {self}: '{row},{label[:40]}' looks like row numbers: write one a line, or a row and "
+                    "its new label."
+                )
             # "C#" is a class, what follows a blank and "#" else a comment
             name = label if whole else re.split(r"\s#", label)[0].strip()
             found = positions(name, task.labels, f"'{task.name}'")
@@ -198,14 +211,15 @@ class ForgetRequest:
         """
         if self.column is None or self.column not in images.features:
             return np.zeros(len(images), dtype=bool)
-        return self._are_value(self._texts(images))
+        return self._are_value(self._texts(images), quiet=True)  # told of the training images
 
-    def _are_value(self, texts: np.ndarray) -> np.ndarray:
+    def _are_value(self, texts: np.ndarray, *, quiet: bool = False) -> np.ndarray:
         there = sorted(set(texts.tolist()) - {""})
         (found,) = match_names([self.value], there, f"the column '{self.name}'")
         if found is None:
             return np.zeros(len(texts), dtype=bool)
-        if others := [n for n in there if folded(n) == folded(self.value) and n != there[found]]:
+        others = [n for n in there if folded(n) == folded(self.value) and n != there[found]]
+        if others and not quiet:
             told = (
                 "--forget %s: images of %s, written nearly alike, are not forgotten. List rows if they belong to it."
             )
@@ -218,7 +232,8 @@ class ForgetRequest:
         column = images.select_columns([self.name]).with_format(None)[:][self.name]
         if isinstance(feature, datasets.ClassLabel):
             column = [None if value is None else feature.int2str(value) for value in column]
-        return np.array(["" if value is None else str(value) for value in column])
+        # nothing is also not a number, as pandas writes it, and blanks alone
+        return np.array(["" if v is None or v != v or not str(v).strip() else str(v) for v in column])
 
     def _rows_with_value(self, task: TaskData) -> np.ndarray:
         size = len(task.train)
@@ -259,6 +274,7 @@ class Division:
         classes: labels of the classes that are forgotten as a whole; empty for single images.
         rows: of each image to forget, in the split that was named.
         new_labels: what each of them is to be named instead of its label, where the request says so.
+        without_value: images that are retained because the column says nothing of them.
     """
 
     forget: datasets.Dataset
@@ -266,3 +282,4 @@ class Division:
     classes: tuple[int, ...]
     rows: Sequence[int]
     new_labels: Sequence[int] | None
+    without_value: int = 0

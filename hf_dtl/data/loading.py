@@ -11,7 +11,7 @@ from hf_dtl.data.decoding import WHITE
 from hf_dtl.data.duplicates import Copies, Part
 from hf_dtl.data.selection import DatasetSpec, select_classes
 from hf_dtl.data.sources import column_of, open_splits, places
-from hf_dtl.data.splits import Named, dataset_fields, draw_by_class, hold_out, require_columns
+from hf_dtl.data.splits import Named, check_enough, dataset_fields, draw_by_class, hold_out, require_columns
 from hf_dtl.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -161,14 +161,7 @@ def _check_counts(parts: dict[str, Part], labels: tuple[str, ...], images_per_cl
     for role in ("train", "test", "validation"):
         if not counts[role].any():
             raise DataError(f"{where}: the {role} split is empty after selection. Use more images or other classes.")
-    needed = images_per_class or 1
-    for label, count in zip(labels, counts["train"], strict=True):
-        if count < needed:
-            remedy = f"images_per_class at most {count}, " if count else ""
-            raise DataError(
-                f"{where}: the class '{label}' has {count} training images, {needed} are needed. "
-                f"Use {remedy}a larger split, or other classes."
-            )
+    check_enough(zip(labels, counts["train"], strict=True), images_per_class or 1, where)
     for role in ("test", "validation"):
         missing = [label for label, count in zip(labels, counts[role], strict=True) if not count]
         if missing:

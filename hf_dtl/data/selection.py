@@ -164,22 +164,43 @@ def select_classes(requested: Sequence[str] | None, names: Sequence[str], where:
 
 
 def listed_positions(text: str, names: Sequence[str], where: str) -> list[int]:
-    """Find the positions that a list with commas stands for; a name may have commas itself, the longest one counts.
+    """Find the positions that a list with commas stands for; a name may have commas itself.
+
+    Raises:
+        DataError: see `positions`, or the list can be read as classes in several ways.
 
     Example:
         >>> listed_positions("crane, bird,dog", ("dog", "crane, bird"), "pets")
         [1, 0]
     """
-    entries, found = [entry.strip() for entry in text.split(",")], []
-    with_commas = {folded(_COMMA.sub(",", name)) for name in names if "," in name}
-    longest = max((name.count(",") for name in with_commas), default=0) + 1
-    while entries:
-        size = next(
-            (n for n in range(min(longest, len(entries)), 1, -1) if folded(",".join(entries[:n])) in with_commas), 1
+    entries, plain = [entry.strip() for entry in text.split(",")], [_COMMA.sub(",", name) for name in names]
+    known = {folded(name) for name in (*names, *plain)}
+    longest = max(name.count(",") for name in ("", *plain)) + 1
+
+    def found(listed: Sequence[str]) -> list[int]:
+        return [at for entry in listed for at in positions(entry, plain if "," in entry else names, where)]
+
+    # of what follows each entry the two readings with the fewest entries that are no class
+    read: list[list[tuple[int, tuple[str, ...]]]] = [[] for _ in entries] + [[(0, ())]]
+    for at in reversed(range(len(entries))):
+        for size in range(min(longest, len(entries) - at), 0, -1):
+            entry = ",".join(entries[at : at + size])
+            unknown = folded(entry) not in known and (size > 1 or _numbered(entry, names, where) is None)
+            if size == 1 or not unknown:
+                read[at] += [(unknown + more, (entry, *rest)) for more, rest in read[at + size]]
+        read[at] = sorted(read[at], key=lambda reading: reading[0])[:2]
+    (missed, chosen), *other = read[0]
+    if other and other[0][0] == missed == 0:
+        unlike = [
+            [entry for entry in one if entry not in two] for one, two in ((chosen, other[0][1]), (other[0][1], chosen))
+        ]
+        words, numbers = (
+            " or ".join(word.join(name(at) for at in found(own)) for own in unlike)
+            for word, name in ((" and ", lambda at: repr(names[at])), (",", str))
         )
-        entry, entries = ",".join(entries[:size]), entries[size:]
-        found += positions(entry, [_COMMA.sub(",", name) for name in names] if size > 1 else names, where)
-    return found
+        remedy = f"Give positions: {numbers}." if _by_position(names) else "Rename them."
+        raise DataError(f"{where}: '{','.join(unlike[0])}' could be {words}. {remedy}")
+    return found(chosen)
 
 
 def positions(entry: str, names: Sequence[str], where: str) -> list[int]:
@@ -199,17 +220,36 @@ def positions(entry: str, names: Sequence[str], where: str) -> list[int]:
     (found,) = match_names([entry], names, where)
     if found is not None:
         return [found]
+    numbered = _numbered(entry, names, where)
+    if numbered is not None:
+        return numbered
+    told = nearest(entry, names, quoted=True)
+    if _RANGE.fullmatch(entry) or entry.isdecimal():
+        told = " A number is a name there, not a position."
+        told = f" The positions are 0 to {len(names) - 1}." if _by_position(names) else told
+    raise DataError(f"{where} has no class '{entry}'.{told} Classes there: {_class_listing(names)}.")
+
+
+def _numbered(entry: str, names: Sequence[str], where: str) -> list[int] | None:
+    """What a number or a range of numbers stands for, names before positions; None where it is none, or nothing."""
     span = _RANGE.fullmatch(entry)
-    if span or entry.isdecimal():
-        first, last = (int(span[1]), int(span[2])) if span else (int(entry), int(entry))
-        numbers = {int(name): position for position, name in enumerate(names) if name.isdecimal()}
-        if not (first in numbers and last in numbers) and _by_position(names):
-            numbers = {position: position for position in range(len(names))}
-        if first in numbers and last in numbers and first <= last:
-            return [numbers[number] for number in range(first, last + 1) if number in numbers]
-    raise DataError(
-        f"{where} has no class '{entry}'.{nearest(entry, names, quoted=True)} Classes there: {_class_listing(names)}."
-    )
+    if not span and not entry.isdecimal():
+        return None
+    first, last = (int(span[1]), int(span[2])) if span else (int(entry), int(entry))
+    numbers: dict[int, list[int]] = {}
+    for position, name in enumerate(names):
+        if name.isdecimal():
+            numbers.setdefault(int(name), []).append(position)
+    if not (first in numbers and last in numbers) and _by_position(names):
+        numbers = {position: [position] for position in range(len(names))}
+    if first not in numbers or last not in numbers or first > last:
+        return None
+    found = [numbers[number] for number in sorted(numbers) if first <= number <= last]
+    for several in found:
+        if len(several) > 1:
+            alike = " or ".join(repr(names[position]) for position in several)
+            raise DataError(f"{where}: the class '{entry}' could be {alike}. Write it as it is there.")
+    return [position for (position,) in found]
 
 
 def _by_position(names: Sequence[str]) -> bool:

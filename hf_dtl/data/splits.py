@@ -155,6 +155,17 @@ def draw_by_class(
     return mask
 
 
+def check_enough(counts: Iterable[tuple[str, int]], needed: int, where: str) -> None:
+    """Raise DataError that names a class with fewer training images than are needed."""
+    for label, count in counts:
+        if count < needed:
+            remedy = f"images_per_class at most {count}, " if count else ""
+            raise DataError(
+                f"{where}: the class '{label}' has {count} training images, {needed} are needed. "
+                f"Use {remedy}a larger split, or other classes."
+            )
+
+
 def draw(total: int, count: int, seed: int, what: str) -> np.ndarray:
     """Mask of a random `count` of so many rows; `what` keeps the draws of one seed apart."""
     return draw_by_class(np.zeros(total, dtype=np.int64), (what,), seed=seed, count=count)

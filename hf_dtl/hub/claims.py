@@ -63,13 +63,14 @@ _MODELS = {
 }  # fmt: skip
 _CHOICES = {
     "adapt_epochs", "adapt_learning_rate", "architecture", "attacks", "audit", "augmentation", "background",
-    "batch_size", "bf16", "budgets", "channel", "disposal", "forget_batch_size", "forget_images_per_class",
-    "forget_weight", "full_learning_rates", "head_by_position", "image_size", "images", "images_per_class",
-    "learning_rate", "linear_probe_learning_rates", "lora_learning_rates", "lora_rank", "max_eval_images", "max_stack",
-    "max_train_images_per_class", "membership", "novel_images_per_class", "reference", "retain_images",
-    "retain_images_per_class", "retrain", "retrain_batch_size", "retrain_epochs", "retrain_learning_rate",
-    "scratch_from_scrubbed", "seed", "seeds", "source_images_per_class", "steps", "successive_halving", "suite",
-    "target_images_per_class", "target_margin", "train_epochs", "train_learning_rate", "transfer_images", "use_cpu",
+    "batch_size", "bf16", "budgets", "channel", "disposal", "forget_all", "forget_batch_size",
+    "forget_images_per_class", "forget_weight", "full_learning_rates", "head_by_position", "image_size", "images",
+    "images_per_class", "learning_rate", "linear_probe_learning_rates", "lora_learning_rates", "lora_rank",
+    "max_eval_images", "max_stack", "max_train_images_per_class", "membership", "novel_images_per_class", "reference",
+    "retain_images", "retain_images_per_class", "retrain", "retrain_batch_size", "retrain_epochs",
+    "retrain_learning_rate", "scratch_from_scrubbed", "seed", "seeds", "source_images_per_class", "steps",
+    "successive_halving", "suite", "target_images_per_class", "target_margin", "train_epochs", "train_learning_rate",
+    "transfer_images", "use_cpu",
 }  # fmt: skip
 SETTINGS = _DATA | _MODELS | _CHOICES | {"command", "notes"}
 """Keys of a report's settings."""

@@ -35,7 +35,7 @@ class ForgetOptions(Options):
     retain_images_per_class: int | None = option(
         None,
         "Training images a class of --retain; default: all, but 10 for a whole task with the built-in model, so that "
-        "transfer matters.",
+        "transfer matters. Of a part of the data that a given model forgets, it spares what is to be forgotten.",
         group=WHAT,
         aliases=("target_images_per_class", "images_per_class"),
     )
@@ -295,7 +295,9 @@ class ForgetOptions(Options):
     def spec(self) -> ScenarioSpec:
         """What decides the images."""
         taken = {f.name: getattr(self, f.name) for f in fields(ScenarioSpec) if hasattr(self, f.name)}
-        return ScenarioSpec(**taken)
+        given = self.model is not None and not self.train_epochs  # its training is not ours to limit
+        limited = self.kind == "part" and self.retain_images_per_class is not None
+        return ScenarioSpec(**taken, forget_all=given and limited)
 
     def recorded(self) -> dict[str, Any]:
         """Every option that decides a result and is not the kind's default, for the report."""

@@ -121,10 +121,11 @@ class Options:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("max_eval_images", "image_size", "max_stack"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name} {value} must be at least 1.")
+        limits = ("forget_images_per_class", "retain_images_per_class", "images")
+        for name in ("max_eval_images", "image_size", "max_stack", *limits):
+            limit: int | None = getattr(self, name, None)
+            if limit is not None and limit < 1:
+                raise ConfigError(f"--{name} {limit} must be at least 1.")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"--seed {self.seed} must be a whole number in 0..4294967295.")
         for f in fields(self):

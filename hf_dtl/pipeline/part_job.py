@@ -73,21 +73,14 @@ class PartJob(Job):
 
     def _notes(self) -> list[str]:
         """That a given model may know images which are asked for and not forgotten."""
-        scenario, limit, found = self.scenario, self.options.retain_images_per_class, list[str]()
-        if self.epochs:
-            return found
-        if scenario.held_out:
-            found.append(
-                f"--forget {scenario.request}: {scenario.held_out} of its images are held out to judge by, as the "
-                f"data have no {' and no '.join(scenario.task.drawn)} split. A model that was trained on them still "
-                "knows them. Give the data such splits."
-            )
-        if limit and scenario.request.kind in ("class", "column"):
-            found.append(
-                f"--retain_images_per_class {limit} draws from all images of a class, also from those to forget: a "
-                "model that was trained on the others still knows them. Leave it out to forget all."
-            )
-        return found
+        scenario = self.scenario
+        if self.epochs or not scenario.held_out:
+            return []
+        return [
+            f"--forget {scenario.request}: {scenario.held_out} of its images are held out to judge by, as the data "
+            f"have no {' and no '.join(scenario.task.drawn)} split. A model that was trained on them still knows "
+            "them. Give the data such splits."
+        ]
 
     def _check_layer_inputs(self, choice: MethodChoice) -> None:
         """Refuse layer inputs of another model now, and not when it is the method's turn."""

@@ -58,17 +58,27 @@ class Part(Scenario):
         s = self.spec
         self.request = ForgetRequest.parse(s.forget)
         assert s.retain is not None
+        limit = s.retain_images_per_class
         self.task: TaskData = load_task(
             s.retain,
             image_column=s.image_column,
             label_column=s.retain_label_column,
-            images_per_class=s.retain_images_per_class,
+            images_per_class=None if s.forget_all else limit,
             seed=s.seed,
             keep_column=self.request.column,
             background=s.background,
         )
-        self.division: Division = self.request.divide(self.task, s.seed)
+        self.division: Division = self.request.divide(self.task, s.seed, limit if s.forget_all else None)
         self.parts = self._parts()
+        for note in self._notes():
+            logger.warning(note)
+
+    def _notes(self) -> list[str]:
+        """What of the images may not be as the user thinks."""
+        if not (without := self.division.without_value):
+            return []
+        told = f"{without} of {len(self.division.retain)} retained images have no value in that column"
+        return [f"--forget {self.request}: {told}. Fill it in, or list rows, where they belong to what is asked for."]
 
     def _parts(self) -> dict[str, datasets.Dataset]:
         task, classes = self.task, self.division.classes
@@ -181,7 +191,7 @@ class Part(Scenario):
         """
         pool, most = max(POOL, 4 * self.most_budget), self.most_budget
         retain, forget = (in_memory(self.images[name], pool) for name in ("retain", "forget"))
-        if self.division.classes:
+        if classes := self.division.classes:
             train = together(forget, retain)
             validation, test = (
                 self.by_class(_half_and_half(self.images[f"forgotten_{split}"], self.images[split]))
@@ -198,6 +208,12 @@ class Part(Scenario):
             train, test = self.by_class(attacker), self.by_class(judged)
             validation = self.by_class(self.images["validation"])
         counts = np.bincount(train.labels, minlength=len(self.task.labels)).tolist()
+        if not classes and not min(counts):
+            gone = [label for label, count in zip(self.task.labels, counts, strict=True) if not count]
+            raise DataError(
+                f"--forget {self.request} takes all training images of the class {listing(gone)}: that is to forget "
+                f"the class. Write --forget class={','.join(gone)}, or take off some of them."
+            )
         check_budget(counts, self.task.labels, most, self.task.name)
         name = f"{self.task.name}, {self.request}"
         task = AttackedTask(name, "source_subset", self.task.labels, train, validation, test, retain=retain)
@@ -220,7 +236,7 @@ class Part(Scenario):
             splits: names of the images; those that there are none of are left out.
             membership: whether to tell forgotten images from held-out ones too.
         """
-        measurements = Measurements(notes=accuracy_notes(models))
+        measurements = Measurements(notes=[*self._notes(), *accuracy_notes(models)])
         for split in splits:
             if split in self.images:
                 measurements.accuracy[split] = accuracies(models, self.capped(self._split(split)), device)

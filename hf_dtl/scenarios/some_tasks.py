@@ -25,6 +25,7 @@ from hf_dtl.data import (
 )
 from hf_dtl.data.multitask import Tasks
 from hf_dtl.data.processors import channels_of
+from hf_dtl.data.splits import draw
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.functional.metrics import TaskImpact, task_impact
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -63,6 +64,8 @@ class SomeTasks(Scenario):
             raise DataError(f"There is no task {unknown[0]!r}; the model's tasks are: {', '.join(self.tasks)}.")
         self.forgotten = tuple(dict.fromkeys(self.tasks if named is None else named))
         self.rows = self._rows()
+        if self.spec.forget_all:
+            self._limit()
 
     def _load_data(self) -> MultiTaskData:
         """The data; the column that a request names is loaded beside the tasks, as if it were one."""
@@ -78,7 +81,7 @@ class SomeTasks(Scenario):
         assert s.retain is not None
         options: dict[str, Any] = {
             "image_column": s.image_column,
-            "images": s.images,
+            "images": None if s.forget_all else s.images,
             "seed": s.seed,
             "keep_column": column,
             "background": s.background,
@@ -107,6 +110,16 @@ class SomeTasks(Scenario):
                 raise DataError(f"--forget {self.request} names new labels, which multitask does not give: list rows.")
         division = self.request.divide(stand_in, self.spec.seed)
         return np.flatnonzero(np.isin(data.train_rows, division.rows)).tolist()
+
+    def _limit(self) -> None:
+        """Leave so many images beside those to forget."""
+        data, images = self.data, self.spec.images or 0
+        rest = np.setdiff1d(np.arange(len(data.train)), self.rows)
+        if images > len(rest):
+            raise DataError(f"'{data.name}': images is {images}, but {len(rest)} are to be kept. Ask for no more.")
+        kept = np.union1d(self.rows, rest[draw(len(rest), images, self.spec.seed, "train")])
+        self.data = dataclasses.replace(data, train=data.train.select(kept), train_rows=data.train_rows[kept])
+        self.rows = np.flatnonzero(np.isin(kept, self.rows)).tolist()
 
     def _as_one_task(self, images: datasets.Dataset) -> datasets.Dataset:
         """The request's column beside labels, which a request reads for whole classes alone: there are none here."""

@@ -38,6 +38,8 @@ class ScenarioSpec:
         task_columns: label columns of several tasks, see `load_multitask`.
         image_column, forget_label_column, retain_label_column, novel_label_column: None finds them.
         forget_images_per_class, retain_images_per_class: draws of training images; None for all.
+        forget_all: whether `retain_images_per_class` or `images` spares what `forget` asks for, since a model that was
+            trained elsewhere may know all of it; else it draws first, and a model trained here never sees the others.
         images: draw of training images of several tasks; None for all.
         max_eval_images: cap on each validation and test split; None for none.
         pool, retain_pool: training images a class that are decoded, a fixed draw; None for all.
@@ -61,6 +63,7 @@ class ScenarioSpec:
     novel_label_column: str | None = None
     forget_images_per_class: int | None = None
     retain_images_per_class: int | None = None
+    forget_all: bool = False
     images: int | None = None
     max_eval_images: int | None = None
     pool: int | None = None
@@ -106,7 +109,7 @@ class ScenarioSpec:
         for name, value in values.items():
             number = name in _NUMBERS or name.endswith("per_class")
             fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0 if number else True
-            kind = int if number else bool if name == "head_by_position" else str
+            kind = int if number else bool if name in ("forget_all", "head_by_position") else str
             if value is not None and not (fits and isinstance(value, kind)):
                 raise DataError(f"`{name}` in the spec of the report cannot be {value!r}.")
         if values.get("kind") not in ("task", "part", "tasks") or "forget" not in values:

@@ -28,6 +28,7 @@ from hf_dtl.trainers.config import UnlearningConfig
 
 RENAME = "Call it 'label': dataset.rename_column(its name, 'label')."
 KEEP_ONE = "Leave one: dataset.remove_columns(the others), or dataset.cast_column(its name, datasets.Image())."
+AS_NUMBERS = "Images that map() made numbers are given as hf_dtl.data.ImageTensors, or with_transform instead of map."
 """What to do in Python where the columns of classes and images cannot be told."""
 
 logger = logging.getLogger(__name__)
@@ -165,7 +166,8 @@ def _check_item(name: str, item: Any) -> None:
 
 def _with_image(name: str, part: datasets.Dataset) -> datasets.Dataset:
     """The column of images alone, called `image`."""
-    column = find_image_column(part.features, None, f"The {name} data set", KEEP_ONE)
+    remedy = AS_NUMBERS if "pixel_values" in part.features else KEEP_ONE
+    column = find_image_column(part.features, None, f"The {name} data set", remedy)
     images = part.with_format(None).select_columns([column])
     images = images if column == "image" else images.rename_column(column, "image")
     return images.cast_column("image", datasets.Image(id=getattr(part.features[column], "id", None)))
@@ -183,7 +185,10 @@ def rows_of_the_head(
         where: the data set, for messages.
         column: of the classes; None finds it.
     """
+    both = column is None and "label" in part.features and "labels" in part.features
     column = find_label_column(part.features, column, where, RENAME)
+    if both and raw_column(part, "label").to_pylist() != raw_column(part, "labels").to_pylist():
+        logger.warning("%s has the columns 'label' and 'labels', which differ: '%s' is used.", where, column)
     feature, classes = part.features[column], model.heads[task].out_features
     if isinstance(feature, datasets.Value) and "int" in feature.dtype:
         ids = raw_column(part, column).fill_null(-1).to_numpy().astype(np.int64)

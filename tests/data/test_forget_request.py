@@ -3,10 +3,14 @@
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hf_dtl.data import ForgetRequest, load_task
 from hf_dtl.errors import DataError
+from hf_dtl.hub.claims import check_words
+from hf_dtl.scenarios.part import Part
+from hf_dtl.scenarios.spec import ScenarioSpec
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +23,7 @@ def people(tmp_path_factory):
             {
                 "image": [Image.fromarray(picture) for picture in pictures],
                 "label": ["cat" if i % 2 else "dog" for i in range(count)],
-                "person": [["ann", "bob", "cleo", None][i % 4] for i in range(count)],
+                "person": [["ann", "bob", "cleo", [None, " "][i // 4 % 2]][i % 4] for i in range(count)],
                 "room": [i % 3 for i in range(count)],
             },
             features=datasets.Features(
@@ -118,6 +122,7 @@ def test_listed_rows_may_say_what_to_name_an_image_instead(people, tmp_path):
         ("4,dog\n", "the new label 'dog' of row 4 is the label that it has"),
         ("4,0-1\n", "the new label '0-1' of row 4 is several classes"),
         ("4,bird\n", "has no class 'bird'"),
+        ("4,8,12\n", "'4,8,12' looks like row numbers: write one a line, or a row and its new label"),
         ("4,cat\n4,dog\n", "line 2: row 4 is listed before as 'cat', and here as 'dog'. List it once"),
         ("x,cat\n", "line 1: 'x,cat' is not a row number"),
     ],
@@ -149,6 +154,20 @@ def test_a_value_of_a_column(people, text, column, value):
     assert len(division.forget) + len(division.retain) == len(task.train) and division.classes == ()
 
 
+@pytest.mark.parametrize(("column", "value"), [("person", "ann"), ("room", "attic"), ("age", "3.0")])
+def test_images_that_a_column_says_nothing_of_are_counted(people, column, value, tmp_path, caplog):
+    table = datasets.load_dataset("parquet", data_files=f"{people}/train.parquet", split="train")
+    ages = [3.0 if i % 4 else (None, float("nan"))[i // 4 % 2] for i in range(40)]
+    table.add_column("age", ages).to_parquet(tmp_path / "train.parquet")
+    part = Part(ScenarioSpec(kind="part", forget=f"{column}={value}", retain=str(tmp_path / "train.parquet")), 1)
+    empty = sum(v in (None, " ") or v != v for v in part.division.retain[column])
+    assert part.division.without_value == empty and (empty > 5) == (column != "room")
+    told = f"--forget {column}={value}: {empty} of {len(part.division.retain)} retained images have no value in that c"
+    assert (told in caplog.text) == (column != "room") == bool(part._notes())
+    for note in part.measure({}, torch.device("cpu"), ()).notes:
+        check_words("A note", note)
+
+
 def test_classes_by_number_are_named(people, caplog):
     for request in ("class=cat", "class=0"):
         assert "that is" not in caplog.text
@@ -160,7 +179,10 @@ def test_classes_by_number_are_named(people, caplog):
 def test_other_spellings_of_a_value_are_told(caplog):
     found = ForgetRequest.parse("person=ann")._are_value(np.array(["ann", "Ann", "bob", " ann"]))
     assert found.tolist() == [True, False, False, False]
-    assert "images of ' ann' and 'Ann', written nearly alike, are not forgotten" in caplog.text
+    told = "images of ' ann' and 'Ann', written nearly alike, are not forgotten"
+    held_out = datasets.Dataset.from_dict({"person": ["ann", "Ann", " ann"]})
+    assert ForgetRequest.parse("person=ann").has_value(held_out).tolist() == [True, False, False]
+    assert caplog.text.count(told) == 1, "of the training images alone"
 
 
 def test_a_random_part_depends_on_the_seed_alone():

@@ -59,6 +59,9 @@ def test_public_name_has_no_folder(tmp_path, monkeypatch):
     assert DatasetSpec("user/name").public().name == "user/name"
 
 
+COMMAS = ("cat", "big", "cat, big", "1-3")
+
+
 def test_classes_by_name_position_and_range_in_the_order_given():
     assert select_classes(None, NAMES, "x") == (0, 1, 2, 3)
     assert select_classes(("Bag", "Ankle boot"), NAMES, "x") == (3, 2)
@@ -79,6 +82,9 @@ def test_classes_by_name_position_and_range_in_the_order_given():
         ("0-3", ("0", "1", "a", "b"), (0, 1, 2, 3)),
         ("crane, bird,dog", ("dog", "crane,bird", "crane"), (1, 0)),
         ("None,null", ("None", "null"), (0, 1)),
+        ("7,2", ("2", "007", "7"), (2, 0)),
+        ("1-3,2", COMMAS, (3, 2)),
+        ("cat,big", ("cat", "dog", "cat, big"), (2,)),
     ],
 )
 def test_a_name_is_a_name_however_it_is_written(entry, names, found):
@@ -90,7 +96,16 @@ def test_a_name_is_a_name_however_it_is_written(entry, names, found):
     [
         ("cat", ("Cat", "CAT"), r"'cat' could be 'Cat' \(0\) or 'CAT' \(1\)"),
         ("crane", ("crane", "crane"), r"'crane' could be 'crane' \(0\) or 'crane' \(1\)"),
-        ("3", ("unknown", "0", "1", "2"), "no class '3'. Classes there: unknown, 0, 1, 2"),
+        ("3", ("unknown", "0", "1", "2"), "no class '3'. A number is a name there, not a p.*: unknown, 0, 1, 2"),
+        ("0-2", ("1", "2", "10"), "no class '0-2'. A number is a name there, not a position. Classes there: 1, 2, 10"),
+        ("0-5", ("a", "b"), "no class '0-5'. The positions are 0 to 1."),
+        ("cat,big", COMMAS, "'cat,big' could be 'cat, big' or 'cat' and 'big'. Give positions: 2 or 0,1."),
+        ("1-3,Cat, big", COMMAS, "'Cat,big' could be 'cat, big' or 'cat' and 'big'."),
+        ("a,b,c", ("a, b", "c", "a", "b, c"), "'a,b,c' could be 'a, b' and 'c' or 'a' and 'b, c'."),
+        ("1,2", ("1, 2", "x", "y"), "'1,2' could be '1, 2' or 'x' and 'y'."),
+        ("crane,bird,dgo", ("crane, bird", "dog"), "no class 'dgo'. Did you mean 'dog'"),
+        ("07", ("2", "007", "7"), "'07' could be '007' or '7'. Write it as it is there"),
+        ("2-7", ("2", "007", "7"), "'2-7' could be '007' or '7'. Write it as it is there"),
     ],
 )
 def test_what_could_be_two_classes_is_refused(entry, names, message):

@@ -14,6 +14,8 @@ from hf_dtl.errors import DTLError
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
+from hf_dtl.scenarios.some_tasks import SomeTasks
+from hf_dtl.scenarios.spec import ScenarioSpec
 from hf_dtl.trainers.multitask_training import with_task_heads
 
 
@@ -136,6 +138,26 @@ def test_a_model_with_its_heads_is_taken_as_it_is(options, tmp_path):
     plain.save_pretrained(tmp_path / "plain")
     job = SomeTasksJob(options(model=str(tmp_path / "plain"), output_dir=str(tmp_path / "third")))
     assert {t: job.model.heads[t].out_features for t in TASKS} == {"case": 2, "weight": 2, "rotation": 1}
+
+
+def test_a_draw_of_images_spares_what_a_given_model_is_to_forget(options, tmp_path):
+    given = {"model": saved(tmp_path / "model", TASKS), "image_size": None, "forget": "family=serif"}
+    whole, drawn = (
+        SomeTasksJob(options(**given, images=images, output_dir=str(tmp_path / str(images)))).scenario
+        for images in (None, 20)
+    )
+    assert whole.data.train_rows[whole.rows].tolist() == drawn.data.train_rows[drawn.rows].tolist()
+    assert len(drawn.data.train) == len(drawn.images["train"]) == len(drawn.rows) + 20
+    assert set(drawn.data.train.select(drawn.rows)["case"]) == {0, 1}
+    again = SomeTasks(ScenarioSpec.from_dict(drawn.spec.to_dict()), 2)
+    assert again.rows == drawn.rows and again.data.train_rows.tolist() == drawn.data.train_rows.tolist()
+    for own in ({}, given | {"forget": "random=5"}):  # trained here, and a share of those that are drawn
+        other = SomeTasksJob(
+            options(**{"forget": "family=serif"} | own, images=20, output_dir=str(tmp_path / str(len(own))))
+        )
+        assert len(other.scenario.data.train) == 20
+    with pytest.raises(DTLError, match="images is 110, but .* are to be kept"):
+        SomeTasksJob(options(**given, images=110))
 
 
 def test_an_interrupted_stage_goes_on_as_if_it_had_not_been(options, tmp_path, monkeypatch):

@@ -104,6 +104,17 @@ def test_tuning_takes_validation_images_in_the_place_of_test(name):
         assert len(tuning._split("forgotten_test")) == len(scenario.images["forgotten_validation"])
 
 
+def test_a_list_of_all_images_of_a_class_is_answered_with_the_class(tmp_path):
+    whole = load_task("mnist[0,1,2]", images_per_class=12)
+    rows = whole.train_rows[[label == 1 for label in whole.train["label"]]]
+    (tmp_path / "rows.txt").write_text("\n".join(map(str, rows)))
+    spec = ScenarioSpec(
+        kind="part", forget=str(tmp_path / "rows.txt"), retain="mnist[0,1,2]", retain_images_per_class=12
+    )
+    with pytest.raises(DataError, match="rows.txt takes all training images of the class 1: .* --forget class=1, or"):
+        loaded(spec)
+
+
 def test_what_a_text_asks_for(tmp_path):
     rows = tmp_path / "rows.txt"
     rows.write_text("1\n")

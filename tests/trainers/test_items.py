@@ -95,6 +95,19 @@ def test_names_that_differ_in_case_are_those_of_the_head_and_no_news(caplog):
     assert found.labels.tolist() == [1, 0, 2] and not caplog.text
 
 
+def test_of_two_columns_of_labels_that_differ_the_one_that_is_used_is_told(caplog):
+    data = table([0, 1, 2])
+    assert items(data.add_column("labels", [0, 1, 2])).labels.tolist() == [0, 1, 2] and not caplog.text
+    assert items(data.add_column("labels", [2, 1, None])).labels.tolist() == [0, 1, 2]
+    assert "The forget data set has the columns 'label' and 'labels', which differ: 'label' is used." in caplog.text
+
+
+def test_images_that_map_made_numbers_are_answered_with_what_to_give():
+    data = datasets.Dataset.from_dict({"pixel_values": [[[[0.0]]]], "labels": [0]})
+    with pytest.raises(DataError, match="no column of images. Images that map.* hf_dtl.data.ImageTensors, or with_tr"):
+        items(data)
+
+
 def test_a_head_without_names_has_the_order_of_the_classes_and_it_is_said(caplog):
     assert items(table([0, 2, 1]), UNNAMED).labels.tolist() == [0, 2, 1]
     assert "rows are taken in the order of the classes (cat, dog, fox). If it has another, set model" in caplog.text
