@@ -94,8 +94,8 @@ def check_weights(folder: Path) -> None:
 def distance(one: Path, other: Path) -> float:
     """How far two folders' weights lie apart: the norm of their difference over that of the second, 0 for the same.
 
-    In whatever files they are, at the coarser of their precisions; statistics of batches, which may be as large as they
-    like, do not count. Infinite for other tensors.
+    In whatever files they are, at the coarser of their precisions; statistics of batches, which may be as large as
+    they like, do not count. Infinite for other tensors.
     """
     try:
         first, second = (

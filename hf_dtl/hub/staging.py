@@ -15,7 +15,7 @@ from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DataError, OutputError, PublishError
 from hf_dtl.hub.card import ALTERNATIVE_TEXTS
 from hf_dtl.hub.card_check import REPORT, OwnPart, card_of, check_card, metadata_of, own_part
-from hf_dtl.hub.claims import check_claims
+from hf_dtl.hub.claims import check_claims, check_licence
 from hf_dtl.hub.leaks import check_picture, check_text, leak_of, strings
 from hf_dtl.hub.metadata import license_of
 from hf_dtl.hub.model_files import check_weights, distance
@@ -33,8 +33,9 @@ EVIDENCE = (CARD, REPORT, TRANSFER, *(f"plots/{name}.png" for name in (*ALTERNAT
 NOT_NEEDED = ("plots/*.svg", ".gitattributes", ".cache/*")
 
 SAME, NEAR, LITTLE = 1e-6, 2.0**-9, 0.5
-"""Relative distances of weights: of what 32 bits round, and of what bfloat16 does, which nobody calls a disposal. Light
-disposals end as near, so that there a report is refused only if it says that less than half of the task is left."""
+"""Relative distances of weights: of what 32 bits round, and of what bfloat16 does, which nobody calls a disposal.
+Light disposals end as near, so that there a report is refused only if it says that less than half is left.
+"""
 
 
 class StagedFile(NamedTuple):
@@ -130,7 +131,9 @@ def check_published(folder: Path) -> LeakageReport:
             if name.endswith(".png"):
                 check_picture(folder / name)
             else:
-                check_text(name, _texts_of(folder / name), labels)
+                check_text(name, texts := [*_texts_of(folder / name)], labels)
+                if name in LICENCES:
+                    check_licence(name, texts[0])
     for model in models:
         with _error_context(model):
             check_weights(folder / model)

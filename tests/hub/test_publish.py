@@ -54,6 +54,17 @@ def test_words_of_the_report_are_no_options(run, option):
         publish(run, "ann/model", dry_run=True, **{option: "forgotten"})
 
 
+@pytest.mark.parametrize("text", ["ssh ann@gpu07", "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"])
+def test_a_message_is_searched_as_words_are(run, text):
+    with pytest.raises(PublishError, match="--commit_message holds a "):
+        publish(run, "ann/model", dry_run=True, commit_message=text)
+
+
+def test_a_licence_brings_no_further_metadata(run):
+    with pytest.raises(PublishError, match="is no licence as the Hub writes one, such as"):
+        publish(run, "ann/model", dry_run=True, license="apache-2.0\nunlearning: x")
+
+
 def test_a_token_is_no_name_of_a_repository(run):
     with pytest.raises(PublishError, match="the repository's name holds a Hugging Face"):
         publish(run, "ann/hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567", dry_run=True)
