@@ -32,7 +32,7 @@ def attacked(name, **changed):
         fitting = [a for a in suite.attacks if not (model == "no_model" and find_attack(a).whole_network)]
         for place, attack in enumerate(a for a in fitting if not find_attack(a).needs):
             seeds = suite.seeds if place < suite.options["finalists"] else suite.seeds[:2]
-            values = [level - 0.01 * place + 0.001 * seed for seed in seeds]
+            values = [level - 0.009 * place + 0.001 * seed for seed in seeds]
             found += records({(model, budget): values for budget in suite.budgets}, attack=attack)
     return found
 

@@ -20,7 +20,6 @@ from hf_dtl.methods.registry import find_method, method_summaries
 from hf_dtl.pipeline.audit import audit
 from study.tables import Average, number
 from study.tables.removal import gate_line, removal_rows
-from study.tables.suites import suite_table
 from study.tuning import without_option
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -122,11 +121,6 @@ def main_job_verdicts() -> str:
     found = reports("main_job")
     parts = [f"> **{own.method}**: {own.verdict}" + "".join(f"\n> {flag}" for flag in own.flags) for own in found]
     return "\n\n".join(parts)
-
-
-def suite_choice() -> str:
-    """By how much every attack exceeds the suites on the development models."""
-    return suite_table(json.loads((RESULTS / "suites" / "choice.json").read_text(encoding="utf-8"))).markdown()
 
 
 def removal() -> str:
@@ -378,7 +372,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "main_job": main_job,
     "main_job_suites": main_job_suites,
     "main_job_verdicts": main_job_verdicts,
-    "suite_choice": suite_choice,
     **({"removal": removal} if (RESULTS / "removal").is_dir() else {}),
     "mnist": mnist,
     "mnist_by_regression": mnist_by_regression,
