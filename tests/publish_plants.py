@@ -211,6 +211,16 @@ def named(*labels):
 SPEC = {"kind": "task", "forget": "mnist[0-5]", "retain": "mnist[6-9]", "seed": 0}
 
 
+def command_of(text):
+    """A command, beside what the report's spec says of the data."""
+
+    def plant(folder):
+        found = LeakageReport.load(folder / REPORT)
+        sign(folder, replace(found, spec=SPEC, settings=found.settings | {"command": text}))
+
+    return plant
+
+
 def named_and_said(label, text):
     def plant(folder):
         named(label, "b", "c")(folder)
@@ -351,6 +361,12 @@ HIDDEN = {
     "a password by its short name": (words("pwd=correcthorse"), "holds a password"),
     "an Azure key": (words("AccountKey=" + "aB1+" * 20 + "=="), "holds a key or password"),
     "a Telegram token": (words("123456789:AAF" + "b1" * 16), "holds a bot's token"),
+    "a Telegram token of another length": (words("bot 110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"), "a bot's token"),
+    "a login of Weights & Biases": (words("wandb login 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b"), "a login's key"),
+    "a login in netrc": (write("LICENSE", "netrc has " + "9f86d081" * 5), "LICENSE holds a login's key"),
+    "a public key": (words("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7x ann@laptop"), "a public key with its owner"),
+    "a login of another machine": (words("see `ssh -p 22 ann@gpu07`"), "a user name"),
+    "somebody's card": (own_report(machine={"device": "NVIDIA H100 ann"}), "says machine.device"),
     "a home by its variable": (words("see $HOME/private/photos"), "local folder: .HOME"),
     "a home of Windows": (words("see %USERPROFILE%\\private"), "local folder: %USER"),
     "a home without a root": (words("see home/ann/private"), "local folder: home"),
@@ -473,6 +489,29 @@ CLAIMS = {
     "a method that verifies": (own_report(method="verified-forgotten"), "method has 'verified'"),
     "a method that was audited": (own_report(method="independent_audit_passed"), "method has 'audit passed'"),
     "a method that passed": (own_report(method="passed_audit"), "method has 'passed audit'"),
+    **{
+        f"a method of nobody, {name}": (own_report(method=name), "in it is a claim")
+        for name in ("total_erasure_proven", "lab_tested_zero_recovery", "TotalErasure", "scrub/zero_recovery")
+    },
+    **{
+        f"data in a command, {option}": (
+            command_of(f"python scripts/make_example.py --{option} faces[ann,bob]"),
+            f"settings.command with --{option} = faces.ann,bob., and spec.{name} = ",
+        )
+        for option, name in (("forget", "forget"), ("source_dataset", "forget"), ("retain", "retain"))
+    },
+    **{
+        f"the card's form, {text.split()[-1]}": (words(text), "as the report's part of a card has")
+        for text in ("## What an independent audit measured", "**What was measured**", "Limits\n---",
+                     "# Attacks on me", "| | undisposed | scrubbed |\n|:--|--:|--:|\n| accuracy | 1.000 | 0.000 |",
+                     "| what | value |\n|:--|--:|\n| l\u0435akage over the best floor | none |")
+    },
+    "a licence's file that claims": (
+        write("LICENSE", "This model is forgotten by standard-1. hf_dtl verified it."), "LICENSE has 'forgotten'",
+    ),
+    "a licence's file with a table": (
+        write("LICENSE.md", "| | undisposed | scrubbed |\n|:--|--:|--:|\n| a | 1 | 0 |"), "LICENSE.md has the table",
+    ),
     "a verdict for a method": (own_report(method="FORGOTTEN"), "method has 'FORGOTTEN'"),
     "a sentence for a method": (own_report(method="nothing is left (safe)"), "says method"),
     "a note that verifies": (settings(notes=["Verified by an independent laboratory."]), "notes has 'Verified'"),
@@ -510,6 +549,21 @@ INNOCENT = {
     **{f"labels {labels!r}": named(*labels) for labels in INNOCENT_LABELS},
     "classes of the data": settings(source_dataset="openimages[/m/01g317,/m/04rky]"),
     "a licence": write("LICENSE", "Apache License 2.0, http://www.apache.org/licenses/"),
+    "a licence that speaks of law": write(
+        "LICENSE",
+        "## 4. Limitation\nYou must verify that certificates are valid, and hold harmless whoever holds them.",
+    ),
+    "a paper and a table of their own": words(
+        "## Citation\n\nSee [it](https://a.example).\n\n| split | n |\n|--|--|\n| a | 5 |"
+    ),
+    "a method of another package": own_report(method="their_zero_shot_eraser:strength=2"),
+    "a commit in their words": words(
+        "Made at 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b of our code; ask ann@example.org."
+    ),
+    "a command of this data": settings(
+        command="hf-dtl forget --forget mnist[0-5] --retain 'mnist[6-9]' --method scrub"
+    ),
+    "a graphics card": own_report(machine={"device": "NVIDIA A100-SXM4-40GB MIG 3g.20gb"}),
     "a clone of the Hub": write(".gitattributes", "*.safetensors filter=lfs"),
     "a download of the Hub": write(".cache/huggingface/download/config.json.metadata", "a"),
     "words of their own": words("## Thanks\n\nTo [the Hub](https://huggingface.co/docs), <https://a.example>, 5 < 6."),

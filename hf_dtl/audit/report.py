@@ -21,7 +21,7 @@ from hf_dtl.audit import report_fields as kinds
 from hf_dtl.audit.axis_leakage import AxisLeakage, Ratio, leakage, plain_ratio
 from hf_dtl.audit.estimate import CONFIDENCE
 from hf_dtl.audit.flags import Flag, flags
-from hf_dtl.audit.report_fields import without_folders
+from hf_dtl.audit.report_fields import device_name, without_folders
 from hf_dtl.audit.store import Axis, PiggybackRecord
 from hf_dtl.audit.suites import CUSTOM, SUITES, check_complete
 from hf_dtl.audit.tables import table
@@ -53,7 +53,7 @@ def library_version() -> str:
 def machine(device: torch.device) -> dict[str, Any]:
     """What numbers depend on besides the settings; nothing that identifies a machine."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "device": device_name(torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -23,6 +23,29 @@ REPORT = "of a leakage report"
 LARGEST = 2**32 - 1
 """Of every whole number: seeds of all libraries go so far, and no count is larger."""
 
+_CHIP = (
+    r"[A-Z]{0,3}\d{1,5}[A-Za-z]{0,3}|[A-Z]|NVIDIA|AMD|Tesla|GeForce|Quadro|TITAN|GRID|CMP|Jetson|Orin|Xavier|Thor|AGX|Nano|Spark"
+    r"|RTX|GTX|GT|MX|RX|XT|XTX|GRE|VII|Ti|TI|SUPER|Super|Ada|Max|Design|with|Pascal|Blackwell|Hopper|Grace|Superchip|Server"
+    r"|Workstation|Edition|Generation|Laptop|Mobile|Embedded|GPU|PCIe|PCIE|NVL|SXM|HBM|MIG|Instinct|Radeon|Pro|PRO|Vega"
+    r"|Graphics|Device|Intel|Arc|Data|Center|TM|Apple|Ultra|Ascend|BE|Xp|NX|Black"
+)
+_BETWEEN = r"[ ./()-]{1,3}"
+DEVICE = re.compile(
+    rf"unknown|x86_64|AMD64|i[3-6]86|aarch64|arm64|armv\w{{1,3}}|ppc64le|s390x|riscv64|(?:{_CHIP})(?:{_BETWEEN}(?:{_CHIP})){{0,12}}\)?"
+)
+"""What a machine calculates with, in the words that makers have for it."""
+
+
+def device_name(text: str) -> str:
+    """A device's name without words that no maker is known for: whoever names a device may write there what he likes.
+
+    Example:
+        >>> device_name("NVIDIA H100 80GB HBM3"), device_name("NVIDIA H100 of Ann")
+        ('NVIDIA H100 80GB HBM3', 'NVIDIA H100')
+    """
+    return text if DEVICE.fullmatch(text) else " ".join(w for w in text.split() if DEVICE.fullmatch(w)) or "unknown"
+
+
 _FOLDERS = re.compile(r"(?P<before>^|[\s=,'\"])(?:file://)?(?:~\w*|[A-Za-z]:|\.{1,2})?[/\\](?:[^/\\\s\[\]]+[/\\])*")
 # Of classes that a data set or a request names: a label may look like a path (/m/01g317, /r/aww).
 _LABELS = re.compile(r"((?<=[^\s\[(=,'\"])\[[^\]]*\]|\bclass=[^\s'\"]*)")

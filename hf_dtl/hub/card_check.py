@@ -12,8 +12,9 @@ from hf_dtl.audit.report import LeakageReport
 from hf_dtl.audit.report_fields import difference
 from hf_dtl.errors import PublishError
 from hf_dtl.hub.card import LICENCE, MARKER, OWN, leakage_card
-from hf_dtl.hub.claims import check_words
+from hf_dtl.hub.claims import check_form, check_words
 from hf_dtl.hub.leaks import strings
+from hf_dtl.hub.metadata import LICENSE
 
 REPORT = "leakage_report.json"
 _METADATA = re.compile(r"\s*---\r?\n(.*?)\n---\r?\n", re.DOTALL)
@@ -24,7 +25,7 @@ _MARKUP = re.compile(
     re.IGNORECASE,
 )
 _FORMS = {
-    "license": re.compile(r"[\w.+-]{1,40}"), "license_name": re.compile(r"[\w. +-]{1,60}"),
+    "license": LICENSE, "license_name": re.compile(r"[\w. +-]{1,60}"),
     "license_link": re.compile(r"LICENSE\S{0,4}|https?://\S{1,200}"),
     "language": re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,4})?"),
     "base_model": re.compile(r"[\w./-]{1,120}"), "base_model_relation": re.compile(r"[a-z]{1,20}"),
@@ -81,6 +82,7 @@ def own_part(text: str) -> OwnPart:
     if all(line.startswith(">") for line in lines):  # as the card quotes them
         words = "\n".join(line[1:].removeprefix(" ") for line in lines)
     check_words("The publisher's part of README.md", words)
+    check_form("The publisher's part of README.md", words)
     for key in OWN:
         check_words(f"README.md's {key}", " ".join(strings(told.get(key))))
         if odd := [text for text in strings(told.get(key)) if not _FORMS[key].fullmatch(text)]:
@@ -105,7 +107,13 @@ def card_of(
     own: OwnPart,
     license: str | None = None,
 ) -> ModelCard:
-    """The card that follows from a report, with the publisher's part; `license` comes before the one named there."""
+    """The card that follows from a report, with the publisher's part; `license` comes before the one named there.
+
+    Raises:
+        PublishError: that is no licence as the Hub writes one; it could bring further metadata.
+    """
+    if license and not LICENSE.fullmatch(license):
+        raise PublishError(f"--license {license[:60]!r} is no licence as the Hub writes one, such as apache-2.0.")
     metadata, base = own.metadata, own.metadata.get("base_model")
     rest = {k: v for k, v in metadata.items() if k not in ("license", "base_model", "base_model_relation")}
     license = license or metadata.get("license")

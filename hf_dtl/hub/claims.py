@@ -7,8 +7,9 @@ from itertools import chain
 from typing import Any
 
 from hf_dtl.audit import AttackConfig, LeakageReport
+from hf_dtl.audit.report_fields import DEVICE
 from hf_dtl.errors import ConfigError, PublishError
-from hf_dtl.hub.markdown import readings
+from hf_dtl.hub.markdown import outline, readings
 from hf_dtl.methods.by_name import own_fields
 from hf_dtl.methods.registry import find_method
 
@@ -36,16 +37,29 @@ _APART = re.compile(
 )
 """The same words, their letters kept apart."""
 _DIGITS = str.maketrans("013457$@", "oieastsa")
+_OF_THE_CARD = {
+    "heading": re.compile(
+        r"(?i)(?:.*\b(?:audit\w*|measure[ds]?|measurements?|attack\w*|leak\w*|piggyback)\b.*"
+        r"|what was done|limits|reproduce|from the publisher|membership inference.*|(?:effort|unlearning) .*)"
+    ),
+    "table": re.compile(
+        r"(?i)undisposed|scrubbed|retrained|no_model|leakage.*|PL accuracy.*|images/class|(?:attack|steps) \(.*"
+        r"|SLC-AUC|UIS|membership AUC|relearned"
+    ),
+}
+"""Headings of the card's own sections and tables, and heads of its columns and rows."""
+_PROMISE = re.compile(
+    r"(?i)\b(?:prov(?:en|ed|ably|able)|total|totally|zero(?! shot)|tested|guarante\w+|certif\w*|erased|recover\w*"
+    r"|irrecover\w*|irrevers\w*|permanent\w*|complete(?:ly)?|perfect(?:ly)?|audited|verif\w*)\b"
+)
+"""Words by which the name of a method would be a claim."""
 NAME = re.compile(r"[\w.+-]+(?:/[\w.+-]+)?(?::[\w.,=+-]+)*")
 """Of a method, with its options, or of a model; no sentence."""
 _BUILD = r"(?:\+(?:cpu|xpu|git|cu\d+|rocm[\d.]+|[\da-f]{7,40})(?:\.nv[\d.]+)?)?"
 VERSION = r"\d{1,4}(?:\.\d{1,4}){1,3}(?:\.?(?:dev20\d{6}|(?:dev|rc|a|b|post)\d{0,4}))?"
 """Of a library, of numbers too short for a text."""
 MACHINE = {
-    "device": re.compile(
-        r"x86_64|AMD64|i[3-6]86|aarch64|arm64|armv\w{1,3}|ppc64le|s390x|riscv64|"
-        r"(?:NVIDIA|AMD|Tesla|GeForce|Quadro|TITAN|Intel|Apple|Ascend)[\w ./()-]{0,60}"
-    ),
+    "device": DEVICE,
     **dict.fromkeys(("python", "torch", "transformers"), re.compile(VERSION + _BUILD)),
     **dict.fromkeys(("threads", "processes"), re.compile(r"\d{1,6}")),
 }
@@ -120,6 +134,12 @@ def check_claims(report: LeakageReport, labels: Collection[str]) -> None:
     if found := next(contradictions(report), None):
         raise PublishError(f"{found} {_AGAIN}")
     known = _options(report.method)
+    own = re.sub("^[^:/]*", "", report.method) if known else report.method  # what is not a method's name
+    if promise := _PROMISE.search(re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", own)):
+        raise PublishError(
+            f"The report calls the method {report.method[:60]!r}, and {promise[0]!r} in it is a claim that no method "
+            "of this library has for a name. Audit again under another one (--method)."
+        )
     if isinstance(disposal, Mapping) and known and (foreign := disposal.keys() - known):
         raise PublishError(
             f"The report says settings.disposal.{min(foreign)}, which is no option of {report.method}. {_AGAIN}"
@@ -142,6 +162,31 @@ def check_words(where: str, text: str) -> None:
         )
 
 
+def check_licence(name: str, text: str) -> None:
+    """The same of a licence's file, in which law may speak of verifying and certificates.
+
+    Raises:
+        PublishError: naming what sounds like the report.
+    """
+    law = r"(?i)\b(?:verify|certify|certifies|certificates?|certifi|leaks?)\b|\bhold (?=harmless)"
+    check_words(name, re.sub(law, "", text))
+    check_form(name, text)
+
+
+def check_form(where: str, text: str) -> None:
+    """Refuse headings and tables like those of the card, so that a publisher's are not taken for the report's.
+
+    Raises:
+        PublishError: naming them.
+    """
+    for kind, shown in outline(text):
+        if _OF_THE_CARD[kind].fullmatch(" ".join(shown.split())):
+            raise PublishError(
+                f"{where} has the {kind + ' cell' * (kind == 'table')} {shown[:60]!r}, as the report's part of a card "
+                "has: it would be taken for measured. Call it otherwise, or leave it to the report."
+            )
+
+
 def _as_letters(found: re.Match[str]) -> str:
     """Digits in a word as the letters that they look like, small or large as the one before them."""
     letters = found[0].translate(_DIGITS)
@@ -159,24 +204,36 @@ def contradictions(report: LeakageReport) -> Iterator[str]:
         if said is not None and {*re.findall(r"\d+", str(said))} != {*map(str, ran)}:
             yield f"The report says settings.audit.{key} = {said!s:.60}, and its attacks have {sorted(ran)!s:.200}."
     pairs = {name: name for name in spec if name in told and not isinstance(told[name], Mapping)}
+    roles = {"source_dataset": "forget", "target_dataset": "retain", "novel_dataset": "novel"}
     if spec.get("kind") == "task":
-        pairs |= {"source_dataset": "forget", "target_dataset": "retain", "novel_dataset": "novel"}
-    for key, name in pairs.items():
-        one, other = ("".join(str(value.get(place)).split()) for value, place in ((told, key), (spec, name)))
+        pairs |= roles
+    places = [(f"settings.{key}", told.get(key), name) for key, name in pairs.items()]
+    roles |= {name: name for name in roles.values()}
+    command = _parts(str(told.get("command") or ""))
+    places += [(f"settings.command with --{key}", value, roles[key]) for key, value in command if key in roles]
+    for place, value, name in places:
+        one, other, data = ("".join(str(text).split()) for text in (value, spec.get(name), spec.get("retain")))
+        if name in ("forget", "retain") and one.startswith(f"{data},"):  # an audit is told "DATA, REQUEST"
+            one = one.removeprefix(f"{data},") if name == "forget" else data
         short, long = sorted((f"/{one}", f"/{other}"), key=len)  # of a folder, one of them may have the name alone
         if "None" not in (one, other) and not long.endswith(short):
-            yield f"The report says settings.{key} = {told[key]!s:.60}, and spec.{name} = {spec[name]!s:.60}."
+            yield f"The report says {place} = {value!s:.60}, and spec.{name} = {spec[name]!s:.60}."
 
 
 def _odd_options(text: str) -> Iterator[str]:
     """Options of a command that no run has, or whose value is in no form of its setting."""
-    for option, value in re.findall(rf"--([\w-]+)(?:[ =]({_WORD}))?", text):
-        name, words = option.replace("-", "_"), "".join(shlex.split(value))
+    for name, words in _parts(text):
         form = {"method": NAME, "num_processes": _CHOICE, "setting": _CHOICE, "workers": _CHOICE}.get(name)
         if form is None and name in SETTINGS - {"command", "notes"}:
             form = _form(f"settings.{name}")
         if form is None or not form.fullmatch(words):
-            yield f"--{option} {words}"
+            yield f"--{name} {words}"
+
+
+def _parts(command: str) -> Iterator[tuple[str, str]]:
+    """Options of a command, and their values."""
+    for option, value in re.findall(rf"--([\w-]+)(?:[ =]({_WORD}))?", command):
+        yield option.replace("-", "_"), "".join(shlex.split(value))
 
 
 def _without(labels: Collection[str], text: str) -> str:

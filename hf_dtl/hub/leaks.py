@@ -68,7 +68,9 @@ SECRETS = {
         r"(?i)\b(?:pass(?:word|wd|wort|phrase|code)|pwd|kennwort)\b[\"'`]?"
         r"(?:\s*[:=]\s*[\"'`]?(?!none|required|optional|protected|your|\W)|(?:\s+(?:is|ist))?\s+(?=[^\s,;]*\d))[^\s,;]{4,}"
     ),
-    "a bot's token": re.compile(r"\b\d{8,10}:[A-Za-z0-9_-]{35}\b"),
+    "a bot's token": re.compile(r"\b\d{8,10}:[A-Za-z0-9_-]{30,}"),
+    "a login's key": re.compile(r"(?i)\b(?:wandb|netrc|weights\s*(?:&|and)\s*biases)\b[^\n]{0,60}\b[0-9a-f]{40}\b"),
+    "a public key with its owner": re.compile(r"\b(?:ssh-\w+|ecdsa-sha2-[\w-]+)\s+AAAA[A-Za-z0-9+/=]+"),
     "a webhook": re.compile(r"\b(?:discord(?:app)?\.com/api/webhooks|hooks\.slack\.com/\w+)/[\w/-]{20,}"),
     "a signed address": re.compile(r"[?&]sig=[A-Za-z0-9%+/=_-]{20,}"),
     "a SendGrid key": re.compile(r"\bSG\.[\w-]{16,}\.[\w-]{16,}"),
@@ -76,6 +78,7 @@ SECRETS = {
     "an age key": re.compile(r"\bAGE-SECRET-KEY-1[A-Z0-9]{20,}"),
     "a user name or password in an address": re.compile(
         r"\b[A-Za-z][\w+.-]*://[^\s/@]+@|\b[\w.-]+@[\w-]+(?:\.[\w-]+)*:[~/]"
+        r"|\b(?:ssh|scp|sftp|rsync)\s+(?:-\S+\s+(?:[^\s@-]+\s+)?){0,4}[\w.-]+@[\w-]+"
     ),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a block of encoded data": re.compile(r"[A-Za-z0-9+/_=-]{200,}|(?:(?=\S*\d)[A-Za-z0-9+/=]{40,}\s+){3}"),

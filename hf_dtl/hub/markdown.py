@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
@@ -74,6 +75,14 @@ def _latin(one: str) -> str:
     plain = unicodedata.normalize("NFKD", one)[0]
     named = None if plain.isascii() else _LETTER.search(unicodedata.name(plain, ""))
     return (named[2].lower() if named[1] else named[2]) if named else plain
+
+
+def outline(text: str) -> Iterator[tuple[str, str]]:
+    """Headings and cells of tables in a text, each with what it is; a line in bold alone is read as a heading."""
+    for before, token in pairwise(_PARSER.parse(text)):
+        kind = {"heading_open": "heading", "th_open": "table", "td_open": "table"}.get(before.type)
+        if token.type == "inline" and (kind or re.fullmatch(r"(\*\*|__).+\1:?", token.content)):
+            yield from ((kind or "heading", form.strip(" *_:\n")) for form in readings(token.content))
 
 
 def _shown(tokens: Sequence[Token]) -> Iterator[str]:

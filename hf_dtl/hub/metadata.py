@@ -18,6 +18,8 @@ from hf_dtl.audit.text_table import AXIS_TITLES
 TASK_TYPE = "image-classification"
 ORIGINS = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_mnist"}
 """Where on the Hub the embedded data come from."""
+LICENSE = re.compile(r"[\w.+-]{1,40}")
+"""As the Hub writes one."""
 _NO_PROOF = " (proves nothing: see piggyback accuracy)"
 
 
@@ -63,7 +65,7 @@ def license_of(base_model: str) -> str | None:
         found = ModelCard.load(card if card.is_file() else base_model).data.license
     except Exception:  # no card, no network, or one that nobody can read: not worth the loss of a run
         return None
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) and LICENSE.fullmatch(found) else None
 
 
 def _is_hub_id(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 import struct
 from collections import defaultdict
@@ -90,19 +91,28 @@ def check_weights(folder: Path) -> None:
                 _take(opened.get_tensor(key), places, key, name)
 
 
-def same_weights(one: Path, other: Path) -> bool:
-    """Whether two folders hold the same tensors, in whatever files, at the coarser of their precisions."""
+def distance(one: Path, other: Path) -> float:
+    """How far two folders' weights lie apart: the norm of their difference over that of the second, 0 for the same.
+
+    In whatever files they are, at the coarser of their precisions; statistics of batches, which may be as large as
+    they like, do not count. Infinite for other tensors.
+    """
     try:
         first, second = (
             {name: value for file in folder.glob("*.safetensors") for name, value in load_file(file).items()}
             for folder in (one, other)
         )
     except SafetensorError:  # what cannot be read is told where it is loaded
-        return False
-    if not first or first.keys() != second.keys():
-        return False
-    pairs = ((value, second[name]) for name, value in first.items())
-    return all(torch.equal(*(x.to(min(pair, key=torch.Tensor.element_size).dtype) for x in pair)) for pair in pairs)
+        return math.inf
+    if not first or {n: v.shape for n, v in first.items()} != {n: v.shape for n, v in second.items()}:
+        return math.inf
+    apart = whole = 0.0
+    for name in (n for n, v in first.items() if v.is_floating_point() and "running_" not in n):
+        pair = first[name], second[name]
+        coarser = min(pair, key=torch.Tensor.element_size).dtype
+        a, b = (value.to(coarser).double() for value in pair)
+        apart, whole = apart + float((a - b).square().sum()), whole + float(b.square().sum())
+    return math.sqrt(apart / whole) if whole else math.inf
 
 
 def _take(stored: torch.Tensor, places: dict[Any, list[torch.Tensor]], key: str, model: str) -> None:

@@ -4,11 +4,11 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 
-from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord, leakage
-from hf_dtl.audit.axis_leakage import AxisLeakage, Ratio
+from hf_dtl.audit import AttackConfig, AttackedTask, LeakageReport, PiggybackRecord
+from hf_dtl.audit.axis_leakage import Ratio
 from hf_dtl.audit.text_table import AXIS_TITLES, TextTable, number, with_deviation, with_interval
 from hf_dtl.errors import DataError
 
@@ -74,6 +74,7 @@ class Verification:
         published, found: leakage of the report, and the one that follows from this run's attacks and the models that
             are not at hand; None where not every attack was run.
         less: why the report cannot hold, however its numbers agree: it says less than a suite does.
+        otherwise: what this run's own numbers say in words where the report says something else, see `said_otherwise`.
         claimed: what nobody checked: the report may say there what it likes.
         trusted: models that decide the leakage and are not at hand.
         notes: what else is to be known, as sentences.
@@ -86,6 +87,7 @@ class Verification:
     published: Ratio
     found: Ratio | None
     less: tuple[str, ...] = ()
+    otherwise: tuple[str, ...] = ()
     claimed: tuple[str, ...] = ()
     trusted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -97,8 +99,8 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether that was also enough to compare."""
-        return self.agrees and not self.less and bool(self.numbers)
+        """Whether that was also enough to compare, and says the same in words."""
+        return self.agrees and not self.less and not self.otherwise and bool(self.numbers)
 
     def table(self) -> TextTable:
         """PL and target accuracies as a table; validation accuracies only where they do not hold."""
@@ -124,7 +126,7 @@ class Verification:
 
     def sentences(self) -> list[str]:
         """What was found, in words; the verdict last."""
-        said = [*self.wrong, *self.less, *self.notes]
+        said = [*self.wrong, *self.less, *self.otherwise, *self.notes]
         if self.claimed:
             said.append(f"Claimed, not checked: {', '.join(self.claimed)}.")
         if self.found is not None:
@@ -137,7 +139,8 @@ class Verification:
             differ += [f"{bad} of {len(self.numbers)} numbers"] * bool(bad)
             return [*said, f"The report DOES NOT HOLD: {' and '.join(differ)} differ."]
         if not self.holds:
-            return [*said, f"The report is NOT VERIFIED: {agree}, but it says less than a suite of attacks does."]
+            why = "it says less than a suite of attacks does" if self.less else "they do not say the same in words"
+            return [*said, f"The report is NOT VERIFIED: {agree}, but {why}."]
         run = "PL accuracy" if self.found is not None else "PL accuracy of what was run"
         if self.trusted:
             who = " and ".join(self.trusted)
@@ -146,7 +149,7 @@ class Verification:
                 f"{run} HOLDS, leakage claimed: {agree}. The leakage is as right as what the publisher says of "
                 f"{who}; give {'them' if len(self.trusted) > 1 else 'it'} to check it too.",
             ]
-        if {*self.claimed} - {*UNMEASURED}:
+        if {*self.claimed} - {*UNMEASURED} or self.found is None:
             run = "Leakage" if self.found is not None else run
             return [*said, f"{run} HOLDS, the rest claimed: {agree}; nobody measured here what is claimed."]
         return [*said, f"The report HOLDS: {agree}, the leakage among them."]
@@ -267,7 +270,7 @@ def compare_together(
         report: the published one.
         records: of this run.
         attacked: the tasks of this run, by the name of their data set.
-        again: leakage on the source subset, see `leakage_again`.
+        again: leakage on the source subset, see `report_again`.
     """
     told = {(r.model, r.dataset, r.axis, r.attack, r.budget, r.seed): r for r in report.piggyback}
     groups = defaultdict[tuple[str, str, str], list[tuple[PiggybackRecord, PiggybackRecord]]](list)
@@ -307,11 +310,29 @@ def compare_together(
         )
 
 
-def leakage_again(report: LeakageReport, records: Sequence[PiggybackRecord]) -> AxisLeakage | None:
-    """Leakage of this run's attacks, the models that are not at hand being those of the report."""
+def report_again(
+    report: LeakageReport, records: Sequence[PiggybackRecord], numbers: Sequence[Number]
+) -> LeakageReport | None:
+    """The report as this run's attacks and answers make it; what is not at hand is as the report says.
+
+    Args:
+        report: the published one.
+        records: of this run.
+        numbers: what models answered here, see `answered`.
+    """
     again = {record.model for record in records}
-    kept = [record for record in report.piggyback if record.model not in again and record.axis == "source_subset"]
+    kept = [record for record in report.piggyback if record.model not in again]
+    target = {n.model: n.found for n in numbers if n.what == "target accuracy" and n.model in report.target_accuracy}
     try:
-        return leakage([*records, *kept], "source_subset")
+        return replace(report, piggyback=(*records, *kept), target_accuracy=report.target_accuracy | target)
     except DataError:  # other seeds than the report's
         return None
+
+
+def said_otherwise(report: LeakageReport, again: LeakageReport) -> Iterator[str]:
+    """What two reports say differently in words, however near their numbers are."""
+    words = ("the word", "the gate", "target destroyed")
+    says = [(one.word, one.headline.gate, one.target_destroyed) for one in (report, again)]
+    for name, published, here in zip(words, *says, strict=True):
+        if published != here:
+            yield f"The report says {published!r} for {name}; the numbers of this run say {here!r}."

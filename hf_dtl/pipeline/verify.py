@@ -29,7 +29,8 @@ from hf_dtl.hub.verification import (
     Verification,
     compare_numbers,
     compare_together,
-    leakage_again,
+    report_again,
+    said_otherwise,
 )
 from hf_dtl.models.loading import load_classifier, resized
 from hf_dtl.pipeline.answered_again import answered_again
@@ -109,18 +110,20 @@ def run(options: VerifyOptions) -> Verification:
         records += run_audit(own, {name: task}, config, store=run.folder / STORE, device=state.device)
     roles = {record.model for record in records} - _not_drawn_again(report)
     compared = [record for record in records if record.model in roles]
-    again = None if narrowed else leakage_again(report, records)
-    headline = None if again is None else again.headline
+    answers = [*answered_again(report, scenario, models, given, state.device)]
+    again = None if narrowed else report_again(report, records, answers)
+    headline = again.headline if again is not None and "source_subset" in again.axes else None
     found = [
         *compare_numbers(report, compared, tasks, config, roles),
         *compare_together(report, compared, tasks, headline),
-        *answered_again(report, scenario, models, given, state.device),
+        *answers,
     ]
+    otherwise = () if again is None else said_otherwise(report, again)
     trusted = [role for role in ("undisposed", *FLOORS) if role in {r.model for r in report.piggyback} - roles]
     claimed = _claimed(report, tasks, config, narrowed, found, trusted, options.rebuild)
     result = Verification(
         report.method, report.floor, tuple(wrong), tuple(found), report.headline, headline, tuple(less),
-        tuple(claimed), tuple(trusted), tuple(notes),
+        tuple(otherwise), tuple(claimed), tuple(trusted), tuple(notes),
     )  # fmt: skip
     if state.is_main_process:
         write_atomically(run.folder / RESULT, result.to_json())

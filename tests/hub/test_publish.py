@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from audit_toys import QUICK, task, vit
+from audit_toys import QUICK, report, task, vit
 from hub.hub_server import READER, WRITER, HubServer
 from publish_toys import LABELS, LEAKS, NUMBER, OTHER, TASK, finished_run, finished_tasks, picture, planted, save, sign
 from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -54,6 +54,17 @@ def test_words_of_the_report_are_no_options(run, option):
         publish(run, "ann/model", dry_run=True, **{option: "forgotten"})
 
 
+@pytest.mark.parametrize("text", ["ssh ann@gpu07", "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"])
+def test_a_message_is_searched_as_words_are(run, text):
+    with pytest.raises(PublishError, match="--commit_message holds a "):
+        publish(run, "ann/model", dry_run=True, commit_message=text)
+
+
+def test_a_licence_brings_no_further_metadata(run):
+    with pytest.raises(PublishError, match="is no licence as the Hub writes one, such as"):
+        publish(run, "ann/model", dry_run=True, license="apache-2.0\nunlearning: x")
+
+
 def test_a_token_is_no_name_of_a_repository(run):
     with pytest.raises(PublishError, match="the repository's name holds a Hugging Face"):
         publish(run, "ann/hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567", dry_run=True)
@@ -75,6 +86,36 @@ def test_another_model_of_the_run_is_not_published_as_scrubbed(run, tmp_path, ro
     sign(own / "scrubbed", replace(audited, piggyback=(*others, *same)))
     if role == "retrained":  # published as what it is
         assert publish(own / "scrubbed", "ann/model", dry_run=True).files
+
+
+@pytest.mark.parametrize(
+    ("noise", "left", "refused"),
+    [(1e-7, 0.9, True), (1e-3, 0.1, True), (1e-3, 0.9, False), (5e-3, 0.1, False)],
+)
+def test_the_undisposed_model_with_a_little_noise_is_not_scrubbed_and_a_light_disposal_is(
+    run, tmp_path, noise, left, refused
+):
+    own = shutil.copytree(run, tmp_path / "run")
+    model = AutoModelForImageClassification.from_pretrained(own / "scrubbed")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for value in model.parameters():
+            value *= 1 + noise * torch.randn_like(value)
+    model.save_pretrained(own / "undisposed")
+    audited = report(scrubbed=[low + left * (high - low) for low, high in zip(*levels(), strict=True)])
+    assert audited.headline.mean == pytest.approx(left)
+    sign(own / "scrubbed", audited)
+    if refused:
+        with pytest.raises(PublishError, match="are those of .*undisposed .relative distance"):
+            publish(own, "ann/model", dry_run=True)
+    else:
+        assert publish(own, "ann/model", dry_run=True).files
+
+
+def levels():
+    """PL accuracy of the toy report's best floor and of its undisposed model, budget by budget."""
+    points = {m: report().axes["source_subset"].points(m) for m in ("retrained", "undisposed")}
+    return [[point.mean for _, point in sorted(own.items())] for own in points.values()]
 
 
 @pytest.fixture(scope="module")

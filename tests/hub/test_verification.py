@@ -6,7 +6,17 @@ import pytest
 from audit_toys import records, report, split, task
 
 from hf_dtl.audit import AttackConfig, leakage
-from hf_dtl.hub.verification import compare_numbers, compare_together, differing_weights, noise
+from hf_dtl.hub.verification import (
+    Number,
+    Verification,
+    answered,
+    compare_numbers,
+    compare_together,
+    differing_weights,
+    noise,
+    report_again,
+    said_otherwise,
+)
 
 CONFIG = AttackConfig(attacks=("full", "lora"), budgets=(5,), trial_seeds=2, finalists=1)
 
@@ -67,6 +77,43 @@ def test_bounds_that_were_widened_or_narrowed_are_noticed(by):
     large = replace(task(), test=split(20_000), validation=split(20_000))
     found = [n for n in compare_together(published, here, {"toy": large}, again) if not n.holds]
     assert [n.what for n in found] == ["width of the bounds"]
+
+
+def worded(spread, undisposed=0.8):
+    """Three draws of a report in which draws of the scrubbed model lie so far apart."""
+    levels = {"undisposed": undisposed, "retrained": 0.3, "scrubbed": 0.37}
+    own = {(m, 5): [v - spread * (m == "scrubbed"), v, v + spread * (m == "scrubbed")] for m, v in levels.items()}
+    return replace(report(piggyback=tuple(records(own, dataset="toy"))), target_accuracy=TARGET)
+
+
+TARGET = {"undisposed": 0.9, "scrubbed": 0.86}
+
+
+def test_words_are_those_of_this_runs_own_numbers():
+    """Draws moved apart by less than the images' noise turn "leaks" into "not shown", or a gate; so does a target."""
+    honest = worded(0.010)
+    assert report_again(honest, honest.piggyback, []) == honest
+    assert not list(said_otherwise(honest, honest))
+    here = [*answered("target accuracy", "scrubbed", 0.86, 0.84, 400)]
+    assert here[0].holds
+    for told, numbers, words in (
+        (worded(0.015), [], ("'not shown' for the word", "'leaks'")),
+        (worded(0.010, undisposed=0.39), [], ("'weights do not matter' for the gate", "'defined'")),
+        (honest, here, ("False for target destroyed", "True")),
+    ):
+        otherwise = tuple(said_otherwise(told, report_again(told, honest.piggyback, numbers)))
+        assert words[0] in otherwise[-1] and words[1] in otherwise[-1], otherwise
+    agreed = Number("PL accuracy", "scrubbed", "toy", "source_subset", "full", 5, 0.37, 0.37, None, 0.0)
+    found = Verification("m", "retrained", (), (agreed,), told.headline, honest.headline, otherwise=otherwise)
+    assert found.agrees and not found.holds and "NOT VERIFIED" in found.sentences()[-1]
+    assert otherwise[0] in found.sentences() and replace(found, otherwise=()).holds
+
+
+def test_models_that_are_not_at_hand_are_as_the_report_says():
+    told, honest = worded(0.015), worded(0.010)
+    own = [r for r in honest.piggyback if r.model == "scrubbed"]
+    assert report_again(told, own, []).word == "leaks"
+    assert report_again(told, [replace(r, seed=r.seed + 7) for r in own], []) is None, "other draws than the report's"
 
 
 def test_missing_and_added_files_of_weights_are_named():

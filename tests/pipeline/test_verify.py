@@ -152,6 +152,16 @@ def test_with_the_models_at_hand_the_leakage_holds_too(disposed, copied, place):
     assert not verify(options(copied, place, **given)).agrees
 
 
+def test_a_word_that_does_not_follow_from_this_runs_numbers_does_not_hold(disposed, copied, place, monkeypatch):
+    """However near the numbers are, which here may be as far as they like."""
+    given = {role: str(disposed.parent / role) for role in ("undisposed", "retrained")}
+    monkeypatch.setattr("hf_dtl.hub.verification.noise", lambda *_: 1.0)
+    ANSWERS["target accuracy after"](copied)
+    found = verify(options(copied, place, **given))
+    assert found.agrees and not found.holds and "NOT VERIFIED" in found.sentences()[-1]
+    assert found.otherwise == ("The report says False for target destroyed; the numbers of this run say True.",)
+
+
 def test_models_trained_again_need_nobodys_word(copied, place):
     found = verify(options(copied, place, retrain=True))
     assert found.holds and not found.trusted and "The report HOLDS" in found.sentences()[-1]
