@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hf_dtl.audit.attacks import plan
-from hf_dtl.audit.attacks.fresh_network import SIDE, small_network
 from hf_dtl.audit.attacks.registry import find_attack
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.job import Job
@@ -31,16 +31,21 @@ def outlook(job: Job) -> str:
     for choice in job.choices:
         steps = max(0, job.disposal_config(choice, Path()).max_steps)
         stages[job.disposal_stage(choice)] = DISPOSAL_PASSES * steps * o.forget_batch_size
+    once: dict[str, float] = {}
     left = {name: images for name, images in stages.items() if images and not (finished / name).is_dir()}
     models = 2 + len(job.choices) + ("retrained" in stages or job.given_retrained is not None) + job.has_base
     if left or not (job.run.folder / "leakage_report.json").is_file():
-        left[f"attacks on {models} models"] = models * _attacked_images(job, False) / job.workers
+        work = _attacked_images(job)
+        once = {name: work.pop(name) for name in list(work) if find_attack(name).ignores_model}
+        left[f"attacks on {models} models"] = models * sum(work.values()) / job.workers
     if not left:
         return "Everything is done: what lies in the folder is read again."
     model, images = _model_and_images(job)
-    network, small = small_network(images.shape[1], model.config.num_labels or 1), images[..., :SIDE, :SIDE]
     seconds = sum(left.values()) * _seconds_an_image(lambda x: model(pixel_values=x).logits, model, images)
-    seconds += _attacked_images(job, True) / job.workers * _seconds_an_image(network, network, small)
+    for name, number in once.items():
+        attack: Any = find_attack(name)
+        network = attack.network(images.shape[1], 2)
+        seconds += number / job.workers * _seconds_an_image(network, network, attack.standard(images.float()))
     names = ", ".join(name.removeprefix("dispose/").rpartition("-")[0] or name for name in left)
     return f"To do: {names}; {about(seconds)}. Ctrl-C stops it, and the same command goes on."
 
@@ -58,20 +63,17 @@ def about(seconds: float) -> str:
     return f"about {minutes} minute{'s' * (minutes > 1)}" if minutes < 90 else f"about {seconds / 3600:.0f} hours"
 
 
-def _attacked_images(job: Job, once: bool) -> float:
-    """About how many images the attacks on one model train on, or those that are run once for all models.
-
-    In the first draws that is all attacks, in the others the finalists.
-    """
-    (model, _), config, total = _model_and_images(job), job.attacks, 0.0
+def _attacked_images(job: Job) -> dict[str, float]:
+    """About how many images each attack trains on, on one model: in the first draws all, in the others finalists."""
+    (model, _), config, total = _model_and_images(job), job.attacks, dict[str, float]()
     trial = config.seeds[: config.trial_seeds] if config.finalists else config.seeds
     share = min(1.0, config.finalists / len(config.attacks)) * (len(config.seeds) / len(trial) - 1)
     for task in job.scenario.attacked.values():
         units = [unit for unit in plan.units(model, task, config) if unit.seed in trial]
-        units = [unit for unit in units if find_attack(unit.attack).ignores_model == once]
-        groups = plan.groups(units, model, task, config, torch.device(job.state.device))
-        total += sum(plan.cost(group, task, config) for group in groups)
-    return total * (1 + share)
+        for group in plan.groups(units, model, task, config, torch.device(job.state.device)):
+            name = group[0].attack
+            total[name] = total.get(name, 0) + (1 + share) * plan.cost(group, task, config)
+    return total
 
 
 def _model_and_images(job: Job) -> tuple[PreTrainedModel, Tensor]:

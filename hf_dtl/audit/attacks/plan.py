@@ -74,8 +74,8 @@ def most_together(
 
 def cost(group: Group, task: AttackedTask, config: AttackConfig) -> int:
     """About how much a group costs, in images that are trained on; a linear probe counts as an evaluation."""
-    evaluation = (len(task.validation) + len(task.test)) // 3
     attack, images = find_attack(group[0].attack), group[0].budget * len(task.labels)
+    evaluation = (1 + getattr(attack, "answers", 0)) * (len(task.validation) + len(task.test)) // 3
     if not attack.whole_network and not attack.ignores_model:
         return evaluation
     trained = attack.steps(config, images) * min(config.batch_size, images)
