@@ -90,7 +90,14 @@ CLAIMS = {
     ),
     "the data's name": (told(records(other_name)), "which nobody attacked|calls the attacked data imagenet-1k"),
     "other data": (
-        told(lambda report: spec(forget=OTHER)(settings(source_dataset=OTHER, forget=OTHER)(report))),
+        told(
+            lambda report: spec(forget=OTHER)(
+                settings(
+                    source_dataset=OTHER, forget=OTHER,
+                    command=report.settings["command"].replace(str(report.spec["forget"]), OTHER),
+                )(report)
+            )
+        ),
         "differ|calls the attacked data|numbers of images",
     ),
     "other data than in the settings": (told(spec(forget=OTHER)), "settings.forget = .* and spec.forget"),

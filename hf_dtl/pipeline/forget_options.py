@@ -296,7 +296,10 @@ class ForgetOptions(Options):
         """What decides the images."""
         taken = {f.name: getattr(self, f.name) for f in fields(ScenarioSpec) if hasattr(self, f.name)}
         given = self.model is not None and not self.train_epochs  # its training is not ours to limit
-        limited = self.kind == "part" and self.retain_images_per_class is not None
+        # a random share is one of the images that are drawn
+        limited = (
+            self.kind == "part" and self.retain_images_per_class is not None and not self.forget.startswith("random=")
+        )
         return ScenarioSpec(**taken, forget_all=given and limited)
 
     def recorded(self) -> dict[str, Any]:
