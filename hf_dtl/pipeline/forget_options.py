@@ -296,9 +296,11 @@ class ForgetOptions(Options):
         """What decides the images."""
         taken = {f.name: getattr(self, f.name) for f in fields(ScenarioSpec) if hasattr(self, f.name)}
         given = self.model is not None and not self.train_epochs  # its training is not ours to limit
-        # a random share is one of the images that are drawn
+        # a class or a random share is forgotten by the images that are drawn, a person or a list by all of theirs
         limited = (
-            self.kind == "part" and self.retain_images_per_class is not None and not self.forget.startswith("random=")
+            self.kind == "part"
+            and self.retain_images_per_class is not None
+            and not self.forget.startswith(("random=", "class="))
         )
         return ScenarioSpec(**taken, forget_all=given and limited)
 

@@ -217,10 +217,8 @@ def test_what_is_held_out_of_a_request_to_a_given_model_is_told(tagger, people, 
     assert part.held_out == 20 - len(part.division.forget) > 0
 
 
-@pytest.mark.parametrize("forget", ["person=ann", "random=18", "class=2"])
-def test_a_limit_spares_what_a_given_model_is_to_forget(tagger, people, forget):
-    people = people.partition("[")[0] if forget == "class=2" else people
-    options = replace(tagger, forget=forget, retain=people, retain_images_per_class=None, train_epochs=None)
+def test_a_limit_spares_what_a_given_model_is_to_forget(tagger, people):
+    options = replace(tagger, forget="person=ann", retain=people, retain_images_per_class=None, train_epochs=None)
     whole, limited, trained_here = (
         Part(replace(options, **own).spec(), 1)
         for own in (
