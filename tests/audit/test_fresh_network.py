@@ -58,7 +58,8 @@ def test_one_run_serves_every_model(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", [NAME, "network_framed"])
 @pytest.mark.parametrize("size", [(1, 1), (5, 40), (64, 64)])
-def test_images_of_any_size_will_do(size, name):
+def test_images_of_any_size_will_do(size, name, monkeypatch):
+    monkeypatch.setattr("hf_dtl.audit.attacks.fresh_network.BATCH", 2)
     toy = task()
     splits = {
         name: ImageTensors(torch.nn.functional.interpolate(own.pixel_values, size), own.labels)
