@@ -57,6 +57,19 @@ def spec(**changes):
     return lambda report: replace(report, spec=report.spec | changes)
 
 
+def throughout(**changes):
+    """The spec with these values, and the settings and the recorded command as well."""
+
+    def change(report):
+        names = changes | ({"source_dataset": changes["forget"]} if "forget" in changes else {})
+        own = {key: value for key, value in names.items() if key in report.settings}
+        if "forget" in changes:
+            own["command"] = report.settings["command"].replace(str(report.spec["forget"]), changes["forget"])
+        return replace(report, spec=report.spec | changes, settings=report.settings | own)
+
+    return change
+
+
 def without_images(report):
     return replace(report, settings={name: v for name, v in report.settings.items() if name != "images"})
 
@@ -90,14 +103,7 @@ CLAIMS = {
     ),
     "the data's name": (told(records(other_name)), "which nobody attacked|calls the attacked data imagenet-1k"),
     "other data": (
-        told(
-            lambda report: spec(forget=OTHER)(
-                settings(
-                    source_dataset=OTHER, forget=OTHER,
-                    command=report.settings["command"].replace(str(report.spec["forget"]), OTHER),
-                )(report)
-            )
-        ),
+        told(throughout(forget=OTHER)),
         "differ|calls the attacked data|numbers of images",
     ),
     "other data than in the settings": (told(spec(forget=OTHER)), "settings.forget = .* and spec.forget"),

@@ -296,13 +296,12 @@ class ForgetOptions(Options):
         """What decides the images."""
         taken = {f.name: getattr(self, f.name) for f in fields(ScenarioSpec) if hasattr(self, f.name)}
         given = self.model is not None and not self.train_epochs  # its training is not ours to limit
+        limits = {"part": self.retain_images_per_class, "tasks": self.images}
         # a class or a random share is forgotten by the images that are drawn, a person or a list by all of theirs
-        limited = (
-            self.kind == "part"
-            and self.retain_images_per_class is not None
-            and not self.forget.startswith(("random=", "class="))
-        )
-        return ScenarioSpec(**taken, forget_all=given and limited)
+        listed = not self.forget.startswith(("random=", "class="))
+        rendered = self.kind == "tasks" and DatasetSpec.parse(str(self.retain)).name == GLYPHS  # there are no others
+        spared = given and listed and not rendered and limits.get(self.kind) is not None
+        return ScenarioSpec(**taken, forget_all=spared)
 
     def recorded(self) -> dict[str, Any]:
         """Every option that decides a result and is not the kind's default, for the report."""

@@ -13,8 +13,7 @@ import torch
 from transformers import Trainer
 
 from hf_dtl.audit import PiggybackRecord, scratch_models
-from hf_dtl.data import ForgetRequest, MultiTaskImages, check_forward
-from hf_dtl.data.selection import GLYPHS, DatasetSpec
+from hf_dtl.data import MultiTaskImages, check_forward
 from hf_dtl.errors import ConfigError, ModelError
 from hf_dtl.hub import save_plain
 from hf_dtl.methods.by_name import MethodChoice, parse_method
@@ -43,12 +42,7 @@ class SomeTasksJob(Job):
     undisposed: MultiHeadClassifier
 
     def _open(self) -> SomeTasks:
-        spec, o = self.options.spec(), self.options
-        # of rendered glyphs there are no others, and a random share is one of the images that are drawn
-        others = DatasetSpec.parse(str(o.retain)).name != GLYPHS and ForgetRequest.parse(o.forget).kind != "random"
-        if o.images is not None and not self.epochs and others:
-            spec = dataclasses.replace(spec, forget_all=True)
-        return SomeTasks(spec, max(o.attacker().budgets))
+        return SomeTasks(self.options.spec(), max(self.options.attacker().budgets))
 
     def _load_model(self) -> MultiHeadClassifier:
         o, scenario = self.options, self.scenario

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from false_claims import ANSWERS, BOUNDS, CLAIMS, STRANGERS, labels_turned_round, records, told
+from false_claims import ANSWERS, BOUNDS, CLAIMS, STRANGERS, labels_turned_round, records, throughout, told
 from safetensors.torch import load_file, save_file
 
 from hf_dtl.audit import LeakageReport
@@ -330,17 +330,7 @@ def settings(**changes):
 
 
 def spec(**changes):
-    def both(report):
-        names = changes | ({"source_dataset": changes["forget"]} if "forget" in changes else {})
-        own = {key: value for key, value in names.items() if key in report.settings}
-        if "forget" in changes:
-            own["command"] = report.settings["command"].replace(str(report.spec["forget"]), changes["forget"])
-        return replace(report, spec=report.spec | changes, settings=report.settings | own)
-
-    def change(folder):
-        change_report(folder, both)
-
-    return change
+    return lambda folder: change_report(folder, throughout(**changes))
 
 
 def of_no_suite(**changes):
