@@ -102,13 +102,20 @@ def random_shape(images: Tensor, generator: torch.Generator | None = None) -> Te
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     thicker = 0.4 * draw(batch, 1, 1, 1)
-    wide, thin = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
+    wide, thin = _brightest(images), -_brightest(-images)
     images = images + thicker.abs() * (torch.where(thicker > 0, wide, thin) - images)
     images = images * (0.2 * draw(batch, 1, 1, 1)).exp()
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     images = images + 0.5 * draw(batch, 1, 1, 1).abs() * (blurred - images)
     noise = torch.randn(images.shape, generator=generator).to(images.device, images.dtype)
     return images + 0.2 * draw(batch, 1, 1, 1).abs() * noise
+
+
+def _brightest(images: Tensor) -> Tensor:
+    """What `max_pool2d` over 3×3 places gives, many times as fast on a CPU."""
+    images = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    rows = torch.maximum(torch.maximum(images[..., :-2], images[..., 2:]), images[..., 1:-1])
+    return torch.maximum(torch.maximum(rows[..., :-2, :], rows[..., 2:, :]), rows[..., 1:-1, :])
 
 
 def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator | None = None) -> Tensor:

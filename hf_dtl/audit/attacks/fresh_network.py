@@ -1,6 +1,6 @@
 """A small convolutional network from random weights: what the images alone teach, whatever was published."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from hf_dtl.audit.attacks.answers import Copies, better_answer, copy_of
 from hf_dtl.audit.attacks.attack import Attack, TrainedAttack, Unit
 from hf_dtl.audit.attacks.choice import Choice, share_right
 from hf_dtl.audit.attacks.context import AttackContext, undisturbed
+from hf_dtl.audit.attacks.readings import ROOM
 from hf_dtl.audit.attacks.registry import register_attack
 from hf_dtl.audit.attacks.stack import Stopped
 from hf_dtl.audit.classifiers import LabelledImages
@@ -75,7 +76,20 @@ class FreshNetwork(Attack):
             ]
             return Copies(torch.cat(parts), split.labels)
 
-        return context.once((type(self).__name__, getattr(self, "enlarge", 1), id(split)), make)
+        return context.once((self._view, id(split)), make)
+
+    def _copy(self, context: AttackContext, split: LabelledImages, number: int) -> Tensor:
+        """A copy of a split, once for all draws where there is room."""
+
+        def make() -> list[Tensor]:
+            return [copy_of(self._seen(context, split), self.augmentation, number).pixel_values]
+
+        return context.once((self._view, self.augmentation, id(split), number), make, room=ROOM)[0]
+
+    @property
+    def _view(self) -> Hashable:
+        """What the network sees of an image depends on no more."""
+        return type(self).__name__
 
     def steps(self, config: AttackConfig, images: int) -> int:
         return self.length
@@ -91,7 +105,7 @@ class FreshNetwork(Attack):
                 return classify(self._seen(context, split).pixel_values)
 
             def copies(split: LabelledImages, number: int, classify=classify) -> Tensor:
-                return classify(copy_of(self._seen(context, split), self.augmentation, number).pixel_values)
+                return classify(self._copy(context, split, number))
 
             reached = share_right(plain(validation), validation.labels)
             answer, reached = better_answer(plain, copies, self.answers, validation, reached)
@@ -102,7 +116,7 @@ class FreshNetwork(Attack):
         with undisturbed():
             torch.default_generator.manual_seed(seed)
             network = self.network(images.shape[1], context.num_classes)
-        network.to(context.device).train()
+        network.to(context.device, memory_format=torch.channels_last).train()  # faster on a CPU by a third
         optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=self.length, pct_start=0.1)
         for _ in range(self.length):
@@ -136,6 +150,10 @@ class FramedNetwork(FreshNetwork):
     enlarge: float = 1.5
 
     source: ClassVar[str] = "an outsider's attack on this audit, 2026"
+
+    @property
+    def _view(self) -> Hashable:
+        return type(self).__name__, self.enlarge
 
     def standard(self, images: Tensor) -> Tensor:
         return framed(reduced(images), self.enlarge)
