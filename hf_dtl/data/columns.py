@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_dtl.data.names import tell_spellings
-from hf_dtl.errors import DataError
+from hf_dtl.errors import DataError, listing
 
 Splits = Mapping[str, datasets.Dataset]
 
@@ -104,7 +104,7 @@ def class_ids(
             f"{where}: the column '{column}' has other classes or another type in one split than in another."
         )
     if isinstance(feature, datasets.ClassLabel):
-        return tuple(feature.names), {name: array.fill_null(-1).to_numpy() for name, array in found.items()}
+        return tuple(feature.names), {name: numbered(array, feature, column, where) for name, array in found.items()}
     if pa.types.is_signed_integer(next(iter(found.values())).type):
         nothing = {name: pa.scalar(None, array.type) for name, array in found.items()}
         found = {name: pc.if_else(pc.equal(array, -1), nothing[name], array) for name, array in found.items()}
@@ -120,6 +120,23 @@ def class_ids(
         for name, array in found.items()
     }
     return tuple(str(value) for value in values), ids
+
+
+def numbered(column: pa.ChunkedArray, feature: datasets.ClassLabel, name: str, where: str) -> np.ndarray:
+    """The positions that a ClassLabel column holds, (N,) int64, -1 where there is none.
+
+    Raises:
+        DataError: some are no position of a class.
+    """
+    ids = column.fill_null(-1).to_numpy().astype(np.int64)
+    wrong = ids[(ids < -1) | (ids >= len(feature.names))]
+    if len(wrong):
+        raise DataError(
+            f"{where}: {len(wrong)} of {len(ids)} rows of the column '{name}' hold "
+            f"{listing(sorted(set(wrong.tolist())), 5)}, but its {len(feature.names)} names are numbered from 0; "
+            "nothing is null or -1. Correct the column."
+        )
+    return ids
 
 
 def images_beside(

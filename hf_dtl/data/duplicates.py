@@ -18,6 +18,9 @@ from hf_dtl.data.decoding import PROGRESS_FROM, SIGNS, WHITE, bits_of, check_col
 from hf_dtl.errors import DataError, listing
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+ORDER = ("test", "validation", "train")
+"""Of equal pictures that say the same, the first in this order stays."""
+_DEEP = b"16 bits "
 _MOST_KEPT = 100_000
 _PIXELS: dict[bytes, tuple[bytes, int, bool]] = {}
 """What was decoded before in this process, by the digest of the encoded image."""
@@ -47,8 +50,9 @@ class Copies:
     """Training images that are left out, because the same picture stays.
 
     Args:
-        images: the rows left out, with the columns that training images have.
-        rows: (M,) their rows in the split that was named.
+        images: those left out, with the columns that training images have; held-out ones where these say another
+            thing than the training image that stays.
+        rows: (M,) their rows in the split that was named, -1 of those held out.
         kept: (M,) that of the training image which stays; where it is held out, the row is no training image.
         of_several: rows of training images whose copies say other things than they do, such as another person.
         bits: that 16-bit images of all splits fill, 0 where there are none.
@@ -87,14 +91,17 @@ def remove_duplicates(
     check_colour(background)
     groups = defaultdict[bytes, list[tuple[str, int]]](list)
     bits = blank = 0
-    for role in ("test", "validation", "train"):
+    for role in ORDER:
         if role in parts:
             found = digests(parts[role], f"{where}, {role}", inside, background)
             for position, (digest, deep, is_blank) in enumerate(found):
                 groups[digest].append((role, position))
                 bits, blank = max(bits, deep), blank + is_blank
+    if bits:
+        _match_depths(parts, groups, (where, inside, background), bits)
     masks = {role: np.ones(len(part.rows), dtype=bool) for role, part in parts.items()}
     removed, differing, pairs, pinned = 0, 0, list[tuple[int, int]](), list[int]()
+    judged = {role: list[tuple[int, int]]() for role in ("test", "validation")}
     for members in groups.values():
         if len(members) == 1:
             continue
@@ -108,6 +115,9 @@ def remove_duplicates(
         kept = int(parts["train"].rows[stays[1]]) if stays[0] == "train" else -1
         pairs += [(row, kept) for row in rows if row != kept]
         pinned += [kept] if several and kept >= 0 else []
+        for role, position in members:
+            if kept >= 0 and role != "train":
+                judged[role].append((int(parts[role].rows[position]), kept))
     if removed:
         told = f", {differing} of them under another label or value" if differing else ""
         logger.warning("%s: %d exact duplicates removed before splitting%s.", where, removed, told)
@@ -116,7 +126,15 @@ def remove_duplicates(
         logger.warning(told, where, blank, background, SIGNS)
     train = parts["train"].dataset
     copied, stands_for = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    copies = Copies(train.select(copied), copied, stands_for, np.array(pinned, dtype=np.int64), bits, background)
+    left = [train.select(copied)]
+    for role, others in judged.items():
+        if others and parts[role].dataset.features == train.features:
+            there, stays_for = np.array(others, dtype=np.int64).T
+            left.append(parts[role].dataset.select(there))
+            copied = np.append(copied, np.full(len(there), -1))
+            stands_for = np.append(stands_for, stays_for)
+    images = datasets.concatenate_datasets(left) if len(left) > 1 else left[0]
+    copies = Copies(images, copied, stands_for, np.array(pinned, dtype=np.int64), bits, background)
     if bits:
         logger.warning("%s: there are 16-bit images; they are read as of %d bits, which hold all values.", where, bits)
     for role, mask in masks.items():
@@ -125,7 +143,7 @@ def remove_duplicates(
 
 
 def digests(
-    part: Part, where: str, inside: Sequence[Path] | None, background: str
+    part: Part, where: str, inside: Sequence[Path] | None, background: str, bits: int = 0
 ) -> Iterator[tuple[bytes, int, bool]]:
     """Digest of each picture, bits that its values need if more than 8, else 0, and whether it has lost what it shows.
 
@@ -134,6 +152,7 @@ def digests(
     Args:
         part: the images.
         where, inside, background: see `remove_duplicates`; None: they were opened before, and may lie anywhere.
+        bits: that 16-bit images fill, to compare them as 8-bit ones; 0 compares all of their values.
     """
     encoded = part.dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
     quiet = {"disable": True} if len(part.rows) <= 10 * PROGRESS_FROM else {}
@@ -161,7 +180,7 @@ def digests(
                         raise DataError(f"{where}: the image of row {row} cannot be read: {error}.") from error
                 if content.startswith(LFS_POINTER):
                     pointers.append(path or f"row {row}")
-                yield _pixels(content, background)
+                yield _pixels(content, background, bits)
             bar.update(len(images))
     if pointers:
         raise DataError(
@@ -178,18 +197,36 @@ def pictures(
     return [digest for digest, *_ in digests(part, where, inside, background)]
 
 
-def _pixels(content: bytes, background: str) -> tuple[bytes, int, bool]:
-    key = hashlib.blake2b(content, digest_size=16, key=background.encode()[:64]).digest()
+def _match_depths(
+    parts: dict[str, Part],
+    groups: dict[bytes, list[tuple[str, int]]],
+    opened: tuple[str, Sequence[Path], str],
+    bits: int,
+) -> None:
+    """Put 16-bit pictures to those of 8 bits that a model sees the same of."""
+    where, inside, background = opened
+    for digest in [digest for digest in groups if digest.startswith(_DEEP)]:
+        role, position = groups[digest][0]
+        only = Part(parts[role].dataset, parts[role].rows[[position]], parts[role].labels[[position]])
+        ((shown, *_),) = digests(only, where, inside, background, bits)
+        if shown in groups:
+            members = groups[shown] + groups.pop(digest)
+            groups[shown] = sorted(members, key=lambda member: (ORDER.index(member[0]), member[1]))
+
+
+def _pixels(content: bytes, background: str, bits_shown: int = 0) -> tuple[bytes, int, bool]:
+    key = hashlib.blake2b(content, digest_size=16, key=f"{bits_shown} {background}".encode()[:64]).digest()
     if key not in _PIXELS:
         try:
             image = decoded({"bytes": content, "path": None})
             bits = bits_of(image)
-            shown = image if bits else to_channels(image, 3, background=background)
+            whole = bits > 0 and not bits_shown
+            shown = image if whole else to_channels(image, 3, bits_shown or 16, background)
             blank = not bits and with_alpha(image) is not None and shown.getcolors(1) is not None
             values = shown.tobytes()
         except Exception:  # named, with all others that cannot be used, when images are loaded
             return key, 0, False
-        digest = hashlib.blake2b(f"{image.size} {bits > 0}".encode() + values, digest_size=16).digest()
+        digest = _DEEP * whole + hashlib.blake2b(f"{image.size}".encode() + values, digest_size=16).digest()
         if len(_PIXELS) >= _MOST_KEPT:
             return digest, bits, blank
         _PIXELS[key] = digest, bits, blank

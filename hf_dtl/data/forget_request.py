@@ -11,8 +11,9 @@ from typing import Literal
 import datasets
 import numpy as np
 
-from hf_dtl.data.columns import labels_of
+from hf_dtl.data.columns import labels_of, numbered, raw_column
 from hf_dtl.data.loading import TaskData
+from hf_dtl.data.multitask import MultiTaskData
 from hf_dtl.data.names import folded, match_names
 from hf_dtl.data.selection import listed_positions, positions
 from hf_dtl.data.splits import check_enough, draw, draw_by_class
@@ -200,45 +201,57 @@ class ForgetRequest:
             new[row] = found[0]
         return new
 
-    def has_value(self, images: datasets.Dataset) -> np.ndarray:
+    def has_value(self, images: datasets.Dataset, task: TaskData | MultiTaskData) -> np.ndarray:
         """Tell which held-out images have the column's value: they belong to what is forgotten, and test nothing else.
 
         Args:
             images: a split of the task; without that column nothing is known, so none has.
+            task: whose splits all spell the value alike.
 
         Returns:
             (N,) bool; no image for other kinds of requests.
         """
         if self.column is None or self.column not in images.features:
             return np.zeros(len(images), dtype=bool)
-        return self._are_value(self._texts(images), quiet=True)  # told of the training images
+        value, _ = self._spelt(task)
+        return self._texts(images) == value
 
-    def _are_value(self, texts: np.ndarray, *, quiet: bool = False) -> np.ndarray:
-        there = sorted(set(texts.tolist()) - {""})
+    def says_nothing(self, images: datasets.Dataset) -> bool:
+        """Whether the column is not there, or empty, so that it cannot be told what belongs to what is forgotten."""
+        if self.column is None:
+            return False
+        return self.column not in images.features or not (self._texts(images) != "").any()
+
+    def _spelt(self, task: TaskData | MultiTaskData) -> tuple[str | None, list[str]]:
+        """The value as the data have it, None where they do not; and others that are written nearly alike."""
+        splits = (task.train, task.copies.images, task.validation, task.test)
+        texts = [self._texts(images) for images in splits if self.name in images.features]
+        there = sorted(set(np.concatenate(texts).tolist()) - {""})
         (found,) = match_names([self.value], there, f"the column '{self.name}'")
         if found is None:
-            return np.zeros(len(texts), dtype=bool)
-        others = [n for n in there if folded(n) == folded(self.value) and n != there[found]]
-        if others and not quiet:
-            told = (
-                "--forget %s: images of %s, written nearly alike, are not forgotten. List rows if they belong to it."
-            )
-            logger.warning(told, self, " and ".join(map(repr, others)))
-        return texts == there[found]
+            return None, []
+        return there[found], [n for n in there if folded(n) == folded(self.value) and n != there[found]]
 
     def _texts(self, images: datasets.Dataset) -> np.ndarray:
         """The column as text, empty where there is no value."""
         feature = images.features[self.name]
-        column = images.select_columns([self.name]).with_format(None)[:][self.name]
         if isinstance(feature, datasets.ClassLabel):
-            column = [None if value is None else feature.int2str(value) for value in column]
+            ids = numbered(raw_column(images, self.name), feature, self.name, f"--forget {self}")
+            return np.array([*feature.names, ""])[ids]
+        column = images.select_columns([self.name]).with_format(None)[:][self.name]
         # nothing is also not a number, as pandas writes it, and blanks alone
         return np.array(["" if v is None or v != v or not str(v).strip() else str(v) for v in column])
 
     def _rows_with_value(self, task: TaskData) -> np.ndarray:
         size = len(task.train)
         texts = np.concatenate([self._texts(task.train), self._texts(task.copies.images)])
-        found = self._are_value(texts)
+        value, others = self._spelt(task)
+        found = texts == value
+        if others:
+            told = (
+                "--forget %s: images of %s, written nearly alike, are not forgotten. List rows if they belong to it."
+            )
+            logger.warning(told, self, " and ".join(map(repr, others)))
         mask = found[:size] | (copies := self._copies(task, found[size:]))
         if more := int((copies & ~found[:size]).sum()):
             told = "--forget %s: %d images that stand under another value are copies of such; they are forgotten too."

@@ -20,7 +20,7 @@ from PIL import Image
 
 from hf_dtl.data.names import folded, match_names
 from hf_dtl.data.selection import split_role
-from hf_dtl.data.tables import array_of, numbers_in, read_csv, read_text
+from hf_dtl.data.tables import array_of, check_different, numbers_in, read_csv, read_text
 from hf_dtl.errors import DataError, listing
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -224,10 +224,20 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return list(read_csv(path))
     try:
         if path.suffix == ".jsonl":
-            return [json.loads(line) for line in read_text(path).splitlines() if line.strip()]
+            return [
+                json.loads(line, object_pairs_hook=lambda pairs: _different(pairs, path))
+                for line in read_text(path).splitlines()
+                if line.strip()
+            ]
+        check_different(pq.read_schema(path).names, path.name)
         return pq.read_table(path).to_pylist()
     except (OSError, json.JSONDecodeError, pa.ArrowException) as error:
         raise DataError(f"{path.name} cannot be read: {error}.") from error
+
+
+def _different(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    check_different([name for name, _ in pairs], path.name)
+    return dict(pairs)
 
 
 def _with_labels(root: Path, files: Sequence[_File]) -> list[_File]:
@@ -255,7 +265,7 @@ def _with_splits(root: Path, files: Sequence[_File]) -> list[_File]:
     pairs, column = list(zip(files, said, strict=True)), "in the column `split` of the metadata"
     if wrong:
         unknown = [file.path for file, split in pairs if split in wrong]
-        tell(root, unknown, f"have no split's name {column} ({listing(wrong, 5)}), which is not used")
+        tell(root, unknown, f"have no split's name {column} ({listing(wrong, 5)}); so it is used for no image")
     elif any(file.split for file in files):
         other = [file.path for file, split in pairs if split and roles[split] != file.split]
         tell(root, other, f"have another split {column} than by their folder, which counts")

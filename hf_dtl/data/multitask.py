@@ -1,5 +1,6 @@
 """Load data with one label column a task: rendered glyphs, groups of Fashion-MNIST, or a user's own data set."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ GROUPS = {
 
 Tasks = dict[str, tuple[str, ...]]
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class MultiTaskData:
@@ -81,7 +84,6 @@ def load_multitask(
     image_column: str | None = None,
     images: int | None = None,
     seed: int = 0,
-    keep_column: str | None = None,
     background: str = WHITE,
 ) -> MultiTaskData:
     """Load data for several tasks as three splits that share no image.
@@ -102,8 +104,6 @@ def load_multitask(
         images: draw so many training images (glyphs: render so many, else 5,000); None means all. A larger draw with
             the same seed contains a smaller one.
         seed: of that draw, and of the training glyphs, alone.
-        keep_column: one of the tasks that is none, but what a request names: of copies that differ in it, the training
-            image stays.
         background: see `load_task`.
 
     Returns:
@@ -137,7 +137,7 @@ def load_multitask(
     parts = named.parts(whole, {name: np.zeros(len(split), dtype=np.int64) for name, split in whole.items()})
     for role, part in parts.items():
         _refuse_missing(part, tasks, columns, f"{where}, {role} split")
-    removed = hold_out(parts, ("",), where, () if keep_column is None else (keep_column,), places(spec), background)
+    removed = hold_out(parts, ("",), where, [task for task, names in tasks.items() if names], places(spec), background)
     if images is not None:
         there = len(parts["train"].rows)
         if images > there:
@@ -146,6 +146,7 @@ def load_multitask(
     for role, part in parts.items():
         if not len(part.rows):
             raise DataError(f"{where}: the {role} split is empty. Use more images.")
+    _tell_unlearned(parts, tasks, where)
     data = MultiTaskData(tasks=tasks, **dataset_fields(spec, parts, *removed))
     _refuse_single_values(data.train, tasks, columns, where)
     return data
@@ -241,6 +242,17 @@ def _refuse_missing(part: Part, tasks: Tasks, columns: Mapping[str, str], where:
                 f"'{columns[task]}'): row {listing(missing, 5)}. Every image needs one for every task: remove these "
                 "rows, or leave the task out."
             )
+
+
+def _tell_unlearned(parts: Mapping[str, Part], tasks: Tasks, where: str) -> None:
+    """Warn of held-out images of classes that no training image has."""
+    for task, names in tasks.items():
+        found = {role: raw_column(part.dataset, task).to_numpy()[part.rows] for role, part in parts.items()}
+        for role in ("validation", "test"):
+            if names and (count := int((strange := ~np.isin(found[role], found["train"])).sum())):
+                classes = listing([names[label] for label in np.unique(found[role][strange])], 5)
+                told = "%s: %d of %d %s images are of classes of the task '%s' that no training image has: %s."
+                logger.warning(told, where, count, len(strange), role, task, classes)
 
 
 def _refuse_single_values(train: datasets.Dataset, tasks: Tasks, columns: Mapping[str, str], where: str) -> None:

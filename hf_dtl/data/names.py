@@ -11,8 +11,16 @@ logger = logging.getLogger(__name__)
 
 
 def folded(name: str) -> str:
-    """A name without regard to case, blanks around it, and the way its accents are encoded (a Mac decomposes them)."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+    """A name without regard to case, blanks, invisible signs, and the way its letters are encoded.
+
+    A Mac decomposes accents; a table from elsewhere has blanks that do not break, or letters of full width.
+
+    Example:
+        >>> folded("Ann\u00a0 Lee\u200b") == folded("ann lee")
+        True
+    """
+    plain = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", plain.casefold()).split())
 
 
 def tell_spellings(names: Iterable[str], where: str) -> None:

@@ -105,7 +105,7 @@ class DatasetSpec:
         if colon and not split:
             raise _malformed(text, "there is no split after ':'")
         revision = None
-        if "@" in name and not _looks_like_path(name):
+        if "@" in name and not looks_like_path(name):
             name, _, revision = name.partition("@")
         return cls(name, split or None, revision, classes)
 
@@ -118,7 +118,7 @@ class DatasetSpec:
     @property
     def is_path(self) -> bool:
         """Whether the name is written as a path, and so is never looked up on the Hub."""
-        return _looks_like_path(self.name)
+        return looks_like_path(self.name)
 
     def public(self) -> "DatasetSpec":
         """Return the same selection with a path cut to its last part, to be published."""
@@ -280,7 +280,8 @@ def is_there(name: str) -> bool:
     return os.path.exists(os.path.expanduser(name))
 
 
-def _looks_like_path(name: str) -> bool:
+def looks_like_path(name: str) -> bool:
+    """Whether a name can be no Hub id and no column."""
     return name.startswith(("/", "./", "../", "~")) or name.endswith(("/", ".parquet"))
 
 

@@ -10,13 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
 from huggingface_hub.constants import HF_HUB_CACHE
 
+from hf_dtl.data.columns import class_ids
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.data.image_folder import read_image_folder, tell, walk
-from hf_dtl.data.selection import GLYPHS, STYLES, DatasetSpec
-from hf_dtl.errors import DataError
+from hf_dtl.data.names import folded
+from hf_dtl.data.selection import GLYPHS, SPLITS, STYLES, DatasetSpec, split_role
+from hf_dtl.errors import DataError, listing
 from hf_dtl.options import nearest
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
@@ -59,7 +62,7 @@ def open_splits(spec: DatasetSpec) -> dict[str, datasets.Dataset]:
         elif spec.is_path:
             raise DataError(f"'{spec.name}': there is no such file or folder. Check the path ({path.absolute()}).")
         else:
-            found = datasets.load_dataset(spec.name, revision=spec.revision)
+            found = by_column(datasets.load_dataset(spec.name, revision=spec.revision), spec.name)
     except DataError:
         raise
     except Exception as error:  # every failure of a foreign reader is a fault of the data for the user
@@ -140,6 +143,40 @@ def column_of(spec: DatasetSpec, features: datasets.Features) -> str | None:
 
 
 def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:
+    is_saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+    images = None if path.is_file() or is_saved else read_image_folder(path)
+    return by_column(_open_tables(path), path.name) if images is None else datasets.DatasetDict(images)
+
+
+def by_column(found: datasets.Dataset | datasets.DatasetDict, where: str) -> datasets.Dataset | datasets.DatasetDict:
+    """Splits as the column `split` of data in one piece says; rows without a word are for training."""
+    if isinstance(found, datasets.DatasetDict) and len(found) > 1:
+        return found
+    whole = next(iter(found.values())) if isinstance(found, datasets.DatasetDict) else found
+    column = next((name for name in whole.features if folded(name) == "split"), None)
+    feature = None if column is None else whole.features[column]
+    if column is None or not (isinstance(feature, datasets.ClassLabel) or getattr(feature, "dtype", "") == "string"):
+        return found
+    names, ids = class_ids({"": whole}, column, f"'{where}'", quiet=True)
+    said = {name: split_role(name) for name in (names[i] for i in np.unique(ids[""]) if i >= 0)}
+    if not any(said.values()):
+        return found
+    if unknown := [name for name, role in said.items() if role is None]:
+        told = "'%s': the column '%s' says %s, which is no split; so it is used for no row."
+        logger.warning(told, where, column, listing(unknown, 5))
+        return found
+    if empty := int((ids[""] < 0).sum()):
+        logger.warning("'%s': %d rows have nothing in the column '%s' and are for training.", where, empty, column)
+    roles = np.array([*(said.get(name) or "" for name in names), "train"])[ids[""]]
+    found = datasets.DatasetDict(
+        {role: whole.select(np.flatnonzero(roles == role)) for role in SPLITS if role in roles}
+    )
+    counts = listing([f"{len(split)} {role}" for role, split in found.items()])
+    logger.warning("'%s': the splits are those of the column '%s': %s.", where, column, counts)
+    return found
+
+
+def _open_tables(path: Path) -> datasets.Dataset | datasets.DatasetDict:
     if path.is_file():
         if path.suffix != ".parquet":
             raise DataError(f"'{path}' is a file but not a .parquet file; give a parquet file or a folder.")
@@ -147,13 +184,12 @@ def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:
         return datasets.load_dataset("parquet", data_files={"train": glob.escape(str(path))})
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return datasets.load_from_disk(str(path))
-    images = read_image_folder(path)
-    if images is not None:
-        return datasets.DatasetDict(images)
     if glob.has_magic(str(path.absolute())):
         raise DataError(f"'{path}': `datasets` cannot look into a folder with [, ?, or * in its path. Rename it.")
     builder = datasets.load_dataset_builder(str(path.absolute()))
     tables = [Path(file) for files in (builder.config.data_files or {}).values() for file in files]
+    if len(builder.config.data_files or ()) == 1 and (own := _by_name(tables)):
+        builder = datasets.load_dataset_builder("parquet", data_files=own)
     _refuse_other_classes(path, [file for file in tables if file.suffix == ".parquet"])
     taken = {os.path.realpath(file) for file in tables}
     left = [file for kind in reversed(walk(path)) for file in kind if os.path.realpath(path / file) not in taken]
@@ -163,6 +199,15 @@ def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:
     )
     builder.download_and_prepare()
     return builder.as_dataset()
+
+
+def _by_name(files: Sequence[Path]) -> dict[str, list[str]]:
+    """Parquet files by the split that each is called after, in whatever case; none where some have no such name."""
+    roles = {file: split_role(file.stem) for file in files}
+    if None in roles.values() or len({*roles.values()}) < 2 or any(file.suffix != ".parquet" for file in files):
+        return {}
+    own = {role: [glob.escape(str(file)) for file in files if roles[file] == role] for role in SPLITS}
+    return {role: some for role, some in own.items() if some}
 
 
 def _refuse_other_classes(root: Path, files: Sequence[Path]) -> None:

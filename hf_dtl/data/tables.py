@@ -44,10 +44,21 @@ def read_csv(path: Path) -> list[dict[str, str | None]]:
     rows = [[field.strip() for field in row] for row in reader if row]
     if not rows:
         return []
+    check_different(rows[0], path.name)
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             raise DataError(f"{path.name}, row {number}: {len(row)} fields, but {len(rows[0])} names. Quote commas.")
     return [{name: field or None for name, field in zip(rows[0], row, strict=True)} for row in rows[1:]]
+
+
+def check_different(names: Sequence[str], where: str) -> None:
+    """Refuse two columns of one name: one of them would be lost.
+
+    Raises:
+        DataError: there are such.
+    """
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{where} has several columns called '{twice[0]}'. Rename all but one.")
 
 
 def numbers_in(texts: Sequence[str | None]) -> list[str | None] | list[int | None] | list[float | None]:

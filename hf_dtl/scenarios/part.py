@@ -75,10 +75,15 @@ class Part(Scenario):
 
     def _notes(self) -> list[str]:
         """What of the images may not be as the user thinks."""
-        if not (without := self.division.without_value):
-            return []
-        told = f"{without} of {len(self.division.retain)} retained images have no value in that column"
-        return [f"--forget {self.request}: {told}. Fill it in, or list rows, where they belong to what is asked for."]
+        column, notes = f"--forget {self.request}: ", list[str]()
+        if without := self.division.without_value:
+            told = f"{without} of {len(self.division.retain)} retained images have no value in that column"
+            notes.append(f"{column}{told}. Fill it in, or list rows, where they belong to what is asked for.")
+        for split in ("validation", "test"):
+            if self.request.says_nothing(getattr(self.task, split)):
+                told = f"the {split} images say nothing of it, and may be of what is forgotten"
+                notes.append(f"{column}{told}. Fill the column in there too.")
+        return notes
 
     def _parts(self) -> dict[str, datasets.Dataset]:
         task, classes = self.task, self.division.classes
@@ -86,7 +91,7 @@ class Part(Scenario):
         parts = {"forget": self.division.forget, "retain": self.division.retain}
         for split in ("validation", "test"):
             whole: datasets.Dataset = getattr(task, split)
-            asked = self.request.has_value(whole)
+            asked = self.request.has_value(whole, task)
             whole = whole.select(np.flatnonzero(~asked))
             forgotten = np.isin(labels_of(whole), classes)
             self.held_out += int(asked.sum() + forgotten.sum()) if split in task.drawn else 0

@@ -83,16 +83,16 @@ class SomeTasks(Scenario):
             "image_column": s.image_column,
             "images": None if s.forget_all else s.images,
             "seed": s.seed,
-            "keep_column": column,
             "background": s.background,
         }
         data = load_multitask(s.retain, task_columns=wanted, **options)
+        self._whole = data
         if column is None:
             return data
         if not data.tasks[column]:
             raise DataError(f"--forget {self.request}: the column {column!r} holds floats; it must hold names.")
         held_out = {
-            split: whole.select(np.flatnonzero(~self.request.has_value(whole)))
+            split: whole.select(np.flatnonzero(~self.request.has_value(whole, data)))
             for split, whole in (("validation", data.validation), ("test", data.test))
         }
         for split, rest in held_out.items():
@@ -104,7 +104,8 @@ class SomeTasks(Scenario):
         """Positions of the images to forget among the training images."""
         data, train = self.data, self._as_one_task(self.data.train)
         copies = dataclasses.replace(data.copies, images=self._as_one_task(data.copies.images))
-        stand_in = TaskData(data.name, ("", ""), train, train, train, 0, data.source_key, data.train_rows, copies)
+        validation, test = (self._as_one_task(split) for split in (self._whole.validation, self._whole.test))
+        stand_in = TaskData(data.name, ("", ""), train, validation, test, 0, data.source_key, data.train_rows, copies)
         if self.request.kind == "indices":
             if any(self.request.listed_rows().values()):
                 raise DataError(f"--forget {self.request} names new labels, which multitask does not give: list rows.")

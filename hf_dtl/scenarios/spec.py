@@ -1,16 +1,15 @@
 """A scenario as a few JSON values, from which it can be built again; nothing here needs torch."""
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from hf_dtl.data.selection import is_there, looks_like_path
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.trainers.request import ScenarioKind
 
 _NUMBERS = ("seed", "images", "max_eval_images", "pool", "retain_pool", "transfer_images")
-_REQUEST = re.compile(r"\s*[^\W\d][\w .-]*=")
 
 
 def is_request(forget: str) -> bool:
@@ -22,7 +21,10 @@ def is_request(forget: str) -> bool:
     """
     if not isinstance(forget, str):
         raise ConfigError(f"forget={forget!r} must be a text such as 'class=cat', not {type(forget).__name__}.")
-    return bool(_REQUEST.match(forget)) or os.path.isfile(forget)
+    if is_there(forget):
+        return os.path.isfile(os.path.expanduser(forget)) and not forget.endswith(".parquet")
+    column, equals, _ = forget.partition("=")
+    return bool(equals and column.strip()) and "[" not in column and not looks_like_path(column.strip())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,12 @@ def others(count: int, start: int = 0) -> list[tuple]:
     return [(encoded(start + i), "xy"[i % 2], "bob") for i in range(count)]
 
 
+def as_png(values: np.ndarray) -> dict:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, format="PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
 def pixels(images) -> list[bytes]:
     return [image.tobytes() for image in images["image"]]
 
@@ -69,11 +75,33 @@ def test_what_is_forgotten_of_one_person_is_not_retained_of_another(tmp_path, ca
     ann = {picture(i).tobytes() for i in ANN}
     assert not ann & set(pixels(division.retain))
     for split in (task.validation, task.test):
-        kept = split.select(np.flatnonzero(~request.has_value(split)))
+        kept = split.select(np.flatnonzero(~request.has_value(split, task)))
         assert not ann & set(pixels(kept)), "nor do they judge what is retained"
     copied = {picture(i).tobytes() for i in (ANN if test_split else ANN[:6])}
     assert copied <= set(pixels(division.forget)), "of several persons' pictures none is held out"
     assert "are copies of such; they are forgotten too" in caplog.text
+
+
+def test_a_picture_that_is_held_out_of_who_is_forgotten_is_not_retained(tmp_path, caplog):
+    anns = [(encoded(i), "xy"[i % 2], "ann") for i in ANN]
+    bobs = [(encoded(i, "BMP"), "xy"[i % 2], "bob") for i in ANN]
+    neutral = [(encoded(i), "xy"[i % 2], "cleo") for i in range(60)]
+    path = saved(tmp_path, train=neutral + anns + [(encoded(900), "x", "bob")], test=bobs + others(10, 950))
+    task = load_task(path, keep_column="person")
+    division = ForgetRequest.parse("person=bob").divide(task)
+    assert not {picture(i).tobytes() for i in ANN} & set(pixels(division.retain)) and len(division.forget) == 11
+    assert "10 images that stand under another value are copies of such; they are forgotten too" in caplog.text
+
+
+@pytest.mark.parametrize("factor", [257, 256, 16])
+def test_copies_of_16_bits_and_8_are_one_picture(tmp_path, factor):
+    grey = [np.random.default_rng(i).integers(0, 256, (6, 6), dtype=np.uint16) for i in range(40)]
+    grey[0][0, 0] = 255
+    deep = [(as_png(values * factor), "xy"[i % 2], "ann") for i, values in enumerate(grey)]
+    plain = [(as_png(values.astype(np.uint8)), "xy"[i % 2], "ann") for i, values in enumerate(grey[:10])]
+    task = load_task(saved(tmp_path, train=deep, test=plain))
+    assert task.duplicates_removed == 10 and len(task.test) == 10
+    assert len(task.train) + len(task.validation) == 30
 
 
 def test_listed_rows_stand_for_their_copies(tmp_path, caplog):

@@ -2,11 +2,13 @@
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 
-from hf_dtl.data import ForgetRequest, load_task
+from hf_dtl.data import ForgetRequest, TaskData, load_task
+from hf_dtl.data.duplicates import Copies
 from hf_dtl.errors import DataError
 from hf_dtl.hub.claims import check_words
 from hf_dtl.scenarios.part import Part
@@ -45,6 +47,20 @@ def divide(spec, text, **options):
     request = ForgetRequest.parse(text)
     task = load_task(spec, keep_column=request.column, **options)
     return task, request.divide(task)
+
+
+def task_of(train, test, person=None):
+    """Training and test images of two classes, by person."""
+    person = person or datasets.Value("string")
+    features = datasets.Features({"label": datasets.ClassLabel(names=["x", "y"]), "person": person})
+    parts = []
+    for people in (train, test, test, []):
+        rows = {"label": [i // 2 % 2 for i in range(len(people))], "person": people}
+        table = pa.table(rows, schema=features.arrow_schema)
+        parts.append(datasets.Dataset(table))
+    nothing = np.arange(0)
+    copies = Copies(parts[3], nothing, nothing, nothing)
+    return TaskData("toy", ("x", "y"), *parts[:3], 0, "", np.arange(len(train)), copies)
 
 
 def pixels(dataset):
@@ -177,12 +193,25 @@ def test_classes_by_number_are_named(people, caplog):
 
 
 def test_other_spellings_of_a_value_are_told(caplog):
-    found = ForgetRequest.parse("person=ann")._are_value(np.array(["ann", "Ann", "bob", " ann"]))
-    assert found.tolist() == [True, False, False, False]
-    told = "images of ' ann' and 'Ann', written nearly alike, are not forgotten"
-    held_out = datasets.Dataset.from_dict({"person": ["ann", "Ann", " ann"]})
-    assert ForgetRequest.parse("person=ann").has_value(held_out).tolist() == [True, False, False]
-    assert caplog.text.count(told) == 1, "of the training images alone"
+    task = task_of([*["ann", "Ann", "bob", "an\u200bn\u00a0"] * 10], ["Ann"] * 4)
+    request = ForgetRequest.parse("person=ann")
+    assert set(request.divide(task).forget["person"]) == {"ann"} and len(request.divide(task).forget) == 10
+    assert r"images of 'Ann' and 'an\u200bn\xa0', written nearly alike, are not forgotten" in caplog.text
+    assert not request.has_value(task.test, task).any(), "who counts as different is different in every split"
+    assert ForgetRequest.parse("person=Ann").has_value(task.test, task).all()
+    alone = task_of(["bob", "Ann"] * 10, ["Ann", "ANN"] * 2)
+    assert ForgetRequest.parse("person=Ann").has_value(alone.test, alone).tolist() == [True, False] * 2
+
+
+def test_a_column_of_classes_names_nobody_by_minus_one_and_nothing_else(tmp_path):
+    person = datasets.ClassLabel(names=["ann", "bob"])
+    task = task_of([0, 1, -1, None] * 10, [0, 1], person)
+    division = ForgetRequest.parse("person=ann").divide(task)
+    assert len(division.forget) == 10 and division.without_value == 20
+    for wrong in (2, -2):
+        told = f"5 of 40 rows of the column 'person' hold {wrong}, but its 2 names are numbered from 0"
+        with pytest.raises(DataError, match=told):
+            ForgetRequest.parse("person=ann").divide(task_of([0, 1] * 10 + [0, 0, 0, wrong] * 5, [0, 1], person))
 
 
 def test_a_random_part_depends_on_the_seed_alone():

@@ -150,6 +150,20 @@ def test_metadata_that_do_not_fit(tmp_path, text, message):
         read_image_folder(tmp_path / "own")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "file_name,person,person \na/00.png,ann,bob\n"),
+        ("metadata.jsonl", '{"file_name": "a/00.png", "person": "ann", "person": "bob"}\n'),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(tmp_path, name, text):
+    fill(tmp_path, "a", "b")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=f"{name} has several columns called 'person'. Rename all but one"):
+        read_image_folder(tmp_path)
+
+
 def test_a_table_of_labels_with_no_class_folders(tmp_path, caplog):
     fill(tmp_path, "images", count=20)
     lines = "".join(f'{{"file_name": "images/{i:02d}.png", "label": "{"ab"[i % 2]}"}}\n' for i in range(20))
@@ -182,7 +196,7 @@ def test_folders_count_where_a_column_of_labels_disagrees_and_the_column_where_t
             "",
             ("train", "gold", "test"),
             {"train": 6},
-            "2 files have no split's name in the column `split` .* (gold), ",
+            "2 files have no split's name in the column `split` .* (gold); ",
         ),
         ("train/", ("train", "test", "train"), {"train": 6, "test": 2}, "2 files have another split in the column"),
     ],

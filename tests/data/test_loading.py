@@ -179,6 +179,36 @@ def test_images_without_label_are_left_out(tmp_path):
     assert sorted(everything) == sorted(image for n, image in enumerate(contents(data)) if n % 4)
 
 
+@pytest.mark.parametrize("wrong", [-2, 3])
+def test_a_label_that_numbers_no_class_is_refused(tmp_path, wrong):
+    rows = table({0: 20, 1: 20, 2: 20, wrong: 5}).cast_column("label", datasets.Value("int64")).to_dict()
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
+    schema = datasets.Features({**features, "label": datasets.Value("int64")})
+    plain = datasets.Dataset.from_dict(rows, features=schema)
+    path = saved(tmp_path, train=datasets.Dataset(plain.data.table.cast(features.arrow_schema)))
+    with pytest.raises(DataError, match=f"5 of 65 rows of the column 'label' hold {wrong}, but its 3 names"):
+        load_task(path)
+
+
+def test_a_column_of_splits_and_files_called_after_them_in_any_case(tmp_path, caplog):
+    whole = table({"cat": 30, "dog": 30})
+    said = ["Test" if i % 30 < 6 else "train" if i % 2 else None for i in range(60)]
+    (tmp_path / "one").mkdir()
+    whole.add_column("Split", said).to_parquet(tmp_path / "one" / "all.parquet")
+    for path in (tmp_path / "one", tmp_path / "one" / "all.parquet"):
+        task = load_task(str(path))
+        assert len(task.test) == 12 and len(task.train) + len(task.validation) == 48, path
+    assert "the splits are those of the column 'Split': 48 train, 12 test" in caplog.text
+    assert "24 rows have nothing in the column 'Split' and are for training" in caplog.text
+    whole.add_column("split", ["gold" if i == 3 else "train" for i in range(60)]).to_parquet(tmp_path / "odd.parquet")
+    assert len(load_task(str(tmp_path / "odd.parquet")).test) == 12
+    assert "the column 'split' says gold, which is no split; so it is used for no row" in caplog.text
+    (tmp_path / "two").mkdir()
+    table({"cat": 20, "dog": 20}).to_parquet(tmp_path / "two" / "TRAIN.parquet")
+    table({"cat": 5, "dog": 7}, start=900).to_parquet(tmp_path / "two" / "Test.parquet")
+    assert per_class(load_task(str(tmp_path / "two")).test) == {"cat": 5, "dog": 7}
+
+
 def test_duplicates_leave_the_training_split_first(tmp_path):
     train, test = table({"a": 20, "b": 20}), table({"a": 4, "b": 4}, 100)
     doubled = datasets.concatenate_datasets([train, train.select([0, 39]), test.select([1])])

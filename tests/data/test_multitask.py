@@ -150,15 +150,24 @@ def test_a_saved_data_set_keeps_every_label_beside_its_image(tmp_path):
 
 
 def test_splits_of_the_data_set_are_kept_and_copies_removed(tmp_path):
-    train, test = table(30), table(9, start=25)  # five images of the test split are training images too
+    train, test = table(30), table(9, start=26)  # four images of the test split are training images too
     data = load_multitask(saved(tmp_path, train=train, test=test), task_columns=["shape", "age"])
-    assert len(data.test) == 9 and data.duplicates_removed == 5 and len(data.train) + len(data.validation) == 25
-    assert len(everything(data)) == 34
+    assert len(data.test) == 9 and data.duplicates_removed == 4 and len(data.train) + len(data.validation) == 26
+    assert len(everything(data)) == 35
     path = tmp_path / "one.parquet"
     table(20).to_parquet(path)
     assert list(load_multitask(str(path), task_columns=["count"]).tasks) == ["count"]
     half = load_multitask(DatasetSpec(str(path), split="train[:50%]"), task_columns=["count"])
     assert len(everything(half)) == 10 and half.name == "one.parquet:train[:50%]"
+
+
+def test_a_class_that_is_only_held_out_and_copies_that_disagree_are_told(tmp_path, caplog):
+    train, test = table(40, shape=["disc", "bar"] * 20), table(9, 100, shape=["disc", "ring", "bar"] * 3)
+    twice = train.select(range(6)).map(lambda row: {"shape": "bar" if row["shape"] == "disc" else "disc"})
+    path = saved(tmp_path, train=datasets.concatenate_datasets([train, twice]), test=test)
+    load_multitask(path, task_columns=["shape"])
+    assert "3 of 9 test images are of classes of the task 'shape' that no training image has: ring" in caplog.text
+    assert "6 exact duplicates removed before splitting, 6 of them under another label or value" in caplog.text
 
 
 def test_a_slice_of_two_splits_keeps_labels_with_images(tmp_path):
