@@ -18,7 +18,7 @@ OUTPUT ?= outputs/demo
 demo: $(VENV)/.installed
 	$(OFFLINE) $(RUN)/python scripts/dtl_finetune.py --novel none --output_dir $(OUTPUT) $(ARGS)
 
-PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
+PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -q
 
 test: $(VENV)/.installed-test lint
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -62,7 +62,12 @@ def pytest_ignore_collect(collection_path, config):
         return True
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(config, items):
+    """Files go to the workers whole, and those of the page together: its server is started once."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group("space" if file.startswith("tests/space") else file))
     if config.option.quick:
         left_out = [item for item in items if any(map(item.get_closest_marker, ("slow", "distributed", "browser")))]
         config.hook.pytest_deselected(items=left_out)
@@ -78,6 +83,16 @@ def short_attacks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launching, "SHORT", True)
         launching.shorten(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_batches():
+    """Networks that a suite trains see few images a step, where what they reach is not the point."""
+    from hf_dtl.audit.attacks import fresh_network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fresh_network, "BATCH", 4)
         yield
 
 

@@ -218,7 +218,7 @@ class ForgetRequest:
 
     def says_nothing(self, images: datasets.Dataset) -> bool:
         """Whether the column is not there, or empty, so that it cannot be told what belongs to what is forgotten."""
-        if self.column is None:
+        if self.column is None or not len(images):
             return False
         return self.column not in images.features or not (self._texts(images) != "").any()
 

@@ -57,7 +57,8 @@ def check_different(names: Sequence[str], where: str) -> None:
     Raises:
         DataError: there are such.
     """
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    bare = [str(name).strip() for name in names]
+    if twice := sorted({name for name in bare if bare.count(name) > 1}):
         raise DataError(f"{where} has several columns called '{twice[0]}'. Rename all but one.")
 
 

@@ -81,7 +81,7 @@ class Part(Scenario):
             notes.append(f"{column}{told}. Fill it in, or list rows, where they belong to what is asked for.")
         for split in ("validation", "test"):
             if self.request.says_nothing(getattr(self.task, split)):
-                told = f"the {split} images say nothing of it, and may be of what is forgotten"
+                told = f"the {split} images say nothing of it, and may belong to what is asked for"
                 notes.append(f"{column}{told}. Fill the column in there too.")
         return notes
 

@@ -16,8 +16,8 @@ def is_request(forget: str) -> bool:
     """Whether a text asks for a part of a data set (`class=3`, `random=10%`, `person=ann`, a file of rows).
 
     Example:
-        >>> is_request("class=cat,dog"), is_request("mnist[0-5]")
-        (True, False)
+        >>> is_request("class=cat,dog"), is_request("who (id)?=ann"), is_request("mnist[0-5]")
+        (True, True, False)
     """
     if not isinstance(forget, str):
         raise ConfigError(f"forget={forget!r} must be a text such as 'class=cat', not {type(forget).__name__}.")

@@ -1,5 +1,7 @@
 """What a user may ask to forget, how it divides the training images, and what is refused."""
 
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ from hf_dtl.data.duplicates import Copies
 from hf_dtl.errors import DataError
 from hf_dtl.hub.claims import check_words
 from hf_dtl.scenarios.part import Part
+from hf_dtl.scenarios.some_tasks import SomeTasks
 from hf_dtl.scenarios.spec import ScenarioSpec
 
 
@@ -182,6 +185,29 @@ def test_images_that_a_column_says_nothing_of_are_counted(people, column, value,
     assert (told in caplog.text) == (column != "room") == bool(part._notes())
     for note in part.measure({}, torch.device("cpu"), ()).notes:
         check_words("A note", note)
+
+
+def test_held_out_images_that_a_column_says_nothing_of_are_told(people):
+    part = Part(ScenarioSpec(kind="part", forget="person=ann", retain=people), 1)
+    told = "the test images say nothing of it, and may belong to what is asked for. Fill the column in there too."
+    assert [note for note in part._notes() if "say nothing" in note] == [f"--forget person=ann: {told}"]
+    check_words("A note", told)
+    assert not any("say nothing" in note for note in Part(replace(part.spec, forget="room=attic"), 1)._notes())
+
+
+def test_of_several_tasks_a_person_is_spelt_alike_in_all_splits(tmp_path):
+    def rows(count, start, people):
+        pictures = [np.random.default_rng(start + i).integers(0, 256, (4, 4, 3), dtype=np.uint8) for i in range(count)]
+        columns = {"shape": ["disc", "bar"] * (count // 2), "colour": ["red", "red", "blue", "blue"] * (count // 4)}
+        images = [Image.fromarray(picture) for picture in pictures]
+        return datasets.Dataset.from_dict({"image": images, **columns, "person": people * (count // len(people))})
+
+    splits = {"train": rows(40, 0, ["Ann", "ann", "bob", "bob"]), "test": rows(8, 100, ["ann", "bob"])}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path)
+    spec = ScenarioSpec(kind="tasks", forget="person=Ann", retain=str(tmp_path), task_columns="shape,colour")
+    scenario = SomeTasks(spec, 1)
+    assert len(scenario.data.test) == 8, "ann is another person than Ann"
+    assert len(SomeTasks(replace(spec, forget="person=ann"), 1).data.test) == 4
 
 
 def test_classes_by_number_are_named(people, caplog):

@@ -154,7 +154,7 @@ def test_metadata_that_do_not_fit(tmp_path, text, message):
     ("name", "text"),
     [
         ("metadata.csv", "file_name,person,person \na/00.png,ann,bob\n"),
-        ("metadata.jsonl", '{"file_name": "a/00.png", "person": "ann", "person": "bob"}\n'),
+        ("metadata.jsonl", '{"file_name": "a/00.png", "person": "ann", "person ": "bob"}\n'),
     ],
 )
 def test_two_columns_of_one_name_are_refused(tmp_path, name, text):

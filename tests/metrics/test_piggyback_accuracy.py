@@ -155,7 +155,7 @@ def test_leakage_over_references(metric, undisposed, audited, tmp_path):
     assert set(without["references"]) == {"undisposed", "no_model"} == {"undisposed", *without["leakage_over"]}
 
 
-def test_a_suite_by_name_is_the_default_and_fixes_the_attacker(metric, undisposed):
+def test_a_suite_by_name_is_the_default_and_fixes_the_attacker(metric, undisposed, small_batches):
     images = {name: getattr(TASK, name) for name in ("validation", "test")}
     many = {f"{name}_dataset": part for name, part in {"train": split(25, seed=3), **images}.items()}
     quick = metric.compute(model=undisposed, **many, progress=False)

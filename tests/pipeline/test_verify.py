@@ -23,7 +23,7 @@ from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.job import STORE
 from hf_dtl.pipeline.verify import run as verify
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = pytest.mark.usefixtures("few_pictures", "small_batches")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
 QUICK = {
     "image_size": 14, "max_eval_images": 60, "budgets": "2", "seeds": "1,0", "full_learning_rates": "1e-3",
