@@ -393,6 +393,11 @@ HIDDEN = {
         for text in ("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", "ghp_QmZrTkWvXsLpBnYcDgHjFaEuOiRwKtMxPzAb",
                      "AKIAIOSFODNNQEXAMPLE", "https://ann:secret@lab.example")
     },
+    **{
+        f"a token of a service, {text[:4]}": (words(f"with {text}"), "holds a service's token")
+        for text in ("dckr_pat_x7Kq2LmN9pRs4TuVw8YzA1bC", "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",
+                     "nvapi-q8Zt5RwXk2LmN7pVs4TuYb9CdE", "hvs.CAESIJ7kQ2mN9pRs4TuVw8YzA1bC")
+    },
     "a password behind a label": (named_and_said("password", "password: hunter2secret"), "holds a password"),
     **{
         f"a folder of {text.split('/')[0]}": (words(f"see {text}"), "local folder")
@@ -493,6 +498,9 @@ CLAIMS = {
         f"a method of nobody, {name}": (own_report(method=name), "in it is a claim")
         for name in ("total_erasure_proven", "lab_tested_zero_recovery", "TotalErasure", "scrub/zero_recovery")
     },
+    "another method in the command": (
+        command_of("hf-dtl forget --method retrain_from_nothing"), "settings.command with --method = retrain"
+    ),
     **{
         f"data in a command, {option}": (
             command_of(f"python scripts/make_example.py --{option} faces[ann,bob]"),
@@ -561,7 +569,7 @@ INNOCENT = {
         "Made at 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b of our code; ask ann@example.org."
     ),
     "a command of this data": settings(
-        command="hf-dtl forget --forget mnist[0-5] --retain 'mnist[6-9]' --method scrub"
+        command="hf-dtl forget --forget mnist[0-5] --retain 'mnist[6-9]' --method gradient_collision"
     ),
     "a graphics card": own_report(machine={"device": "NVIDIA A100-SXM4-40GB MIG 3g.20gb"}),
     "a clone of the Hub": write(".gitattributes", "*.safetensors filter=lfs"),

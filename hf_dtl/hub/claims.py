@@ -209,8 +209,11 @@ def contradictions(report: LeakageReport) -> Iterator[str]:
         pairs |= roles
     places = [(f"settings.{key}", told.get(key), name) for key, name in pairs.items()]
     roles |= {name: name for name in roles.values()}
-    command = _parts(str(told.get("command") or ""))
+    command = [*_parts(str(told.get("command") or ""))]
     places += [(f"settings.command with --{key}", value, roles[key]) for key, value in command if key in roles]
+    method = report.method.partition(":")[0]
+    for _, named in (part for part in command if part[0] == "method" and method not in part[1]):
+        yield f"The report says settings.command with --method = {named:.60}, and its method is {method:.60}."
     for place, value, name in places:
         one, other, data = ("".join(str(text).split()) for text in (value, spec.get(name), spec.get("retain")))
         if name in ("forget", "retain") and one.startswith(f"{data},"):  # an audit is told "DATA, REQUEST"

@@ -58,6 +58,10 @@ SECRETS = {
     "a GitHub token": re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}"),
     "a GitLab, npm or PyPI token": re.compile(r"\b(?:glpat-|npm_|pypi-)[A-Za-z0-9_-]{20,}"),
     "an API key": re.compile(r"\b(?:sk-|[sr]k_(?:live|test)_)[A-Za-z0-9_-]{20,}|\bAIza[A-Za-z0-9_-]{30,}"),
+    "a service's token": re.compile(
+        r"\b(?:dckr_pat_|shp(?:at|ss|ca|pa)_|nvapi-|gsk_|do[opr]_v1_|hv[sbr]\.|xai-|lin_api_|tskey-[a-z]+-|ATATT3)"
+        r"(?=[A-Za-z_-]*\d)(?=[\w-]*[A-Z\d][\w-]*[A-Z\d])[\w-]{20,}"
+    ),
     "a Slack token": re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
     "a JSON web token": re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{6,}"),
     "a bearer token": re.compile(r"\b[Bb]earer\s+[A-Za-z0-9._~+/=-]{16,}"),

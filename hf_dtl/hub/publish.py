@@ -92,6 +92,8 @@ def publish(
             f"{folder} is the folder of an audit and holds no model. Give the folder of the model that was audited, "
             f"with --report {place / REPORT}."
         )
+    if odd := [path for path in place.rglob("*") if path.exists() and not (path.is_file() or path.is_dir())]:
+        raise PublishError(f"{odd[0]} is neither a file nor a folder. Remove it.")
     if report is not None and place.is_dir():
         with TemporaryDirectory(prefix="hf_dtl_model_") as own:
             model, audited = shutil.copytree(folder, Path(own) / "scrubbed", symlinks=True), LeakageReport.load(report)

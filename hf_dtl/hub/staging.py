@@ -1,6 +1,7 @@
 """The folder that is published: copies of what is meant to be public, refused where they would leak something."""
 
 import itertools
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -18,7 +19,7 @@ from hf_dtl.hub.card_check import REPORT, OwnPart, card_of, check_card, metadata
 from hf_dtl.hub.claims import check_claims, check_licence
 from hf_dtl.hub.leaks import check_picture, check_text, leak_of, strings
 from hf_dtl.hub.metadata import license_of
-from hf_dtl.hub.model_files import check_weights, distance
+from hf_dtl.hub.model_files import answers_apart, check_weights, distance
 from hf_dtl.hub.model_settings import MOST_VALUES, check_json, check_settings, values
 from hf_dtl.hub.source_rows import check_head, named_classes
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS, model_folders, sha256_of, weights_sha256
@@ -167,13 +168,17 @@ def check_apart(output: Path, report: LeakageReport) -> None:
     for role, run in itertools.product(told_apart, list(model.parents)[:3]):
         if role == "retrained" and run / role == model:
             continue
-        far = max(distance(model / one, run / role / one) for one in model_folders(model))
-        if far <= (NEAR if told_apart[role] else SAME if role == "undisposed" else -1.0):
+        pairs = [(model / one, run / role / one) for one in model_folders(model)]
+        near = NEAR if told_apart[role] else SAME if role == "undisposed" else -1.0
+        what, far = "weights", max(itertools.starmap(distance, pairs))
+        if told_apart[role] and near < far < math.inf:
+            what, far = "answers", max(itertools.starmap(answers_apart, pairs))
+        if far <= near:
             raise PublishError(
-                f"The weights in {model} are those of {run / role} (relative distance {far:.1g}): "
+                f"The {what} in {model} are those of {run / role} (relative distance {far:.1g}): "
                 f"nothing was scrubbed from them, whatever {REPORT} says. Publish the scrubbed model."
                 if role == "undisposed"
-                else f"The weights in {model} are those of {run / role} (relative distance {far:.1g}), of which "
+                else f"The {what} in {model} are those of {run / role} (relative distance {far:.1g}), of which "
                 f"{REPORT} has other numbers. Audit the model that you publish."
             )
 

@@ -43,7 +43,7 @@ MOST_SILENT, SILENT = 100, 20.0
 MOST_STREAMS = 400
 MOST_EVENTS = 60
 """Events that wait or are not read, of all visitors: below what the queue of the page takes."""
-OWN_EVENTS, OWN_ATTACKS, OWN_STREAMS, OWN_UPLOADS, OWN_BYTES = 24, 4, 60, 8, 40_000_000
+OWN_EVENTS, OWN_ATTACKS, OWN_STREAMS, OWN_UPLOADS, OWN_BYTES = 24, 4, 60, 8, 20_000_000
 """Of one address, so that nobody fills the page alone: events, attacks that wait, open answers, uploads at once, and
 bytes and (in hundred thousands) files that came in within `YOUNG` seconds."""
 AGE = 1.0
@@ -278,7 +278,8 @@ class Gate:
         young = [(when, cost) for when, cost in self._uploaded.pop(address, ()) if now - when < YOUNG]
         if young:
             self._uploaded[address] = young
-        if self._uploading[address] >= OWN_UPLOADS or sum(cost for _, cost in young) > OWN_BYTES:
+        begun = self._uploading[address]  # each may become as large as any
+        if begun >= OWN_UPLOADS or sum(cost for _, cost in young) + begun * MOST_UPLOAD > OWN_BYTES:
             raise Refused(429, "Too many uploads from your address. Try again in a minute.")
         if self._uploading.total() >= MOST_UPLOADS:
             raise Refused(503, "Too many uploads at the moment. Try again in a minute.")

@@ -112,6 +112,22 @@ def test_the_undisposed_model_with_a_little_noise_is_not_scrubbed_and_a_light_di
         assert publish(own, "ann/model", dry_run=True).files
 
 
+def test_the_undisposed_model_in_other_weights_is_not_scrubbed(run, tmp_path):
+    """Hidden units in another order, and some of them scaled: no weight is where it was, and no answer is another."""
+    own = shutil.copytree(run, tmp_path / "run")
+    model = AutoModelForImageClassification.from_pretrained(own / "scrubbed")
+    order = torch.randperm(model.config.intermediate_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for layer in (m for m in model.modules() if hasattr(m, "fc1") and hasattr(m, "fc2")):
+            layer.fc1.weight.copy_(layer.fc1.weight[order])
+            layer.fc1.bias.copy_(layer.fc1.bias[order])
+            layer.fc2.weight.copy_(layer.fc2.weight[:, order])
+    model.save_pretrained(own / "undisposed")
+    sign(own / "scrubbed", report(scrubbed=[low + 0.1 * (high - low) for low, high in zip(*levels(), strict=True)]))
+    with pytest.raises(PublishError, match="The answers in .* are those of .*undisposed .relative distance"):
+        publish(own, "ann/model", dry_run=True)
+
+
 def levels():
     """PL accuracy of the toy report's best floor and of its undisposed model, budget by budget."""
     points = {m: report().axes["source_subset"].points(m) for m in ("retrained", "undisposed")}
