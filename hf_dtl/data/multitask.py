@@ -239,8 +239,8 @@ def _refuse_missing(part: Part, tasks: Tasks, columns: Mapping[str, str], where:
         if len(missing):
             raise DataError(
                 f"{where}: {len(missing)} of {len(values)} images have no label for the task '{task}' (column "
-                f"'{columns[task]}'): row {listing(missing, 5)}. Every image needs one for every task: remove these "
-                "rows, or leave the task out."
+                f"'{columns[task]}'): row {listing(missing, 5)}. Every image needs one for every task, and in a "
+                "column that --forget names: give them one, such as `nobody`, leave out these rows, or the task."
             )
 
 

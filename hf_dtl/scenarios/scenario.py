@@ -187,7 +187,7 @@ def check_budget(counts: Sequence[int], labels: Sequence[str], budget: int, name
     if few:
         raise DataError(
             f"A budget of {budget} images a class cannot be drawn from '{name}': of its training images the class "
-            f"{', '.join(few)}. Use --budgets up to {min(counts)}, or give more images."
+            f"{', '.join(few)}. {f'Use --budgets up to {min(counts)}, or give' if min(counts) else 'Give'} more."
         )
 
 
