@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hf_dtl.functional.collision import Reduce
 from hf_dtl.functional.layer_inputs import Layer, input_rows, plain, projectable, rows_of_an_image, same_rows
+from hf_dtl.functional.symmetric_solver import eigh
 
 Criterion = Literal["energy", "sigma"]
 
@@ -190,7 +191,7 @@ class GradientSubspace:
             groups, width, n = moment.shape
             if n == width:
                 symmetric = (moment + moment.mT) / (2 * scale)
-                values, vectors = torch.linalg.eigh(symmetric if width <= 512 else symmetric.float())
+                values, vectors = eigh(symmetric)
             else:
                 values, vectors = _from_sketch(moment / scale, _random(name, self.seed, moment))
             self._spectra[name] = (values.flip(-1).double() * scale, vectors.flip(-1))

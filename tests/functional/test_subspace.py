@@ -132,6 +132,22 @@ def test_both_criteria_by_hand():
     assert ranks == sorted(ranks)
 
 
+def test_a_wide_layer_that_does_not_converge_in_float32_is_solved_in_float64(monkeypatch):
+    usual, asked = torch.linalg.eigh, []
+
+    def eigh(matrix):
+        asked.append(matrix.dtype)
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return usual(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", eigh)
+    x = torch.randn(3, 520, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    values, vectors = collected(nn.Linear(520, 2, bias=False).double(), x).spectrum("")
+    assert asked == [torch.float32, torch.float64]
+    torch.testing.assert_close(vectors[0] * values[0] @ vectors[0].mT, x.T @ x)
+
+
 def test_projector_is_symmetric_and_idempotent():
     found, _ = spectrum_of([4.0, 2.0, 1.0, 1.0])
     basis = found.basis("energy", 0.9)
