@@ -32,6 +32,7 @@ MOST_BODY = 64_000
 """Bytes of a request that is no upload."""
 MOST_UPLOAD, MOST_FILES, MOST_UPLOADS = 10_000_000, 5, 24
 """Bytes and files of one upload, and uploads at once."""
+TOO_LARGE = f"An upload may have {MOST_FILES} files, {MOST_UPLOAD // 1_000_000} MB together."
 ROOM, MOST_STORED, YOUNG = 200_000_000, 2_000, 30.0
 """Bytes and number of uploaded files that are kept, the newest ones; none goes in its first seconds."""
 SLOWEST = 60.0
@@ -79,7 +80,7 @@ class Gate:
         self._listeners: Counter[str] = Counter()
         self._streams: Counter[str] = Counter()
         self._heard: dict[str, float] = {}
-        self._uploading: Counter[str] = Counter()
+        self._uploading: defaultdict[str, list[int]] = defaultdict(list)
         self._uploaded: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
         self._address: dict[str, str] = {}
         self._asking = asyncio.Lock()
@@ -278,12 +279,16 @@ class Gate:
         young = [(when, cost) for when, cost in self._uploaded.pop(address, ()) if now - when < YOUNG]
         if young:
             self._uploaded[address] = young
-        begun = self._uploading[address]  # each may become as large as any
-        if begun >= OWN_UPLOADS or sum(cost for _, cost in young) + begun * MOST_UPLOAD > OWN_BYTES:
+        said = dict(scope["headers"]).get(b"content-length", b"")
+        most = int(said) if said.isdigit() else MOST_UPLOAD  # who says nothing may send as much as any
+        if most > MOST_UPLOAD:
+            raise Refused(413, TOO_LARGE)
+        begun = self._uploading.get(address, [])
+        if len(begun) >= OWN_UPLOADS or sum(cost for _, cost in young) + sum(begun) > OWN_BYTES:
             raise Refused(429, "Too many uploads from your address. Try again in a minute.")
-        if self._uploading.total() >= MOST_UPLOADS:
+        if sum(map(len, self._uploading.values())) >= MOST_UPLOADS:
             raise Refused(503, "Too many uploads at the moment. Try again in a minute.")
-        self._uploading[address] += 1  # before anything is awaited: many may come at once
+        self._uploading[address].append(most)  # before anything is awaited: many may come at once
         size, files, end, until = 0, 0, b"", time.monotonic() + SLOWEST
 
         async def bounded() -> Message:
@@ -292,8 +297,8 @@ class Gate:
             part = message.get("body", b"")
             size, seen = size + len(part), end + part
             files, end = files + seen.count(b"filename"), seen[-7:]
-            if size > MOST_UPLOAD or files > 2 * MOST_FILES:  # `filename*` may stand beside `filename`
-                raise Refused(413, f"An upload may have {MOST_FILES} files, {MOST_UPLOAD // 1_000_000} MB together.")
+            if size > most or files > 2 * MOST_FILES:  # `filename*` may stand beside `filename`
+                raise Refused(413, TOO_LARGE)
             return message
 
         try:
@@ -301,8 +306,9 @@ class Gate:
                 raise Refused(503, "There is no room for uploads at the moment. Try again in a minute.")
             await self.app(scope, bounded, send)
         finally:
-            self._uploading[address] -= 1
-            self._uploading += Counter()
+            self._uploading[address].remove(most)
+            if not self._uploading[address]:
+                del self._uploading[address]
             self._uploaded[address].append((now, size + 100_000 * files))
 
     def _uploaded_here(self, value: Any) -> bool:

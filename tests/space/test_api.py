@@ -203,17 +203,19 @@ def test_whoever_opens_a_slow_model_holds_up_nobody(count, space, digit):
     space.hub.release.clear()
     space.hub.hold = "ann/held"
     waiting = [visitor.submit("ann/held", "", api_name="/open") for visitor in visitors[:3]]
-    assert space.hub.held.wait(60)
-    while any(job.status().rank is not None and job.status().code.name == "IN_QUEUE" for job in waiting):
-        time.sleep(0.02)
-    assert "3 other models of the Hub are being opened" in refused(visitors[3], "/open", "ann/other", "")
-    assert "leakage over" in visitors[3].predict("example", "", api_name="/open")[HEADLINE]
-    jobs = [visitor.submit("example", "", handle_file(digit), api_name="/probe") for visitor in visitors[3:]]
-    seen = {job.result(timeout=120)[1] for job in jobs}
-    assert len(seen) == 1 and "Before disposal" in seen.pop()
-    assert not any(job.done() for job in waiting)
-    space.hub.hold = None
-    space.hub.release.set()
+    try:
+        assert space.hub.held.wait(60)
+        while any(job.status().rank is not None and job.status().code.name == "IN_QUEUE" for job in waiting):
+            time.sleep(0.02)
+        assert "3 other models of the Hub are being opened" in refused(visitors[3], "/open", "ann/other", "")
+        assert "leakage over" in visitors[3].predict("example", "", api_name="/open")[HEADLINE]
+        jobs = [visitor.submit("example", "", handle_file(digit), api_name="/probe") for visitor in visitors[3:]]
+        seen = {job.result(timeout=120)[1] for job in jobs}
+        assert len(seen) == 1 and "Before disposal" in seen.pop()
+        assert not any(job.done() for job in waiting)
+    finally:
+        space.hub.hold = None
+        space.hub.release.set()
     assert all("ann/held" in "".join(map(str, job.result(timeout=120)[:2])) for job in waiting)
 
 
