@@ -1,6 +1,7 @@
 """Find the image and the label column of a data set, and bring both into one form."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import datasets
 import numpy as np
@@ -85,8 +86,8 @@ def class_ids(
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return the class names of all splits and the position of each row's class in them, -1 where it has none.
 
-    A ClassLabel keeps its names; strings are sorted, integers put in numeric order. A null is no class, and so are the
-    integer -1 and a text of blanks.
+    A ClassLabel keeps its names, in the order of the first split; strings are sorted, integers put in numeric order. A
+    null is no class, and so are the integer -1 and a text of blanks.
 
     Args:
         splits: split name → data set with `column`.
@@ -98,13 +99,21 @@ def class_ids(
         Names, and split name → (N,) int64 in -1..len(names)-1.
     """
     found = {name: raw_column(split, column) for name, split in splits.items()}
-    feature = next(iter(splits.values())).features[column]
-    if any(split.features[column] != feature for split in splits.values()):
-        raise DataError(
-            f"{where}: the column '{column}' has other classes or another type in one split than in another."
-        )
+    first, *others = splits
+    feature = splits[first].features[column]
+    for other in others:
+        _check_alike((first, feature), (other, splits[other].features[column]), column, where)
     if isinstance(feature, datasets.ClassLabel):
-        return tuple(feature.names), {name: numbered(array, feature, column, where) for name, array in found.items()}
+        row = {name: number for number, name in enumerate(feature.names)}
+        ids = dict[str, np.ndarray]()
+        for name, array in found.items():
+            own = splits[name].features[column]
+            rows = np.array([*(row[label] for label in own.names), -1])  # the last is for -1
+            ids[name] = rows[numbered(array, own, column, where)]
+        return tuple(feature.names), ids
+    if len({array.type for array in found.values()}) > 1:
+        kind = pa.int64() if "int" in feature.dtype else pa.large_string()
+        found = {name: array.cast(kind) for name, array in found.items()}
     if pa.types.is_signed_integer(next(iter(found.values())).type):
         nothing = {name: pa.scalar(None, array.type) for name, array in found.items()}
         found = {name: pc.if_else(pc.equal(array, -1), nothing[name], array) for name, array in found.items()}
@@ -120,6 +129,24 @@ def class_ids(
         for name, array in found.items()
     }
     return tuple(str(value) for value in values), ids
+
+
+def _check_alike(one: tuple[str, Any], other: tuple[str, Any], column: str, where: str) -> None:
+    """Refuse splits whose classes cannot be compared: of another kind, or ClassLabels of other names."""
+    kinds = {_kind(feature) for _, feature in (one, other)}
+    if kinds == {"ClassLabel"}:
+        (first, known), (second, names) = ((split, set(feature.names)) for split, feature in (one, other))
+        pairs = ((first, known - names), (second, names - known))
+        told = [f"only {split} has {listing(sorted(own), 5)}" for split, own in pairs if own]
+    else:
+        told = (
+            [f"{split} has a column of {_kind(feature)}" for split, feature in (one, other)] if len(kinds) > 1 else []
+        )
+    if told:
+        raise DataError(
+            f"{where}: the classes in the column '{column}' are others in one split than in another: "
+            f"{', '.join(told)}. Give all splits the same names, as ClassLabels or as texts."
+        )
 
 
 def numbered(column: pa.ChunkedArray, feature: datasets.ClassLabel, name: str, where: str) -> np.ndarray:

@@ -46,7 +46,7 @@ from hf_dtl.trainers import (
     UnlearningTrainer,
     labels_of,
 )
-from hf_dtl.trainers.loading import items_of
+from hf_dtl.trainers.items import items_of
 from hf_dtl.trainers.saving import write_whole
 
 NEARLY_ALL = 0.95

@@ -13,7 +13,7 @@ from hf_dtl.data.images import size_of
 from hf_dtl.methods.instancewise import AlreadyForgottenError
 from hf_dtl.models.labels import head_names
 from hf_dtl.trainers import UnlearningTrainer
-from hf_dtl.trainers.loading import numbered
+from hf_dtl.trainers.items import numbered
 
 logger = logging.getLogger(__name__)
 

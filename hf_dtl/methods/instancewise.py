@@ -31,7 +31,8 @@ from hf_dtl.trainers import Chunk, ProjectingTrainer, Request, UnlearningConfig
 from hf_dtl.trainers.adversaries import make_adversaries
 from hf_dtl.trainers.collages import Collages
 from hf_dtl.trainers.instances import Instances, new_rows, predict, read_instances, row_list
-from hf_dtl.trainers.loading import labelled_items, with_one_head
+from hf_dtl.trainers.items import labelled_items
+from hf_dtl.trainers.readiness import with_one_head
 from hf_dtl.trainers.shares import Share
 
 logger = logging.getLogger(__name__)

@@ -65,8 +65,9 @@ class PairTrainer(UnlearningTrainer):
             args,
             PairSet(dataset, labels.masked_fill(~table, torch.nan)),
             PairSet(dataset, labels.masked_fill(table, torch.nan)),
-            **{"data_collator": default_collate, **kwargs},
+            **kwargs,
         )
+        self.data_collator = default_collate  # of what is evaluated
 
     def trains(self, name: str, parameter: nn.Parameter) -> bool:
         return not name.startswith("heads.") or name.split(".")[1] in self.forgotten

@@ -10,7 +10,7 @@ from transformers.trainer_callback import ExportableState
 from hf_dtl.errors import ConfigError
 from hf_dtl.methods.pair_trainer import PairTrainer
 from hf_dtl.methods.task_pairs import PairSet, read_labels
-from hf_dtl.trainers.loading import evaluating
+from hf_dtl.trainers.readiness import evaluating
 
 
 class PursueUntilUnseen(TrainerCallback, ExportableState):

@@ -64,7 +64,7 @@ def attack_model(
         store: file that keeps finished attacks, so that an interrupted call continues.
         device: where to attack; None means the device of the model.
         progress: show a bar.
-        attack: options of `AttackConfig` for an attacker of one's own (`custom`), such as `budgets=(1, 5, 20)`,
+        **attack: options of `AttackConfig` for an attacker of one's own (`custom`), such as `budgets=(1, 5, 20)`,
             `seeds=(0, 1, 2)` or `attacks=("full",)`.
 
     Returns:

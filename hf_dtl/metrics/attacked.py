@@ -1,6 +1,6 @@
 """The attacked task from what a user of the metric has: the name of a task, data sets, or tensors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, TypeAlias
 
@@ -14,7 +14,8 @@ from hf_dtl.audit.classifiers import LabelledImages
 from hf_dtl.audit.store import Axis
 from hf_dtl.data import ImageTensors, columns, load_images, load_task
 from hf_dtl.data.decoding import read_alike
-from hf_dtl.errors import ConfigError, DataError
+from hf_dtl.errors import ConfigError, DataError, listing
+from hf_dtl.fingerprint import fingerprint
 
 Images: TypeAlias = str | datasets.Dataset | LabelledImages
 
@@ -69,7 +70,21 @@ def attacked_task(
         parts["train"] = _select(parts["train"], _draw(_labels(parts["train"]), lambda count: POOL * most_budget))
         prepare, options = processor(), dict[str, Any](num_channels=num_channels, memory_limit_gib=float("inf"))
         parts = {s: load_images(part, prepare, desc=f"{name} {s}", **options) for s, part in parts.items()}
+    if not isinstance(train_dataset, str):
+        _check_apart(parts, given)
     return AttackedTask(name=name, axis=axis, labels=names, **parts)
+
+
+def _check_apart(parts: Mapping[str, LabelledImages], given: Iterable[str]) -> None:
+    """Refuse pictures on which the attacker trains or chooses, and is measured too."""
+    digests = {split: [fingerprint([image]) for image in parts[split].pixel_values] for split in given}
+    for one, other in combinations(digests, 2):
+        known = set(digests[one])
+        if rows := [row for row, digest in enumerate(digests[other]) if digest in known]:
+            raise DataError(
+                f"{len(rows)} of {len(digests[other])} pictures of {other}_dataset are in {one}_dataset too: row "
+                f"{listing(rows, 5)}. What the attacker remembers would count as learned: take them out of one."
+            )
 
 
 def validation_rows(labels: Tensor, most_budget: int, names: Sequence[str]) -> Tensor:
@@ -141,6 +156,13 @@ def _check_kinds(arguments: Mapping[str, Images], **options: object) -> None:
 def _from_datasets(
     splits: Mapping[str, datasets.Dataset], image_column: str | None, label_column: str | None
 ) -> tuple[dict[str, datasets.Dataset], tuple[str, ...]]:
+    for split, part in splits.items():
+        if part.format["type"] == "custom":
+            raise ConfigError(
+                f"{split}_dataset has a transform (with_transform), which would not be used: the attack prepares "
+                f"images by the processor. Take it off, {split}_dataset.with_format(None), or give ImageTensors of "
+                "what it makes."
+            )
     features = splits["train"].features
     image_column = columns.find_image_column(features, image_column, "train_dataset", "Give image_column.")
     label_column = columns.find_label_column(features, label_column, "train_dataset", "Give label_column.")

@@ -78,14 +78,18 @@ def add_adapters(model: PreTrainedModel, rank: int) -> list[str]:
     return targets
 
 
+def adapted(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Modules of PEFT inside a model, with their names."""
+    return [(name, module) for name, module in model.named_modules() if type(module).__module__.startswith("peft.")]
+
+
 def merge_adapters(model: nn.Module) -> bool:
     """Add adapters to the weights that they adapt, and take them out; say whether there were any.
 
     A model that keeps them apart is saved by transformers as adapters alone, and whoever takes them off has the
     weights from before.
     """
-    tuned = [(name, m) for name, m in model.named_modules() if type(m).__module__.startswith("peft.")]
-    if not tuned:
+    if not (tuned := adapted(model)):
         return False
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper

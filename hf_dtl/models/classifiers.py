@@ -72,6 +72,8 @@ def locate_classifiers(model: PreTrainedModel) -> tuple[str, ...]:
     averaged = len(paths) == 2 and AVERAGED & {type(module).__name__ for module in model.modules()}
     if len(paths) != 1 and not averaged:
         found = f"several ({', '.join(paths)})" if paths else "none"
+        if any(isinstance(module, nn.Identity) for path, module in model.named_modules() if f"{path}.weight" in wider):
+            found += " (a trainer or a MultiHeadClassifier has it: give that one, or load the model anew)"
         raise ModelError(
             f"{name} must have exactly one final classifier, found {found}. Use a model that "
             "`AutoModelForImageClassification` loads with a single classification head."

@@ -116,7 +116,13 @@ class MultiHeadClassifier(nn.Module):
         return next(iter(self.heads.values())).in_features
 
     def add_head(self, task: str, labels: Sequence[str], *, multi_label: bool = False) -> None:
-        """Add a new, randomly initialised head (truncated normal of deviation 0.02, no bias) for `labels`."""
+        """Add a new, randomly initialised head (truncated normal of deviation 0.02, no bias) for `labels`.
+
+        Raises:
+            ModelError: the labels are no list of names, or name one twice.
+        """
+        if isinstance(labels, str) or len(set(map(str, labels))) < len(labels):
+            raise ModelError(f"The labels of {task!r} are {labels!r}: give a list of names, each once.")
         like = next(iter(self.heads.values())).weight
         head = nn.Linear(self.num_features, len(labels) or 1, device=like.device, dtype=like.dtype)
         nn.init.trunc_normal_(head.weight, std=0.02)

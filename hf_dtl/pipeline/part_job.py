@@ -22,8 +22,8 @@ from hf_dtl.scenarios.part import MEASURED_ON, Part
 from hf_dtl.scenarios.scenario import Measurements
 from hf_dtl.trainers.config import UnlearningConfig
 from hf_dtl.trainers.learning_rates import TRAIN
-from hf_dtl.trainers.loading import check_fits
 from hf_dtl.trainers.projection import collect_subspace, fingerprints, load_subspace
+from hf_dtl.trainers.readiness import check_fits
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.shares import Share
 

@@ -24,7 +24,7 @@ from hf_dtl.pipeline.twin import Twin, as_good
 from hf_dtl.scenarios.scenario import Measurements, accuracies
 from hf_dtl.scenarios.whole_task import WholeTask
 from hf_dtl.trainers.learning_rates import ADAPT, TRAIN
-from hf_dtl.trainers.loading import check_fits
+from hf_dtl.trainers.readiness import check_fits
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import fit_head
 

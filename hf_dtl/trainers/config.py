@@ -145,6 +145,7 @@ class UnlearningConfig(TrainingArguments):
             (self.deepspeed, "deepspeed", "it hides gradients from the disposal step", "use DDP (accelerate launch)"),
             (self.fsdp, "fsdp", "it has not been verified", "use DDP (accelerate launch)"),
             (self.torch_compile, "torch_compile", "it cannot be differentiated twice", "leave it off"),
+            (self.label_smoothing_factor, "label_smoothing_factor", "methods have their own losses", "leave it at 0"),
             (self.auto_find_batch_size, "auto_find_batch_size", "it would change the chunks", "set the batch size"),
             (
                 self.push_to_hub,

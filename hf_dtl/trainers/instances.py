@@ -15,7 +15,7 @@ from hf_dtl.data.names import match_names
 from hf_dtl.errors import DataError, listing
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.loading import evaluating
+from hf_dtl.trainers.readiness import evaluating
 from hf_dtl.trainers.shares import ALONE, Share
 
 logger = logging.getLogger(__name__)

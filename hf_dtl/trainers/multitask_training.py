@@ -18,8 +18,10 @@ from hf_dtl.data import MultiTaskImages, load_multitask_images
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.functional import Augmentation, augment
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.loading import evaluating, freeze_unused, items_of, leaves_one, rows_of_the_head
+from hf_dtl.trainers.head_rows import rows_of_the_head
+from hf_dtl.trainers.items import items_of
 from hf_dtl.trainers.option_fields import check_options, option
+from hf_dtl.trainers.readiness import check_trainable, evaluating, freeze_unused, leaves_one
 from hf_dtl.trainers.saving import SavingTrainer
 
 
@@ -112,6 +114,8 @@ class MultiTaskTrainer(SavingTrainer):
                 f"Expected a MultiHeadClassifier, got {type(model).__name__}. Make one of a Hub classifier with "
                 "with_task_heads(model, tasks)."
             )
+        self.refuse_unused(kwargs)
+        check_trainable(model.backbone, heads_alone=True)
         train, evaluation = (_items(d, model, processing_class) for d in (train_dataset, eval_dataset))
         self.weights = _weights(args, train)
         """Trained task → weight, > 0."""

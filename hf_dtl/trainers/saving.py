@@ -26,6 +26,16 @@ def write_whole(tensors: dict[str, Tensor], path: Path, **metadata: str) -> None
 class SavingTrainer(Trainer):
     """A `transformers.Trainer` of a `MultiHeadClassifier`, whose `save_model` keeps every head."""
 
+    @staticmethod
+    def refuse_unused(kwargs: dict[str, Any], *names: str) -> None:
+        """Refuse arguments of `transformers.Trainer` that would change nothing, always those of loss and model."""
+        given = [name for name in (*names, "compute_loss_func", "model_init") if kwargs.get(name) is not None]
+        if given:
+            raise ConfigError(
+                f"{', '.join(given)}: the trainer has its own, so what you give would not be used. Leave it out; "
+                "images are transformed by dataset.with_transform."
+            )
+
     def write(self, folder: str | os.PathLike) -> None:
         """Write backbone and every head, as `MultiHeadClassifier.load` reads them."""
         self.accelerator.unwrap_model(self.model).save(folder)

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from hf_dtl.data.images import size_of
 from hf_dtl.errors import ConfigError
-from hf_dtl.trainers.loading import evaluating
+from hf_dtl.trainers.readiness import evaluating
 from hf_dtl.trainers.saving import write_whole
 from hf_dtl.trainers.trainer import UnlearningTrainer
 

@@ -22,7 +22,8 @@ from hf_dtl.models.adapters import add_adapters
 from hf_dtl.models.heads import MultiHeadClassifier, single_precision
 from hf_dtl.trainers.chunks import Chunk, Disposal
 from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.loading import check_fits, freeze_unused, labelled_items, with_one_head
+from hf_dtl.trainers.items import labelled_items
+from hf_dtl.trainers.readiness import check_fits, freeze_unused, with_one_head
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.saving import PublishingTrainer
 from hf_dtl.trainers.shares import Share
@@ -88,6 +89,7 @@ class UnlearningTrainer(PublishingTrainer):
             model = with_one_head(model, args)
             self.forget_task = self.retain_task
         single_precision(model)
+        self.refuse_unused(kwargs, "train_dataset", "data_collator")
         self.check_tasks(model, args)
         given = {"forget": (forget_dataset, self.forget_task), "retain": (retain_dataset, self.retain_task)}
         given |= {} if eval_dataset is None else {"evaluation": (eval_dataset, self.retain_task)}

@@ -21,7 +21,7 @@ from hf_dtl.data.images import size_of
 from hf_dtl.functional import Augmentation, augment, classification_loss
 from hf_dtl.models.heads import MULTI_LABEL, MultiHeadClassifier
 from hf_dtl.trainers.checkpoints import Recorded
-from hf_dtl.trainers.loading import leaves_one
+from hf_dtl.trainers.readiness import leaves_one
 
 logger = logging.getLogger(__name__)
 

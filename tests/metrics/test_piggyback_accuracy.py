@@ -19,7 +19,7 @@ from hf_dtl.data import ImageTensors, embedded_processor
 from hf_dtl.errors import ConfigError, DataError, ModelError
 
 ATTACKS = ("linear_probe", "full")
-CONFIG = replace(QUICK, attacks=ATTACKS, seeds=(0, 1, 2))
+CONFIG = replace(QUICK, attacks=ATTACKS, seeds=(0, 1, 2, 3, 4))
 OPTIONS = {
     name: getattr(CONFIG, name)
     for name in ("attacks", "budgets", "seeds", "linear_probe_learning_rates", "full_learning_rates",
@@ -136,8 +136,7 @@ def test_leakage_over_references(metric, undisposed, audited, tmp_path):
     assert set(result["leakage_over"]) == {"no_model", "scratch"}
     assert result["suite"]["name"] == "custom" and result["leakage"]["word"] is None
     ceiling, floor = (result["references"][name]["piggyback_accuracy"] for name in ("undisposed", "scratch"))
-    expected = (result["piggyback_accuracy"] - floor) / (ceiling - floor)
-    assert result["leakage_over"]["scratch"]["mean"] == pytest.approx(expected)
+    assert result["leakage_over"]["scratch"]["gap"] == pytest.approx(ceiling - floor)
 
     copied = metric.compute(
         model=copy.deepcopy(undisposed),
@@ -248,6 +247,16 @@ def test_data_sets_that_cannot_be_used_are_refused(metric, tmp_path):
     processor = {"processor": embedded_processor(size=8)}
     other = found | {"test_dataset": found["test_dataset"].rename_column("label", "class")}
     refused(metric, DataError, "test_dataset has no column 'label'", **other, **processor)
+    changed = found | {"test_dataset": found["test_dataset"].with_transform(lambda batch: batch)}
+    refused(metric, ConfigError, "test_dataset has a transform", **changed, **processor)
+    shared = datasets.concatenate_datasets([found["train_dataset"].select([4]), found["test_dataset"]])
+    refused(metric, DataError, "1 of 61 pictures of test_dataset are in train_dataset too: row 0", **processor,
+            **found | {"test_dataset": shared})  # fmt: skip
+    text = found["test_dataset"].cast_column("label", datasets.Value("string"))
+    refused(metric, DataError, "train has a column of ClassLabel, test has a column of string", **processor,
+            **found | {"test_dataset": text})  # fmt: skip
+    owl = found["test_dataset"].cast_column("label", datasets.ClassLabel(names=["a", "b", "owl"]))
+    refused(metric, DataError, "only train has c, only test has owl", **processor, **found | {"test_dataset": owl})
     unlabelled = ImageTensors(TASK.test.pixel_values, torch.where(TASK.test.labels == 2, -1, TASK.test.labels))
     other = found | {"test_dataset": as_dataset(unlabelled, names)}
     refused(metric, DataError, "test_dataset has 20 images without a label", **other, **processor)

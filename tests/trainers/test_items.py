@@ -7,37 +7,15 @@ import torch
 from architectures import CONFIGS
 from PIL import Image
 from torch.utils.data import ConcatDataset, Subset
+from trainer_toys import NAMES, PROCESSOR, UNNAMED, items, model, table
 from transformers import AutoModelForImageClassification
 
 import hf_dtl
-from hf_dtl.data import embedded_processor, load_images, load_task
+from hf_dtl.data import load_images, load_task
 from hf_dtl.errors import ConfigError, DataError, ModelError
-from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.loading import labelled_items, leaves_one
+from hf_dtl.trainers.items import labelled_items
+from hf_dtl.trainers.readiness import leaves_one
 from hf_dtl.trainers.training import fine_tune
-
-NAMES = ("cat", "dog", "fox")
-UNNAMED = ("LABEL_0", "LABEL_1", "LABEL_2")
-PROCESSOR = embedded_processor(16)
-
-
-def model(names=NAMES) -> MultiHeadClassifier:
-    config = CONFIGS["vit"]()
-    config.id2label = dict(enumerate(names))
-    return MultiHeadClassifier(AutoModelForImageClassification.from_config(config), task="own")
-
-
-def table(labels: list, feature=None, image: str = "image", label: str = "label") -> datasets.Dataset:
-    pictures = [np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8) for i in range(len(labels))]
-    feature = feature or datasets.ClassLabel(names=list(NAMES))
-    features = datasets.Features({image: datasets.Image(), label: feature})
-    images = [Image.fromarray(picture) for picture in pictures]
-    return datasets.Dataset.from_dict({image: images, label: labels}, features=features)
-
-
-def items(dataset, head=NAMES, processor=PROCESSOR):
-    (found,) = labelled_items({"forget": (dataset, "own")}, model(head), processor)
-    return found
 
 
 @pytest.mark.parametrize(
@@ -159,14 +137,14 @@ def test_unusable_labels_are_told_before_training(data, head, message):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([1.0, 0.0, 1.0], r"first item has the labels \[1.0, 0.0, 1.0\].*several labels are not taken"),
+        ([1.0, 0.0, 1.0], r"item 0 has the labels \[1.0, 0.0, 1.0\].*several labels are not taken"),
         (1.0, "labels 1.0"),
     ],
 )
 def test_items_with_several_labels_are_refused_by_name(labels, message):
     with pytest.raises(ConfigError, match=message):
         items([{"pixel_values": torch.zeros(3, 16, 16), "labels": torch.tensor(labels)}])
-    with pytest.raises(ConfigError, match="first item is pixel_values, target. An item is"):
+    with pytest.raises(ConfigError, match="item 0 is pixel_values, target. An item is"):
         items([{"pixel_values": torch.zeros(3, 16, 16), "target": 1}])
 
 
@@ -259,9 +237,9 @@ def test_labels_of_the_data_that_a_transform_copies_are_rows_by_name(caplog):
     caplog.clear()
     own_rows = data.with_transform(ready(lambda batch: [(label + 1) % 3 for label in batch["label"]]))
     assert [items(own_rows, other, None)[i]["labels"] for i in range(3)] == [1, 2, 0] and not caplog.text
-    with pytest.raises(ConfigError, match="The forget data set: its first item has the labels 'cat'"):
+    with pytest.raises(ConfigError, match="The forget data set: an item of its transform has the labels 'cat'"):
         items(data.with_transform(ready(lambda batch: [NAMES[label] for label in batch["label"]])), other, None)
-    with pytest.raises(ConfigError, match="first item has the labels 'cat'"):
+    with pytest.raises(ConfigError, match="item 0 has the labels 'cat'"):
         items([{"pixel_values": torch.zeros(3, 16, 16), "labels": "cat"}])
 
 

@@ -337,7 +337,7 @@ def test_evaluate_measures_the_retained_task(tmp_path):
 
 
 def test_parameters_without_gradient_are_frozen_and_named(tmp_path, caplog):
-    with caplog.at_level(logging.INFO, logger="hf_dtl.trainers.loading"):
+    with caplog.at_level(logging.INFO, logger="hf_dtl.trainers.readiness"):
         t = trainer(tmp_path, model=two_headed("dinov2"))
     assert "mask_token" in caplog.text
     assert not t.model.backbone.get_parameter("dinov2.embeddings.mask_token").requires_grad

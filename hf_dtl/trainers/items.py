@@ -1,35 +1,34 @@
-"""What trainers do with what they are given: decode the images, freeze what nothing uses, look without training."""
+"""What trainers are given as data, as items: decoded, labelled with rows of a head, and checked."""
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
-from transformers import PreTrainedModel
 
 from hf_dtl.data import load_images
-from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, raw_column
+from hf_dtl.data.columns import find_image_column, find_label_column
 from hf_dtl.data.decoding import WHITE, read_alike, reading, to_channels
 from hf_dtl.data.duplicates import pictures
 from hf_dtl.data.images import ImageTensors, LazyImages, size_of
-from hf_dtl.data.names import match_names
 from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ConfigError, DataError, listing
 from hf_dtl.fingerprint import fingerprint
-from hf_dtl.models.heads import MULTI_LABEL, MultiHeadClassifier
+from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import rows_by_name, unnamed
-from hf_dtl.trainers.config import UnlearningConfig
+from hf_dtl.trainers.head_rows import RENAME, check_rows, counted, rows_by_class, rows_of_the_head
 
-RENAME = "Call it 'label': dataset.rename_column(its name, 'label')."
 KEEP_ONE = "Leave one: dataset.remove_columns(the others), or dataset.cast_column(its name, datasets.Image())."
 AS_NUMBERS = "Images that map() made numbers are given as hf_dtl.data.ImageTensors, or with_transform instead of map."
 """What to do in Python where the columns of classes and images cannot be told."""
+
+MOST_PREPARED = 20.0
+"""Above what a processor makes of an image: an image as it is has values up to 255."""
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +98,56 @@ def labelled_items(
         if name in plain:
             items.labels = rows[name]
         else:
-            items = numbered(items, model.labels[parts[name][1]], f"The {name} data set")
-        if size_of(items) and not hasattr(items, "labels"):
-            _check_item(name, items[0])
+            task = parts[name][1]
+            items = numbered(items, model.labels[task], f"The {name} data set")
+            items = _given(items, name, model, task, processing_class)
         found.append(items)
+    _check_order(parts, model)
     if "retain" in parts and parts["retain"][1] == parts["forget"][1]:
         _tell_copies(dict(zip(parts, found, strict=True)), tables)
     return found
+
+
+def _given(items: Any, name: str, model: MultiHeadClassifier, task: str, processing_class: Any) -> Any:
+    """Data of the user's own as items that are checked when they are drawn; those of this package at once."""
+    classes = model.heads[task].out_features
+    if isinstance(items, (ImageTensors, LazyImages)):
+        check_rows(items.labels.numpy(), classes, f"The {name} data set")
+    elif size_of(items) and not isinstance(getattr(items, "labels", None), (Tensor, Mapping)):
+        items = GivenItems(items, f"The {name} data set", classes, channels_of(model.backbone.config))
+    else:
+        return items
+    if (names := model.labels[task]) and counted(names) and any(str(row) != own for row, own in enumerate(names)):
+        told = "The %s data set: its labels are rows of the head, which are named %s: 0 is %r, and so on."
+        logger.warning(told, name, listing(names, 5), names[0])
+    scaled = getattr(processing_class, "do_rescale", True) or getattr(processing_class, "do_normalize", True)
+    if scaled and size_of(items) and (most := float(items[0]["pixel_values"].abs().max())) > MOST_PREPARED:
+        told = "The %s data set: its pixel_values reach %.0f, as of an image that was not prepared. Use the processor."
+        logger.warning(told, name, most)
+    return items
+
+
+def _check_order(parts: Mapping[str, tuple[Any, str]], model: MultiHeadClassifier) -> None:
+    """Refuse data that put a class into two rows of a head without names, whose rows are the order of the classes."""
+    orders = dict[str, tuple[str, dict[str, int]]]()
+    for name, (part, task) in parts.items():
+        if not unnamed(model.labels[task]):
+            continue
+        if isinstance(part, datasets.Dataset):
+            feature = part.features[find_label_column(part.features, None, f"The {name} data set", RENAME)]
+            known = getattr(feature, "names", ())
+            rows = rows_by_name(known, model.labels[task], name) or []
+        else:
+            known = getattr(part, "names", None) or ()
+            rows = list(range(len(known)))
+        found = dict(zip(known, rows, strict=False))
+        other, first = orders.setdefault(task, (name, found))
+        if wrong := [label for label in found if first.get(label, found[label]) != found[label]]:
+            raise DataError(
+                f"The head has no names (LABEL_0, ...), and the class {wrong[0]!r} has the number {first[wrong[0]]} "
+                f"in the {other} data set, {found[wrong[0]]} in the {name} data set: which row it is cannot be told. "
+                "Set model.config.id2label and label2id."
+            )
 
 
 def _tell_copies(items: Mapping[str, Any], tables: Mapping[str, datasets.Dataset]) -> None:
@@ -145,23 +187,56 @@ def numbered(items: Any, names: tuple[str, ...], where: str) -> Any:
         return ConcatDataset([numbered(part, names, where) for part in items.datasets])
     if not isinstance(items, (ImageTensors, LazyImages)) or items.names is None or unnamed(names):
         return items
-    rows = _rows_by_class(items.names, items.labels.numpy(), True, names, where)
+    rows = rows_by_class(items.names, items.labels.numpy(), True, names, where)
     items = copy.copy(items)
-    items.labels, items.names = _checked(rows, len(names), where), None
+    items.labels, items.names = check_rows(rows, len(names), where), None
     return items
 
 
-def _check_item(name: str, item: Any) -> None:
-    """Refuse items without one row of the head as their label."""
+class GivenItems(Dataset):
+    """A data set of the user's own, each item checked when it is drawn, and its label made a whole number.
+
+    Args:
+        dataset: gives {"pixel_values": (C, H, W) float, "labels": row of the head}.
+        where: the data set, for messages.
+        classes: rows of the head.
+        channels: that the model takes.
+    """
+
+    def __init__(self, dataset: Dataset, where: str, classes: int, channels: int) -> None:
+        self.dataset, self.where, self.classes, self.channels = dataset, where, classes, channels
+        self[0]
+
+    def __len__(self) -> int:
+        return size_of(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.dataset[index]
+        label = _row_of(item, f"{self.where}: its item {index}")
+        check_rows(np.array([label]), self.classes, self.where, index)
+        pixels: Any = item.get("pixel_values")
+        values = isinstance(pixels, Tensor) and pixels.is_floating_point()
+        if not values or pixels.ndim != 3 or len(pixels) != self.channels or not pixels.isfinite().all():
+            kind = f"{pixels.dtype}, {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
+            raise DataError(
+                f"{self.where}: the pixel_values of item {index} are {kind}; they must be a float tensor of "
+                f"{self.channels} channels, height and width, of finite values. The model's processor makes them."
+            )
+        return {"pixel_values": pixels, "labels": label}
+
+
+def _row_of(item: Any, where: str) -> int:
+    """The label of an item; refuse what is not one whole number."""
     label = item["labels"] if isinstance(item, Mapping) and "labels" in item else None
     number = None if label is None or isinstance(label, str) else torch.as_tensor(label)
-    if number is None or number.numel() != 1 or number.is_floating_point():
+    if number is None or number.numel() != 1 or number.is_floating_point() or number.dtype == torch.bool:
         given = f"is {listing(list(item), 5)}" if label is None else f"has the labels {label!r}"
         given = given if number is None else f"has the labels {number.tolist()}"
         raise ConfigError(
-            f"The {name} data set: its first item {given}. An item is {{'pixel_values', 'labels'}}, its label one row "
-            "of the head, a whole number; images with several labels are not taken, also by a head of sigmoids."
+            f"{where} {given}. An item is {{'pixel_values', 'labels'}}, its label one row of the head, a whole "
+            "number; images with several labels are not taken, also by a head of sigmoids."
         )
+    return int(number)
 
 
 def _with_image(name: str, part: datasets.Dataset) -> datasets.Dataset:
@@ -171,79 +246,6 @@ def _with_image(name: str, part: datasets.Dataset) -> datasets.Dataset:
     images = part.with_format(None).select_columns([column])
     images = images if column == "image" else images.rename_column(column, "image")
     return images.cast_column("image", datasets.Image(id=getattr(part.features[column], "id", None)))
-
-
-def rows_of_the_head(
-    part: datasets.Dataset, model: MultiHeadClassifier, task: str, where: str, column: str | None = None
-) -> Tensor:
-    """Row of a task's head for each image, (N,) int64; see `labelled_items`.
-
-    Args:
-        part: with a column of classes.
-        model: whose head answers.
-        task: of the head.
-        where: the data set, for messages.
-        column: of the classes; None finds it.
-    """
-    both = column is None and "label" in part.features and "labels" in part.features
-    column = find_label_column(part.features, column, where, RENAME)
-    if both and raw_column(part, "label").to_pylist() != raw_column(part, "labels").to_pylist():
-        logger.warning("%s has the columns 'label' and 'labels', which differ: '%s' is used.", where, column)
-    feature, classes = part.features[column], model.heads[task].out_features
-    if isinstance(feature, datasets.Value) and "int" in feature.dtype:
-        ids = raw_column(part, column).fill_null(-1).to_numpy().astype(np.int64)
-    else:
-        known, found = class_ids({"": part}, column, where, quiet=True)  # the head's names tell which is which
-        ids = _rows_by_class(known, found[""], isinstance(feature, datasets.ClassLabel), model.labels[task], where)
-    return _checked(ids, classes, where)
-
-
-def _checked(ids: np.ndarray, classes: int, where: str) -> Tensor:
-    """Rows of a head, none of which is missing or past its end."""
-    for wrong, what in ((ids < 0, "no label (null or -1)"), (ids >= classes, f"a label above {classes - 1}")):
-        if wrong.any():
-            at = listing(np.flatnonzero(wrong).tolist(), 5)
-            raise DataError(
-                f"{where}: {wrong.sum()} of {len(ids)} images have {what}, and the head has the rows 0 to "
-                f"{classes - 1}: row {at}. Remove or correct them."
-            )
-    return torch.tensor(ids)
-
-
-def _rows_by_class(
-    known: tuple[str, ...], ids: np.ndarray, ordered: bool, names: tuple[str, ...], where: str
-) -> np.ndarray:
-    """Row of a head with these names for each image, -1 for none, by those of the classes that `ids` (N,) number."""
-    used = np.unique(ids[ids >= 0])
-    if unnamed(names):
-        return _rows_in_order(known, names, ordered, where)[ids]
-    rows = match_names([known[label] for label in used], names, "The model's head")
-    if None in rows:
-        unknown = [known[label] for label, row in zip(used, rows, strict=True) if row is None]
-        raise DataError(
-            f"{where} has the classes {listing(unknown, 12)}, which the model's head does not name; it names "
-            f"{listing(names, 12)}. Take images of classes that it knows, or correct its id2label."
-        )
-    number = np.full(len(known) + 1, -1, dtype=np.int64)  # the last is for -1
-    number[used] = [row for row in rows if row is not None]
-    return number[ids]
-
-
-def _rows_in_order(known: tuple[str, ...], names: tuple[str, ...], ordered: bool, where: str) -> np.ndarray:
-    """Row of a head without names for each class, and -1 for none: as the command line's `head_by_position` does."""
-    rows = rows_by_name(known, names, where) if ordered else None
-    if rows is None:
-        raise DataError(
-            f"{where} names its classes ({listing(known, 5)}), but the head has no names (LABEL_0, ...) for its "
-            f"{len(names)} rows: which row is which cannot be told. Set model.config.id2label and label2id."
-        )
-    if [str(row) for row in rows] != list(known):
-        told = (
-            "%s: the head has no names (LABEL_0, ...): its rows are taken in the order of the classes (%s). If it has "
-        )
-        told += "another, set model.config.id2label."
-        logger.warning(told, where, listing([name for _, name in sorted(zip(rows, known, strict=True))], 12))
-    return np.array([*rows, -1])
 
 
 class TransformedItems(Dataset):
@@ -297,7 +299,7 @@ class TransformedItems(Dataset):
                 "classes of the data or rows of the head. Give the rows in a new column 'labels'."
             )
         for label in made.values() if self.given else ():
-            _check_item(self.name, {"labels": label})
+            _row_of({"labels": label}, f"The {self.name} data set: an item of its transform")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -311,90 +313,3 @@ class TransformedItems(Dataset):
             pixels = self.processor([image])["pixel_values"][0]
         label = self.labels[int(index)] if self.given is None else item[self.given]
         return {"pixel_values": torch.as_tensor(np.asarray(pixels)).float(), "labels": int(label)}
-
-
-def check_fits(
-    model: PreTrainedModel, args: UnlearningConfig, own: type = UnlearningConfig, *, one_head: bool = False
-) -> None:
-    """Refuse options that a model has nothing for.
-
-    Args:
-        model: the Hub model, or the backbone.
-        args: the method's options.
-        own: the class that they must be of: with another method's it would train by that one's, or not at all.
-        one_head: whether what is forgotten and what is retained share the head.
-
-    Raises:
-        ConfigError: it cannot checkpoint its activations, the method's losses are not those of its head, or what is
-            retained would be what is forgotten.
-    """
-    if not isinstance(args, own):
-        raise ConfigError(f"This method takes its options as {own.__name__}, not as {type(args).__name__}.")
-    if one_head and args.retain_inputs != "target":
-        raise ConfigError(
-            f"retain_inputs={args.retain_inputs!r} would distil the forgotten images into the only head. "
-            "Use retain_inputs='target' for a model with one head."
-        )
-    name = type(model).__name__
-    if args.activation_checkpointing and not model.supports_gradient_checkpointing:
-        raise ConfigError(
-            f"activation_checkpointing: {name} has none. Leave it off, and lower the batch size instead."
-        )
-    if model.config.problem_type == MULTI_LABEL and not args.multi_label:
-        raise ConfigError(
-            f"{type(args).__name__}: the method compares classes by softmax, and the head of {name} has a sigmoid a "
-            "label (multi_label_classification). Use random_label, salun, neg_grad_plus, scrub, bad_teaching or "
-            "fine_tune."
-        )
-
-
-def with_one_head(model: PreTrainedModel, args: UnlearningConfig) -> MultiHeadClassifier:
-    """A plain Hub classifier, whose one head serves what is forgotten and what is retained.
-
-    Raises:
-        ConfigError: the options name another head to forget by.
-    """
-    if args.forget_task not in (type(args).forget_task, args.retain_task):
-        raise ConfigError(
-            f"forget_task={args.forget_task!r}: {type(model).__name__} has one head, which serves what is forgotten "
-            "and what is retained. Leave forget_task out, or give a MultiHeadClassifier with a head of that name."
-        )
-    return MultiHeadClassifier(model, task=args.retain_task)
-
-
-def freeze_unused(model: MultiHeadClassifier, images: Dataset, outputs: Callable[[Tensor], Tensor]) -> None:
-    """Freeze and name the backbone's parameters without a gradient (mask tokens): DDP would wait for them.
-
-    Args:
-        model: on the device to use; left in evaluation mode.
-        images: items {"pixel_values"}; the first is looked at.
-        outputs: of a batch of one image, those that training uses.
-    """
-    image = images[0]["pixel_values"].unsqueeze(0).to(next(model.parameters()).device)
-    free = {n: p for n, p in model.named_parameters() if p.requires_grad and not n.startswith("heads.")}
-    if not free:
-        return
-    model.eval()
-    gradients = torch.autograd.grad(outputs(image).float().sum(), list(free.values()), allow_unused=True)
-    unused = [name for name, gradient in zip(free, gradients, strict=True) if gradient is None]
-    for name in unused:
-        free[name].requires_grad_(False)
-    if unused:
-        logger.info("Frozen, because no trained task uses them: %s", ", ".join(unused))
-
-
-def leaves_one(model: nn.Module, images: Dataset, batch_size: int) -> bool:
-    """Whether the last batch of an epoch has one image only, of which batch normalisation knows no deviation."""
-    normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    return normalises and batch_size > 1 and size_of(images) > batch_size and size_of(images) % batch_size == 1
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; the mode is as it was afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

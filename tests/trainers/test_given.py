@@ -1,0 +1,140 @@
+"""What a user of the trainers gives besides tables: data sets of torch, frozen models, arguments of Trainer."""
+
+import datasets
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, default_collate
+from trainer_toys import NAMES, PROCESSOR, UNNAMED, items, model, table
+
+import hf_dtl
+from hf_dtl.data import ImageTensors, embedded_processor
+from hf_dtl.errors import ConfigError, DataError, ModelError
+from hf_dtl.trainers.items import labelled_items
+from hf_dtl.trainers.streams import PairedStreams
+
+DIGITS = ("2", "0", "1")
+
+
+class Own(Dataset):
+    """A data set as users write them."""
+
+    def __init__(self, labels, pixels=None):
+        self.rows = [{"pixel_values": torch.zeros(3, 16, 16), "labels": label} for label in labels]
+        for row, given in (pixels or {}).items():
+            self.rows[row]["pixel_values"] = given
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, row):
+        return self.rows[row]
+
+
+def drawn(dataset):
+    """All items as a trainer draws them."""
+    found = items(dataset)
+    streams = PairedStreams(
+        found, found, num_chunks=1, chunk_size=len(found), retain_chunk_size=1, chunking="random", seed=0
+    )
+    return streams[0]["forget"]["labels"]
+
+
+@pytest.mark.parametrize("label", [2, torch.tensor(2), torch.tensor([2]), torch.tensor(2, dtype=torch.uint8)])
+def test_a_label_is_a_whole_number_in_any_form(label):
+    assert sorted(drawn(Own([0, label, 1])).tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "message"),
+    [
+        (-100, DataError, "1 of 1 images have no label .* row 2"),
+        (-1, DataError, "no label"),
+        (9, DataError, "The forget data set: 1 of 1 images have a label above 2, .*: row 2"),
+        ("fox", ConfigError, "item 2 has the labels 'fox'"),
+        (torch.tensor(True), ConfigError, "item 2 has the labels True"),
+        (None, ConfigError, "item 2 is pixel_values, labels"),
+    ],
+)
+def test_a_label_that_no_row_has_is_told_wherever_it_is(label, error, message):
+    with pytest.raises(error, match=message):
+        drawn(Own([0, 1, label]))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (torch.zeros(16, 16, 3), r"torch.float32, \(16, 16, 3\); .* of 3 channels"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), "torch.uint8"),
+        (torch.full((3, 16, 16), torch.nan), "of finite values"),
+        (Image.new("RGB", (16, 16)), "of item 2 are Image"),
+    ],
+)
+def test_pixels_that_a_processor_does_not_make_are_refused(pixels, message):
+    with pytest.raises(DataError, match=message):
+        drawn(Own([0, 1, 2], {2: pixels}))
+
+
+def test_pixels_that_were_not_prepared_are_told(caplog):
+    drawn(Own([0, 1], {0: torch.full((3, 16, 16), 255.0)}))
+    assert "its pixel_values reach 255" in caplog.text
+
+
+def test_tensors_are_checked_at_once():
+    with pytest.raises(DataError, match="1 of 2 images have no label"):
+        items(ImageTensors(torch.zeros(2, 3, 16, 16), torch.tensor([0, -100])))
+
+
+def test_numbers_are_names_where_the_rows_are_named_by_numbers(caplog):
+    """A head whose rows are named 2, 0, 1: the digit 0 of a table is its second row, as for the command line."""
+    assert items(table([0, 1, 2], datasets.Value("int64")), DIGITS).labels.tolist() == [1, 2, 0]
+    assert "a label is the row of that name" in caplog.text
+    caplog.clear()
+    assert items(table([0, 1, 2], datasets.Value("int64")), ("0", "1", "2")).labels.tolist() == [0, 1, 2]
+    assert not caplog.text
+    assert items(Own([0, 1]), DIGITS)[1]["labels"] == 1
+    assert "its labels are rows of the head, which are named 2, 0, 1: 0 is '2'" in caplog.text
+
+
+def test_two_orders_of_classes_are_refused_where_rows_have_no_names():
+    order = datasets.ClassLabel(names=[*NAMES[::-1]])
+    given = {"forget": (table([0, 1]), "own"), "retain": (table([0, 1], order), "own")}
+    with pytest.raises(DataError, match="the class 'fox' has the number 2 in the forget data set, 0 in the retain"):
+        labelled_items(given, model(UNNAMED), PROCESSOR)
+
+
+def trainer(tmp_path, given=None, processor=PROCESSOR, **arguments):
+    args = hf_dtl.FineTuneConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
+    data = {"forget_dataset": table([0, 1]), "retain_dataset": table([1, 2])}
+    given = given or model().export("own")
+    return hf_dtl.FineTuneTrainer(given, args, **data, processing_class=processor, **arguments)
+
+
+def test_a_frozen_backbone_is_refused_and_a_frozen_part_is_told(tmp_path, caplog):
+    """As PEFT leaves a model: the head alone would be trained."""
+    frozen = model().export("own")
+    for name, parameter in frozen.named_parameters():
+        parameter.requires_grad_("classifier" in name)
+    with pytest.raises(ConfigError, match=r"weights of the backbone are frozen .*merge_and_unload.*requires_grad_"):
+        trainer(tmp_path, frozen)
+    with pytest.raises(ModelError, match="a trainer or a MultiHeadClassifier has it: .* load the model anew"):
+        trainer(tmp_path, trainer(tmp_path).model.backbone)
+    next(p for n, p in frozen.named_parameters() if "layers" in n).requires_grad_(True)
+    trainer(tmp_path, frozen)
+    assert "were given frozen, and stay as they are" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["data_collator", "compute_loss_func", "train_dataset", "model_init"])
+def test_arguments_that_would_not_be_used_are_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match=f"{name}: the trainer has its own"):
+        trainer(tmp_path, **{name: default_collate})
+
+
+def test_other_faults_are_told_before_training(tmp_path):
+    with pytest.raises(ConfigError, match="label_smoothing_factor is not supported"):
+        hf_dtl.FineTuneConfig(output_dir=str(tmp_path), use_cpu=True, label_smoothing_factor=0.1)
+    with pytest.raises(ConfigError, match="does not take the images, 3x24x24: Input image size"):
+        trainer(tmp_path, processor=embedded_processor(24))
+    for labels in ("cat", ["a", "a"]):
+        with pytest.raises(ModelError, match="give a list of names, each once"):
+            model().add_head("new", labels)
