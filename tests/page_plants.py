@@ -1,5 +1,6 @@
 """What a hostile visitor of the page sends: addresses that no page needs, broken requests, floods."""
 
+import json
 import socket
 import time
 import uuid
@@ -85,7 +86,28 @@ def slow_uploads(web, functions):
         yield
 
 
+@contextmanager
+def unread(web, functions):
+    """Answers that are not read: the server cannot write one to its end, and must not keep others waiting for that."""
+
+    def pair(number):
+        asked = {"data": ["example", ""], "fn_index": functions["open"], "session_hash": f"unread{number}"}
+        body = json.dumps(asked)
+        kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}"
+        post = f"POST /gradio_api/queue/join HTTP/1.1\r\nHost: x\r\n{kind}\r\n\r\n{body}"
+        return f"GET /config HTTP/1.1\r\nHost: x\r\n\r\n{post}".encode()
+
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        one.bind(("127.0.0.5", 0))
+        one.connect((web.base_url.host, web.base_url.port))
+        for number in range(80):
+            one.sendall(pair(number))
+            time.sleep(0.1)
+        yield
+
+
 FLOODS = {
     "attacks": events("relearn", [*ATTACK, 0]), "opens": events("open", ["example", ""]), "connections": connections,
-    "uploads": uploads, "slow uploads": slow_uploads,
+    "uploads": uploads, "slow uploads": slow_uploads, "unread": unread,
 }  # fmt: skip

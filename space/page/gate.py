@@ -124,16 +124,22 @@ class Gate:
                 return await self._stream(path, scope, receive, send)
             return await self.app(scope, receive, send)
         if method == "POST" and (asked := ASKED.fullmatch(path)):
-            body = await _whole(receive)
+            body, answer = await _whole(receive), list[Message]()
+
+            async def keep(message: Message) -> None:
+                answer.append(message)
+
             async with self._asking:  # the next one is counted after this one stands in the queue
                 await self._check(body, asked[1], address_of(scope))
                 pending = self.blocks._queue.pending_event_ids_session
                 before = set(pending)
-                await self.app(scope, _again(body, receive), send)
+                await self.app(scope, _again(body, receive), keep)
                 self._address |= dict.fromkeys(pending.keys() - before, address_of(scope))
                 self._heard |= dict.fromkeys(pending.keys() - before, time.monotonic())
                 self._take_turns()
-                return
+            for message in answer:  # whoever does not read it holds up nobody
+                await send(message)
+            return
         if method == "POST" and SENT.fullmatch(path):
             if "upload" in path:
                 return await self._upload(scope, receive, send)
