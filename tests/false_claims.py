@@ -78,6 +78,23 @@ def other_name(record):
     return replace(record, dataset="imagenet-1k[0-999]")
 
 
+def added(report, **changes):
+    """The runs of one attack, or of one draw, a second time, as of another."""
+    one = next(r for r in report.piggyback if r.model == "scrubbed")
+    chosen = [r for r in report.piggyback if r.seed == one.seed and (r.attack == one.attack or "seed" in changes)]
+    seeds = sorted({r.seed for r in report.piggyback} | {changes.get("seed", one.seed)})
+    own = settings(audit=report.settings["audit"] | {"seeds": seeds})(report)
+    return replace(own, piggyback=(*report.piggyback, *(replace(r, **changes) for r in chosen)))
+
+
+def stopped_early(record):
+    """Accuracies after fewer steps, which quick-1 does not tell."""
+    steps = record.effort or 100
+    return replace(
+        record, effort=steps, curve=((steps, record.validation_accuracy, record.accuracy), (2 * steps, 0.0, 0.0))
+    )
+
+
 def labels_turned_round(folder):
     """The hash of the settings with it, as of an audit of such a model."""
     names = list(json.loads((folder / "config.json").read_text())["id2label"].values())[::-1]
@@ -114,6 +131,9 @@ CLAIMS = {
     "target accuracy": (
         told(lambda report: replace(report, target_accuracy={"undisposed": 0.1, "scrubbed": 0.1})), "numbers differ",
     ),
+    "an attack that nobody ran": (told(lambda r: added(r, attack="lora")), "runs that quick-1 does not make: lora of"),
+    "a draw that nobody made": (told(lambda r: added(r, seed=77)), "runs that quick-1 does not make: .* draw 77"),
+    "accuracies of fewer steps": (told(records(stopped_early)), "numbers differ"),
     "no hashes": (lambda folder: add_evidence(folder, unsigned(folder)), "does not name the files"),
 }  # fmt: skip
 """A claim, and what verification says of it; it never holds."""
@@ -147,6 +167,11 @@ def second_model(folder):
     add_evidence(folder, replace(LeakageReport.load(folder / REPORT), weights=weights_sha256(folder)))
 
 
+def cached(folder):
+    (folder / ".cache" / "own").mkdir(parents=True)
+    save_file(load_file(folder / "model.safetensors"), folder / ".cache" / "own" / "model.safetensors")
+
+
 def index_elsewhere(folder):
     names = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
@@ -157,6 +182,7 @@ def index_elsewhere(folder):
 
 STRANGERS = {
     "an adapter": (adapter, "adapter_config.json is an adapter"),
+    "weights in a cache": (cached, ".cache/own/model.safetensors is not part"),
     "further weights": (second_model, "before.safetensors is not part"),
     "an index that leaves the folder": (index_elsewhere, "not one model's|outside the folder"),
     "code": (lambda folder: (folder / "modeling_x.py").write_text("raise SystemExit"), "is code"),

@@ -31,7 +31,8 @@ MODEL = (CONFIG, *PROCESSORS, "model.safetensors", "model-?????-of-?????.safeten
 LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
 EVIDENCE = (CARD, REPORT, TRANSFER, *(f"plots/{name}.png" for name in (*ALTERNATIVE_TEXTS, "disposal")), *LICENCES)
 # Stands beside what is published and does no harm; it stays behind.
-NOT_NEEDED = ("plots/*.svg", ".gitattributes", ".cache/*")
+_DOWNLOADED = ("*.metadata", "*.lock", ".gitignore", "CACHEDIR.TAG")
+NOT_NEEDED = ("plots/*.svg", ".gitattributes", *(f".cache/huggingface/{name}" for name in _DOWNLOADED))
 
 SAME, NEAR, LITTLE = 1e-6, 2.0**-9, 0.5
 """Relative distances of weights: of what 32 bits round, and of what bfloat16 does, which nobody calls a disposal.

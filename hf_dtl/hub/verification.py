@@ -26,6 +26,7 @@ LEAST_IMAGES = 50
 UNMEASURED = ("costs", "method and its settings, command, notes and machine")
 """What of a report is claimed even where everything that it measured was measured again."""
 
+Curve = Sequence[tuple[int, float, float]]
 Place = tuple[str, str, str, str, int]
 """Model, data set, axis, attack and budget."""
 
@@ -55,12 +56,16 @@ class Number:
     deviation: float | None
     allowed: float
 
+    def excess(self) -> float:
+        """How far the difference is above what is allowed, both being there."""
+        return abs((self.published or 0.0) - (self.found or 0.0)) - self.allowed
+
     @property
     def holds(self) -> bool:
         """Whether both are there and agree."""
         if self.published is None or self.found is None:
             return False
-        return abs(self.published - self.found) <= self.allowed + 1e-9
+        return self.excess() <= 1e-9
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Verification:
         several = len({n.dataset for n in self.numbers}) > len({n.axis for n in self.numbers})
         for n in self.numbers:
             validation = n.what.startswith("validation")
-            if n.holds and (validation or n.what.startswith("mean") or n.what.endswith("draw")):
+            if n.holds and (validation or n.what.startswith("mean") or n.what.endswith(("draw", "steps"))):
                 continue
             what = n.what
             if n.axis and not n.attack:
@@ -221,7 +226,30 @@ def compare_numbers(
                 one, other = (getattr(runs[far], name) for runs in (told, ran))
                 room = 2 * max(noise(other, len(split.labels)), 2 * rounding(len(split.labels), 1))
                 found.append(Number(f"{what} of one draw", *place, one, other, None, room))
+        if complete and ran:
+            pairs = [(told[seed].curve, ran[seed].curve) for seed in both]
+            found += _by_effort(place, pairs, (len(task.validation.labels), len(task.test.labels)))
     return found
+
+
+def _by_effort(place: Place, pairs: Sequence[tuple[Curve, Curve]], images: tuple[int, int]) -> Iterator[Number]:
+    """Accuracies after fewer steps, from which the word follows too: of each kind the one that differs most."""
+    if any([effort for effort, *_ in told] != [effort for effort, *_ in ran] for told, ran in pairs):
+        yield Number("PL accuracy after fewer steps", *place, None, None, None, 0.0)
+        return
+    for column, what in ((1, "validation accuracy"), (2, "PL accuracy")):
+        reached = defaultdict[int, list[tuple[float, float]]](list)
+        for told, ran in pairs:
+            for one, other in zip(told, ran, strict=True):
+                reached[one[0]].append((one[column], other[column]))
+        found = []
+        for effort, both in reached.items():
+            before, now = ([pair[side] for pair in both] for side in (0, 1))
+            deviation = stdev(now) if len(now) > 1 else None
+            allowed = max(2 * (deviation or 0.0), noise(fmean(now), images[column - 1]))
+            said = f"{what} after {effort} steps"
+            found.append(Number(said, *place, fmean(before), fmean(now), deviation, allowed))
+        yield from sorted(found, key=Number.excess)[-1:]
 
 
 def _by_attack(records: Iterable[PiggybackRecord]) -> defaultdict[Place, list[PiggybackRecord]]:

@@ -4,11 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from PIL import Image
 
 from hf_dtl.audit import AttackConfig, LeakageReport
 from hf_dtl.audit.attacks import attack_sets, parse_attacks
@@ -16,7 +18,7 @@ from hf_dtl.audit.report import library_version
 from hf_dtl.audit.report_fields import LARGEST
 from hf_dtl.audit.suites import CUSTOM, IMAGES, find_suite
 from hf_dtl.audit.verdict import USUAL_MARGIN
-from hf_dtl.errors import ConfigError, DataError, ModelError, PublishError
+from hf_dtl.errors import ConfigError, DataError, ModelError, PublishError, listing
 from hf_dtl.hub.staging import CARD, REPORT, check_published, own_card, published_names
 from hf_dtl.hub.verification import LEAST_IMAGES, differing_weights
 from hf_dtl.hub.weights import weights_sha256
@@ -38,12 +40,14 @@ class Published:
         report: its own.
         wrong: what is not as the report says, as sentences: files that were changed, another card.
         notes: what else is to be known.
+        claimed: what could not be compared.
     """
 
     folder: Path
     report: LeakageReport
     wrong: tuple[str, ...]
     notes: tuple[str, ...]
+    claimed: tuple[str, ...] = ()
 
 
 def read_published(options: VerifyOptions) -> Published:
@@ -69,8 +73,11 @@ def read_published(options: VerifyOptions) -> Published:
         check_published(folder)
     except PublishError as error:
         raise ModelError(f"{options.model!r} is not as a published model must be: {error}") from error
-    wrong = [*differing_weights(report.weights, actual), *_card(folder, report, notes)]
-    return Published(folder, report, tuple(wrong), tuple(notes))
+    wrong, other_card = [*differing_weights(report.weights, actual)], _card(folder, report, notes)
+    if other_card and report.library_version != library_version():
+        notes.append(f"hf_dtl {report.library_version} wrote the card, it says; this version makes another one.")
+        return Published(folder, report, tuple(wrong), tuple(notes), ("every word and number of the card",))
+    return Published(folder, report, (*wrong, *other_card), tuple(notes))
 
 
 def _folder(options: VerifyOptions) -> tuple[Path, list[str]]:
@@ -101,8 +108,6 @@ def _folder(options: VerifyOptions) -> tuple[Path, list[str]]:
 def _card(folder: Path, report: LeakageReport, notes: list[str]) -> list[str]:
     if not (folder / CARD).is_file():
         notes.append("There is no card beside the report.")
-    elif report.library_version != library_version():
-        notes.append(f"The card was not compared: hf_dtl {report.library_version} wrote it.")
     else:
         try:
             own_card(folder, report)
@@ -111,10 +116,29 @@ def _card(folder: Path, report: LeakageReport, notes: list[str]) -> list[str]:
     return []
 
 
+def other_pictures(folder: Path, report: LeakageReport) -> list[str]:
+    """Pictures of a published folder that are not those that this machine draws of the report."""
+    shown = sorted((folder / "plots").glob("*.png"))
+    if not shown:
+        return []
+    with TemporaryDirectory() as drawn:
+        report.plot(drawn)
+        return [path.name for path in shown if not _same_picture(path, Path(drawn) / path.name)]
+
+
+def _same_picture(one: Path, other: Path) -> bool:
+    if not other.is_file():
+        return False
+    with Image.open(one) as first, Image.open(other) as second:
+        return first.size == second.size and first.convert("RGB").tobytes() == second.convert("RGB").tobytes()
+
+
 # The attacker -------------------------------------------------------------------------------------------------
 
 
-def attacker(report: LeakageReport, parameters: int, options: VerifyOptions) -> tuple[AttackConfig, list[str], bool]:
+def attacker(
+    report: LeakageReport, parameters: int, options: VerifyOptions
+) -> tuple[AttackConfig, list[str], list[str], bool]:
     """Who attacks here: the report's suite, as this library has it, not as the report tells it.
 
     Args:
@@ -123,7 +147,8 @@ def attacker(report: LeakageReport, parameters: int, options: VerifyOptions) -> 
         options: `attacks` and `budgets` leave some out.
 
     Returns:
-        The attacker; why he is weaker than a suite's, as sentences; whether the options leave some attacks out.
+        The attacker; runs of the report that he does not make, and why he is weaker than a suite's, as sentences;
+        whether the options leave some attacks out.
 
     Raises:
         DataError: the settings of an attacker of no suite cannot be used.
@@ -137,14 +162,26 @@ def attacker(report: LeakageReport, parameters: int, options: VerifyOptions) -> 
     else:
         config = _own_attacker(report)
         less.append("It was attacked by a choice of its publisher's (custom): a claim takes standard-1.")
-    every = config.attacks, config.budgets
+    every, strange = (config.attacks, config.budgets), _strange_runs(report, config)
     if options.attacks is not None:
         chosen = _among("attacks", parse_attacks(options.attacks), config.attacks, sets=options.attacks)
         config = replace(config, attacks=chosen)
     if options.budgets is not None:
         chosen = _among("budgets", numbers(options.budgets, "budgets", int), config.budgets)
         config = replace(config, budgets=chosen)
-    return config, less, (config.attacks, config.budgets) != every
+    return config, strange, less, (config.attacks, config.budgets) != every
+
+
+def _strange_runs(report: LeakageReport, config: AttackConfig) -> list[str]:
+    """Runs of a report that its attacker does not make, so that nobody has them here, as a sentence."""
+    found = [
+        f"{r.attack} of {r.budget} images a class, draw {r.seed}"
+        for r in report.piggyback
+        if r.attack not in config.attacks or r.budget not in config.budgets or r.seed not in config.seeds
+    ]
+    which = listing([*dict.fromkeys(found)], 3)
+    told = f"The report has {len(found)} runs that {report.suite_name} does not make: {which}."
+    return [told] if found else []
 
 
 def _own_attacker(report: LeakageReport) -> AttackConfig:

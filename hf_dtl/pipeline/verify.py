@@ -41,6 +41,7 @@ from hf_dtl.pipeline.published import (
     attacker,
     check_counts,
     check_places,
+    other_pictures,
     public_base,
     read_published,
     spec_of,
@@ -90,13 +91,13 @@ def run(options: VerifyOptions) -> Verification:
     state = PartialState(cpu=options.use_cpu)
     models = _models(published.folder, report)
     size = max(model.num_parameters() for model in models.values())
-    config, less, narrowed = attacker(report, size, options)
+    config, strange, less, narrowed = attacker(report, size, options)
     given = _given(report, options, notes)
     scenario = _rebuilt(report, options, published.folder, models, max(config.budgets))
     if options.retrain:
         given = trained_again(report, scenario.spec, options) | given
     attacked = _attacked(report, scenario, models, given, config)
-    wrong = [*published.wrong, *_other_names(report, scenario, options)]
+    wrong = [*published.wrong, *strange, *_other_names(report, scenario, options)]
     if options.rebuild:
         differs, said = rebuild(published.folder, report, scenario, models[""] if "" in models else None, options)
         (wrong if differs else notes).append(said)
@@ -120,11 +121,15 @@ def run(options: VerifyOptions) -> Verification:
     ]
     otherwise = () if again is None else said_otherwise(report, again)
     trusted = [role for role in ("undisposed", *FLOORS) if role in {r.model for r in report.piggyback} - roles]
-    claimed = _claimed(report, tasks, config, narrowed, found, trusted, options.rebuild)
+    claimed = [*published.claimed, *_claimed(report, tasks, config, narrowed, found, trusted, options.rebuild)]
+    if again is not None and (unsaid := {flag.name for flag in again.flags} - {flag.name for flag in report.flags}):
+        claimed.append(f"that it has no flag {' or '.join(sorted(unsaid))} (this run has)")
     result = Verification(
         report.method, report.floor, tuple(wrong), tuple(found), report.headline, headline, tuple(less),
         tuple(otherwise), tuple(claimed), tuple(trusted), tuple(notes),
     )  # fmt: skip
+    if result.holds and (other := other_pictures(published.folder, report)):
+        result = replace(result, claimed=(*result.claimed, f"what the pictures show ({', '.join(other)})"))
     if state.is_main_process:
         write_atomically(run.folder / RESULT, result.to_json())
     return result

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from false_claims import ANSWERS, BOUNDS, CLAIMS, STRANGERS, labels_turned_round, records, throughout, told
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hf_dtl.audit import LeakageReport
@@ -150,6 +151,20 @@ def test_with_the_models_at_hand_the_leakage_holds_too(disposed, copied, place):
     claimed = verify(options(copied, place))
     assert claimed.holds and "leakage claimed" in claimed.sentences()[-1], "nobody here can know"
     assert not verify(options(copied, place, **given)).agrees
+
+
+def test_what_a_publisher_drew_or_wrote_as_another_version_is_claimed(disposed, copied, place):
+    given = {role: str(disposed.parent / role) for role in ("undisposed", "retrained")}
+    first = verify(options(copied, place, **given))
+    assert "The report HOLDS" in first.sentences()[-1]
+    told(lambda report: replace(report, library_version="0.0.9"))(copied)
+    (copied / "plots").mkdir(exist_ok=True)
+    Image.new("RGB", (640, 480), "white").save(copied / "plots" / "piggyback.png")
+    card = copied / "README.md"
+    card.write_text(card.read_text() + "\nFORGOTTEN, says everybody.\n")
+    found = verify(options(copied, place, **given))
+    assert "Leakage HOLDS, the rest claimed" in found.sentences()[-1]
+    assert {"every word and number of the card", "what the pictures show (piggyback.png)"} <= set(found.claimed)
 
 
 def test_a_word_that_does_not_follow_from_this_runs_numbers_does_not_hold(disposed, copied, place, monkeypatch):
