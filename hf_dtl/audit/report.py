@@ -374,7 +374,10 @@ class LeakageReport:
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"There is no readable leakage report at {path}: {error}.") from error
+            raise DataError(
+                f"There is no readable leakage report at {path}: {error}. An audit writes it (hf-dtl audit, "
+                "result.audit())."
+            ) from error
 
 
 def _written(axis: AxisLeakage, claims: bool) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
+from hf_dtl.data.columns import raw_column
 from hf_dtl.data.decoding import PROGRESS_FROM, ImageReader, Variety
-from hf_dtl.errors import DataError
+from hf_dtl.errors import DataError, listing
 from hf_dtl.fingerprint import fingerprint
 
 BATCH = 256
@@ -114,6 +115,24 @@ class LazyImages(ImageReader, Dataset[Item]):
         return part
 
 
+def _check_columns(dataset: datasets.Dataset, where: str) -> None:
+    if dataset.format["type"] == "custom":
+        raise DataError(
+            f"{where}: the transform (with_transform) would not be used, as the processor prepares the images. Give "
+            "the data set itself to a trainer, which uses it, or take it off: dataset.with_format(None)."
+        )
+    label = dataset.features.get("label")
+    number = label is None or isinstance(label, datasets.ClassLabel) or "int" in getattr(label, "dtype", "")
+    if "image" not in dataset.features or not number:
+        raise DataError(
+            f"{where}: the columns must be 'image' and 'label', a ClassLabel or whole numbers; they are "
+            f"{listing([f'{name} ({feature})' for name, feature in dataset.features.items()], 5)}. Use "
+            "rename_column and class_encode_column."
+        )
+    if label is not None and (missing := raw_column(dataset, "label").null_count):
+        raise DataError(f"{where}: {missing} of {len(dataset)} images have no label. Remove or correct them.")
+
+
 def load_images(
     dataset: datasets.Dataset,
     processor: BaseImageProcessor,
@@ -139,12 +158,14 @@ def load_images(
         `subset`.
 
     Raises:
-        DataError: images are corrupt, too large, coloured for a 1-channel model, all equal, or come out in several
+        DataError: there is no such column, a label is missing, or a transform (`with_transform`) would not be used;
+            images are corrupt, too large, coloured for a 1-channel model, all equal, or come out in several
             shapes. Above the memory limit only the headers are checked here, the rest when an image is asked for.
     """
     where = desc or "images"
     if not len(dataset):
         raise DataError(f"{where}: there is no image.")
+    _check_columns(dataset, where)
     reader = ImageReader(dataset, processor, num_channels, where)
     pixel_values = torch.empty(0)
     shape: torch.Size | None = None

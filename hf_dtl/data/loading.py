@@ -86,8 +86,7 @@ def load_task(
         >>> task.labels, len(task.train), task.train.column_names
         (('6', '7', '8', '9'), 200, ['image', 'label'])
     """
-    if isinstance(spec, str):
-        spec = DatasetSpec.parse(spec)
+    spec = DatasetSpec.of(spec)
     if images_per_class is not None and images_per_class < 1:
         raise DataError(f"images_per_class is {images_per_class}; it must be at least 1, or None for all images.")
     where = f"'{spec.name}'"

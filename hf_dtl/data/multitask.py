@@ -118,8 +118,7 @@ def load_multitask(
         >>> data.tasks["kind"], data.train.column_names, len(data.train)
         (('garment', 'footwear', 'bag'), ['image', 'kind', 'season'], 50)
     """
-    if isinstance(spec, str):
-        spec = DatasetSpec.parse(spec)
+    spec = DatasetSpec.of(spec)
     where = f"'{spec.name}'"
     if spec.classes is not None:
         raise DataError(f"'{spec}': classes cannot be selected from data with several tasks; leave the brackets out.")

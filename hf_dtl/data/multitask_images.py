@@ -20,6 +20,7 @@ class MultiTaskImages(Dataset[dict[str, Tensor | dict[str, Tensor]]]):
     Args:
         pixel_values: (N, C, H, W) float32, or images that are decoded when they are asked for.
         labels: task → (N,) integers for classes, floats for a regression task.
+        names: task → names of the classes that its labels number; of other tasks they are rows of a head.
 
     Raises:
         DataError: there is no task, or not one label an image.
@@ -30,7 +31,12 @@ class MultiTaskImages(Dataset[dict[str, Tensor | dict[str, Tensor]]]):
         {'case': tensor(1)}
     """
 
-    def __init__(self, pixel_values: Tensor | LazyImages, labels: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        pixel_values: Tensor | LazyImages,
+        labels: Mapping[str, Tensor],
+        names: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         if not labels:
             raise DataError("These images have no label for any task; give at least one task.")
         for task, values in labels.items():
@@ -39,7 +45,7 @@ class MultiTaskImages(Dataset[dict[str, Tensor | dict[str, Tensor]]]):
                     f"The task '{task}' has labels of the shape {tuple(values.shape)} for {len(pixel_values)} images; "
                     "one number an image is needed."
                 )
-        self.pixel_values = pixel_values
+        self.pixel_values, self.names = pixel_values, dict(names or {})
         self.labels = {task: v.float() if v.is_floating_point() else v.long() for task, v in labels.items()}
         """task → (N,) int64 for classes, float32 for a regression task."""
 
@@ -62,7 +68,7 @@ class MultiTaskImages(Dataset[dict[str, Tensor | dict[str, Tensor]]]):
         rows = torch.as_tensor(rows, dtype=torch.long)
         images = self.pixel_values
         part = images[rows] if isinstance(images, Tensor) else images.subset(rows.tolist())
-        return MultiTaskImages(part, {task: values[rows] for task, values in self.labels.items()})
+        return MultiTaskImages(part, {task: values[rows] for task, values in self.labels.items()}, self.names)
 
 
 def load_multitask_images(
@@ -82,12 +88,19 @@ def load_multitask_images(
     Raises:
         DataError: see `load_images`.
     """
-    tasks = [name for name in split.features if name != "image"]
+    tasks = {name: feature for name, feature in split.features.items() if name != "image"}
+    for task, feature in tasks.items():
+        if not isinstance(feature, datasets.ClassLabel) and "int" not in str(feature) and "float" not in str(feature):
+            raise DataError(
+                f"{desc or 'images'}: the column {task!r} holds {feature}, and every column beside 'image' is a task, "
+                f"classes or numbers. Use class_encode_column({task!r}), or remove_columns({task!r})."
+            )
     labels = {task: torch.from_numpy(np.array(raw_column(split, task).to_numpy())) for task in tasks}
     images = load_images(
         _one_label(split), processor, num_channels=num_channels, memory_limit_gib=memory_limit_gib, desc=desc
     )
-    return MultiTaskImages(images.pixel_values if isinstance(images, ImageTensors) else images, labels)
+    names = {task: tuple(f.names) for task, f in tasks.items() if isinstance(f, datasets.ClassLabel)}
+    return MultiTaskImages(images.pixel_values if isinstance(images, ImageTensors) else images, labels, names)
 
 
 def _one_label(split: datasets.Dataset) -> datasets.Dataset:

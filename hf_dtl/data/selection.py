@@ -77,6 +77,18 @@ class DatasetSpec:
                 raise DataError(f"'{self}': the class '{entry}' is listed twice; list each class once.")
 
     @classmethod
+    def of(cls, given: object) -> "DatasetSpec":
+        """A specification as it is, or of text; DataError of anything else."""
+        if isinstance(given, str):
+            return cls.parse(given)
+        if not isinstance(given, cls):
+            raise DataError(
+                f"A data set is given by its name or folder, as text, got {type(given).__name__}. Save it by "
+                "save_to_disk or to_parquet and give that folder, or give it to a trainer as it is."
+            )
+        return given
+
+    @classmethod
     def parse(cls, text: str) -> "DatasetSpec":
         """Read `NAME[@REVISION][:SPLIT][[CLASS,CLASS,...]]`.
 

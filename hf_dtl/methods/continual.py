@@ -5,11 +5,13 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import datasets
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from hf_dtl.data.images import size_of
+from hf_dtl.errors import ConfigError
 from hf_dtl.methods.instancewise import AlreadyForgottenError
 from hf_dtl.models.labels import head_names
 from hf_dtl.trainers import UnlearningTrainer
@@ -44,7 +46,7 @@ def unlearn_in_sequence(
 
     Args:
         model: the first one; it is copied.
-        requests: images to forget, items {"pixel_values", "labels"}.
+        requests: images to forget, items {"pixel_values", "labels"}, such as `load_images` makes.
         trainer: makes the trainer of a request from a copy of the present model, its images and its position. Any
             `UnlearningTrainer` will do; each needs an output folder of its own if it keeps checkpoints.
         cumulative: give the trainer the first model, and the images of all earlier requests before its own. Little
@@ -60,6 +62,11 @@ def unlearn_in_sequence(
     """
     present, device = copy.deepcopy(model).eval(), next(model.parameters()).device
     before: list[float] = []
+    if tables := [i for i, images in enumerate(requests, 1) if isinstance(images, datasets.Dataset)]:
+        raise ConfigError(
+            f"Request {tables[0]} is a datasets.Dataset. Its images are measured too, so give what "
+            "hf_dtl.data.load_images(dataset, processor, num_channels=3) makes of it."
+        )
     requests = [numbered(images, head_names(model), f"Request {i}") for i, images in enumerate(requests, 1)]
     for number, images in enumerate(requests):
         given, steps = present, 0

@@ -14,6 +14,7 @@ from hf_dtl.methods.multitask_config import MultiTaskUnlearningConfig
 from hf_dtl.methods.task_pairs import Forget, PairSet, forget_table, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.trainers import Chunk, PairedStreams, SavingTrainer, UnlearningTrainer
+from hf_dtl.trainers.head_rows import task_rows
 
 Outputs = dict[str, Tensor]
 """Task → (images, outputs)."""
@@ -51,8 +52,10 @@ class PairTrainer(UnlearningTrainer):
     ):
         if not isinstance(model, MultiHeadClassifier):
             raise ModelError(f"Expected a MultiHeadClassifier, one head a task, got {type(model).__name__}.")
+        dataset = task_rows(dataset, model, "The data set")
         labels, self.scales = read_labels(dataset, model)
         if kwargs.get("eval_dataset") is not None:
+            kwargs["eval_dataset"] = task_rows(kwargs["eval_dataset"], model, "The evaluation data set")
             read_labels(kwargs["eval_dataset"], model)
         self.tasks = tuple(model.heads)
         table = forget_table(forget, len(labels), self.tasks)

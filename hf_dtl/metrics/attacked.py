@@ -59,7 +59,8 @@ def attacked_task(
         parts, names = _from_datasets(given, image_column, label_column)
     else:
         parts = {split: _tensors(images, split) for split, images in given.items()}
-        names = _names(parts, labels, num_classes)
+        parts, known = _by_name(parts)
+        names = _names(parts, labels if labels is not None else known, num_classes)
     if num_classes not in (None, len(names)):
         raise ConfigError(f"num_classes is {num_classes}, but there are {len(names)} classes: {', '.join(names)}.")
     if "validation" not in parts:
@@ -193,7 +194,22 @@ def _tensors(images: LabelledImages, split: str) -> ImageTensors:
         )
     if len(labels) == 0 or len(labels) != len(pixel_values):
         raise DataError(f"{split}_dataset has {len(pixel_values)} images and {len(labels)} labels.")
-    return ImageTensors(pixel_values, labels)
+    return ImageTensors(pixel_values, labels, getattr(images, "names", None))
+
+
+def _by_name(parts: dict[str, ImageTensors]) -> tuple[dict[str, ImageTensors], tuple[str, ...] | None]:
+    """Parts whose labels number the same classes, and their names, where `load_images` gave them names."""
+    known = parts["train"].names
+    for split, part in parts.items():
+        if part.names != known and (part.names is None or known is None or set(part.names) != set(known)):
+            raise DataError(
+                f"{split}_dataset has the classes {listing(part.names or ['without names'], 12)}, train_dataset "
+                f"{listing(known or ['without names'], 12)}. Give all of them with the same names, or none."
+            )
+        if known is not None and part.names is not None and part.names != known:
+            rows = torch.tensor([known.index(name) for name in part.names])
+            parts = parts | {split: ImageTensors(part.pixel_values, rows[part.labels.cpu()], known)}
+    return parts, known
 
 
 def _names(

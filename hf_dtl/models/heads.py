@@ -151,7 +151,10 @@ class MultiHeadClassifier(nn.Module):
     def check_task(self, task: str) -> None:
         """Refuse a task that the model does not have."""
         if task not in self.heads:
-            raise ModelError(f"The model has no task {task!r}; its tasks are: {', '.join(self.heads)}.")
+            raise ModelError(
+                f"The model has no task {task!r}; its tasks are: {', '.join(self.heads)}. A trainer's config says by "
+                "which head it forgets and which it keeps: forget_task=..., retain_task=... (one may be both)."
+            )
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """Compute what enters the classifier.

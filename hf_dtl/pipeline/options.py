@@ -187,6 +187,7 @@ def as_given(arguments: dict[str, Any], options: type) -> dict[str, Any]:
     needed = [f.name for f in fields(options) if f.default is MISSING and f.default_factory is MISSING]
     if missing := [name for name in needed if arguments.get(name) is None]:
         raise ConfigError(f"These options are missing: {', '.join(missing)}.")
+    arguments = {name: v.tolist() if hasattr(v, "tolist") else v for name, v in arguments.items()}
     for name, value in arguments.items():
         if not isinstance(value, (str, int, float, Sequence, os.PathLike, type(None))):
             raise ConfigError(

@@ -146,6 +146,14 @@ class UnlearningConfig(TrainingArguments):
             (self.fsdp, "fsdp", "it has not been verified", "use DDP (accelerate launch)"),
             (self.torch_compile, "torch_compile", "it cannot be differentiated twice", "leave it off"),
             (self.label_smoothing_factor, "label_smoothing_factor", "methods have their own losses", "leave it at 0"),
+            (self.data_seed is not None, "data_seed", "every draw follows the seed", "set seed"),
+            (self.neftune_noise_alpha, "neftune_noise_alpha", "images have no word embeddings", "leave it out"),
+            (
+                self.train_sampling_strategy != "random",
+                "train_sampling_strategy",
+                "the trainer draws from two streams",
+                "leave it at 'random'",
+            ),
             (self.auto_find_batch_size, "auto_find_batch_size", "it would change the chunks", "set the batch size"),
             (
                 self.push_to_hub,

@@ -1,6 +1,7 @@
 """Labels of data as rows of a head: matched by name, and none is guessed."""
 
 import logging
+from typing import Any
 
 import datasets
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_dtl.data.columns import class_ids, find_label_column, raw_column
+from hf_dtl.data.multitask_images import MultiTaskImages
 from hf_dtl.data.names import match_names
 from hf_dtl.errors import DataError, listing
 from hf_dtl.models.heads import MultiHeadClassifier
@@ -45,6 +47,19 @@ def rows_of_the_head(
             logger.warning("%s: its labels are numbers, and so are the names of the head's rows (%s): a label is "
                            "the row of that name.", where, listing(names, 5))  # fmt: skip
     return check_rows(ids, model.heads[task].out_features, where)
+
+
+def task_rows(images: Any, model: MultiHeadClassifier, where: str) -> Any:
+    """`MultiTaskImages` whose classes are numbered as the heads' rows, matched by name; others as they are."""
+    if not isinstance(images, MultiTaskImages) or not images.names:
+        return images
+    labels = dict(images.labels)
+    for task, known in images.names.items():
+        if task in model.heads and not model.is_regression(task):
+            names = model.labels[task]
+            rows = rows_by_class(known, labels[task].numpy(), True, names, f"{where}, task {task!r},")
+            labels[task] = check_rows(rows, len(names), f"{where}, task {task!r}")
+    return MultiTaskImages(images.pixel_values, labels)
 
 
 def counted(names: tuple[str, ...]) -> bool:

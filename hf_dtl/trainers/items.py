@@ -80,8 +80,10 @@ def labelled_items(
         DataError: there is no image, no class or an unknown one.
     """
     for name, (part, _) in parts.items():
-        if part is None or isinstance(part, (dict, datasets.DatasetDict, datasets.IterableDatasetDict)):
-            splits = f" It has the splits {listing(list(part))}: give one of them." if part else ""
+        streamed = isinstance(part, (datasets.IterableDataset, IterableDataset))
+        if not streamed and (isinstance(part, dict) or not hasattr(part, "__len__")):
+            names = list(part) if isinstance(part, dict) else [s for s in ("train", "test") if hasattr(part, s)]
+            splits = f" It has the splits {listing(names)}: give one of them." if names else ""
             raise ConfigError(f"The {name} data set must be a data set, got {type(part).__name__}.{splits}")
     found = []
     tables = {name: part for name, (part, _) in parts.items() if isinstance(part, datasets.Dataset)}
@@ -103,7 +105,8 @@ def labelled_items(
             items = _given(items, name, model, task, processing_class)
         found.append(items)
     _check_order(parts, model)
-    if "retain" in parts and parts["retain"][1] == parts["forget"][1]:
+    same_head = "retain" in parts and parts["retain"][1] == parts["forget"][1]
+    if same_head and parts["retain"][0] is not parts["forget"][0]:
         _tell_copies(dict(zip(parts, found, strict=True)), tables)
     return found
 
@@ -115,11 +118,11 @@ def _given(items: Any, name: str, model: MultiHeadClassifier, task: str, process
         check_rows(items.labels.numpy(), classes, f"The {name} data set")
     elif size_of(items) and not isinstance(getattr(items, "labels", None), (Tensor, Mapping)):
         items = GivenItems(items, f"The {name} data set", classes, channels_of(model.backbone.config))
+        if (names := model.labels[task]) and counted(names) and any(str(row) != n for row, n in enumerate(names)):
+            told = "The %s data set: its labels are rows of the head, which are named %s: 0 is %r, and so on."
+            logger.warning(told, name, listing(names, 5), names[0])
     else:
         return items
-    if (names := model.labels[task]) and counted(names) and any(str(row) != own for row, own in enumerate(names)):
-        told = "The %s data set: its labels are rows of the head, which are named %s: 0 is %r, and so on."
-        logger.warning(told, name, listing(names, 5), names[0])
     scaled = getattr(processing_class, "do_rescale", True) or getattr(processing_class, "do_normalize", True)
     if scaled and size_of(items) and (most := float(items[0]["pixel_values"].abs().max())) > MOST_PREPARED:
         told = "The %s data set: its pixel_values reach %.0f, as of an image that was not prepared. Use the processor."
@@ -230,7 +233,8 @@ def _row_of(item: Any, where: str) -> int:
     label = item["labels"] if isinstance(item, Mapping) and "labels" in item else None
     number = None if label is None or isinstance(label, str) else torch.as_tensor(label)
     if number is None or number.numel() != 1 or number.is_floating_point() or number.dtype == torch.bool:
-        given = f"is {listing(list(item), 5)}" if label is None else f"has the labels {label!r}"
+        parts = list(item) if isinstance(item, Mapping) else [type(part).__name__ for part in item]
+        given = f"is {listing(parts, 5)}" if label is None else f"has the labels {label!r}"
         given = given if number is None else f"has the labels {number.tolist()}"
         raise ConfigError(
             f"{where} {given}. An item is {{'pixel_values', 'labels'}}, its label one row of the head, a whole "

@@ -18,7 +18,7 @@ from hf_dtl.data import MultiTaskImages, load_multitask_images
 from hf_dtl.errors import ConfigError, DataError, ModelError
 from hf_dtl.functional import Augmentation, augment
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.trainers.head_rows import rows_of_the_head
+from hf_dtl.trainers.head_rows import task_rows
 from hf_dtl.trainers.items import items_of
 from hf_dtl.trainers.option_fields import check_options, option
 from hf_dtl.trainers.readiness import check_trainable, evaluating, freeze_unused, leaves_one
@@ -171,10 +171,7 @@ class MultiTaskTrainer(SavingTrainer):
 def _items(data: Any, model: MultiHeadClassifier, processing_class: Any) -> Any:
     """Images whose classes are rows of the heads: by name where the data have names."""
     images = items_of(data, model, processing_class, load_multitask_images)
-    if isinstance(data, datasets.Dataset):
-        for task in images.labels.keys() & model.heads.keys():
-            if isinstance(data.features[task], datasets.ClassLabel) and model.labels[task]:
-                images.labels[task] = rows_of_the_head(data, model, task, "The data set", task)
+    images = task_rows(images, model, "The data set")
     if images is not None:
         _check_labels(model, images)
     return images
@@ -267,6 +264,7 @@ def measure_tasks(model: MultiHeadClassifier, images: MultiTaskImages, batch_siz
     """
     if not len(images):
         raise DataError("The accuracy of zero images is not defined. Give at least one image.")
+    images = task_rows(images, model, "The data set")
     _check_labels(model, images)
     outputs = predict_tasks(model, images, batch_size)
     for task in images.labels:

@@ -68,6 +68,7 @@ def with_one_head(model: PreTrainedModel, args: UnlearningConfig) -> MultiHeadCl
         )
     if isinstance(model, PreTrainedModel) and not adapted(model):
         check_trainable(model, besides=locate_classifiers(model))  # before the head is taken off
+    logger.warning("The model given becomes the trainer's, without its head: what was trained is trainer.export().")
     return MultiHeadClassifier(model, task=args.retain_task)
 
 

@@ -1,18 +1,25 @@
 """What a trainer leaves behind: the model that users load, apart from checkpoints, which are private."""
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import Module
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer
 
 from hf_dtl.errors import ConfigError
+from hf_dtl.fingerprint import fingerprint
 from hf_dtl.processes import together
 
 if TYPE_CHECKING:
     from hf_dtl.audit import LeakageReport
+
+
+REQUEST = "request.json"
+"""In a checkpoint: what it is for."""
 
 
 def write_whole(tensors: dict[str, Tensor], path: Path, **metadata: str) -> None:
@@ -55,6 +62,35 @@ class PublishingTrainer(SavingTrainer):
     """A trainer whose result is a plain Hub model of one task, published with its leakage report."""
 
     retain_task: str
+    train_dataset: Any
+    teacher: Any
+
+    def _request(self) -> dict[str, str]:
+        """What a checkpoint is for, so that no other request goes on from it."""
+        streams, given = self.train_dataset, self.teacher.parameters()
+        found = {"method": type(self).__name__, "model": fingerprint(weight.detach() for weight in given)}
+        for name, images in (("forget", streams.forget), ("retain", streams.retain)):
+            labels = getattr(images, "labels", None)
+            found[name] = fingerprint([len(images), *([labels] if isinstance(labels, Tensor) else [])])
+        return found
+
+    def _save_checkpoint(self, model: Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            (folder / REQUEST).write_text(json.dumps(self._request()), encoding="utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Module | None = None) -> None:
+        """Refuse the checkpoint of another request (ConfigError): resuming would end what that one began."""
+        file = Path(resume_from_checkpoint) / REQUEST
+        if file.is_file():
+            told, own = json.loads(file.read_text(encoding="utf-8")), self._request()
+            if other := [name for name in own if told.get(name) != own[name]]:
+                raise ConfigError(
+                    f"{resume_from_checkpoint} is of another request ({', '.join(other)} differs). Give each request "
+                    "an output_dir of its own, or train() without resume_from_checkpoint."
+                )
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def export(self) -> PreTrainedModel:
         """A plain Hub model of the retained task: no other head, no trainer state."""

@@ -43,7 +43,7 @@ class UnlearningTrainer(PublishingTrainer):
 
     Args:
         model: a `MultiHeadClassifier` with the heads `args.forget_task` and `args.retain_task`, or a plain Hub
-            classifier, whose one head then serves both.
+            classifier, whose one head then serves both (it is taken off: `export()` gives a whole model).
         args: the method's config.
         forget_dataset: what to forget: items {"pixel_values", "labels"}, or a `datasets.Dataset`: `labelled_items`.
         retain_dataset: what to keep, likewise.

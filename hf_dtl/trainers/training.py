@@ -18,9 +18,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_dtl.data.images import size_of
+from hf_dtl.errors import DataError, listing
 from hf_dtl.functional import Augmentation, augment, classification_loss
 from hf_dtl.models.heads import MULTI_LABEL, MultiHeadClassifier
 from hf_dtl.trainers.checkpoints import Recorded
+from hf_dtl.trainers.items import numbered
 from hf_dtl.trainers.readiness import leaves_one
 
 logger = logging.getLogger(__name__)
@@ -141,12 +143,19 @@ def fit_head(
         images: items {"pixel_values", "labels"}.
         device: where the features are computed.
         limit: at most so many images are used, drawn with a fixed seed.
+
+    Raises:
+        DataError: a class of the head has no image, or the images have other classes.
     """
+    images = numbered(images, model.labels[task], "The images")
     model.eval().to(device)
     chosen = np.random.default_rng(0).permutation(size_of(images))[:limit]
     loader = DataLoader(Subset(images, chosen.tolist()), batch_size=256)
     batches = [(model.features(b["pixel_values"].to(device)).float().cpu(), b["labels"]) for b in loader]
     features, labels = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
+    if lacking := sorted(set(range(model.heads[task].out_features)) - set(labels.tolist())):
+        named = listing([model.labels[task][row] for row in lacking], 5)
+        raise DataError(f"There is no image of the classes {named}: their rows of the head could not be fitted.")
     scaler, regression = StandardScaler(), LogisticRegression(max_iter=1000)
     make_pipeline(scaler, regression).fit(features.astype(float), labels)
     weight, bias = regression.coef_ / scaler.scale_, regression.intercept_

@@ -252,6 +252,11 @@ def test_data_sets_that_cannot_be_used_are_refused(metric, tmp_path):
     shared = datasets.concatenate_datasets([found["train_dataset"].select([4]), found["test_dataset"]])
     refused(metric, DataError, "1 of 61 pictures of test_dataset are in train_dataset too: row 0", **processor,
             **found | {"test_dataset": shared})  # fmt: skip
+    named = {s: ImageTensors(part.pixel_values, part.labels, tuple(names)) for s, part in splits(TASK).items()}
+    given = {**named, "test_dataset": ImageTensors(TASK.test.pixel_values, 2 - TASK.test.labels, tuple(names[::-1]))}
+    assert metric.compute(model=vit(), **given, **FAST) == metric.compute(model=vit(), **named, **FAST)
+    bee = ImageTensors(TASK.test.pixel_values, TASK.test.labels, ("a", "b", "bee"))
+    refused(metric, DataError, "test_dataset has the classes a, b, bee, train_dataset", test_dataset=bee)
     text = found["test_dataset"].cast_column("label", datasets.Value("string"))
     refused(metric, DataError, "train has a column of ClassLabel, test has a column of string", **processor,
             **found | {"test_dataset": text})  # fmt: skip

@@ -8,10 +8,13 @@ from torch.utils.data import Dataset, default_collate
 from trainer_toys import NAMES, PROCESSOR, UNNAMED, items, model, table
 
 import hf_dtl
-from hf_dtl.data import ImageTensors, embedded_processor
+from hf_dtl.data import ImageTensors, embedded_processor, load_images, load_multitask_images, load_task
 from hf_dtl.errors import ConfigError, DataError, ModelError
+from hf_dtl.trainers.head_rows import task_rows
 from hf_dtl.trainers.items import labelled_items
+from hf_dtl.trainers.multitask_training import measure_tasks, predict_tasks, with_task_heads
 from hf_dtl.trainers.streams import PairedStreams
+from hf_dtl.trainers.training import fit_head
 
 DIGITS = ("2", "0", "1")
 
@@ -130,9 +133,66 @@ def test_arguments_that_would_not_be_used_are_refused(tmp_path, name):
         trainer(tmp_path, **{name: default_collate})
 
 
+def test_a_checkpoint_of_another_request_is_refused(tmp_path):
+    """It would end what the other one began, or train nothing at all."""
+
+    def after(forget, resume, method="RandomLabel"):
+        config, made = getattr(hf_dtl, f"{method}Config"), getattr(hf_dtl, f"{method}Trainer")
+        own = {"max_steps": 2, "save_steps": 2, "per_device_train_batch_size": 2}
+        args = config(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True, **own)
+        torch.manual_seed(0)
+        found = made(model().export("own"), args, forget, table([2, 1]), processing_class=PROCESSOR)
+        found.train(resume_from_checkpoint=resume)
+
+    after(table([0, 0]), None)
+    after(table([0, 0]), True)
+    with pytest.raises(ConfigError, match=r"checkpoint-2 is of another request \(forget differs\)"):
+        after(table([1, 1]), True)
+    with pytest.raises(ConfigError, match=r"another request \(method differs\)"):
+        after(table([0, 0]), True, "NegGradPlus")
+
+
+def test_classes_of_several_tasks_go_by_name_whoever_takes_them():
+    heads = {"kind": ("fox", "cat", "dog"), "size": ("small", "large")}
+    both = with_task_heads(model().export("own"), heads)
+    data = table([0, 1, 2, 0]).rename_column("label", "kind")
+    data = data.add_column("size", [1, 0, 0, 1], feature=datasets.ClassLabel(names=["large", "small"]))
+    images = load_multitask_images(data, PROCESSOR, num_channels=3)
+    rows = {"kind": [1, 2, 0, 1], "size": [0, 1, 1, 0]}
+    assert {task: labels.tolist() for task, labels in task_rows(images, both, "").labels.items()} == rows
+    outputs = predict_tasks(both, images)
+    right = {t: float((o.argmax(-1) == torch.tensor(rows[t])).double().mean()) for t, o in outputs.items()}
+    assert measure_tasks(both, images) == measure_tasks(both, images.subset(range(4))) == right
+    with pytest.raises(DataError, match="'file' holds .*remove_columns"):
+        load_multitask_images(data.add_column("file", list("abcd")), PROCESSOR, num_channels=3)
+
+
+def test_a_fitted_head_has_its_rows_by_name():
+    fitted = model(("fox", "cat", "dog"))
+    images = load_images(table([0, 1, 2] * 4), PROCESSOR, num_channels=3)
+    fit_head(fitted, "own", images, device=torch.device("cpu"))
+    assert fitted(images.pixel_values, task="own").argmax(-1).tolist() == [1, 2, 0] * 4
+    with pytest.raises(DataError, match="no image of the classes dog"):
+        fit_head(fitted, "own", images.subset([0, 2]), device=torch.device("cpu"))
+
+
+def test_what_load_images_cannot_use_is_told():
+    for data, message in (
+        (table([0, 1]).with_transform(lambda batch: batch), "transform .* would not be used"),
+        (table(["cat", "dog"], datasets.Value("string")), "must be 'image' and 'label'.*class_encode_column"),
+        (table([0, None]), "1 of 2 images have no label"),
+        (table([0, 1], image="img"), "rename_column"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_images(data, PROCESSOR, num_channels=3)
+    with pytest.raises(DataError, match="as text, got Dataset"):
+        load_task(table([0, 1]))
+
+
 def test_other_faults_are_told_before_training(tmp_path):
-    with pytest.raises(ConfigError, match="label_smoothing_factor is not supported"):
-        hf_dtl.FineTuneConfig(output_dir=str(tmp_path), use_cpu=True, label_smoothing_factor=0.1)
+    for name, value in {"label_smoothing_factor": 0.1, "data_seed": 3, "neftune_noise_alpha": 1.0}.items():
+        with pytest.raises(ConfigError, match=f"{name} is not supported"):
+            hf_dtl.FineTuneConfig(output_dir=str(tmp_path), use_cpu=True, **{name: value})
     with pytest.raises(ConfigError, match="does not take the images, 3x24x24: Input image size"):
         trainer(tmp_path, processor=embedded_processor(24))
     for labels in ("cat", ["a", "a"]):
