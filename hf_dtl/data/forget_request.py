@@ -230,7 +230,7 @@ class ForgetRequest:
         (found,) = match_names([self.value], there, f"the column '{self.name}'")
         if found is None:
             return None, []
-        return there[found], [n for n in there if folded(n) == folded(self.value) and n != there[found]]
+        return there[found], [name for name in there if name != there[found] and _may_be(name, self.value)]
 
     def _texts(self, images: datasets.Dataset) -> np.ndarray:
         """The column as text, empty where there is no value."""
@@ -248,9 +248,7 @@ class ForgetRequest:
         value, others = self._spelt(task)
         found = texts == value
         if others:
-            told = (
-                "--forget %s: images of %s, written nearly alike, are not forgotten. List rows if they belong to it."
-            )
+            told = "--forget %s: images of %s are not forgotten. List rows, or write them alike, if they belong to it."
             logger.warning(told, self, " and ".join(map(repr, others)))
         mask = found[:size] | (copies := self._copies(task, found[size:]))
         if more := int((copies & ~found[:size]).sum()):
@@ -276,6 +274,19 @@ class ForgetRequest:
                 f"--forget {self}: {self.value!r} must be a share such as 10%, or a number up to the {images} images."
             )
         return draw(images, count, seed, "forget")
+
+
+def _may_be(name: str, value: str) -> bool:
+    """Whether another value of a column may mean this one: alike, one of several in a cell, the same number."""
+
+    def number(text: str) -> float | None:
+        try:
+            return float(text)
+        except ValueError:
+            return None
+
+    parts = [folded(part) for part in re.split(r"[;,|/&+]|\band\b", name)]
+    return folded(value) in (folded(name), *parts) or (number(value) is not None and number(name) == number(value))
 
 
 @dataclass(frozen=True)

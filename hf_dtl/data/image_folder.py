@@ -24,6 +24,7 @@ from hf_dtl.data.tables import array_of, check_different, numbers_in, read_csv, 
 from hf_dtl.errors import DataError, listing
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+PACKED = (".zip", ".7z", ".rar")
 TABLES = (".parquet", ".arrow", ".tar")
 _SILENT = ("thumbs.db", "desktop.ini", "readme.md", "license", "dataset_infos.json")
 _RECOGNISED_ONLY = ("BUFR", "GRIB", "HDF5", "MPEG")
@@ -56,9 +57,13 @@ def read_image_folder(root: Path) -> dict[str, datasets.Dataset] | None:
         DataError: classes and splits cannot be told apart, or metadata and files do not fit.
     """
     images, metadata, others, broken = walk(root)
+    packed = [path.name for path in others if path.suffix.lower() in PACKED]
+    if packed and not images:
+        raise DataError(f"'{root.name}' holds {listing(packed, 3)} and no image. Unpack it there.")
     if len(images) <= sum(path.suffix.lower() in TABLES for path in others):
         return None
     tell(root, broken, "are links to nothing and are not used")
+    tell(root, _hidden(root), "are images that are hidden (a name with a dot in front) and are not used")
     kinds = [f"{count} {kind}" for kind, count in _by_suffix(others)]
     tables = [] if metadata else [path for path in others if path.suffix.lower() in (".csv", ".tsv", ".jsonl")]
     tell(
@@ -100,6 +105,16 @@ def walk(root: Path) -> tuple[list[PurePosixPath], ...]:
                 kind = images if suffix in suffixes or (suffix not in TABLES and _opens(full)) else others
             kind.append(PurePosixPath(full.relative_to(root).as_posix()))
     return tuple(sorted(kind, key=str) for kind in (images, metadata, others, broken))
+
+
+def _hidden(root: Path) -> list[PurePosixPath]:
+    """Images with a dot in front of their names; what a Mac writes beside each file is none."""
+    found = [PurePosixPath(path.relative_to(root).as_posix()) for path in root.rglob(".*") if path.is_file()]
+    return [path for path in sorted(found) if not _silent_folder(path) and _opens(root / path)]
+
+
+def _silent_folder(path: PurePosixPath) -> bool:
+    return any(part.startswith((".", "__")) for part in path.parent.parts)
 
 
 def _opens(path: Path) -> bool:
@@ -190,6 +205,9 @@ def _with_metadata(
     root: Path, files: list[_File], metadata: Sequence[PurePosixPath]
 ) -> tuple[list[_File], dict[str, list[Any]]]:
     """The files in the order of their metadata, those without behind, and the columns of these."""
+    folders = [path.parent for path in metadata]
+    if twice := [path.as_posix() for path in metadata if folders.count(path.parent) > 1]:
+        raise DataError(f"'{root.name}': {' and '.join(twice)} lie side by side. Leave the one that is meant.")
     found, by_path = list[_File](), {file.path: file for file in files}
     for table in metadata:
         missing = list[str]()

@@ -188,6 +188,13 @@ def as_given(arguments: dict[str, Any], options: type) -> dict[str, Any]:
     if missing := [name for name in needed if arguments.get(name) is None]:
         raise ConfigError(f"These options are missing: {', '.join(missing)}.")
     arguments = {name: v.tolist() if hasattr(v, "tolist") else v for name, v in arguments.items()}
+    if isinstance(given := arguments.get("forget"), (list, tuple)):
+        heads = {str(one).partition("=")[0] for one in given}
+        if not all(isinstance(one, str) for one in given):
+            raise ConfigError(f"forget={given!r}: rows are listed in a text file, one a line: forget='rows.txt'.")
+        if len(given) > 1 and len(heads) == 1 and all("=" in one for one in given):  # one column, several values
+            values = [one.partition("=")[2] for one in given]
+            arguments = arguments | {"forget": f"{heads.pop()}={','.join(values)}"}
     for name, value in arguments.items():
         if not isinstance(value, (str, int, float, Sequence, os.PathLike, type(None))):
             raise ConfigError(

@@ -39,7 +39,7 @@ def outlook(job: Job) -> str:
         once = {name: work.pop(name) for name in list(work) if find_attack(name).ignores_model}
         left[f"attacks on {models} models"] = models * sum(work.values()) / job.workers
     if not left:
-        return "Everything is done: what lies in the folder is read again."
+        return "Everything is done, unless the data have changed: what lies in the folder is read again."
     model, images = _model_and_images(job)
     seconds = sum(left.values()) * _seconds_an_image(lambda x: model(pixel_values=x).logits, model, images)
     for name, number in once.items():

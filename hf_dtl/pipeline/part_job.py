@@ -74,13 +74,22 @@ class PartJob(Job):
     def _notes(self) -> list[str]:
         """That a given model may know images which are asked for and not forgotten."""
         scenario = self.scenario
-        if self.epochs or not scenario.held_out:
+        if self.epochs:
             return []
-        return [
-            f"--forget {scenario.request}: {scenario.held_out} of its images are held out to judge by, as the data "
-            f"have no {' and no '.join(scenario.task.drawn)} split. A model that was trained on them still knows "
-            "them. Give the data such splits."
-        ]
+        asked, knows = f"--forget {scenario.request}: ", "A model that was trained on them still knows them."
+        notes = []
+        if scenario.held_out:
+            drawn = " and no ".join(scenario.task.drawn)
+            notes.append(
+                f"{asked}{scenario.held_out} of its images are held out to judge by, as the data have no {drawn} "
+                f"split. {knows} Give the data such splits."
+            )
+        if scenario.judging_copies:
+            notes.append(
+                f"{asked}{scenario.judging_copies} of its training images are also test or validation images, and are "
+                f"not forgotten. {knows} Take them out of those splits."
+            )
+        return notes
 
     def _check_layer_inputs(self, choice: MethodChoice) -> None:
         """Refuse layer inputs of another model now, and not when it is the method's turn."""

@@ -49,6 +49,7 @@ class Part(Scenario):
         images: `forget` and `retain` (training), `validation` and `test` (of what is retained), and
             `forgotten_validation` and `forgotten_test` (held-out images of classes that are forgotten as a whole).
         held_out: what was asked for and is not forgotten, because it was held out of the split that was named.
+        judging_copies: what was asked for and is not forgotten, because the same picture judges.
     """
 
     kind: ClassVar[ScenarioKind] = "part"
@@ -69,7 +70,10 @@ class Part(Scenario):
             background=s.background,
         )
         self.division: Division = self.request.divide(self.task, s.seed, limit if s.forget_all else None)
-        self.parts = self._parts()
+        self.parts, copies = self._parts(), self.task.copies
+        asked = self.request.has_value(copies.images, self.task)
+        asked |= np.isin(labels_of(copies.images), self.division.classes)
+        self.judging_copies = int((asked & (copies.rows >= 0) & (copies.kept < 0)).sum())
         for note in self._notes():
             logger.warning(note)
 

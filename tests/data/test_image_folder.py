@@ -114,6 +114,29 @@ def test_images_of_any_suffix_are_used_and_others_told_by_kind(tmp_path, caplog)
     assert "1 files are links to nothing and are not used: dog/gone.png" in caplog.text
 
 
+def test_hidden_images_and_packed_ones_are_told(tmp_path, caplog):
+    root = fill(tmp_path / "own", "cat", "dog")
+    picture(root / "cat" / ".hidden.png", 1)
+    picture(root / ".cache" / "thumb.png", 2)
+    (root / "dog" / "._00.png").write_bytes(b"\x00\x05\x16\x07")  # what a Mac writes
+    assert counts(root) == {"cat": 12, "dog": 12}
+    assert "1 files are images that are hidden (a name with a dot in front) and are not used: cat/.hidden.png" in (
+        caplog.text
+    )
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "images.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match="'packed' holds images.zip and no image. Unpack it"):
+        load_task(str(tmp_path / "packed"))
+
+
+def test_two_tables_of_metadata_are_refused(tmp_path):
+    root = fill(tmp_path / "own", "cat", "dog")
+    (root / "metadata.csv").write_text("file_name,person\ncat/00.png,ann\n")
+    (root / "metadata.jsonl").write_text('{"file_name": "cat/00.png", "person": "ann"}\n')
+    with pytest.raises(DataError, match="metadata.csv and metadata.jsonl lie side by side"):
+        load_task(str(root))
+
+
 def test_metadata_stand_beside_class_folders_and_lose_no_value(tmp_path, caplog):
     fill(tmp_path, "cat", "dog", count=4)
     rows = [("cat/01.png", "None", "007", 3), ("cat/00.png", "NA", "7", 12), (r"dog\00.png", "", "07", "")]

@@ -200,6 +200,23 @@ def people(tmp_path):
     return f"{tmp_path / 'people'}[0,1]"
 
 
+def test_training_images_whose_copies_judge_are_told(tagger, tmp_path, caplog):
+    def rows(numbers):
+        pixels = [np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8) for number in numbers]
+        names = datasets.ClassLabel(names=["0", "1", "2"])
+        own = datasets.Features({"image": datasets.Image(), "label": names, "person": datasets.Value("string")})
+        table = {"image": [Image.fromarray(one) for one in pixels], "label": [number % 2 for number in numbers]}
+        table["person"] = ["ann" if number % 4 < 2 else "bob" for number in numbers]
+        return datasets.Dataset.from_dict(table, features=own)
+
+    splits = {"train": rows(range(40)), "validation": rows(range(60, 72)), "test": rows([*range(8), *range(80, 92)])}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "shared")
+    own = {"retain": f"{tmp_path / 'shared'}[0,1]", "retain_images_per_class": None}
+    job = PartJob(replace(tagger, forget="person=ann", **own))
+    assert len(job.scenario.division.forget) == 16 and job.scenario.held_out == 0
+    assert "4 of its training images are also test or validation images, and are not forgotten" in caplog.text
+
+
 def test_what_is_held_out_of_a_request_to_a_given_model_is_told(tagger, people, caplog):
     job = PartJob(replace(tagger, forget="person=ann", retain=people, retain_images_per_class=None))
     task, forgotten = job.scenario.task, len(job.scenario.division.forget)
