@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 
 from hf_dtl.metrics.look import look
 from page import views
+from page.connections import bound_connections
 from page.events import Events
 from page.gate import MOST_UPLOAD, Gate
 from page.pairs import OPENING, Pairs, local_pairs
@@ -124,6 +125,7 @@ demo.queue(max_size=WAITING, default_concurrency_limit=1)
 
 if __name__ == "__main__":
     pairs.get(next(iter(pairs.local)))  # the first visitor does not wait for it
+    bound_connections()
     style = (HERE / "page" / "style.css").read_text(encoding="utf-8")
     demo.launch(
         **look(style), max_file_size=MOST_UPLOAD, state_session_capacity=200, max_threads=2 * AT_ONCE, ssr_mode=False,

@@ -5,7 +5,7 @@ import socket
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from threading import Event
 
 ATTACK = ["example", "", "scrubbed", "ridge_affine_8", 20]
@@ -58,8 +58,34 @@ def connections(web, functions):
     with ExitStack() as held:
         for i in range(900):
             one = socket.create_connection((web.base_url.host, web.base_url.port), 10, ("127.0.0.3", 0))
-            held.enter_context(one).sendall(f"GET /gradio_api/heartbeat/held{i} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            with suppress(OSError):  # one more than an address may have is closed
+                held.enter_context(one).sendall(
+                    f"GET /gradio_api/heartbeat/held{i} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+                )
         yield
+
+
+@contextmanager
+def silent(web, functions):
+    """Connections on which nothing is asked: most are closed at once, the others soon."""
+
+    def closed(one):
+        one.setblocking(False)
+        try:
+            return one.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    with ExitStack() as held:
+        address = (web.base_url.host, web.base_url.port)
+        ones = [held.enter_context(socket.create_connection(address, 10, ("127.0.0.6", 0))) for _ in range(600)]
+        time.sleep(1)
+        assert 400 <= sum(map(closed, ones)) < 600
+        yield
+        time.sleep(21)
+        assert all(map(closed, ones))
 
 
 @contextmanager
@@ -109,5 +135,5 @@ def unread(web, functions):
 
 FLOODS = {
     "attacks": events("relearn", [*ATTACK, 0]), "opens": events("open", ["example", ""]), "connections": connections,
-    "uploads": uploads, "slow uploads": slow_uploads, "unread": unread,
+    "uploads": uploads, "slow uploads": slow_uploads, "unread": unread, "silent": silent,
 }  # fmt: skip

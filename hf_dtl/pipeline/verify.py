@@ -98,6 +98,8 @@ def run(options: VerifyOptions) -> Verification:
         given = trained_again(report, scenario.spec, options) | given
     attacked = _attacked(report, scenario, models, given, config)
     wrong = [*published.wrong, *strange, *_other_names(report, scenario, options)]
+    if not report.settings.get("retain_images", True) and any(t.retain for t in scenario.attacked.values()):
+        wrong.append("The report says that its attacks had no images of the retained task; its spec names some.")
     if options.rebuild:
         differs, said = rebuild(published.folder, report, scenario, models[""] if "" in models else None, options)
         (wrong if differs else notes).append(said)

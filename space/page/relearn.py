@@ -77,7 +77,7 @@ def check_offered(pair: Pair, which: object, attack: object, budget: object) -> 
     attacks, budgets = offered(pair)
     for what, value, choices in (("model", which, list(pair.models)), ("attack", attack, attacks),
                                  ("number of images a class", budget, budgets)):  # fmt: skip
-        if type(value) is bool or value not in choices:
+        if type(value) not in (str, int) or value not in choices:
             shown = ", ".join(map(str, choices)) or "nothing"
             raise ConfigError(f"The {what} {str(value)[:40]!r} is not offered for this pair; there is: {shown}.")
 
