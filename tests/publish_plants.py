@@ -13,6 +13,7 @@ import yaml
 from audit_toys import resnet, vit
 from PIL import Image
 from publish_toys import LABELS, WEIGHTS, in_card, in_json, in_weights, save, save_model, sign, write, write_card
+from publish_twins import TWINS
 from safetensors.torch import load_file, save_file
 
 from hf_dtl.audit import LeakageReport
@@ -412,7 +413,8 @@ HIDDEN = {
     "a script of their own": (settings(command="python ann/of/ward.py"), "says settings.command"),
     "a sentence for a command": (settings(command="made for patient 4711; see ward 3"), "says settings.command"),
 }  # fmt: skip
-"""Leaks: in files that were audited with them, or written afterwards."""
+HIDDEN |= TWINS
+"""Leaks: in files that were audited with them, or written afterwards; and the private model in other weights."""
 CLAIMS = {
     "another activation": (in_json("config.json", hidden_act="relu"), "to these weights: config.json is not"),
     "other heads of attention": (in_json("config.json", num_attention_heads=4), "config.json is not the file"),

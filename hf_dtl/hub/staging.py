@@ -1,9 +1,6 @@
 """The folder that is published: copies of what is meant to be public, refused where they would leak something."""
 
-import itertools
-import math
 import shutil
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -14,12 +11,13 @@ from huggingface_hub import ModelCard
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DataError, OutputError, PublishError
+from hf_dtl.hub.apart import check_apart
 from hf_dtl.hub.card import ALTERNATIVE_TEXTS
 from hf_dtl.hub.card_check import REPORT, OwnPart, card_of, check_card, metadata_of, own_part
 from hf_dtl.hub.claims import check_claims, check_licence
 from hf_dtl.hub.leaks import check_picture, check_text, leak_of, strings
 from hf_dtl.hub.metadata import license_of
-from hf_dtl.hub.model_files import answers_apart, check_weights, distance
+from hf_dtl.hub.model_files import check_weights
 from hf_dtl.hub.model_settings import MOST_VALUES, check_json, check_settings, values
 from hf_dtl.hub.source_rows import check_head, named_classes
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS, model_folders, sha256_of, weights_sha256
@@ -32,11 +30,6 @@ LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
 EVIDENCE = (CARD, REPORT, TRANSFER, *(f"plots/{name}.png" for name in (*ALTERNATIVE_TEXTS, "disposal")), *LICENCES)
 # Stands beside what is published and does no harm; it stays behind.
 NOT_NEEDED = ("plots/*.svg", ".gitattributes", ".cache/*")
-
-SAME, NEAR, LITTLE = 1e-6, 2.0**-9, 0.5
-"""Relative distances of weights: of what 32 bits round, and of what bfloat16 does, which nobody calls a disposal.
-Light disposals end as near, so that there a report is refused only if it says that less than half is left.
-"""
 
 
 class StagedFile(NamedTuple):
@@ -145,42 +138,6 @@ def check_published(folder: Path) -> LeakageReport:
     check_head(configs, report)
     check_claims(report, labels)
     return report
-
-
-def check_apart(output: Path, report: LeakageReport) -> None:
-    """Refuse as scrubbed what its own run calls undisposed, or retrained where the report tells the two apart.
-
-    Args:
-        output: see `stage`.
-        report: of what is published. Whoever publishes a retrained model as such has the same attacks on both.
-
-    Raises:
-        PublishError: naming both folders.
-    """
-    model = (output / "scrubbed" if (output / "scrubbed").is_dir() else output).resolve()
-    attacks = defaultdict[str, set[Any]](set)
-    for r in report.piggyback:
-        attacks[r.model].add((r.dataset, r.axis, r.attack, r.budget, r.seed, r.accuracy))
-    told_apart = {
-        "undisposed": report.headline.mean is not None and report.headline.mean < LITTLE,
-        "retrained": attacks["retrained"] not in (set(), attacks["scrubbed"]),
-    }
-    for role, run in itertools.product(told_apart, list(model.parents)[:3]):
-        if role == "retrained" and run / role == model:
-            continue
-        pairs = [(model / one, run / role / one) for one in model_folders(model)]
-        near = NEAR if told_apart[role] else SAME if role == "undisposed" else -1.0
-        what, far = "weights", max(itertools.starmap(distance, pairs))
-        if told_apart[role] and near < far < math.inf:
-            what, far = "answers", max(itertools.starmap(answers_apart, pairs))
-        if far <= near:
-            raise PublishError(
-                f"The {what} in {model} are those of {run / role} (relative distance {far:.1g}): "
-                f"nothing was scrubbed from them, whatever {REPORT} says. Publish the scrubbed model."
-                if role == "undisposed"
-                else f"The {what} in {model} are those of {run / role} (relative distance {far:.1g}), of which "
-                f"{REPORT} has other numbers. Audit the model that you publish."
-            )
 
 
 def _check_transfer(file: Path, report: LeakageReport, labels: Collection[str]) -> None:
