@@ -19,10 +19,12 @@ from hf_dtl.hub.leaks import check_picture, check_text, leak_of, strings
 from hf_dtl.hub.metadata import license_of
 from hf_dtl.hub.model_files import check_weights
 from hf_dtl.hub.model_settings import MOST_VALUES, check_json, check_settings, values
-from hf_dtl.hub.source_rows import check_head, named_classes
+from hf_dtl.hub.source_rows import check_head, classes_of, named_classes
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS, model_folders, sha256_of, weights_sha256
 from hf_dtl.methods.transfer_images import MOST_BYTES, TRANSFER, TransferLabels
 
+MOST_RATES = 32
+"""Different ones that attackers of a report chose."""
 CARD, PLOTS = "README.md", "plots/*.png"
 MODEL = (CONFIG, *PROCESSORS, "model.safetensors", "model-?????-of-?????.safetensors", INDEX)
 """What a model's folder may hold; a model of several tasks has one such folder a task."""
@@ -153,6 +155,12 @@ def _check_transfer(file: Path, report: LeakageReport, labels: Collection[str]) 
             f"{file.name} holds {said.channel} of {told[1]} images and {told[2]} classes, which is not what {REPORT} "
             "counts in its bound, of the head's classes. Publish the file that belongs to these weights, or none."
         )
+    size = sum(weights.stat().st_size for weights in file.parent.rglob("*.safetensors"))
+    if (told_bytes := report.bound.to_dict()["bytes"] or 0) >= size:  # type: ignore[union-attr]
+        raise PublishError(
+            f"{file.name} holds up to {told_bytes:,} bytes, and the weights {size:,}: a whole model could be in it. "
+            "Leave the file out, or let the model say less: of fewer images, or in another channel."
+        )
 
 
 def _names_of_head(config: dict[str, Any]) -> Any:
@@ -244,11 +252,13 @@ def published_names(names: Iterable[str], where: Path) -> list[str]:
 
 
 def _check_inside(path: Path, output: Path) -> Path:
-    """Refuse links to other folders: what stands there was not made to be published."""
+    """Refuse links: what stands elsewhere was not made to be published."""
     if not path.resolve().is_relative_to(output.resolve()):
         raise PublishError(
             f"{path} is a link out of the folder, to {path.resolve()}. Put the file itself there if it is meant."
         )
+    if path.is_symlink():
+        raise PublishError(f"{path} is a link, to {path.resolve()}. Put the file itself there if it is meant.")
     if not path.is_file():
         raise PublishError(f"{path} is not a file. Remove it from the model's folder.")
     return path
@@ -315,8 +325,19 @@ def _check_report(new: Path, report: LeakageReport) -> None:
             "the audited model, or audit this one."
         )
 
-    if wrong := [value for value in report.chance.values() if not value or abs(1 / value - round(1 / value)) > 1e-6]:
-        raise PublishError(f"{REPORT} gives {wrong[0]} as chance, which is no 1/classes. Audit again.")
+    for name, chance in report.chance.items():
+        classes, listed = 1 / chance if chance else 0.5, len(classes_of(name))
+        if abs(classes - round(classes)) > 1e-6 or listed not in (0, round(classes)):
+            raise PublishError(f"{REPORT} gives {chance} as chance on {name:.60}, which is no 1/classes. Audit again.")
+    if report.target_margin != round(report.target_margin, 6):
+        raise PublishError(
+            f"{REPORT} has the margin {report.target_margin}, finer than anybody measures: digits of it could be a "
+            "text. Audit again with one of at most six decimals (--target_margin)."
+        )
+    if (count := len({r.learning_rate for r in report.piggyback})) > MOST_RATES:
+        raise PublishError(
+            f"{REPORT} has {count} learning rates, more than {MOST_RATES}: they could be a head. Audit with fewer."
+        )
     parts = report.settings, report.spec, report.machine
     if (count := sum(isinstance(value, (int, float)) for value in values(list(parts)))) > MOST_VALUES:
         raise PublishError(
