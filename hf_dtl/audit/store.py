@@ -49,7 +49,7 @@ def _is_curve(points: Any) -> bool:
 
 
 _CURVE = must_be(
-    f"a list of at most {_MOST_POINTS} (steps, accuracy, accuracy), ascending in steps, accuracies in 0..1", _is_curve
+    f"a list of (steps, accuracy, accuracy), at most {_MOST_POINTS}, ascending in steps, accuracies in 0..1", _is_curve
 )
 
 
