@@ -449,7 +449,7 @@ HIDDEN = {
         changed_report(lambda c: c.update(membership=[LOSS | {"auc": i / 96} for i in range(96)])), "several rows of",
     ),
     "a head in curves": (
-        of_records(lambda i: {"effort": 1, "curve": [[1 + j, 0.0, j / 96] for j in range(96)]}), "ccuracy., at most 16",
+        of_records(lambda i: {"effort": 1, "curve": [[1 + j, 0.0, j / 96] for j in range(96)]}), "at most 16, asc",
     ),
     "a head in learning rates": (rates, "learning rates, more than 32: they could be a head"),
     "a text in the margin": (own_report(target_margin=0.0497108101114103), "finer than anybody measures"),
