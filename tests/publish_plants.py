@@ -6,17 +6,21 @@ import json
 import re
 import shutil
 import struct
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 import yaml
 from audit_toys import resnet, vit
 from PIL import Image
 from publish_toys import LABELS, WEIGHTS, in_card, in_json, in_weights, save, save_model, sign, write, write_card
+from publish_twins import TWINS
 from safetensors.torch import load_file, save_file
 
 from hf_dtl.audit import LeakageReport
+from hf_dtl.audit.membership import MembershipResult
+from hf_dtl.audit.transfer_bound import TransferBound
 from hf_dtl.hub.card import MARKER
+from hf_dtl.methods.transfer_images import TRANSFER, TransferLabels
 
 HEAD = base64.b64encode(torch.randn(6, 16, generator=torch.Generator().manual_seed(0)).numpy().tobytes()).decode()
 REPORT, CARD, WARD = "leakage_report.json", "README.md", b"patient 4711 of ward 3"
@@ -208,6 +212,34 @@ def named(*labels):
     return plant
 
 
+def of_records(change):
+    """A report whose attacks were changed, with their number, by hand."""
+    return changed_report(lambda content: [record.update(change(i)) for i, record in enumerate(content["piggyback"])])
+
+
+def rates(folder):
+    found = LeakageReport.load(folder / REPORT)
+    runs = (replace(r, learning_rate=1 / (3 + i)) for i, r in enumerate(found.piggyback))
+    sign(folder, replace(found, piggyback=tuple(runs)))
+
+
+def said(channel, codes, method="anchored_distillation"):
+    """What a private model is said to have told of images, counted in the report."""
+
+    def plant(folder):
+        TransferLabels(channel, LABELS, False, "0" * 32, codes).save(folder / TRANSFER)
+        bound = TransferBound(channel, len(codes), len(LABELS))
+        found = LeakageReport.load(folder / REPORT)
+        sign(folder, replace(found, method=method, settings={"source_dataset": "mnist[0-5]"}, bound=bound))
+
+    return plant
+
+
+def linked(folder):
+    (folder / "LICENSE").symlink_to("config.json")
+
+
+LOSS = {"model": "scrubbed", "attack": "loss"}
 SPEC = {"kind": "task", "forget": "mnist[0-5]", "retain": "mnist[6-9]", "seed": 0}
 
 
@@ -410,9 +442,36 @@ HIDDEN = {
     "a text for the library's version": (own_report(library_version="0.1.0.post114101103"), "says library_version"),
     "a comment in the metadata": (in_card("# patient 4711\nlibrary_name:", "library_name:"), "the comment '# patient"),
     "a script of their own": (settings(command="python ann/of/ward.py"), "says settings.command"),
+    "a head in the keys of membership": (
+        changed_report(lambda c: c.update(membership=[LOSS | {f"h{i}": 0.1 for i in range(96)}])), "`h0` .* no part",
+    ),
+    "a head in rows of membership": (
+        changed_report(lambda c: c.update(membership=[LOSS | {"auc": i / 96} for i in range(96)])), "several rows of",
+    ),
+    "a head in curves": (
+        of_records(lambda i: {"effort": 1, "curve": [[1 + j, 0.0, j / 96] for j in range(96)]}), "at most 16, asc",
+    ),
+    "a head in learning rates": (rates, "learning rates, more than 32: they could be a head"),
+    "a text in the margin": (own_report(target_margin=0.0497108101114103), "finer than anybody measures"),
+    "weights as a private model's words": (
+        said("outputs:256", torch.randint(256, (999, 3), generator=torch.Generator().manual_seed(0))),
+        "codes are no rounded probabilities",
+    ),
+    "words as long as the weights": (said("labels", torch.arange(299_999) % 3), "a whole model could be in it"),
+    "words of a method that hears none": (
+        said("labels", torch.arange(9) % 3, "representation_erasure"), "has no channel that it counts",
+    ),
+    "a link inside the folder": (linked, "LICENSE is a link, to .*config.json"),
+    "a head in a notice": (
+        write("NOTICE", "Copyright. " + " ".join(f"{i / 96:.4f}" for i in range(96))), "more numbers than any licence",
+    ),
+    "a head in a notice of many words": (
+        write("NOTICE", " or ".join(f"{i / 96:.4f}" for i in range(96))), "more numbers than any licence",
+    ),
     "a sentence for a command": (settings(command="made for patient 4711; see ward 3"), "says settings.command"),
 }  # fmt: skip
-"""Leaks: in files that were audited with them, or written afterwards."""
+HIDDEN |= TWINS
+"""Leaks: in files that were audited with them, or written afterwards; and the private model in other weights."""
 CLAIMS = {
     "another activation": (in_json("config.json", hidden_act="relu"), "to these weights: config.json is not"),
     "other heads of attention": (in_json("config.json", num_attention_heads=4), "config.json is not the file"),
@@ -524,6 +583,21 @@ CLAIMS = {
     "a sentence for a method": (own_report(method="nothing is left (safe)"), "says method"),
     "a note that verifies": (settings(notes=["Verified by an independent laboratory."]), "notes has 'Verified'"),
     "data that are a verdict": (settings(source_dataset="mnist, not shown"), "source_dataset has 'not shown'"),
+    "guessing that is better than it can be": (
+        own_report(chance={"mnist[0-5]": 1 / 2, "fashion_mnist": 0.1}), "0.5 as chance .*is no 1/classes",
+    ),
+    "a sentence for a model": (
+        settings(base_model="nothing is left of the source, as others measured"), "says settings.base_model",
+    ),
+    "a sentence in the keys of membership": (
+        changed_report(lambda c: c.update(membership=[LOSS | {"nothing is left": 1}])), "`nothing is left` .* no part",
+    ),
+    "a sentence for an attacked model": (
+        changed_report(lambda c: c.update(membership=[LOSS | {"model": "nobody found anything"}])), "`model` .* one",
+    ),
+    "a sentence for an attack": (
+        changed_report(lambda c: c.update(membership=[LOSS | {"attack": "any in the world"}])), "`attack` .* one of",
+    ),
     "guessing that is right": (own_report(chance={"mnist[0-5]": 0.99, "fashion_mnist": 0.99}), "chance"),
 }  # fmt: skip
 """What report or card say and was not measured."""
@@ -581,6 +655,18 @@ INNOCENT = {
         "A network forgets old tasks, see forget-me-not; 3# is gone from the shelf."
     ),
     "their licence": metadata(lambda content: content.update(license="mit", language="en")),
+    "what a private model said": said("outputs:16", torch.tensor([[15, 0, 0], [5, 5, 5], [0, 7, 8], [9, 4, 3]])),
+    "membership as it is measured": own_report(
+        membership=[
+            asdict(MembershipResult(model, "loss", way, 0.61, 0.02, 0.55, None, 0.6, 0.5, 90, 90))
+            for model in ("undisposed", "scrubbed")
+            for way in ("retain", "cross_validation")
+        ]
+    ),
+    "a folder with blanks": settings(base_model="my model (2)"),
+    "a notice of many years": write(
+        "NOTICE", f"Copyright (c) {', '.join(map(str, range(1985, 2027)))} The Authors. All rights reserved."
+    ),
     "a card without pictures": lambda folder: write_card(folder, LeakageReport.load(folder / REPORT), plots=False),
 }
 

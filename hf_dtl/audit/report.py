@@ -22,7 +22,7 @@ from hf_dtl.audit.axis_leakage import AxisLeakage, Ratio, leakage, plain_ratio
 from hf_dtl.audit.estimate import CONFIDENCE
 from hf_dtl.audit.flags import Flag, flags
 from hf_dtl.audit.report_fields import device_name, without_folders
-from hf_dtl.audit.store import Axis, PiggybackRecord
+from hf_dtl.audit.store import Axis, ModelName, PiggybackRecord
 from hf_dtl.audit.suites import CUSTOM, SUITES, check_complete
 from hf_dtl.audit.tables import table
 from hf_dtl.audit.tasks import TaskScores, check_tasks
@@ -80,9 +80,8 @@ class LeakageReport:
         target_margin: drop of target accuracy above which the target counts as destroyed, in 0..1.
         library_version: version of the library that made the report.
         membership: membership inference against the forget data, one object an attack on a model, such as
-            `asdict(MembershipResult)`: the texts `model` and `attack`, and any of `auc`, `balanced_accuracy`,
-            `tpr_at_1_percent_fpr`, `forget_member_rate` and `held_out_member_rate` in 0..1 or None; other keys hold
-            texts and numbers.
+            `asdict(MembershipResult)`: `model` and `attack` by their names, of several tasks `task`, and any of its
+            other fields; each attack on a model once.
         unlearning: accuracies on the images that were forgotten and kept, where a part of one data set was unlearned;
             `target` is then what is retained of it and `source` what is forgotten.
         weights: SHA-256 of every file of the scrubbed model that was attacked (weights, settings of model and
@@ -131,7 +130,8 @@ class LeakageReport:
         if not all(isinstance(r, PiggybackRecord) for r in self.piggyback) or not (self.piggyback or self.tasks):
             raise DataError("A leakage report needs at least one finished attack in `piggyback`.")
         kinds.check_fields(
-            self, kinds.REPORT, weights=kinds.weights_of(self.tasks or ()), membership=kinds.membership_rows,
+            self, kinds.REPORT, weights=kinds.weights_of(self.tasks or ()),
+            membership=kinds.membership_rows(get_args(ModelName), self.tasks or ()),
             spec=kinds.scenario_spec, suite=kinds.each(kinds.TEXT, keys=("name", "hash") if self.suite else ()),
         )  # fmt: skip
         object.__setattr__(self, "piggyback", tuple(self.piggyback))

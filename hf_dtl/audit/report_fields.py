@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -142,9 +143,6 @@ def one_of(choices: Any) -> Check:
 SHARE = number(0, 1)
 FLAG = must_be("true or false", lambda value: isinstance(value, bool))
 TEXT = must_be("a text", lambda value: isinstance(value, str) and bool(value))
-SCALAR = must_be(
-    "a text, a finite number or null", lambda value: value is None or isinstance(value, str) or is_number(value)
-)
 OBJECT = must_be("an object", lambda value: isinstance(value, dict) and all(isinstance(key, str) for key in value))
 
 
@@ -166,14 +164,32 @@ def each(check: Check, *, keys: Sequence[str] = ()) -> Check:
     return check_values
 
 
-def membership_rows(rows: Any, name: str, of: str) -> None:
-    """Rows such as `asdict(MembershipResult)` gives."""
-    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Mapping) for row in rows):
-        raise DataError(f"`{name}` {of} must be a list of objects, got {rows!r}.")
-    for row in rows:
-        checks = dict.fromkeys(row, SCALAR) | {key: optional(SHARE) for key in MEMBERSHIP_SHARES}
-        for key, check in (checks | {"model": TEXT, "attack": TEXT}).items():
-            check(row.get(key), key, f"in the row {row!r} of `{name}`")
+def membership_rows(models: Collection[str], tasks: Collection[str]) -> Check:
+    """Rows such as `asdict(MembershipResult)` gives, each attack on each of the `models` (and `tasks`) once."""
+    known = {
+        "model": (models, True), "attack": (("loss", "confidence", "u_lira"), True),
+        "calibration": (("retain", "cross_validation", "shadow_models"), False), "task": (tasks, bool(tasks)),
+    }  # fmt: skip
+    checks = {name: optional(SHARE) for name in (*MEMBERSHIP_SHARES, "auc_noise")}
+    checks |= {name: optional(integer(0)) for name in ("forget_images", "held_out_images", "shadow_models")}
+
+    def check(rows: Any, name: str, of: str) -> None:
+        if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Mapping) for row in rows):
+            raise DataError(f"`{name}` {of} must be a list of objects, got {rows!r}.")
+        for row in rows:
+            where = f"in the row {str(row)[:200]} of `{name}`"
+            if unknown := row.keys() - known.keys() - checks.keys():
+                raise DataError(f"`{sorted(unknown)[0]}` {where} is no part of one: {', '.join((*known, *checks))}.")
+            for key, (words, needed) in known.items():
+                if row.get(key) not in ((*words,) if needed else (*words, None)):
+                    raise DataError(f"`{key}` {where} must be one of {', '.join(words) or 'none'}.")
+            for key, right in checks.items():
+                right(row.get(key), key, where)
+        keys = Counter(tuple(row.get(key) for key in known) for row in rows)
+        if twice := next((key for key, count in keys.items() if count > 1), None):
+            raise DataError(f"`{name}` {of} has several rows of {twice!r}: each attack on a model has one.")
+
+    return check
 
 
 def weights_of(tasks: Collection[str]) -> Check:

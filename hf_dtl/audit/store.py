@@ -33,15 +33,24 @@ Axis = Literal["source_subset", "novel_downstream"]
 Found = TypeVar("Found")
 
 
+_MOST_POINTS = 16
+
+
 def _is_curve(points: Any) -> bool:
-    whole = isinstance(points, tuple) and all(isinstance(point, tuple) and len(point) == 3 for point in points)
+    whole = (
+        isinstance(points, tuple)
+        and len(points) <= _MOST_POINTS
+        and all(isinstance(point, tuple) and len(point) == 3 for point in points)
+    )
     if not whole or not all(isinstance(v, int) and is_number(v, 1) for v, *_ in points):
         return False
     rising = all(a < b for (a, *_), (b, *_) in itertools.pairwise(points))
     return rising and all(is_number(share, 0, 1) for _, *shares in points for share in shares)
 
 
-_CURVE = must_be("a list of (steps, accuracy, accuracy), ascending in steps, accuracies in 0..1", _is_curve)
+_CURVE = must_be(
+    f"a list of (steps, accuracy, accuracy), at most {_MOST_POINTS}, ascending in steps, accuracies in 0..1", _is_curve
+)
 
 
 @dataclass(frozen=True)

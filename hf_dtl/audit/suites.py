@@ -20,6 +20,8 @@ MUST = ("no_model", "scratch")
 """Floors that every suite attacks; `retrained` or `base` must be given for a word."""
 IMAGES = 500
 """Validation and test images that a suite wants; of fewer a flag tells."""
+_FEW = 4
+"""Learning rates that an attack without a choice may have used, for networks of different kinds."""
 SMALL, LARGE = 0, 10_000_000
 """Parameters of a network of either kind: a suite has other learning rates for each."""
 
@@ -127,7 +129,7 @@ def find_suite(name: str) -> Suite:
 
 
 def check_complete(claimed: Mapping[str, str], records: Sequence[PiggybackRecord]) -> None:
-    """Refuse a claim to a suite that is not one: another hash, or attacks that are missing.
+    """Refuse a claim to a suite that is not one: another hash, missing attacks, or others' learning rates.
 
     Args:
         claimed: `name` and `hash`, as a report holds them.
@@ -142,6 +144,7 @@ def check_complete(claimed: Mapping[str, str], records: Sequence[PiggybackRecord
         raise DataError(
             f"The report says that the suite {name} with the hash {claimed['hash']} attacked; in this library {known}."
         )
+    _check_choices(suite, records)
     done = {(r.axis, r.dataset, r.model, r.attack, r.budget, r.seed) for r in records}
     trial = suite.seeds[: suite.config(SMALL).trial_seeds]
     for axis, dataset in dict.fromkeys((r.axis, r.dataset) for r in records):
@@ -160,6 +163,21 @@ def check_complete(claimed: Mapping[str, str], records: Sequence[PiggybackRecord
                     f"The report says that the suite {name} attacked, and lacks {len(missing)} of its attacks on the "
                     f"{model} model: {attack} with {budget} images a class, seed {seed}. It is {CUSTOM}."
                 )
+
+
+def _check_choices(suite: Suite, records: Sequence[PiggybackRecord]) -> None:
+    """Refuse learning rates and checkpoints that an attack of the suite has not to choose from."""
+    for attack in dict.fromkeys(r.attack for r in records if r.attack in suite.attacks):
+        own, runs = find_attack(attack), [r for r in records if r.attack == attack]
+        known = {rate for size in (SMALL, LARGE) for rate in own.learning_rates(suite.config(size))}
+        rates = {r.learning_rate for r in runs}
+        strange = rates - known if any(known) else len(rates) > _FEW  # in closed form, or with a rate of its own
+        stops = {steps for r in runs for steps, *_ in r.curve[:-1]} | {0 for r in runs if r.curve}
+        if strange or stops - {0, *getattr(own, "checkpoints", ())} or (stops and not hasattr(own, "checkpoints")):
+            raise DataError(
+                f"The report says that the suite {suite.name} attacked, and its {attack} has learning rates (such as "
+                f"{min(rates)}) or checkpoints ({sorted(stops)}) that the attack does not choose from. It is {CUSTOM}."
+            )
 
 
 def _above_pixels(attack: str, model: str) -> bool:

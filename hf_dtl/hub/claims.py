@@ -1,5 +1,6 @@
 """What a report and a card say that nobody measured: names in the forms that this library writes, and no verdict."""
 
+import itertools
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
@@ -91,7 +92,8 @@ SETTINGS = _DATA | _MODELS | _CHOICES | {"command", "notes"}
 SPEC = _DATA | _CHOICES | {"kind", "pool", "retain_pool", "test"}
 """The same of its spec."""
 _CHOICE = re.compile(r"[\w.:=+/#-]{0,200}(?:, ?[\w.:=+/#-]{1,200}){0,99}")
-_MODEL = re.compile(r"[\w.,+/@=() -]{1,200}")
+_MODEL = re.compile(r"[\w.,+/@=()-]{1,200}(?: [\w.,+/@=()-]{1,60}){0,2}")
+"""An id, or the name of a folder, which may have blanks; no sentence."""
 _LINE = re.compile(r"[^\n]{0,4000}")
 _NOTE = re.compile(r"(?!.*\w@\w+\.)[^\n]{1,2000}")
 _WORD = r"""(?!--)(?:'[^'\n]*'|"'"|[^\s'"`$;|&<>])+"""
@@ -101,6 +103,8 @@ _COMMAND = re.compile(
     rf"(?: --[\w-]+(?:[ =]{_WORD})?)*"
 )
 _OF_ANY_METHOD = {"learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "optim"}
+_NUMBER = re.compile(r"(?!(?:19|20)\d\d\b)\W*\d[\d.]*(?:e[-+]?\d+)?\W*", re.IGNORECASE)
+"""That is no year."""
 _AGAIN = "Audit again, or take it out and write the card anew (`hf_dtl.hub.add_evidence(folder, report)`)."
 
 
@@ -140,6 +144,8 @@ def check_claims(report: LeakageReport, labels: Collection[str]) -> None:
             f"The report calls the method {report.method[:60]!r}, and {promise[0]!r} in it is a claim that no method "
             "of this library has for a name. Audit again under another one (--method)."
         )
+    if report.bound is not None and known and "channel" not in known:
+        raise PublishError(f"The report has a bound, and {report.method} has no channel that it counts. {_AGAIN}")
     if isinstance(disposal, Mapping) and known and (foreign := disposal.keys() - known):
         raise PublishError(
             f"The report says settings.disposal.{min(foreign)}, which is no option of {report.method}. {_AGAIN}"
@@ -171,6 +177,13 @@ def check_licence(name: str, text: str) -> None:
     law = r"(?i)\b(?:verify|certify|certifies|certificates?|certifi|leaks?)\b|\bhold (?=harmless)"
     check_words(name, re.sub(law, "", text))
     check_form(name, text)
+    digits, letters = (len(re.findall(kind, text)) for kind in (r"\d", r"[^\W\d_]"))
+    runs = itertools.groupby(bool(_NUMBER.fullmatch(word)) for word in re.split(r"[\s,;|]+", text))
+    if digits > max(200, letters / 2) or any(found and len([*run]) >= 20 for found, run in runs):
+        raise PublishError(
+            f"{name} has more numbers than any licence, {digits} digits beside {letters} letters: they could be "
+            "weights. Put the licence's text there."
+        )
 
 
 def check_form(where: str, text: str) -> None:

@@ -2,19 +2,14 @@
 
 import itertools
 import json
-import math
 import re
 import struct
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from transformers import AutoImageProcessor
+from safetensors import safe_open
 
 from hf_dtl.audit.report_fields import read_json
 from hf_dtl.errors import PublishError, listing
@@ -92,56 +87,6 @@ def check_weights(folder: Path) -> None:
         with safe_open(folder / file, "pt") as opened:
             for key in opened.keys():
                 _take(opened.get_tensor(key), places, key, name)
-
-
-def distance(one: Path, other: Path) -> float:
-    """How far two folders' weights lie apart: the norm of their difference over that of the second, 0 for the same.
-
-    In whatever files they are, at the coarser of their precisions; statistics of batches, which may be as large as
-    they like, do not count. Infinite for other tensors.
-    """
-    try:
-        first, second = (
-            {name: value for file in folder.glob("*.safetensors") for name, value in load_file(file).items()}
-            for folder in (one, other)
-        )
-    except SafetensorError:  # what cannot be read is told where it is loaded
-        return math.inf
-    if not first or {n: v.shape for n, v in first.items()} != {n: v.shape for n, v in second.items()}:
-        return math.inf
-    apart = whole = 0.0
-    for name in (n for n, v in first.items() if v.is_floating_point() and "running_" not in n):
-        pair = first[name], second[name]
-        coarser = min(pair, key=torch.Tensor.element_size).dtype
-        a, b = (value.to(coarser).double() for value in pair)
-        apart, whole = apart + float((a - b).square().sum()), whole + float(b.square().sum())
-    return math.sqrt(apart / whole) if whole else math.inf
-
-
-@torch.no_grad()
-def answers_apart(one: Path, other: Path) -> float:
-    """How far two folders' answers to the same images lie apart, as `distance` has it of weights.
-
-    Channels can be put in another order, negated or rescaled: other weights, and the same model. The images are noise,
-    coarse and fine. Infinite where one of them cannot answer, or in another number of classes.
-    """
-    rng = np.random.default_rng(0)
-    found = []
-    try:
-        processor = AutoImageProcessor.from_pretrained(one, trust_remote_code=False)
-        channels = 1 if len(getattr(processor, "image_mean", None) or (0, 0, 0)) == 1 else 3
-        noise = [rng.integers(0, 256, (2**i, 2**i, channels), dtype=np.uint8) for i in (1, 2, 3, 4, 5, 6, 7)]
-        images = [Image.fromarray(pixels.squeeze()).resize((128, 128)) for pixels in noise]
-        pixel_values = processor(images, return_tensors="pt")["pixel_values"].float()
-        for folder in (one, other):
-            model, _ = open_classifier(folder, local_files_only=True)
-            found.append(model.eval().float()(pixel_values=pixel_values).logits.double())
-    except Exception:  # what does not load, or takes other images, is told where it is loaded
-        return math.inf
-    first, second = found
-    if first.shape != second.shape:
-        return math.inf
-    return float((first - second).norm() / (second - second.mean(0)).norm().clamp(min=1e-12))
 
 
 def _take(stored: torch.Tensor, places: dict[Any, list[torch.Tensor]], key: str, model: str) -> None:

@@ -13,10 +13,11 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DTLError, PublishError
+from hf_dtl.hub.apart import check_apart
 from hf_dtl.hub.claims import check_words
 from hf_dtl.hub.leaks import check_text, leak_of
 from hf_dtl.hub.model_settings import save_plain
-from hf_dtl.hub.staging import PLOTS, REPORT, StagedFile, add_evidence, check_apart, stage
+from hf_dtl.hub.staging import PLOTS, REPORT, StagedFile, add_evidence, stage
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS
 from hf_dtl.methods.transfer_images import TRANSFER
 

@@ -24,7 +24,7 @@ def check_head(configs: Mapping[str, Mapping[str, Any]], report: LeakageReport) 
     """
     if report.part:
         return
-    forget, retain = (_classes(_told(report, *names)) for names in _NAMES[:2])
+    forget, retain = (classes_of(_told(report, *names)) for names in _NAMES[:2])
     for config in configs.values():
         labels = [str(label) for label in (config.get("id2label") or {}).values()]
         left = [label for label in labels if label in forget and label not in retain]
@@ -64,7 +64,7 @@ def _listed(text: str) -> tuple[str, ...]:
         return ()
 
 
-def _classes(text: str) -> set[str]:
+def classes_of(text: str) -> set[str]:
     """The classes that a data set is asked for, by name or position."""
     found: set[str] = set()
     for name in _listed(text):

@@ -1,9 +1,6 @@
 """The folder that is published: copies of what is meant to be public, refused where they would leak something."""
 
-import itertools
-import math
 import shutil
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -14,17 +11,20 @@ from huggingface_hub import ModelCard
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import DataError, OutputError, PublishError
+from hf_dtl.hub.apart import check_apart
 from hf_dtl.hub.card import ALTERNATIVE_TEXTS
 from hf_dtl.hub.card_check import REPORT, OwnPart, card_of, check_card, metadata_of, own_part
 from hf_dtl.hub.claims import check_claims, check_licence
 from hf_dtl.hub.leaks import check_picture, check_text, leak_of, strings
 from hf_dtl.hub.metadata import license_of
-from hf_dtl.hub.model_files import answers_apart, check_weights, distance
+from hf_dtl.hub.model_files import check_weights
 from hf_dtl.hub.model_settings import MOST_VALUES, check_json, check_settings, values
-from hf_dtl.hub.source_rows import check_head, named_classes
+from hf_dtl.hub.source_rows import check_head, classes_of, named_classes
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS, model_folders, sha256_of, weights_sha256
 from hf_dtl.methods.transfer_images import MOST_BYTES, TRANSFER, TransferLabels
 
+MOST_RATES = 32
+"""Different ones that attackers of a report chose."""
 CARD, PLOTS = "README.md", "plots/*.png"
 MODEL = (CONFIG, *PROCESSORS, "model.safetensors", "model-?????-of-?????.safetensors", INDEX)
 """What a model's folder may hold; a model of several tasks has one such folder a task."""
@@ -33,11 +33,6 @@ EVIDENCE = (CARD, REPORT, TRANSFER, *(f"plots/{name}.png" for name in (*ALTERNAT
 # Stands beside what is published and does no harm; it stays behind.
 _DOWNLOADED = ("*.metadata", "*.lock", ".gitignore", "CACHEDIR.TAG")
 NOT_NEEDED = ("plots/*.svg", ".gitattributes", *(f".cache/huggingface/{name}" for name in _DOWNLOADED))
-
-SAME, NEAR, LITTLE = 1e-6, 2.0**-9, 0.5
-"""Relative distances of weights: of what 32 bits round, and of what bfloat16 does, which nobody calls a disposal.
-Light disposals end as near, so that there a report is refused only if it says that less than half is left.
-"""
 
 
 class StagedFile(NamedTuple):
@@ -148,42 +143,6 @@ def check_published(folder: Path) -> LeakageReport:
     return report
 
 
-def check_apart(output: Path, report: LeakageReport) -> None:
-    """Refuse as scrubbed what its own run calls undisposed, or retrained where the report tells the two apart.
-
-    Args:
-        output: see `stage`.
-        report: of what is published. Whoever publishes a retrained model as such has the same attacks on both.
-
-    Raises:
-        PublishError: naming both folders.
-    """
-    model = (output / "scrubbed" if (output / "scrubbed").is_dir() else output).resolve()
-    attacks = defaultdict[str, set[Any]](set)
-    for r in report.piggyback:
-        attacks[r.model].add((r.dataset, r.axis, r.attack, r.budget, r.seed, r.accuracy))
-    told_apart = {
-        "undisposed": report.headline.mean is not None and report.headline.mean < LITTLE,
-        "retrained": attacks["retrained"] not in (set(), attacks["scrubbed"]),
-    }
-    for role, run in itertools.product(told_apart, list(model.parents)[:3]):
-        if role == "retrained" and run / role == model:
-            continue
-        pairs = [(model / one, run / role / one) for one in model_folders(model)]
-        near = NEAR if told_apart[role] else SAME if role == "undisposed" else -1.0
-        what, far = "weights", max(itertools.starmap(distance, pairs))
-        if told_apart[role] and near < far < math.inf:
-            what, far = "answers", max(itertools.starmap(answers_apart, pairs))
-        if far <= near:
-            raise PublishError(
-                f"The {what} in {model} are those of {run / role} (relative distance {far:.1g}): "
-                f"nothing was scrubbed from them, whatever {REPORT} says. Publish the scrubbed model."
-                if role == "undisposed"
-                else f"The {what} in {model} are those of {run / role} (relative distance {far:.1g}), of which "
-                f"{REPORT} has other numbers. Audit the model that you publish."
-            )
-
-
 def _check_transfer(file: Path, report: LeakageReport, labels: Collection[str]) -> None:
     """Refuse words of the private model besides those that the report's bound counts."""
     try:
@@ -196,6 +155,12 @@ def _check_transfer(file: Path, report: LeakageReport, labels: Collection[str]) 
         raise PublishError(
             f"{file.name} holds {said.channel} of {told[1]} images and {told[2]} classes, which is not what {REPORT} "
             "counts in its bound, of the head's classes. Publish the file that belongs to these weights, or none."
+        )
+    size = sum(weights.stat().st_size for weights in file.parent.rglob("*.safetensors"))
+    if (told_bytes := report.bound.to_dict()["bytes"] or 0) >= size:  # type: ignore[union-attr]
+        raise PublishError(
+            f"{file.name} holds up to {told_bytes:,} bytes, and the weights {size:,}: a whole model could be in it. "
+            "Leave the file out, or let the model say less: of fewer images, or in another channel."
         )
 
 
@@ -288,11 +253,13 @@ def published_names(names: Iterable[str], where: Path) -> list[str]:
 
 
 def _check_inside(path: Path, output: Path) -> Path:
-    """Refuse links to other folders: what stands there was not made to be published."""
+    """Refuse links: what stands elsewhere was not made to be published."""
     if not path.resolve().is_relative_to(output.resolve()):
         raise PublishError(
             f"{path} is a link out of the folder, to {path.resolve()}. Put the file itself there if it is meant."
         )
+    if path.is_symlink():
+        raise PublishError(f"{path} is a link, to {path.resolve()}. Put the file itself there if it is meant.")
     if not path.is_file():
         raise PublishError(f"{path} is not a file. Remove it from the model's folder.")
     return path
@@ -359,8 +326,19 @@ def _check_report(new: Path, report: LeakageReport) -> None:
             "the audited model, or audit this one."
         )
 
-    if wrong := [value for value in report.chance.values() if not value or abs(1 / value - round(1 / value)) > 1e-6]:
-        raise PublishError(f"{REPORT} gives {wrong[0]} as chance, which is no 1/classes. Audit again.")
+    for name, chance in report.chance.items():
+        classes, listed = 1 / chance if chance else 0.5, len(classes_of(name))
+        if abs(classes - round(classes)) > 1e-6 or listed not in (0, round(classes)):
+            raise PublishError(f"{REPORT} gives {chance} as chance on {name:.60}, which is no 1/classes. Audit again.")
+    if report.target_margin != round(report.target_margin, 6):
+        raise PublishError(
+            f"{REPORT} has the margin {report.target_margin}, finer than anybody measures: digits of it could be a "
+            "text. Audit again with one of at most six decimals (--target_margin)."
+        )
+    if (count := len({r.learning_rate for r in report.piggyback})) > MOST_RATES:
+        raise PublishError(
+            f"{REPORT} has {count} learning rates, more than {MOST_RATES}: they could be a head. Audit with fewer."
+        )
     parts = report.settings, report.spec, report.machine
     if (count := sum(isinstance(value, (int, float)) for value in values(list(parts)))) > MOST_VALUES:
         raise PublishError(

@@ -132,6 +132,8 @@ class TransferLabels:
             shape = (len(codes),) if levels is None else (len(codes), len(classes))
             if codes.shape != shape or (codes.numel() and not 0 <= codes.min() <= codes.max() <= most):
                 raise ValueError(f"its codes are not of the shape {shape}, in 0..{most}")
+            if levels is not None and bool(((codes.sum(1) - most).abs() > len(classes) / 2).any()):
+                raise ValueError("its codes are no rounded probabilities: those of an image come to 1")
             if not isinstance(content["images"], str) or len(content["images"]) != 32:
                 raise ValueError("`images` is no fingerprint")
             int(content["images"], 16)

@@ -33,7 +33,8 @@ def attacked(name, **changed):
         for place, attack in enumerate(a for a in fitting if not find_attack(a).needs):
             seeds = suite.seeds if place < suite.options["finalists"] else suite.seeds[:2]
             values = [level - 0.009 * place + 0.001 * seed for seed in seeds]
-            found += records({(model, budget): values for budget in suite.budgets}, attack=attack)
+            runs = records({(model, budget): values for budget in suite.budgets}, attack=attack)
+            found += [replace(r, learning_rate=find_attack(attack).learning_rates(suite.config(0))[0]) for r in runs]
     return found
 
 
@@ -137,3 +138,18 @@ def test_an_unknown_suite_is_named_with_the_nearest():
 def test_a_suite_is_frozen(name):
     """Whatever changes numbers makes another suite: give it the next number, never a new hash."""
     assert tuple(SUITES[name].config(parameters).hash() for parameters in (SMALL, LARGE)) == FROZEN[name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda i, r: {"learning_rate": 1 / (3 + i)},  # each another: a head could stand there
+        lambda i, r: {"learning_rate": 0.0123} if r.attack == "prototype_400" else {},
+        lambda i, r: {"effort": 7, "curve": ((7, 0.0, 0.5), (9, 0.0, 0.5))},
+    ],
+)
+def test_a_suite_has_its_own_learning_rates_and_checkpoints(change):
+    found = audited("standard-1")
+    runs = tuple(replace(r, **change(i, r)) for i, r in enumerate(found.piggyback))
+    with pytest.raises(DataError, match="that the attack does not choose from. It is custom"):
+        replace(found, piggyback=runs)
