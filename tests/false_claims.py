@@ -133,7 +133,7 @@ CLAIMS = {
     ),
     "an attack that nobody ran": (told(lambda r: added(r, attack="lora")), "runs that quick-1 does not make: lora of"),
     "a draw that nobody made": (told(lambda r: added(r, seed=77)), "runs that quick-1 does not make: .* draw 77"),
-    "accuracies of fewer steps": (told(records(stopped_early)), "numbers differ"),
+    "accuracies of fewer steps": (told(records(stopped_early)), "numbers differ|does not choose from"),
     "no hashes": (lambda folder: add_evidence(folder, unsigned(folder)), "does not name the files"),
 }  # fmt: skip
 """A claim, and what verification says of it; it never holds."""
