@@ -178,7 +178,7 @@ def test_retain_images_must_be_numbered_as_the_published_head(labels, words):
         Attacker(vit(), replace(TASK, retain=retain), QUICK)
 
 
-NOISY = task(noise=1.5)
+NOISY = task(noise=2.2)
 
 
 @pytest.fixture(scope="module")
