@@ -5,7 +5,7 @@ import logging
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,12 @@ class Copies:
 
 
 def remove_duplicates(
-    parts: dict[str, Part], where: str, columns: Iterable[str], inside: Sequence[Path], background: str = WHITE
+    parts: dict[str, Part],
+    where: str,
+    columns: Iterable[str],
+    inside: Sequence[Path],
+    background: str = WHITE,
+    beside: Part | None = None,
 ) -> tuple[int, Copies]:
     """Keep one of equal pictures, in place by role: a held-out one before a training image, else the first.
 
@@ -81,6 +86,7 @@ def remove_duplicates(
         columns: in which copies may differ so that it matters to what is forgotten.
         inside: folders that images may lie in: a row must not name a file outside its data set.
         background: colour under what is transparent.
+        beside: rows that nothing is made of: a picture among them is a copy of the training image that it equals.
 
     Returns:
         How many went, and those of them that were training images.
@@ -118,6 +124,7 @@ def remove_duplicates(
         for role, position in members:
             if kept >= 0 and role != "train":
                 judged[role].append((int(parts[role].rows[position]), kept))
+    strays = _copies_beside(parts, groups, masks, beside, (where, inside, background))
     if removed:
         told = f", {differing} of them under another label or value" if differing else ""
         logger.warning("%s: %d exact duplicates removed before splitting%s.", where, removed, told)
@@ -133,6 +140,11 @@ def remove_duplicates(
             left.append(parts[role].dataset.select(there))
             copied = np.append(copied, np.full(len(there), -1))
             stands_for = np.append(stands_for, stays_for)
+    if beside is not None and strays:
+        there, stays_for = np.array(strays, dtype=np.int64).T
+        pinned += stays_for.tolist()
+        left.append(beside.dataset.select(there))
+        copied, stands_for = np.append(copied, np.full(len(there), -1)), np.append(stands_for, stays_for)
     images = datasets.concatenate_datasets(left) if len(left) > 1 else left[0]
     copies = Copies(images, copied, stands_for, np.array(pinned, dtype=np.int64), bits, background)
     if bits:
@@ -140,6 +152,33 @@ def remove_duplicates(
     for role, mask in masks.items():
         parts[role] = parts[role].keep(mask)
     return removed, copies
+
+
+def _copies_beside(
+    parts: dict[str, Part],
+    groups: Mapping[bytes, Sequence[tuple[str, int]]],
+    masks: Mapping[str, np.ndarray],
+    beside: Part | None,
+    opened: tuple[str, Sequence[Path], str],
+) -> list[tuple[int, int]]:
+    """Rows of what lies beside, and the training images that stay of the same pictures."""
+    if beside is None:
+        return []
+    stay = {
+        digest: int(parts["train"].rows[position])
+        for digest, members in groups.items()
+        for role, position in members
+        if role == "train" and masks[role][position]
+    }
+    where, inside, background = opened
+    found, readable = list[tuple[int, int]](), digests(beside, f"{where}, without a class", inside, background)
+    try:
+        for position, (digest, *_) in enumerate(readable):
+            if digest in stay:
+                found.append((int(beside.rows[position]), stay[digest]))
+    except DataError as error:
+        logger.warning("%s Rows without a class were not all compared with the others.", error)
+    return found
 
 
 def digests(

@@ -125,7 +125,8 @@ def load_task(
         whole[name] = images_beside(split, image_column, {"label": new[name]}, class_feature(labels), kept)
     parts = named.parts(whole, new)
     there = set(parts)
-    removed = hold_out(parts, labels, where, ("label", keep_column or "label"), places(spec), background)
+    beside = None if keep_column is None else named.without_label(whole, new)
+    removed = hold_out(parts, labels, where, ("label", keep_column or "label"), places(spec), background, beside)
     _check_counts(parts, labels, images_per_class, where)
     if images_per_class is not None:
         drawn = draw_by_class(parts["train"].labels, labels, count=images_per_class, seed=seed)

@@ -58,12 +58,21 @@ class Named:
 
     def parts(self, splits: Splits, labels: Mapping[str, np.ndarray]) -> dict[str, Part]:
         """Rows that have a label, 0 or above, by role; without a test split the validation split is that."""
-        parts = {"train": _gather(splits, labels, self.train)}
+        parts = {"train": _with_label(_gather(splits, labels, self.train))}
         for role, name in self.held_out.items():
-            parts[role] = _gather(splits, labels, {name: np.arange(len(splits[name]))})
+            parts[role] = _with_label(_gather(splits, labels, {name: np.arange(len(splits[name]))}))
         if "test" not in parts and "validation" in parts:
             parts["test"] = parts.pop("validation")
         return parts
+
+    def without_label(self, splits: Splits, labels: Mapping[str, np.ndarray]) -> Part:
+        """The other rows that were named: pictures of no class, or of one that was not asked for."""
+        found = _gather(splits, labels, self.train)
+        return found.keep(found.labels < 0)
+
+
+def _with_label(part: Part) -> Part:
+    return part.keep(part.labels >= 0)
 
 
 def _gather(splits: Splits, labels: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> Part:
@@ -72,7 +81,7 @@ def _gather(splits: Splits, labels: Mapping[str, np.ndarray], rows: Mapping[str,
     dataset = pieces[0] if len(pieces) == 1 else datasets.concatenate_datasets(pieces)
     index = np.concatenate([kept + offset for kept, offset in zip(rows.values(), offsets, strict=True)])
     ids = np.concatenate([labels[name] for name in rows])[index]
-    return Part(dataset, index, ids).keep(ids >= 0)
+    return Part(dataset, index, ids)
 
 
 def _called(role: str, splits: Iterable[str]) -> list[str]:
@@ -88,9 +97,10 @@ def hold_out(
     columns: Iterable[str],
     inside: Sequence[Path],
     background: str = WHITE,
+    beside: Part | None = None,
 ) -> tuple[int, Copies]:
     """Drop equal pictures and hold out what is missing, in place by role; take and return as `remove_duplicates`."""
-    removed, copies = remove_duplicates(parts, where, columns, inside, background)
+    removed, copies = remove_duplicates(parts, where, columns, inside, background, beside)
     for role, fraction in FRACTIONS.items():
         if role not in parts:
             # a picture of two persons is to be forgotten if one of them is, so it must not judge what is retained

@@ -225,6 +225,19 @@ def test_cells_that_may_mean_a_value_too_are_told(caplog, value, other):
     assert f"images of {other!r} are not forgotten. List rows, or write them alike" in caplog.text
 
 
+def test_a_copy_in_a_row_of_no_class_says_whose_picture_it_is(tmp_path, caplog):
+    pixels = [np.random.default_rng(i % 40).integers(0, 256, (4, 4, 3), dtype=np.uint8) for i in range(48)]
+    rows = {"image": [Image.fromarray(one) for one in pixels], "person": ["bob"] * 30 + ["ann"] * 18}
+    rows["label"] = ["cat", "dog"] * 20 + [None, "owl"] * 4  # pictures 0 to 7 again: ann's, of no class or another
+    text = datasets.Value("string")
+    features = datasets.Features({"image": datasets.Image(), "person": text, "label": text})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "own.parquet")
+    task = load_task(f"{tmp_path}/own.parquet[cat,dog]", keep_column="person")
+    found = ForgetRequest.parse("person=ann").divide(task)
+    assert "images that stand under another value are copies of such; they are forgotten too" in caplog.text
+    assert {*range(8)} & {*task.train_rows.tolist()} <= {*found.rows} and min(found.rows) < 8
+
+
 def test_other_spellings_of_a_value_are_told(caplog):
     task = task_of([*["ann", "Ann", "bob", "an\u200bn\u00a0"] * 10], ["Ann"] * 4)
     request = ForgetRequest.parse("person=ann")
