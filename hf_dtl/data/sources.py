@@ -190,6 +190,10 @@ def _open_tables(path: Path) -> datasets.Dataset | datasets.DatasetDict:
     tables = [Path(file) for files in (builder.config.data_files or {}).values() for file in files]
     if len(builder.config.data_files or ()) == 1 and (own := _by_name(tables)):
         builder = datasets.load_dataset_builder("parquet", data_files=own)
+    if twice := sorted({file.name for file in tables if tables.count(file) > 1}):
+        raise DataError(
+            f"'{path}': the name of {listing(twice, 3)} has words of several splits. Name it after one, such as train."
+        )
     _refuse_other_classes(path, [file for file in tables if file.suffix == ".parquet"])
     taken = {os.path.realpath(file) for file in tables}
     left = [file for kind in reversed(walk(path)) for file in kind if os.path.realpath(path / file) not in taken]

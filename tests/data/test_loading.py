@@ -411,3 +411,11 @@ def test_files_that_no_split_takes_are_told(tmp_path, caplog):
     (tmp_path / "preview.png").unlink()
     caplog.clear()
     assert len(load_task(f"{tmp_path}").test) == 48 and "not used" not in caplog.text
+
+
+@pytest.mark.parametrize("names", [("train_val", "train_test"), ("train", "train_val", "test"), ("train_test",)])
+def test_a_file_called_after_two_splits_is_refused(tmp_path, names):
+    for number, name in enumerate(names):
+        table({"cat": 12, "dog": 12}, 100 * number).to_parquet(tmp_path / f"{name}.parquet")
+    with pytest.raises(DataError, match=r"train_(val|test)\.parquet.* has words of several splits. Name it after one"):
+        load_task(f"{tmp_path}")
