@@ -301,7 +301,15 @@ def better_score(folder):
     (folder / "leakage_report.json").write_text(json.dumps(content))
 
 
+def undisposed_task(folder):
+    """One of several, beside others that were disposed of."""
+    before = Path(shutil.copytree(folder, folder.parent / "undisposed"))
+    for task in (OTHER, NUMBER):
+        other_weights(before / task)
+
+
 TASK_LEAKS = {
+    "an undisposed task": (undisposed_task, "nothing was scrubbed from them"),
     "another task": (
         another_task,
         "speaks of the tasks case, rotation, weight, not of models in the folders case, cat",

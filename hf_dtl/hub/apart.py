@@ -54,9 +54,9 @@ def check_apart(output: Path, report: LeakageReport) -> None:
             continue
         pairs = [(model / one, run / role / one) for one in model_folders(model)]
         near = NEAR if told_apart[role] else SAME if role == "undisposed" else -1.0
-        what, far = "weights", max(itertools.starmap(distance, pairs))
+        what, far = "weights", min(itertools.starmap(distance, pairs))  # of tasks, each must be another
         if told_apart[role] and far > near:
-            what, far = max(itertools.starmap(answers_apart, pairs), key=itemgetter(1))
+            what, far = min(itertools.starmap(answers_apart, pairs), key=itemgetter(1))
         if far <= near:
             raise PublishError(
                 f"The {what} in {model} are those of {run / role} (relative distance {far:.1g}): "
