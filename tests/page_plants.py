@@ -84,7 +84,7 @@ def silent(web, functions):
         time.sleep(1)
         assert 400 <= sum(map(closed, ones)) < 600
         yield
-        time.sleep(21)
+        time.sleep(11)
         assert all(map(closed, ones))
 
 
@@ -127,7 +127,7 @@ def unread(web, functions):
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         one.bind(("127.0.0.5", 0))
         one.connect((web.base_url.host, web.base_url.port))
-        for number in range(80):
+        for number in range(50):
             one.sendall(pair(number))
             time.sleep(0.1)
         yield

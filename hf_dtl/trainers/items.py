@@ -66,9 +66,10 @@ def labelled_items(
     """What a trainer is given, as items {"pixel_values", "labels"} whose labels are rows of a head.
 
     A `datasets.Dataset` may have any column of images and of classes. Its classes are matched with the head's by
-    name; integers are rows of the head, and where that has no names, the classes of a ClassLabel are its rows in their
-    order. Images of `load_images` are matched likewise. What `with_transform` makes of it is respected, and the
-    background that `load_task` was given. Pictures that one head is to forget and to retain are told.
+    name; integers are rows of the head, but names where its rows are named by numbers; and where it has no names, the
+    classes of a ClassLabel are its rows in their order. Images of `load_images` are matched likewise. What
+    `with_transform` makes of it is respected, and the background that `load_task` was given. Pictures that one head is
+    to forget and to retain are told. Items of other data sets are checked when they are drawn.
 
     Args:
         parts: a data set and the task of its head, by what it is for, for messages.

@@ -12,7 +12,7 @@ from page.gate import BEHIND, MOST_STREAMS, OWN_STREAMS
 
 OWN_CONNECTIONS, MOST_CONNECTIONS = 2 * OWN_STREAMS, 2 * MOST_STREAMS
 """Of one address (behind a proxy, whose they all are, of none), and of all."""
-SILENT = 20.0
+SILENT = 10.0
 """Seconds in which a request must have begun, its head whole, since the connection or the answer before."""
 
 
