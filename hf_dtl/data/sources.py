@@ -155,7 +155,9 @@ def by_column(found: datasets.Dataset | datasets.DatasetDict, where: str) -> dat
     whole = next(iter(found.values())) if isinstance(found, datasets.DatasetDict) else found
     column = next((name for name in whole.features if folded(name) == "split"), None)
     feature = None if column is None else whole.features[column]
-    if column is None or not (isinstance(feature, datasets.ClassLabel) or getattr(feature, "dtype", "") == "string"):
+    if column is None or not (
+        isinstance(feature, datasets.ClassLabel) or str(getattr(feature, "dtype", "")).endswith("string")
+    ):
         return found
     names, ids = class_ids({"": whole}, column, f"'{where}'", quiet=True)
     said = {name: split_role(name) for name in (names[i] for i in np.unique(ids[""]) if i >= 0)}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -195,7 +197,13 @@ def test_a_column_of_splits_and_files_called_after_them_in_any_case(tmp_path, ca
     said = ["Test" if i % 30 < 6 else "train" if i % 2 else None for i in range(60)]
     (tmp_path / "one").mkdir()
     whole.add_column("Split", said).to_parquet(tmp_path / "one" / "all.parquet")
-    for path in (tmp_path / "one", tmp_path / "one" / "all.parquet"):
+    as_pandas = pq.read_table(tmp_path / "one" / "all.parquet")
+    at = as_pandas.schema.get_field_index("Split")
+    for kind in (pa.large_string(), pa.dictionary(pa.int32(), pa.string())):  # text as pandas 3 writes it, a category
+        cast = as_pandas["Split"].cast(kind) if kind == pa.large_string() else as_pandas["Split"].dictionary_encode()
+        (tmp_path / str(kind)[:5]).mkdir()
+        pq.write_table(as_pandas.set_column(at, "Split", cast), tmp_path / str(kind)[:5] / "all.parquet")
+    for path in (*(tmp_path / name for name in ("one", "large", "dicti")), tmp_path / "one" / "all.parquet"):
         task = load_task(str(path))
         assert len(task.test) == 12 and len(task.train) + len(task.validation) == 48, path
     assert "the splits are those of the column 'Split': 48 train, 12 test" in caplog.text
