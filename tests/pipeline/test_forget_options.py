@@ -1,10 +1,12 @@
 """What is meant where a user says little."""
 
+import numpy as np
 import pytest
 
 from hf_dtl.audit.suites import SUITES
 from hf_dtl.errors import ConfigError, DataError
 from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.options import as_given
 from hf_dtl.scenarios.spec import is_request
 
 FAMILIES = {
@@ -131,3 +133,10 @@ def test_a_tilde_that_the_shell_left_is_the_home_folder(monkeypatch):
 def test_what_is_no_text_is_no_request():
     with pytest.raises(ConfigError, match="forget=3 must be a text such as 'class=cat', not int"):
         is_request(3)
+
+
+def test_a_list_to_forget_is_one_column_of_values_and_no_rows():
+    assert as_given({"forget": ["class=cat", "class=dog"]}, ForgetOptions)["forget"] == "class=cat,dog"
+    assert as_given({"forget": ["a/b", "c"], "steps": np.int64(5)}, ForgetOptions) == {"forget": "a/b,c", "steps": 5}
+    with pytest.raises(ConfigError, match=r"forget=\[0, 1\]: rows are listed in a text file, one a line"):
+        as_given({"forget": [0, 1]}, ForgetOptions)
