@@ -211,7 +211,7 @@ def digests(
                     if inside is not None and not any(place.is_relative_to(folder) for folder in inside):
                         raise DataError(
                             f"{where}: the image of row {row} is a path outside the data set ({path}), which is not "
-                            "opened. Put the image into its folder, or its bytes into the row."
+                            "opened. Put its bytes into the row, or a metadata.parquet (file_name) beside the images."
                         )
                     try:
                         content = Path(path).read_bytes()

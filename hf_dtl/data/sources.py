@@ -155,9 +155,11 @@ def by_column(found: datasets.Dataset | datasets.DatasetDict, where: str) -> dat
     whole = next(iter(found.values())) if isinstance(found, datasets.DatasetDict) else found
     column = next((name for name in whole.features if folded(name) == "split"), None)
     feature = None if column is None else whole.features[column]
-    if column is None or not (
-        isinstance(feature, datasets.ClassLabel) or str(getattr(feature, "dtype", "")).endswith("string")
-    ):
+    if column is None:
+        return found
+    if not isinstance(feature, datasets.ClassLabel) and not str(getattr(feature, "dtype", "")).endswith("string"):
+        told = "'%s': the column '%s' holds %s, no words such as train and test; so it is used for no row."
+        logger.warning(told, where, column, feature)
         return found
     names, ids = class_ids({"": whole}, column, f"'{where}'", quiet=True)
     said = {name: split_role(name) for name in (names[i] for i in np.unique(ids[""]) if i >= 0)}
@@ -209,7 +211,7 @@ def _open_tables(path: Path) -> datasets.Dataset | datasets.DatasetDict:
 
 def _by_name(files: Sequence[Path]) -> dict[str, list[str]]:
     """Parquet files by the split that each is called after, in whatever case; none where some have no such name."""
-    roles = {file: split_role(file.stem) for file in files}
+    roles = {file: split_role(file.stem) or split_role(file.parent.name.removeprefix("split=")) for file in files}
     if None in roles.values() or len({*roles.values()}) < 2 or any(file.suffix != ".parquet" for file in files):
         return {}
     own = {role: [glob.escape(str(file)) for file in files if roles[file] == role] for role in SPLITS}

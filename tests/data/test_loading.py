@@ -217,6 +217,17 @@ def test_a_column_of_splits_and_files_called_after_them_in_any_case(tmp_path, ca
     assert per_class(load_task(str(tmp_path / "two")).test) == {"cat": 5, "dog": 7}
 
 
+def test_folders_called_after_splits_and_a_column_of_numbers(tmp_path, caplog):
+    for number, name in enumerate(("train", "test")):
+        (tmp_path / "hive" / f"split={name}").mkdir(parents=True)
+        table({"cat": 20, "dog": 20}, 100 * number).to_parquet(tmp_path / "hive" / f"split={name}" / "part-0.parquet")
+    task = load_task(str(tmp_path / "hive"))
+    assert len(task.test) == 40 and task.drawn == ("validation",)
+    table({"cat": 20, "dog": 20}).add_column("split", [0, 1] * 20).to_parquet(tmp_path / "coded.parquet")
+    assert load_task(str(tmp_path / "coded.parquet")).drawn == ("test", "validation")
+    assert "the column 'split' holds Value('int64'), no words such as train and test" in caplog.text
+
+
 def test_duplicates_leave_the_training_split_first(tmp_path):
     train, test = table({"a": 20, "b": 20}), table({"a": 4, "b": 4}, 100)
     doubled = datasets.concatenate_datasets([train, train.select([0, 39]), test.select([1])])
