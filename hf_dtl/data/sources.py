@@ -176,7 +176,9 @@ def by_column(found: datasets.Dataset | datasets.DatasetDict, where: str) -> dat
         {role: whole.select(np.flatnonzero(roles == role)) for role in SPLITS if role in roles}
     )
     counts = listing([f"{len(split)} {role}" for role, split in found.items()])
-    logger.warning("'%s': the splits are those of the column '%s': %s.", where, column, counts)
+    logger.warning(
+        "'%s': the splits are those of the column '%s': %s; rows are numbered within each.", where, column, counts
+    )
     return found
 
 
