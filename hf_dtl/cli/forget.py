@@ -64,15 +64,18 @@ def work(options: ForgetOptions) -> None:
 
 def _next(options: ForgetOptions, folder: Path) -> dict[str, str]:
     """Commands to try on what a run left, by what each is for."""
+    from hf_dtl.data.selection import is_there
     from hf_dtl.pipeline.part_job import LAYER_INPUTS
 
+    data = [(name, getattr(options, name) or "") for name in ("forget", "retain", "novel")]
+    own = "".join(f" --{name} {quote(text)}" for name, text in data if text and is_there(text.partition("[")[0]))
     found, place = {}, quote(str(folder))
     if options.kind != "tasks" and options.suite not in (CLAIM, "full-1"):
         # in the same folder: what is finished is not repeated
         found["what a claim takes"] = spelled(
             COMMAND.prog, options, options.plain(), **ANY_SUITE, suite=CLAIM, output_dir=str(folder)
         )
-    found["run the report's attacks again and compare"] = f"hf-dtl verify {place}/scrubbed"
+    found["run the report's attacks again and compare"] = f"hf-dtl verify {place}/scrubbed{own}"
     found["see what would be published"] = f"hf-dtl publish {place} USER/NAME --dry_run"
     if (folder / LAYER_INPUTS).exists():
         found["a later request on the scrubbed model, without retain images"] = (

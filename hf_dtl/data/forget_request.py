@@ -256,6 +256,11 @@ class ForgetRequest:
             logger.warning(told, self, more)
         if not mask.any():
             there = sorted(set(texts.tolist()) - {""})
+            if value is not None:
+                raise DataError(
+                    f"--forget {self}: every image of '{task.name}' with that value judges: it is a validation or "
+                    "test image, or a copy of one. Take it out of those splits."
+                )
             several = " It names one value; of several list the rows in a file." if "," in self.value else ""
             raise DataError(
                 f"--forget {self}: no training image of '{task.name}' has that value."

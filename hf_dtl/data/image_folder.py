@@ -289,6 +289,8 @@ def _with_splits(root: Path, files: Sequence[_File]) -> list[_File]:
         tell(root, other, f"have another split {column} than by their folder, which counts")
     elif roles:
         tell(root, [file.path for file, split in pairs if not split], f"have nothing {column} and are for training")
+        told = "'%s': the splits are those %s; rows are numbered within each."
+        logger.warning(told, root.name, column)
     return [replace(f, split=f.split or (None if wrong else roles.get(split)) or "train") for f, split in pairs]
 
 

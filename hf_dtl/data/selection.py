@@ -22,9 +22,9 @@ FAMILIES = ("sans", "mono", "serif", "stix")
 STYLES = ("regular", "italic", "bold", "bold_italic")
 """Classes of the columns `family` and `style` of glyphs; a style is weight and slant together."""
 SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
+    "train": ("train", "training", "trainset"),
+    "validation": ("validation", "valid", "val", "dev", "valset"),
+    "test": ("test", "testing", "eval", "evaluation", "testset"),
 }
 """What people call the splits; the best known name first."""
 
@@ -279,10 +279,11 @@ def split_role(name: str) -> str | None:
     """The split that a folder's name speaks of, such as `test_images`.
 
     Example:
-        >>> split_role("seg_train"), split_role("Dev"), split_role("trainer")
-        ('train', 'validation', None)
+        >>> split_role("seg_train"), split_role("petsTest"), split_role("trainer")
+        ('train', 'test', None)
     """
-    words = set(re.split(r"[-._ \d]+", name.casefold()))
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # photosTrain
+    words = set(re.split(r"[-._ \d]+", apart.casefold()))
     roles = [role for role, known in SPLITS.items() if words & set(known)]
     return roles[0] if len(roles) == 1 else None
 

@@ -151,6 +151,12 @@ def _open_path(path: Path) -> datasets.Dataset | datasets.DatasetDict:
 def by_column(found: datasets.Dataset | datasets.DatasetDict, where: str) -> datasets.Dataset | datasets.DatasetDict:
     """Splits as the column `split` of data in one piece says; rows without a word are for training."""
     if isinstance(found, datasets.DatasetDict) and len(found) > 1:
+        for name, split in found.items():
+            for column in (column for column in split.features if folded(column) == "split"):
+                words = {str(value) for value in split.with_format(None).select_columns([column])[:][column]}
+                if other := sorted(word for word in words if split_role(word) != split_role(name)):
+                    told = "'%s': the split '%s' has %s in its column '%s', which is not used: files make the splits."
+                    logger.warning(told, where, name, listing(other, 5), column)
         return found
     whole = next(iter(found.values())) if isinstance(found, datasets.DatasetDict) else found
     column = next((name for name in whole.features if folded(name) == "split"), None)
@@ -163,8 +169,6 @@ def by_column(found: datasets.Dataset | datasets.DatasetDict, where: str) -> dat
         return found
     names, ids = class_ids({"": whole}, column, f"'{where}'", quiet=True)
     said = {name: split_role(name) for name in (names[i] for i in np.unique(ids[""]) if i >= 0)}
-    if not any(said.values()):
-        return found
     if unknown := [name for name, role in said.items() if role is None]:
         told = "'%s': the column '%s' says %s, which is no split; so it is used for no row."
         logger.warning(told, where, column, listing(unknown, 5))
@@ -227,6 +231,12 @@ def _refuse_other_classes(root: Path, files: Sequence[Path]) -> None:
         for column, feature in datasets.Features.from_arrow_schema(pq.read_schema(file)).items():
             other, known = first.setdefault(column, (file, feature))
             pair = (getattr(known, "names", None), getattr(feature, "names", None))  # of a ClassLabel alone
+            kinds = [_family(one) for one in (known, feature)]
+            if None not in kinds and kinds[0] != kinds[1]:
+                raise DataError(
+                    f"'{root}': the column '{column}' holds {known} in '{os.path.relpath(other, root)}', and "
+                    f"{feature} in '{os.path.relpath(file, root)}', so 7 and 007 would be one. Write it alike in all."
+                )
             if pair[0] == pair[1]:
                 continue
             one, two = (dict(enumerate(names or ())) for names in pair)
@@ -237,6 +247,12 @@ def _refuse_other_classes(root: Path, files: Sequence[Path]) -> None:
                 f"'{os.path.relpath(other, root)}', but {says[1]} in '{os.path.relpath(file, root)}'. "
                 "Write them with the same class names in the same order (`align_labels_with_mapping` of `datasets`)."
             )
+
+
+def _family(feature: object) -> str | None:
+    """Whether a column holds text or numbers, None for anything else."""
+    dtype = feature.dtype if isinstance(feature, datasets.Value) else ""
+    return "text" if dtype.endswith("string") else "numbers" if "int" in dtype or "float" in dtype else None
 
 
 def _unreadable(spec: DatasetSpec, path: Path, error: Exception) -> DataError:

@@ -238,6 +238,12 @@ def test_a_copy_in_a_row_of_no_class_says_whose_picture_it_is(tmp_path, caplog):
     assert {*range(8)} & {*task.train_rows.tolist()} <= {*found.rows} and min(found.rows) < 8
 
 
+def test_a_person_who_only_judges_is_no_misspelling():
+    task = task_of(["bob", "eve"] * 10, ["ann"] * 4)
+    with pytest.raises(DataError, match="every image of .* with that value judges"):
+        ForgetRequest.parse("person=ann").divide(task)
+
+
 def test_other_spellings_of_a_value_are_told(caplog):
     task = task_of([*["ann", "Ann", "bob", "an\u200bn\u00a0"] * 10], ["Ann"] * 4)
     request = ForgetRequest.parse("person=ann")

@@ -213,7 +213,7 @@ def test_folders_count_where_a_column_of_labels_disagrees_and_the_column_where_t
 @pytest.mark.parametrize(
     ("folder", "said", "splits", "told"),
     [
-        ("", ("Train", "val", "test"), {"train": 2, "validation": 2, "test": 2}, None),
+        ("", ("Train", "val", "test"), {"train": 2, "validation": 2, "test": 2}, "the splits are those in the col"),
         ("", ("train", "test", ""), {"train": 4, "test": 2}, "2 files have nothing in the column `split` of the meta"),
         (
             "",

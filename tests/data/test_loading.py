@@ -225,7 +225,25 @@ def test_folders_called_after_splits_and_a_column_of_numbers(tmp_path, caplog):
     assert len(task.test) == 40 and task.drawn == ("validation",)
     table({"cat": 20, "dog": 20}).add_column("split", [0, 1] * 20).to_parquet(tmp_path / "coded.parquet")
     assert load_task(str(tmp_path / "coded.parquet")).drawn == ("test", "validation")
+    table({"cat": 20, "dog": 20}).add_column("split", ["0", "1"] * 20).to_parquet(tmp_path / "coded2.parquet")
+    assert load_task(str(tmp_path / "coded2.parquet")).drawn == ("test", "validation")
+    assert "the column 'split' says 0, 1, which is no split; so it is used for no row" in caplog.text
     assert "the column 'split' holds Value('int64'), no words such as train and test" in caplog.text
+
+
+def test_shards_of_numbers_and_of_text_are_refused(tmp_path):
+    table({7: 12, 8: 12}).to_parquet(tmp_path / "a.parquet")
+    table({"007": 12, "cat": 12}, 100).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="'label' holds .*int64.* in 'a.parquet', and .*string.* in 'b.parquet'"):
+        load_task(str(tmp_path))
+
+
+def test_a_column_of_splits_that_files_contradict_is_told(tmp_path, caplog):
+    for number, name in enumerate(("petsTrain", "petsTest")):
+        part = table({"cat": 20, "dog": 20}, 100 * number).add_column("split", ["train", "test"] * 20)
+        part.to_parquet(tmp_path / f"{name}.parquet")
+    assert len(load_task(str(tmp_path)).test) == 40
+    assert "the split 'train' has test in its column 'split', which is not used" in caplog.text
 
 
 def test_duplicates_leave_the_training_split_first(tmp_path):
