@@ -98,7 +98,8 @@ def load_task(
         require_columns({name: named.splits[name] for name in named.train}, (keep_column,), where)
         if keep_column in (image_column, label_column, "image", "label"):
             raise DataError(
-                f"{where}: '{keep_column}' is the name of the images' or the labels' column. A class is class=NAME."
+                f"{where}: '{keep_column}' is what the column of images or of labels is called here. A class is asked "
+                "for by class=NAME; rename the column if it is another."
             )
 
     names, ids = class_ids(named.splits, label_column, where)
