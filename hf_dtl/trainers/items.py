@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -118,7 +118,8 @@ def _given(items: Any, name: str, model: MultiHeadClassifier, task: str, process
     if isinstance(items, (ImageTensors, LazyImages)):
         check_rows(items.labels.numpy(), classes, f"The {name} data set")
     elif size_of(items) and not isinstance(getattr(items, "labels", None), (Tensor, Mapping)):
-        items = GivenItems(items, f"The {name} data set", classes, channels_of(model.backbone.config))
+        numbers = _rows_of_classes(items, model.labels[task], f"The {name} data set")
+        items = GivenItems(items, f"The {name} data set", classes, channels_of(model.backbone.config), numbers)
         if (names := model.labels[task]) and counted(names) and any(str(row) != n for row, n in enumerate(names)):
             told = "The %s data set: its labels are rows of the head, which are named %s: 0 is %r, and so on."
             logger.warning(told, name, listing(names, 5), names[0])
@@ -129,6 +130,20 @@ def _given(items: Any, name: str, model: MultiHeadClassifier, task: str, process
         told = "The %s data set: its pixel_values reach %.0f, as of an image that was not prepared. Use the processor."
         logger.warning(told, name, most)
     return items
+
+
+def _rows_of_classes(items: Any, names: tuple[str, ...], where: str) -> list[int] | None:
+    """Rows of the head by the classes that a data set names as torchvision does (`classes`); None without."""
+    while isinstance(items, Subset):
+        items = items.dataset
+    known = getattr(items, "classes", None)
+    if not isinstance(known, (list, tuple)) or not all(isinstance(name, str) for name in known) or unnamed(names):
+        return None
+    rows = rows_by_class(tuple(known), np.arange(len(known)), True, names, where).tolist()
+    if rows != list(range(len(known))):
+        told = "%s: its labels number its classes (%s); they are matched with the head's rows by name."
+        logger.warning(told, where, listing(known, 5))
+    return rows
 
 
 def _check_order(parts: Mapping[str, tuple[Any, str]], model: MultiHeadClassifier) -> None:
@@ -205,10 +220,13 @@ class GivenItems(Dataset):
         where: the data set, for messages.
         classes: rows of the head.
         channels: that the model takes.
+        rows: of the head, by the number that an item has as its label; None where these are rows already.
     """
 
-    def __init__(self, dataset: Dataset, where: str, classes: int, channels: int) -> None:
-        self.dataset, self.where, self.classes, self.channels = dataset, where, classes, channels
+    def __init__(
+        self, dataset: Dataset, where: str, classes: int, channels: int, rows: Sequence[int] | None = None
+    ) -> None:
+        self.dataset, self.where, self.classes, self.channels, self.rows = dataset, where, classes, channels, rows
         self[0]
 
     def __len__(self) -> int:
@@ -217,6 +235,8 @@ class GivenItems(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.dataset[index]
         label = _row_of(item, f"{self.where}: its item {index}")
+        if self.rows is not None and 0 <= label < len(self.rows):
+            label = self.rows[label]
         check_rows(np.array([label]), self.classes, self.where, index)
         pixels: Any = item.get("pixel_values")
         values = isinstance(pixels, Tensor) and pixels.is_floating_point()

@@ -4,7 +4,7 @@ import datasets
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, Subset, default_collate
 from trainer_toys import NAMES, PROCESSOR, UNNAMED, items, model, table
 
 import hf_dtl
@@ -46,6 +46,20 @@ def drawn(dataset):
 @pytest.mark.parametrize("label", [2, torch.tensor(2), torch.tensor([2]), torch.tensor(2, dtype=torch.uint8)])
 def test_a_label_is_a_whole_number_in_any_form(label):
     assert sorted(drawn(Own([0, label, 1])).tolist()) == [0, 1, 2]
+
+
+def test_classes_that_a_data_set_names_itself_are_matched_by_name(caplog):
+    """As torchvision's folders do, also within a Subset."""
+    own = Own([0, 1, 2])
+    own.classes = ["fox", "Cat", "dog"]
+    for given, rows in ((own, [2, 0, 1]), (Subset(own, [2, 0]), [1, 2])):
+        caplog.clear()
+        found = items(given)
+        assert [found[i]["labels"] for i in range(len(rows))] == rows
+        assert "its labels number its classes (fox, Cat, dog); they are matched" in caplog.text
+    own.classes = ["fox", "cat", "owl"]
+    with pytest.raises(DataError, match="has the classes owl"):
+        items(own)
 
 
 @pytest.mark.parametrize(
