@@ -80,6 +80,7 @@ def labelled_items(
         ConfigError: see `items_of`.
         DataError: there is no image, no class or an unknown one.
     """
+    parts = {name: (_unwrapped(part, name), task) for name, (part, task) in parts.items()}
     for name, (part, _) in parts.items():
         streamed = isinstance(part, (datasets.IterableDataset, IterableDataset))
         if not streamed and (isinstance(part, dict) or not hasattr(part, "__len__")):
@@ -110,6 +111,18 @@ def labelled_items(
     if same_head and parts["retain"][0] is not parts["forget"][0]:
         _tell_copies(dict(zip(parts, found, strict=True)), tables)
     return found
+
+
+def _unwrapped(part: Any, name: str) -> Any:
+    """A part of a table as a table, so that its classes are matched by name too."""
+    if isinstance(part, Subset) and isinstance(base := _unwrapped(part.dataset, name), datasets.Dataset):
+        return base.select(part.indices)
+    if isinstance(part, ConcatDataset) and any(isinstance(one, datasets.Dataset) for one in part.datasets):
+        raise ConfigError(
+            f"The {name} data set joins tables by torch. Join them by datasets.concatenate_datasets, and give that "
+            "its transform."
+        )
+    return part
 
 
 def _given(items: Any, name: str, model: MultiHeadClassifier, task: str, processing_class: Any) -> Any:

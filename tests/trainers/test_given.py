@@ -4,7 +4,7 @@ import datasets
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, Subset, default_collate
+from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
 from trainer_toys import NAMES, PROCESSOR, UNNAMED, items, model, table
 
 import hf_dtl
@@ -90,6 +90,17 @@ def test_a_label_that_no_row_has_is_told_wherever_it_is(label, error, message):
 def test_pixels_that_a_processor_does_not_make_are_refused(pixels, message):
     with pytest.raises(DataError, match=message):
         drawn(Own([0, 1, 2], {2: pixels}))
+
+
+def test_parts_of_tables_are_tables(tmp_path):
+    """As random_split makes them."""
+    data = table([0, 1, 2]).with_transform(
+        lambda batch: {"pixel_values": [torch.zeros(3, 16, 16)] * len(batch["label"]), "labels": batch["label"]}
+    )
+    found = items(Subset(Subset(data, [2, 1, 0]), [0, 2]), ("fox", "cat", "dog"))
+    assert [found[i]["labels"] for i in range(2)] == [0, 1]
+    with pytest.raises(ConfigError, match="concatenate_datasets"):
+        items(ConcatDataset([data, data]))
 
 
 def test_pixels_that_were_not_prepared_are_told(caplog):
