@@ -78,8 +78,10 @@ def attacked_task(
 
 def _check_apart(parts: Mapping[str, LabelledImages], given: Iterable[str]) -> None:
     """Refuse pictures on which the attacker trains or chooses, and is measured too."""
-    digests = {split: [fingerprint([image]) for image in parts[split].pixel_values] for split in given}
-    for one, other in combinations(digests, 2):
+    digests = {split: [fingerprint([image]) for image in part.pixel_values] for split, part in parts.items()}
+    for split in {"train", "validation"} - {*given}:  # drawn from the training images
+        digests["train"] += digests.pop(split)
+    for one, other in combinations([split for split in ("train", "validation", "test") if split in digests], 2):
         known = set(digests[one])
         if rows := [row for row, digest in enumerate(digests[other]) if digest in known]:
             raise DataError(

@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset
 
 from hf_dtl.data.columns import class_ids, find_label_column, raw_column
 from hf_dtl.data.multitask_images import MultiTaskImages
@@ -51,6 +52,10 @@ def rows_of_the_head(
 
 def task_rows(images: Any, model: MultiHeadClassifier, where: str) -> Any:
     """`MultiTaskImages` whose classes are numbered as the heads' rows, matched by name; others as they are."""
+    if isinstance(images, ConcatDataset):
+        return ConcatDataset([task_rows(part, model, where) for part in images.datasets])
+    if isinstance(images, Subset) and isinstance(images.dataset, MultiTaskImages):
+        images = images.dataset.subset(images.indices)
     if not isinstance(images, MultiTaskImages) or not images.names:
         return images
     labels = dict(images.labels)

@@ -172,6 +172,10 @@ def _items(data: Any, model: MultiHeadClassifier, processing_class: Any) -> Any:
     """Images whose classes are rows of the heads: by name where the data have names."""
     images = items_of(data, model, processing_class, load_multitask_images)
     images = task_rows(images, model, "The data set")
+    if images is not None and not isinstance(images, MultiTaskImages):
+        raise DataError(
+            f"The data set is a {type(images).__name__}. Give a datasets.Dataset, or what load_multitask_images makes."
+        )
     if images is not None:
         _check_labels(model, images)
     return images

@@ -257,6 +257,8 @@ def test_data_sets_that_cannot_be_used_are_refused(metric, tmp_path):
     assert metric.compute(model=vit(), **given, **FAST) == metric.compute(model=vit(), **named, **FAST)
     bee = ImageTensors(TASK.test.pixel_values, TASK.test.labels, ("a", "b", "bee"))
     refused(metric, DataError, "test_dataset has the classes a, b, bee, train_dataset", test_dataset=bee)
+    without = {"train_dataset": TASK.train, "test_dataset": TASK.train.subset(range(30)), "validation_dataset": None}
+    refused(metric, DataError, "30 of 30 pictures of test_dataset are in train_dataset", **without)
     text = found["test_dataset"].cast_column("label", datasets.Value("string"))
     refused(metric, DataError, "train has a column of ClassLabel, test has a column of string", **processor,
             **found | {"test_dataset": text})  # fmt: skip

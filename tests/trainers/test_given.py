@@ -185,6 +185,8 @@ def test_classes_of_several_tasks_go_by_name_whoever_takes_them():
     images = load_multitask_images(data, PROCESSOR, num_channels=3)
     rows = {"kind": [1, 2, 0, 1], "size": [0, 1, 1, 0]}
     assert {task: labels.tolist() for task, labels in task_rows(images, both, "").labels.items()} == rows
+    part = task_rows(ConcatDataset([Subset(images, [2, 0]), images]), both, "")
+    assert [int(part[i]["labels"]["kind"]) for i in range(6)] == [0, 1, *rows["kind"]]
     outputs = predict_tasks(both, images)
     right = {t: float((o.argmax(-1) == torch.tensor(rows[t])).double().mean()) for t, o in outputs.items()}
     assert measure_tasks(both, images) == measure_tasks(both, images.subset(range(4))) == right
