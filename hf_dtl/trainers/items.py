@@ -61,7 +61,7 @@ def items_of(
 
 
 def labelled_items(
-    parts: Mapping[str, tuple[Any, str]], model: MultiHeadClassifier, processing_class: Any
+    parts: Mapping[str, tuple[Any, str]], model: MultiHeadClassifier, processing_class: Any, *, trained: bool = True
 ) -> list[Any]:
     """What a trainer is given, as items {"pixel_values", "labels"} whose labels are rows of a head.
 
@@ -75,6 +75,7 @@ def labelled_items(
         parts: a data set and the task of its head, by what it is for, for messages.
         model: whose heads answer.
         processing_class: image processor.
+        trained: whether the retain data are trained on; else they may be the forget data.
 
     Raises:
         ConfigError: see `items_of`.
@@ -108,7 +109,7 @@ def labelled_items(
         found.append(items)
     _check_order(parts, model)
     same_head = "retain" in parts and parts["retain"][1] == parts["forget"][1]
-    if same_head and parts["retain"][0] is not parts["forget"][0]:
+    if same_head and (trained or parts["retain"][0] is not parts["forget"][0]):
         _tell_copies(dict(zip(parts, found, strict=True)), tables)
     return found
 
@@ -190,8 +191,9 @@ def _tell_copies(items: Mapping[str, Any], tables: Mapping[str, datasets.Dataset
     def one_image(table: datasets.Dataset) -> bool:
         return [type(feature) for feature in table.features.values()].count(datasets.Image) == 1
 
-    if all(isinstance(items[name], ImageTensors) for name in both):
-        found = [[fingerprint([image]) for image in items[name].pixel_values] for name in both]
+    tensors = [list(_pixels(items[name])) for name in both]
+    if all(tensors):
+        found = [[fingerprint([image]) for image in images] for images in tensors]
     elif all(name in tables and one_image(tables[name]) for name in both):
         found = [pictures(_with_image(name, tables[name]), f"The {name} data set") for name in both]
     else:
@@ -200,6 +202,21 @@ def _tell_copies(items: Mapping[str, Any], tables: Mapping[str, datasets.Dataset
     if copies := [row for row, picture in enumerate(found[1]) if picture in known]:
         told = "The retain data set: %d of %d images are also to be forgotten, and training gives them back: row %s. "
         logger.warning(told + "Leave them out.", len(copies), len(found[1]), listing(copies, 5))
+
+
+def _pixels(items: Any) -> Sequence[Tensor]:
+    """Images that are in memory, also in the wrappers of torch; empty for others."""
+    if isinstance(items, ImageTensors):
+        return items.pixel_values  # type: ignore[return-value]
+    if isinstance(items, GivenItems):
+        return _pixels(items.dataset)
+    if isinstance(items, Subset):
+        base = _pixels(items.dataset)
+        return [base[row] for row in items.indices] if len(base) else []
+    if isinstance(items, ConcatDataset):
+        parts = [_pixels(part) for part in items.datasets]
+        return [image for part in parts for image in part] if all(map(len, parts)) else []
+    return []
 
 
 def numbered(items: Any, names: tuple[str, ...], where: str) -> Any:

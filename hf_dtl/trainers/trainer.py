@@ -93,7 +93,7 @@ class UnlearningTrainer(PublishingTrainer):
         self.check_tasks(model, args)
         given = {"forget": (forget_dataset, self.forget_task), "retain": (retain_dataset, self.retain_task)}
         given |= {} if eval_dataset is None else {"evaluation": (eval_dataset, self.retain_task)}
-        forget, retain, *held_out = labelled_items(given, model, processing_class)
+        forget, retain, *held_out = labelled_items(given, model, processing_class, trained=args.retains)
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
         kwargs |= {"train_dataset": args.streams(forget, retain), "processing_class": processing_class}
         super().__init__(model=model, args=args, eval_dataset=held_out[0] if held_out else None, **kwargs)

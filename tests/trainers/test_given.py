@@ -152,6 +152,21 @@ def test_a_frozen_backbone_is_refused_and_a_frozen_part_is_told(tmp_path, caplog
     assert "were given frozen, and stay as they are" in caplog.text
 
 
+def test_copies_are_told_inside_torchs_wrappers_and_of_one_object_too(tmp_path, caplog):
+    images = load_images(table([0, 1, 2]), PROCESSOR, num_channels=3)
+    for forget, retain in (
+        (Subset(images, [1]), images),
+        (images.subset([1]), ConcatDataset([Subset(images, [0]), images])),
+        (data := table([0, 1]), data),
+    ):
+        caplog.clear()
+        labelled_items({"forget": (forget, "own"), "retain": (retain, "own")}, model(), PROCESSOR)
+        assert "images are also to be forgotten, and training gives them back" in caplog.text
+    caplog.clear()
+    labelled_items({"forget": (data, "own"), "retain": (data, "own")}, model(), PROCESSOR, trained=False)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("name", ["data_collator", "compute_loss_func", "train_dataset", "model_init"])
 def test_arguments_that_would_not_be_used_are_refused(tmp_path, name):
     with pytest.raises(ConfigError, match=f"{name}: the trainer has its own"):
