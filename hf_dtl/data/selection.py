@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,8 +74,8 @@ class DatasetSpec:
                 raise _malformed(self, "a class between the brackets is empty")
             if "[" in entry or "]" in entry:
                 raise _malformed(self, f"the class name '{entry}' has a bracket: give its position instead")
-            if self.classes and self.classes.count(entry) > 1:
-                raise DataError(f"'{self}': the class '{entry}' is listed twice; list each class once.")
+        if twice := [entry for entry, count in Counter(self.classes or ()).items() if count > 1]:
+            raise DataError(f"'{self}': the class '{twice[0]}' is listed twice; list each class once.")
 
     @classmethod
     def of(cls, given: object) -> "DatasetSpec":
