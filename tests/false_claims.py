@@ -87,14 +87,6 @@ def added(report, **changes):
     return replace(own, piggyback=(*report.piggyback, *(replace(r, **changes) for r in chosen)))
 
 
-def stopped_early(record):
-    """Accuracies after fewer steps, which quick-1 does not tell."""
-    steps = record.effort or 100
-    return replace(
-        record, effort=steps, curve=((steps, record.validation_accuracy, record.accuracy), (2 * steps, 0.0, 0.0))
-    )
-
-
 def labels_turned_round(folder):
     """The hash of the settings with it, as of an audit of such a model."""
     names = list(json.loads((folder / "config.json").read_text())["id2label"].values())[::-1]
@@ -133,7 +125,6 @@ CLAIMS = {
     ),
     "an attack that nobody ran": (told(lambda r: added(r, attack="lora")), "runs that quick-1 does not make: lora of"),
     "a draw that nobody made": (told(lambda r: added(r, seed=77)), "runs that quick-1 does not make: .* draw 77"),
-    "accuracies of fewer steps": (told(records(stopped_early)), "numbers differ|does not choose from"),
     "no hashes": (lambda folder: add_evidence(folder, unsigned(folder)), "does not name the files"),
 }  # fmt: skip
 """A claim, and what verification says of it; it never holds."""

@@ -299,7 +299,7 @@ def test_what_is_refused(text, message):
 def test_an_unknown_value_is_answered_with_those_there_are(people):
     with pytest.raises(DataError, match="Did you mean 'cleo'.*Values there: ann, bob, cleo"):
         divide(people, "person=clio")
-    with pytest.raises(DataError, match="the images' or the labels' column. A class is class=NAME"):
+    with pytest.raises(DataError, match="A class is asked for by class=NAME"):
         divide(people, "label=cat")
 
 
