@@ -8,7 +8,8 @@ from typing import Any
 import uvicorn.config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from page.gate import BEHIND, MOST_STREAMS, OWN_STREAMS
+from page.addresses import BEHIND
+from page.gate import MOST_STREAMS, OWN_STREAMS
 
 OWN_CONNECTIONS, MOST_CONNECTIONS = 2 * OWN_STREAMS, 2 * MOST_STREAMS
 """Of one address (behind a proxy, whose they all are, of none), and of all."""
@@ -26,6 +27,7 @@ class Connection(H11Protocol):
         self.address = str((transport.get_extra_info("peername") or ("",))[0])
         self.open[self.address] += 1
         self.seen: object = None
+        self.timer: asyncio.TimerHandle | None = None
         own = not BEHIND and self.open[self.address] > OWN_CONNECTIONS
         if own or self.open.total() > MOST_CONNECTIONS:
             return transport.abort()
@@ -34,14 +36,14 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.open[self.address] -= 1
         self.open += Counter()  # what is at zero goes
-        if timer := getattr(self, "timer", None):
-            timer.cancel()
+        if self.timer is not None:
+            self.timer.cancel()
         super().connection_lost(exc)
 
     def _look(self) -> None:
-        """Close it where it is at no request, as it was the last time."""
+        """Close it where no request came since the last time, and none is being answered."""
         idle = self.cycle is None or self.cycle.response_complete
-        if idle and self.seen in (None, self.cycle):
+        if idle and self.seen is self.cycle:
             return self.transport.abort()
         self.seen = self.cycle
         self.timer = asyncio.get_running_loop().call_later(SILENT, self._look)

@@ -2,10 +2,8 @@
 
 import asyncio
 import inspect
-import ipaddress
 import json
 import logging
-import os
 import re
 import time
 from collections import Counter, defaultdict
@@ -17,6 +15,8 @@ import gradio as gr
 from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from page.addresses import BEHIND, address_of
 
 logger = logging.getLogger(__name__)
 API = "/gradio_api/"
@@ -343,29 +343,6 @@ class Gate:
             path.unlink(missing_ok=True)
             total, count = total - size, count - 1
         return total <= ROOM and count <= MOST_STORED
-
-
-BEHIND = "SPACE_ID" in os.environ or "HF_DTL_PROXY" in os.environ
-"""Whether this runs as a Space, or as its owner says, behind a proxy that says for whom it asks."""
-if not BEHIND:
-    os.environ["FORWARDED_ALLOW_IPS"] = ""  # else the server believes whoever asks from its own machine
-
-
-def address_of(scope: Scope) -> str:
-    """Where a request comes from; behind a proxy, the last public address that it was passed on for.
-
-    What stands before that one a visitor may have written himself.
-    """
-    client = scope.get("client")
-    if BEHIND:
-        told = ",".join(v.decode("latin-1") for k, v in scope["headers"] if k == b"x-forwarded-for").split(",")
-        for word in map(str.strip, reversed(told)):
-            try:
-                if ipaddress.ip_address(word).is_global:
-                    return word
-            except ValueError:
-                break
-    return str(client[0]) if client else ""
 
 
 async def _whole(receive: Receive) -> bytes:

@@ -18,7 +18,7 @@ import pytest
 from page_plants import ATTACK, BAD, ELSEWHERE, FLOODS, join
 
 client_module = pytest.importorskip("gradio_client", reason="gradio comes with the extra `space`")
-from page import gate  # noqa: E402  # gradio is there
+from page import addresses, gate  # noqa: E402  # gradio is there
 
 
 @pytest.fixture(scope="module")
@@ -245,10 +245,10 @@ def test_a_visitor_cannot_say_where_the_page_is(web):
 def test_whose_request_it_is(monkeypatch):
     def told(*forwarded):
         headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
-        return gate.address_of({"client": ("10.0.0.1", 5), "headers": headers})
+        return addresses.address_of({"client": ("10.0.0.1", 5), "headers": headers})
 
     assert told("9.9.9.9") == "10.0.0.1", "nobody stands before this server"
-    monkeypatch.setattr(gate, "BEHIND", True)
+    monkeypatch.setattr(addresses, "BEHIND", True)
     assert told("9.9.9.9, 8.8.8.8, 10.1.1.1") == "8.8.8.8" == told("9.9.9.9", "8.8.8.8")
     assert told("8.8.8.8, x") == "10.0.0.1" == told()
 
