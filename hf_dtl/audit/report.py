@@ -302,6 +302,8 @@ class LeakageReport:
             raise DataError(f"The leakage report is not JSON: {error}.") from error
         if not isinstance(content, dict):
             raise DataError("The leakage report must be a JSON object.")
+        if (longest := max(map(len, kinds.strings(content)), default=0)) > kinds.MOST_TEXT:
+            raise DataError(f"The report has a text of {longest:,} characters; up to {kinds.MOST_TEXT:,} are read.")
         schema: Any = content.get("schema_version")
         if schema not in range(1, SCHEMA_VERSION + 1) or isinstance(schema, bool):
             raise DataError(

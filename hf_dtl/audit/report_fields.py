@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +23,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 REPORT = "of a leakage report"
 LARGEST = 2**32 - 1
 """Of every whole number: seeds of all libraries go so far, and no count is larger."""
+MOST_TEXT = 50_000
+"""Characters of one text, so that a stranger's report is read in seconds."""
 
 _CHIP = (
     r"[A-Z]{0,3}\d{1,5}[A-Za-z]{0,3}|[A-Z]|NVIDIA|AMD|Tesla|GeForce|Quadro|TITAN|GRID|CMP|Jetson|Orin|Xavier|Thor|AGX|Nano|Spark"
@@ -65,9 +67,9 @@ def read_json(text: str) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
+            keys = Counter(key for key, _ in pairs)
             raise ValueError(
-                f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object"
+                f"the key {next(k for k, count in keys.items() if count > 1)!r} stands twice in one object"
             )
         return found
 
@@ -80,6 +82,19 @@ def read_json(text: str) -> Any:
         return json.loads(text, object_pairs_hook=once, parse_float=finite, parse_constant=finite)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a JSON or YAML value, its keys among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key)
+            yield from strings(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from strings(item)
 
 
 def difference(told: Any, own: Any, place: str = "") -> str:

@@ -9,11 +9,10 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hf_dtl.audit.report import LeakageReport
-from hf_dtl.audit.report_fields import difference
+from hf_dtl.audit.report_fields import difference, strings
 from hf_dtl.errors import PublishError
 from hf_dtl.hub.card import LICENCE, MARKER, OWN, leakage_card
 from hf_dtl.hub.claims import check_form, check_words
-from hf_dtl.hub.leaks import strings
 from hf_dtl.hub.metadata import LICENSE
 
 REPORT = "leakage_report.json"

@@ -105,8 +105,6 @@ _COMMAND = re.compile(
 _OF_ANY_METHOD = {"learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "optim"}
 _NUMBER = re.compile(r"(?!(?:19|20)\d\d\b)\W*\d[\d.]*(?:e[-+]?\d+)?\W*", re.IGNORECASE)
 """That is no year."""
-MOST_TEXT = 50_000
-"""Characters of one text, so that a stranger's report is read in seconds."""
 _AGAIN = "Audit again, or take it out and write the card anew (`hf_dtl.hub.add_evidence(folder, report)`)."
 
 
@@ -121,9 +119,6 @@ def check_claims(report: LeakageReport, labels: Collection[str]) -> None:
         PublishError: naming the place and what stands there.
     """
     disposal = report.settings.get("disposal")
-    for place, text in _told(report):
-        if len(text) > MOST_TEXT:
-            raise PublishError(f"The report has {place} of {len(text):,} characters; {MOST_TEXT:,} are read. {_AGAIN}")
     for label in labels:  # a leak may be what a picture shows
         check_words(f"The label {label[:60]!r}", re.sub(r"(?i)\bleaks?\b", "", label))
     for place, text in _told(report):

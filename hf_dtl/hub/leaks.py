@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hf_dtl.errors import PublishError
 from hf_dtl.hub.markdown import plain, readings, unseen
@@ -226,19 +226,6 @@ def _decoded(text: str) -> Iterator[str]:
                 told = decode(word).decode("ascii")
                 if told.isprintable():
                     yield told
-
-
-def strings(value: Any) -> Iterator[str]:
-    """Every text in a JSON or YAML value, its keys among them."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield str(key)
-            yield from strings(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from strings(item)
 
 
 def check_picture(path: Path) -> None:

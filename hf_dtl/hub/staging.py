@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 from huggingface_hub import ModelCard
 
 from hf_dtl.audit import LeakageReport
+from hf_dtl.audit.report_fields import strings
 from hf_dtl.errors import DataError, OutputError, PublishError
 from hf_dtl.hub.apart import check_apart
 from hf_dtl.hub.card import ALTERNATIVE_TEXTS
 from hf_dtl.hub.card_check import REPORT, OwnPart, card_of, check_card, metadata_of, own_part
 from hf_dtl.hub.claims import check_claims, check_licence
-from hf_dtl.hub.leaks import check_picture, check_text, leak_of, strings
+from hf_dtl.hub.leaks import check_picture, check_text, leak_of
 from hf_dtl.hub.metadata import license_of
 from hf_dtl.hub.model_files import check_weights
 from hf_dtl.hub.model_settings import MOST_VALUES, check_json, check_settings, values

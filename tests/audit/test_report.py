@@ -342,3 +342,11 @@ def test_a_report_prints_its_verdict_and_tables_and_draws_its_pictures(tmp_path)
         files = found.plot(tmp_path / found.method)
         assert sorted(files) == sorted((tmp_path / found.method).iterdir())
         assert sorted({file.stem for file in files}) == pictures
+
+
+def test_a_text_without_end_is_refused_at_once():
+    """A stranger's report of 270,000 classes would be read for minutes, by every check of its words."""
+    content = report().to_dict()
+    content["settings"] = {"source_dataset": f"mnist[{','.join(map(str, range(270_000)))}]"}
+    with pytest.raises(DataError, match="a text of 1,[0-9,]+ characters; up to 50,000 are read"):
+        LeakageReport.from_json(json.dumps(content))
