@@ -217,10 +217,7 @@ def compare_numbers(
             ("validation accuracy", "validation_accuracy", task.validation),
         ):
             before, now = ([getattr(runs[seed], name) for seed in both & runs.keys()] for runs in (told, ran))
-            deviation = stdev(now) if len(now) > 1 else None
-            allowed = max(2 * (deviation or 0.0), noise(fmean(now), len(split.labels))) if now else 0.0
-            published, reached = fmean(before) if complete else None, fmean(now) if now else None
-            found.append(Number(what, *place, published, reached, deviation, allowed))
+            found.append(_averaged(what, place, before if complete else [], now, len(split.labels)))
             if complete and ran:  # the mean may be right where draws were moved against each other
                 far = max(both, key=lambda seed: abs(getattr(told[seed], name) - getattr(ran[seed], name)))
                 one, other = (getattr(runs[far], name) for runs in (told, ran))
@@ -230,6 +227,14 @@ def compare_numbers(
             pairs = [(told[seed].curve, ran[seed].curve) for seed in both]
             found += _by_effort(place, pairs, (len(task.validation.labels), len(task.test.labels)))
     return found
+
+
+def _averaged(what: str, place: Place, before: Sequence[float], now: Sequence[float], images: int) -> Number:
+    """Means over draws, of the report and of this run, each None where it has none."""
+    deviation = stdev(now) if len(now) > 1 else None
+    allowed = max(2 * (deviation or 0.0), noise(fmean(now), images)) if now else 0.0
+    published, reached = (fmean(values) if values else None for values in (before, now))
+    return Number(what, *place, published, reached, deviation, allowed)
 
 
 def _by_effort(place: Place, pairs: Sequence[tuple[Curve, Curve]], images: tuple[int, int]) -> Iterator[Number]:
@@ -245,10 +250,7 @@ def _by_effort(place: Place, pairs: Sequence[tuple[Curve, Curve]], images: tuple
         found = []
         for effort, both in reached.items():
             before, now = ([pair[side] for pair in both] for side in (0, 1))
-            deviation = stdev(now) if len(now) > 1 else None
-            allowed = max(2 * (deviation or 0.0), noise(fmean(now), images[column - 1]))
-            said = f"{what} after {effort} steps"
-            found.append(Number(said, *place, fmean(before), fmean(now), deviation, allowed))
+            found.append(_averaged(f"{what} after {effort} steps", place, before, now, images[column - 1]))
         yield from sorted(found, key=Number.excess)[-1:]
 
 
