@@ -21,9 +21,7 @@ RENAME = "Call it 'label': dataset.rename_column(its name, 'label')."
 logger = logging.getLogger(__name__)
 
 
-def rows_of_the_head(
-    part: datasets.Dataset, model: MultiHeadClassifier, task: str, where: str, column: str | None = None
-) -> Tensor:
+def rows_of_the_head(part: datasets.Dataset, model: MultiHeadClassifier, task: str, where: str) -> Tensor:
     """Row of a task's head for each image, (N,) int64; see `labelled_items`.
 
     Args:
@@ -31,10 +29,9 @@ def rows_of_the_head(
         model: whose head answers.
         task: of the head.
         where: the data set, for messages.
-        column: of the classes; None finds it.
     """
-    both = column is None and "label" in part.features and "labels" in part.features
-    column = find_label_column(part.features, column, where, RENAME)
+    both = "label" in part.features and "labels" in part.features
+    column = find_label_column(part.features, None, where, RENAME)
     if both and raw_column(part, "label").to_pylist() != raw_column(part, "labels").to_pylist():
         logger.warning("%s has the columns 'label' and 'labels', which differ: '%s' is used.", where, column)
     feature, names = part.features[column], model.labels[task]

@@ -67,18 +67,21 @@ def with_one_head(model: PreTrainedModel, args: UnlearningConfig) -> MultiHeadCl
             "and what is retained. Leave forget_task out, or give a MultiHeadClassifier with a head of that name."
         )
     if isinstance(model, PreTrainedModel) and not adapted(model):
-        check_trainable(model, besides=locate_classifiers(model))  # before the head is taken off
+        check_trainable(model, besides=locate_classifiers(model), tells=False)  # before the head is taken off
     logger.warning("The model given becomes the trainer's, without its head: what was trained is trainer.export().")
     return MultiHeadClassifier(model, task=args.retain_task)
 
 
-def check_trainable(backbone: nn.Module, *, besides: tuple[str, ...] = (), heads_alone: bool = False) -> None:
+def check_trainable(
+    backbone: nn.Module, *, besides: tuple[str, ...] = (), heads_alone: bool = False, tells: bool = True
+) -> None:
     """Refuse a backbone that is frozen, and tell of parts that are.
 
     Args:
         backbone: as it was given.
         besides: modules that are not the backbone's.
         heads_alone: training them alone is of use, so that it is told and not refused.
+        tells: warn of parts that are frozen.
 
     Raises:
         ConfigError: no parameter of the backbone requires a gradient.
@@ -91,7 +94,7 @@ def check_trainable(backbone: nn.Module, *, besides: tuple[str, ...] = (), heads
             f"All {total:,} weights of the backbone are frozen (requires_grad=False, as after merge_and_unload() of "
             "PEFT), so only the head would be trained. Free them: model.requires_grad_(True)."
         )
-    if (still := sum(sizes[name][0] for name in frozen)) > total / 100:
+    if tells and (still := sum(sizes[name][0] for name in frozen)) > total / 100:
         told = "%s of %s weights of the backbone were given frozen, and stay as they are: %s. To train them: "
         logger.warning(told + "model.requires_grad_(True).", f"{still:,}", f"{total:,}", listing(frozen, 3))
 

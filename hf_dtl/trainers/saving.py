@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ class PublishingTrainer(SavingTrainer):
     train_dataset: Any
     teacher: Any
 
+    @cached_property
     def _request(self) -> dict[str, str]:
         """What a checkpoint is for, so that no other request goes on from it."""
         streams, given = self.train_dataset, self.teacher.parameters()
@@ -78,13 +80,13 @@ class PublishingTrainer(SavingTrainer):
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            (folder / REQUEST).write_text(json.dumps(self._request()), encoding="utf-8")
+            (folder / REQUEST).write_text(json.dumps(self._request), encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Module | None = None) -> None:
         """Refuse the checkpoint of another request (ConfigError): resuming would end what that one began."""
         file = Path(resume_from_checkpoint) / REQUEST
         if file.is_file():
-            told, own = json.loads(file.read_text(encoding="utf-8")), self._request()
+            told, own = json.loads(file.read_text(encoding="utf-8")), self._request
             if other := [name for name in own if told.get(name) != own[name]]:
                 raise ConfigError(
                     f"{resume_from_checkpoint} is of another request ({', '.join(other)} differs). Give each request "
