@@ -30,11 +30,11 @@ def find_image_column(
     """
     if requested is not None:
         require_column(features, requested, where, "image column")
-        if _kind(features[requested]) not in ("Image", "binary", "string"):
+        if kind_of(features[requested]) not in ("Image", "binary", "string"):
             raise DataError(f"{where}: the column '{requested}' holds no images but {features[requested]}.")
         return requested
-    images = [name for name, feature in features.items() if _kind(feature) == "Image"]
-    candidates = images or [name for name, feature in features.items() if _kind(feature) == "binary"]
+    images = [name for name, feature in features.items() if kind_of(feature) == "Image"]
+    candidates = images or [name for name, feature in features.items() if kind_of(feature) == "binary"]
     if len(candidates) != 1:
         found = f"several columns of images: {', '.join(candidates)}" if candidates else "no column of images"
         read = "; its files were read as text. A folder of images has a folder for each class"
@@ -61,7 +61,7 @@ def find_label_column(
         require_column(features, requested, where, "label column")
         column = requested
     else:
-        class_labels = [name for name, feature in features.items() if _kind(feature) == "ClassLabel"]
+        class_labels = [name for name, feature in features.items() if kind_of(feature) == "ClassLabel"]
         column = next((name for name in ("label", "labels", "fine_label") if name in features), None) or (
             class_labels[0] if len(class_labels) == 1 else ""
         )
@@ -71,7 +71,7 @@ def find_label_column(
                 f"{where}: the label column cannot be told ({found}). {remedy} Columns there: {', '.join(features)}."
             )
     feature = features[column]
-    if _kind(feature) not in ("ClassLabel", "string", "int"):
+    if kind_of(feature) not in ("ClassLabel", "string", "int"):
         several = " Images with several labels are not taken, also by a head of sigmoids: make a column of one label."
         lists = isinstance(feature, (list, datasets.List, datasets.LargeList))
         raise DataError(
@@ -133,15 +133,13 @@ def class_ids(
 
 def _check_alike(one: tuple[str, Any], other: tuple[str, Any], column: str, where: str) -> None:
     """Refuse splits whose classes cannot be compared: of another kind, or ClassLabels of other names."""
-    kinds = {_kind(feature) for _, feature in (one, other)}
+    kinds, told = {kind_of(feature) for _, feature in (one, other)}, list[str]()
     if kinds == {"ClassLabel"}:
         (first, known), (second, names) = ((split, set(feature.names)) for split, feature in (one, other))
         pairs = ((first, known - names), (second, names - known))
         told = [f"only {split} has {listing(sorted(own), 5)}" for split, own in pairs if own]
-    else:
-        told = (
-            [f"{split} has a column of {_kind(feature)}" for split, feature in (one, other)] if len(kinds) > 1 else []
-        )
+    elif len(kinds) > 1:
+        told = [f"{split} has a column of {kind_of(feature)}" for split, feature in (one, other)]
     if told:
         raise DataError(
             f"{where}: the classes in the column '{column}' are others in one split than in another: "
@@ -215,7 +213,7 @@ def require_column(features: datasets.Features, column: str, where: str, kind: s
         raise DataError(f"{where} has no {kind} '{column}'. Columns there: {', '.join(features)}.")
 
 
-def _kind(feature: object) -> str:
+def kind_of(feature: object) -> str:
     """What a column holds: Image, ClassLabel, binary (also in a dictionary), string, int, or something else."""
     if isinstance(feature, dict):
         return "binary" if "bytes" in feature else "dict"

@@ -56,14 +56,14 @@ def read_image_folder(root: Path) -> dict[str, datasets.Dataset] | None:
     Raises:
         DataError: classes and splits cannot be told apart, or metadata and files do not fit.
     """
-    images, metadata, others, broken = walk(root)
+    images, metadata, others, broken, hidden = walk(root)
     packed = [path.name for path in others if path.suffix.lower() in PACKED]
     if packed and not images:
         raise DataError(f"'{root.name}' holds {listing(packed, 3)} and no image. Unpack it there.")
     if len(images) <= sum(path.suffix.lower() in TABLES for path in others):
         return None
     tell(root, broken, "are links to nothing and are not used")
-    tell(root, _hidden(root), "are images that are hidden (a name with a dot in front) and are not used")
+    tell(root, hidden, "are images that are hidden (a name with a dot in front) and are not used")
     kinds = [f"{count} {kind}" for kind, count in _by_suffix(others)]
     tables = [] if metadata else [path for path in others if path.suffix.lower() in (".csv", ".tsv", ".jsonl")]
     tell(
@@ -76,8 +76,8 @@ def read_image_folder(root: Path) -> dict[str, datasets.Dataset] | None:
 
 
 def walk(root: Path) -> tuple[list[PurePosixPath], ...]:
-    """Images, metadata, other files and links to nothing; also behind links, but for hidden ones."""
-    images, metadata, others, broken = (list[PurePosixPath]() for _ in range(4))
+    """Images, metadata, other files, links to nothing, and images with a dot in front; also behind links."""
+    images, metadata, others, broken, hidden = (list[PurePosixPath]() for _ in range(5))
     seen = set[str]()
     formats = Image.registered_extensions()  # this also registers what can be opened
     suffixes = {s for s, kind in formats.items() if kind in Image.OPEN and kind not in _RECOGNISED_ONLY}
@@ -93,28 +93,20 @@ def walk(root: Path) -> tuple[list[PurePosixPath], ...]:
         seen.add(real)
         below[:] = [name for name in below if not name.startswith((".", "__"))]
         for name in names:
-            if name.startswith(".") or name.lower() in _SILENT:
-                continue
             full = Path(folder, name)
             suffix = full.suffix.lower()
-            if not full.is_file():
+            if name.lower() in _SILENT or (name.startswith(".") and not (full.is_file() and _opens(full))):
+                continue  # what a Mac writes beside each file opens as no image
+            if name.startswith("."):
+                kind = hidden
+            elif not full.is_file():
                 kind = broken
             elif name in METADATA:
                 kind = metadata
             else:
                 kind = images if suffix in suffixes or (suffix not in TABLES and _opens(full)) else others
             kind.append(PurePosixPath(full.relative_to(root).as_posix()))
-    return tuple(sorted(kind, key=str) for kind in (images, metadata, others, broken))
-
-
-def _hidden(root: Path) -> list[PurePosixPath]:
-    """Images with a dot in front of their names; what a Mac writes beside each file is none."""
-    found = [PurePosixPath(path.relative_to(root).as_posix()) for path in root.rglob(".*") if path.is_file()]
-    return [path for path in sorted(found) if not _silent_folder(path) and _opens(root / path)]
-
-
-def _silent_folder(path: PurePosixPath) -> bool:
-    return any(part.startswith((".", "__")) for part in path.parent.parts)
+    return tuple(sorted(kind, key=str) for kind in (images, metadata, others, broken, hidden))
 
 
 def _opens(path: Path) -> bool:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
-from hf_dtl.data.columns import raw_column
+from hf_dtl.data.columns import kind_of, raw_column
 from hf_dtl.data.decoding import PROGRESS_FROM, ImageReader, Variety
 from hf_dtl.errors import DataError, listing
 from hf_dtl.fingerprint import fingerprint
@@ -122,8 +122,7 @@ def _check_columns(dataset: datasets.Dataset, where: str) -> None:
             "the data set itself to a trainer, which uses it, or take it off: dataset.with_format(None)."
         )
     label = dataset.features.get("label")
-    number = label is None or isinstance(label, datasets.ClassLabel) or "int" in getattr(label, "dtype", "")
-    if "image" not in dataset.features or not number:
+    if "image" not in dataset.features or (label is not None and kind_of(label) not in ("ClassLabel", "int")):
         raise DataError(
             f"{where}: the columns must be 'image' and 'label', a ClassLabel or whole numbers; they are "
             f"{listing([f'{name} ({feature})' for name, feature in dataset.features.items()], 5)}. Use "

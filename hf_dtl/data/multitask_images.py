@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import BaseImageProcessor
 
-from hf_dtl.data.columns import raw_column
+from hf_dtl.data.columns import kind_of, raw_column
 from hf_dtl.data.images import ImageTensors, LazyImages, load_images
 from hf_dtl.errors import DataError
 
@@ -90,7 +90,7 @@ def load_multitask_images(
     """
     tasks = {name: feature for name, feature in split.features.items() if name != "image"}
     for task, feature in tasks.items():
-        if not isinstance(feature, datasets.ClassLabel) and "int" not in str(feature) and "float" not in str(feature):
+        if not kind_of(feature).startswith(("ClassLabel", "int", "float")):
             raise DataError(
                 f"{desc or 'images'}: the column {task!r} holds {feature}, and every column beside 'image' is a task, "
                 f"classes or numbers. Use class_encode_column({task!r}), or remove_columns({task!r})."

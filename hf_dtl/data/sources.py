@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from hf_dtl.data.columns import class_ids
+from hf_dtl.data.columns import class_ids, kind_of
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.data.image_folder import read_image_folder, tell, walk
 from hf_dtl.data.names import folded
@@ -163,7 +163,7 @@ def by_column(found: datasets.Dataset | datasets.DatasetDict, where: str) -> dat
     feature = None if column is None else whole.features[column]
     if column is None:
         return found
-    if not isinstance(feature, datasets.ClassLabel) and not str(getattr(feature, "dtype", "")).endswith("string"):
+    if kind_of(feature) not in ("ClassLabel", "string"):
         told = "'%s': the column '%s' holds %s, no words such as train and test; so it is used for no row."
         logger.warning(told, where, column, feature)
         return found
@@ -206,7 +206,7 @@ def _open_tables(path: Path) -> datasets.Dataset | datasets.DatasetDict:
         )
     _refuse_other_classes(path, [file for file in tables if file.suffix == ".parquet"])
     taken = {os.path.realpath(file) for file in tables}
-    left = [file for kind in reversed(walk(path)) for file in kind if os.path.realpath(path / file) not in taken]
+    left = [file for kind in reversed(walk(path)[:4]) for file in kind if os.path.realpath(path / file) not in taken]
     splits = ", ".join(map(str, builder.config.data_files or ()))
     tell(
         path, left, f"are in none of the splits found ({splits}) and are not used; name them as the others of a split"
@@ -251,8 +251,8 @@ def _refuse_other_classes(root: Path, files: Sequence[Path]) -> None:
 
 def _family(feature: object) -> str | None:
     """Whether a column holds text or numbers, None for anything else."""
-    dtype = feature.dtype if isinstance(feature, datasets.Value) else ""
-    return "text" if dtype.endswith("string") else "numbers" if "int" in dtype or "float" in dtype else None
+    kind = kind_of(feature)
+    return "text" if kind == "string" else "numbers" if kind.startswith(("int", "float")) else None
 
 
 def _unreadable(spec: DatasetSpec, path: Path, error: Exception) -> DataError:
