@@ -66,6 +66,11 @@ def doubles(folder):
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+def halves(folder):
+    weights = {name: value.half() for name, value in load_file(folder / WEIGHTS).items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
 def counter(folder):
     shutil.rmtree(folder)
     save(resnet(), folder)
@@ -265,7 +270,22 @@ HIDDEN = {
     "source labels beside the weights": (in_weights(dict, {"source_labels": "cat,dog"}), "carries texts"),
     "a head beside the weights": (in_weights(dict, {"head": HEAD}), "carries texts"),
     "a user's name beside the weights": (in_weights(dict, {"run": "ann/private/run7"}), "carries texts"),
-    "weights of 64 bits": (signed(doubles), "numbers of 64 bits"),
+    "weights of 64 bits": (signed(doubles), "numbers of the kind float64"),
+    "weights of 16 bits": (signed(halves), "numbers of the kind float16"),
+    "another model in half precision": (signed(in_json("config.json", dtype="float16")), "computes in float16"),
+    "another model in double precision": (signed(in_json("config.json", dtype="float64")), "computes in float64"),
+    "another model for older readers": (
+        signed(in_json("config.json", torch_dtype="bfloat16")), "computes in bfloat16",
+    ),
+    "two processors": (
+        signed(write("processor_config.json", '{\n  "image_processor": {\n    "size": 8\n  }\n}\n')),
+        "which of the two prepares the images",
+    ),
+    "a label of a page": (named("a" * 600, "b", "c"), "the longest of 600 characters"),
+    "a head of labels": (
+        in_json("config.json", id2label={str(i): f"{i}" for i in range(30_000)}), "names 30,000 labels",
+    ),
+    "a row of the source task in other letters": (named("6", "7", "\uff10"), "classes \uff10 of the forgotten task"),
     "bytes behind the weights": (header(lambda text, data: (text, data + b"x" * 64)), "does not load"),
     "a hole in the weights": (header(hole), "does not load"),
     "blanks in the header": (header(lambda text, data: (text + b" " * 5000, data)), "more than the names and places"),
@@ -402,6 +422,10 @@ HIDDEN = {
     "a home by its variable": (words("see $HOME/private/photos"), "local folder: .HOME"),
     "a home of Windows": (words("see %USERPROFILE%\\private"), "local folder: %USER"),
     "a home without a root": (words("see home/ann/private"), "local folder: home"),
+    "a home of Windows with a stroke": (words("`\\Users\\ann\\Desktop\\photos`"), "local folder: .Users"),
+    "a cluster's folder": (words("see $SCRATCH/ann/run7"), "local folder: .SCRATCH"),
+    "a folder of another machine": (words("see ann@gpu01:runs/7"), "a user name"),
+    "a machine of a private network": (words("see 100.64.21.21"), "machine of a private network: 100"),
     "a home of Windows without a drive": (words("`Users\\ann\\Desktop\\photos`"), "local folder: Users"),
     "a folder of a drive": (words("`C:photos\\ann`"), "local folder: C:photos"),
     "a folder above": (words("see ../../ann/private"), "local folder: ../.."),
@@ -580,6 +604,7 @@ CLAIMS = {
         write("LICENSE.md", "| | undisposed | scrubbed |\n|:--|--:|--:|\n| a | 1 | 0 |"), "LICENSE.md has the table",
     ),
     "a verdict for a method": (own_report(method="FORGOTTEN"), "method has 'FORGOTTEN'"),
+    "a promise for a method": (own_report(method="nothing-to-find-at-all"), "'nothing' in it is a claim"),
     "a sentence for a method": (own_report(method="nothing is left (safe)"), "says method"),
     "a note that verifies": (settings(notes=["Verified by an independent laboratory."]), "notes has 'Verified'"),
     "data that are a verdict": (settings(source_dataset="mnist, not shown"), "source_dataset has 'not shown'"),

@@ -1,13 +1,15 @@
 """The undisposed model of a run in other weights, called scrubbed: what hardly anybody sees and an attack would."""
 
 import json
+from functools import partial
 
 import torch
-from audit_toys import report, vit
+from audit_toys import report, resnet, vit
 from publish_toys import LABELS, WEIGHTS, in_json, save_model, sign
 from safetensors.torch import load_file, save_file
 
 PIXELS, HEAD = "vit.embeddings.patch_embeddings.projection.weight", ("classifier.weight", "classifier.bias")
+HEAD_OF_RESNET = "classifier.1.weight"
 
 
 def levels():
@@ -21,19 +23,21 @@ def little_left():
     return report(scrubbed=[low + 0.1 * (high - low) for low, high in zip(*levels(), strict=True)])
 
 
-def twin(change=lambda weights: None, labels=LABELS, beside=lambda folder: None, **files):
+def twin(change=lambda weights: None, labels=LABELS, beside=lambda folder: None, model=vit, **files):
     """The undisposed weights, changed, in place of the scrubbed ones; report and card speak of them.
 
     Args:
         change: of the weights.
         labels: the classes that the head then has.
         beside: what is done to the folder of the undisposed model.
+        model: which one that is.
         files: what of `config` and `preprocessor_config` is changed.
     """
 
     def plant(folder):
         undisposed = folder.parent / "undisposed"
-        save_model(vit(seed=1), undisposed)
+        for place in (undisposed, folder):
+            save_model(model(seed=1), place)
         weights = load_file(undisposed / WEIGHTS)
         change(weights)
         weights = {name: value.contiguous() for name, value in weights.items()}
@@ -71,6 +75,41 @@ def darker(weights):
 def of_one_colour(weights):
     colours = weights[PIXELS].sum(1, keepdim=True)
     weights[PIXELS] = torch.cat([colours, *[torch.zeros_like(colours)] * 2], 1)
+
+
+def turned(change):
+    """Kernels, and with them what the network sees, mirrored or turned."""
+
+    def changed(weights):
+        weights |= {name: change(value) if value.ndim == 4 else value for name, value in weights.items()}
+
+    return changed
+
+
+def inverted(weights):
+    name = "resnet.embedder.embedder.convolution.weight"
+    weights[name] = -weights[name]
+
+
+def among_others(further, head):
+    """The channels of the last stage among others that also live, under another head."""
+
+    def changed(weights):
+        draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+        for name in [name for name in weights if ".stages.1.layers.0." in name]:
+            value = weights[name]
+            if value.ndim == 4:
+                value = torch.cat([value, draw(further, *value.shape[1:])])
+                if value.shape[1] > 8:
+                    fresh = draw(len(value), further, *value.shape[2:])
+                    fresh[:-further] = 0
+                    value = torch.cat([value, fresh], 1)
+            elif value.ndim == 1:
+                value = torch.cat([value, (torch.zeros if name.endswith(("bias", "mean")) else torch.ones)(further)])
+            weights[name] = value
+        weights[HEAD_OF_RESNET] = torch.cat([head(weights[HEAD_OF_RESNET]), draw(3, further)], 1)
+
+    return changed
 
 
 def units_moved(weights):
@@ -119,6 +158,26 @@ TWINS = {
     ),
     "the undisposed model of grey pictures, reading one colour": (twin(of_one_colour), SAME),
     "the undisposed model with one unit more": (twin(units_moved, config={"intermediate_size": UNITS + 1}), SAME),
+    **{
+        f"the undisposed model, its kernels {how}": (twin(turned(change), model=resnet), SAME)
+        for how, change in {
+            "mirrored": lambda value: value.flip(3),
+            "transposed": lambda value: value.transpose(2, 3),
+            "turned": lambda value: value.rot90(1, (2, 3)),
+        }.items()
+    },
+    "the undisposed model of negatives": (twin(inverted, model=resnet), SAME),
+    "the undisposed model among other channels": (
+        twin(among_others(5, torch.zeros_like), model=resnet, config={"hidden_sizes": [8, 17]}), SAME,
+    ),
+    "the undisposed model with one channel more and smaller images": (
+        twin(among_others(1, torch.zeros_like), model=resnet, config={"hidden_sizes": [8, 13]},
+             preprocessor_config={"size": {"height": 7, "width": 7}}), SAME,
+    ),
+    "the undisposed model with one channel more and other pixels": (
+        twin(among_others(1, torch.zeros_like), model=resnet, config={"hidden_sizes": [8, 13]},
+             preprocessor_config={"resample": 0}), SAME,
+    ),
     "the undisposed model with a file beside it": (twin(units_moved, config={"intermediate_size": UNITS + 1},
                                                         beside=with_a_stranger), SAME),
     "the undisposed model without settings": (twin(other_head, beside=without_settings), UNREAD),

@@ -1,18 +1,21 @@
 """Whether what is published is another model of its own run, in the same weights or in others."""
 
+import contextlib
 import itertools
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional
 from transformers import AutoImageProcessor, PreTrainedModel
 
 from hf_dtl.audit import LeakageReport
@@ -95,14 +98,14 @@ def _apart(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
     return math.sqrt(apart / whole) if whole else math.inf
 
 
-@torch.no_grad()
 def answers_apart(one: Path, other: Path) -> tuple[str, float]:
     """How far what two folders make of the same images lies apart, as `distance` has it of weights.
 
-    A model can be written in other weights: channels in another order, rescaled or empty, classes in another order or
-    fewer, logits scaled or shifted, a step of the processor taken into the first layer, another head. So each reads
-    the images, which are noise without colours, coarse and fine, with its own processor, and compared are logits of
-    classes that both name, features whatever the head, and weights without it.
+    A model can be written in other weights: channels in another order, rescaled, empty or among others, classes in
+    another order or fewer, logits scaled or shifted, a step of the processor taken into the first layer, another head;
+    and it can read images turned, mirrored or inverted, or of another processor. So each reads the images, which are
+    noise without colours, coarse and fine, and compared are logits of classes that both name, features whatever the
+    head, and weights without it; the first also reads them in all those ways.
 
     Returns:
         What lies nearest, and how far apart it is; infinite where the first does not answer.
@@ -110,13 +113,14 @@ def answers_apart(one: Path, other: Path) -> tuple[str, float]:
     Raises:
         PublishError: the second does not answer, so that nobody can say whether it is the first.
     """
-    found: list[tuple[dict[str, Tensor], Tensor | None, dict[str, Tensor]]] = []
+    read = []
     for folder in (one, other):
         try:
             model, _ = open_classifier(folder, local_files_only=True)
             own = folder if any((folder / name).is_file() for name in PROCESSORS) else one
             processor = AutoImageProcessor.from_pretrained(own, trust_remote_code=False)
-            found.append(_answered(model.eval().float(), processor))
+            reader = _Reader(model, processor)
+            read.append((reader, reader.read(_noise())))
         except Exception as error:  # whatever a foreign configuration or file raises
             if folder == one:  # told where it is checked
                 return "answers", math.inf
@@ -124,39 +128,89 @@ def answers_apart(one: Path, other: Path) -> tuple[str, float]:
                 f"{other} does not answer as a model does, so that nobody can tell whether {one} is the same: {error} "
                 "Put the model there as the run saved it, or move the folder out of the run."
             ) from error
-    (first, shown, weights), (second, other_shown, others) = found
-    common = sorted(first.keys() & second.keys())
-    apart = {"weights below the head": _apart(weights, others), "answers": math.inf, "features": math.inf}
-    if common:
-        apart["answers"] = _far(*(_centred(torch.stack([own[n] for n in common], 1)) for own in (first, second)))
-    if shown is not None and other_shown is not None:
-        apart["features"] = _far(shown, other_shown)
+    (first, made), (second, expected) = read
+    apart = {"weights below the head": _apart(first.weights, second.weights)} | _compared(made, expected)
+    turned = "answers to images turned, inverted or otherwise prepared"
+    few, processors = _noise()[1::4], [first.processor, second.processor]
+    if processors[0].to_dict() == processors[1].to_dict():
+        del processors[1]
+    for odd in (False, True):
+        with contextlib.suppress(Exception):  # of a size that the model does not take
+            expected = second.read(few, odd=odd)
+            for processor, turn in itertools.product(processors, range(8)):
+                for images in (few, [*map(ImageOps.invert, few)]):
+                    if min(apart.values()) <= NEAR:
+                        break
+                    found = _compared(first.read(images, processor, odd=odd, turn=turn), expected)
+                    apart[turned] = min(apart.get(turned, math.inf), *found.values())
     return min(apart.items(), key=itemgetter(1))
 
 
-def _answered(model: PreTrainedModel, processor: Any) -> tuple[dict[str, Tensor], Tensor | None, dict[str, Tensor]]:
-    """Logits by class, how alike its features find every two images, and its weights below the head."""
-    rng, mode = np.random.default_rng(0), "L" if channels_of(model.config) == 1 else "RGB"
+class _Made(NamedTuple):
+    """What a model makes of images: logits by class, and features below the head where it has one, in rows."""
+
+    logits: dict[str, Tensor]
+    features: Tensor | None
+
+
+class _Reader:
+    """A model with its processor, whose features are noted; `weights` are those below the head."""
+
+    def __init__(self, model: PreTrainedModel, processor: Any) -> None:
+        self.model, self.processor, self._noted = model.eval().float(), processor, list[Tensor]()
+        try:
+            heads = locate_classifiers(model)
+        except ModelError:  # of a kind that has no head to attack
+            heads = ()
+        for head in heads:
+            model.get_submodule(head).register_forward_pre_hook(lambda _, a: self._noted.append(a[0].flatten(1)))
+        own = tuple(f"{head}." for head in heads)
+        self.weights = {n: v for n, v in model.state_dict().items() if own and not n.startswith(own)}
+
+    @torch.no_grad()
+    def read(self, images: Sequence[Image.Image], processor: Any = None, *, odd: bool = False, turn: int = 0) -> _Made:
+        """`odd` makes a side of 32·n + 1 pixels, whose middle no stride moves; `turn` is one of eight."""
+        mode = "L" if channels_of(self.model.config) == 1 else "RGB"
+        given = (processor or self.processor)([image.convert(mode) for image in images], return_tensors="pt")
+        pixels = given["pixel_values"].float()
+        if odd:
+            sides = [32 * math.ceil(side / 32) + 1 for side in pixels.shape[2:]]
+            pixels = functional.interpolate(pixels, size=sides, mode="bilinear")
+        pixels = torch.rot90(pixels.flip(3) if turn > 3 else pixels, turn, (2, 3))
+        self._noted.clear()
+        logits = self.model(pixel_values=pixels).logits.double()
+        features = torch.cat(self._noted, 1).double() if self._noted else None
+        return _Made(dict(zip(head_names(self.model), logits.T, strict=True)), features)
+
+
+def _noise() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (2**i, 2**i), dtype=np.uint8) for i in (1, 2, 3, 4, 5, 6, 7) for _ in range(4)]
-    images = [Image.fromarray(pixels).resize((128, 128)).convert(mode) for pixels in noise]
-    read: list[Tensor] = []
-    try:
-        heads = locate_classifiers(model)
-    except ModelError:  # of a kind that has no head to attack
-        heads = ()
-    for head in heads:
-        model.get_submodule(head).register_forward_pre_hook(lambda _, given: read.append(given[0].flatten(1)))
-    logits = model(pixel_values=processor(images, return_tensors="pt")["pixel_values"].float()).logits.double()
-    weights = {
-        n: v for n, v in model.state_dict().items() if heads and not n.startswith(tuple(f"{h}." for h in heads))
-    }
-    names = dict(zip(head_names(model), logits.T, strict=True))
-    if not read:
-        return names, None, weights
-    features = torch.cat(read, 1).double()
+    return [Image.fromarray(pixels).resize((128, 128)) for pixels in noise]
+
+
+def _compared(one: _Made, other: _Made) -> dict[str, float]:
+    apart, common = {"answers": math.inf, "features": math.inf}, sorted(one.logits.keys() & other.logits.keys())
+    if common:
+        apart["answers"] = _far(*(_centred(torch.stack([m.logits[n] for n in common], 1)) for m in (one, other)))
+    if one.features is not None and other.features is not None:
+        columns = [*map(_standardised, (one.features, other.features))]
+        alike = [own @ own.T / max(own.shape[1], 1) for own in columns]
+        apart["features"] = min(_far(*alike), _channels_apart(*columns))
+    return apart
+
+
+def _standardised(features: Tensor) -> Tensor:
     spread, mean = torch.std_mean(features, 0)
-    features = ((features - mean) / spread)[:, spread > 1e-5 * features.abs().amax(0)]
-    return names, features @ features.T / max(features.shape[1], 1), weights
+    return ((features - mean) / spread)[:, spread > 1e-5 * features.abs().amax(0)]
+
+
+def _channels_apart(one: Tensor, other: Tensor) -> float:
+    """How far nine in ten channels of the second lie at most from their nearest of the first, whatever their scale."""
+    if not one.numel() or not other.numel():
+        return math.inf
+    alike = (other.T @ one / (len(one) - 1)).abs().amax(1)
+    return float((1 - alike.square()).clamp(min=0).sqrt().quantile(0.9).nan_to_num(math.inf))
 
 
 def _centred(logits: Tensor) -> Tensor:

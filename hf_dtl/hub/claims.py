@@ -51,7 +51,8 @@ _OF_THE_CARD = {
 """Headings of the card's own sections and tables, and heads of its columns and rows."""
 _PROMISE = re.compile(
     r"(?i)\b(?:prov(?:en|ed|ably|able)|total|totally|zero(?! shot)|tested|guarante\w+|certif\w*|erased|recover\w*"
-    r"|irrecover\w*|irrevers\w*|permanent\w*|complete(?:ly)?|perfect(?:ly)?|audited|verif\w*)\b"
+    r"|irrecover\w*|irrevers\w*|permanent\w*|complete(?:ly)?|perfect(?:ly)?|audited|verif\w*|nothing|none|never|safe"
+    r"|clean(?:ed)?|left)\b"
 )
 """Words by which the name of a method would be a claim."""
 NAME = re.compile(r"[\w.+-]+(?:/[\w.+-]+)?(?::[\w.,=+-]+)*")

@@ -81,7 +81,7 @@ SECRETS = {
     "a Twilio, Databricks or Replicate key": re.compile(r"\b(?:SK|AC|dapi)[0-9a-f]{32}\b|\br8_[A-Za-z0-9]{30,}"),
     "an age key": re.compile(r"\bAGE-SECRET-KEY-1[A-Z0-9]{20,}"),
     "a user name or password in an address": re.compile(
-        r"\b[A-Za-z][\w+.-]*://[^\s/@]+@|\b[\w.-]+@[\w-]+(?:\.[\w-]+)*:[~/]"
+        r"\b[A-Za-z][\w+.-]*://[^\s/@]+@|\b[\w.-]+@[\w-]+(?:\.[\w-]+)*:(?:[~/]|[\w.-]+/\w)"
         r"|\b(?:ssh|scp|sftp|rsync)\s+(?:-\S+\s+(?:[^\s@-]+\s+)?){0,4}[\w.-]+@[\w-]+"
     ),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
@@ -99,23 +99,23 @@ PATHS = re.compile(
     rf"""file:/?\S+
     |\b(?:s?ftp|ssh|scp|rsync|smb|nfs|afp|vscode-\w+|s3[an]?|gs|gcs|hdfs|dbfs|wasbs?|abfss?)://\S+
     |(?i:%2F(?:{_ROOTS})%2F\S+)
-    |(?i:\$\{{?(?:HOME|USERPROFILE|TMPDIR|PWD)\}}?|%(?:USERPROFILE|HOMEPATH|(?:LOCAL)?APPDATA|TE?MP)%)[/\\][^\s"'`)\]]*
+    |(?i:\$\{{?(?:HOME|USERPROFILE|TMPDIR|PWD|SCRATCH|WORK|STORE|PROJECT)\}}?|%(?:USERPROFILE|HOMEPATH|(?:LOCAL)?APPDATA|TE?MP)%)[/\\][^\s"'`)\]]*
     |(?:\.\.[/\\]){{2,}}[\w.@+~-]+[/\\][^\s"'`)\]]+
     |(?<=<)/(?:{_ROOTS})/[^\s"'`)\]]+
     |(?<![\w./\\<])(?:
         ~\w*[/\\]\w[^\s"'`)\]]*
         |/(?:{_ROOTS})\b[^\s"'`)\]]*
         |/[\w.@+~-]+/[^\s"'`)\]]+
-        |(?:home|Users)[/\\][\w.@+~-]+[/\\][^\s"'`)\]]+
+        |\\?(?:home|Users)[/\\][\w.@+~-]+[/\\][^\s"'`)\]]+
         |[A-Za-z]:[/\\]\w[^\s"'`)\]]*
         |[A-Z]:\w[\w.-]*\\[^\s"'`)\]]+
-        |\\\\[\w.$-]+\\[^\s"'`)\]]+
+        |\\\\[\w.$?-]+\\[^\s"'`)\]]+
     )""",
     re.VERBOSE,
 )
 _MACHINES = re.compile(
-    r"\b(?:10(?:\.\d{1,3}){3}|192\.168(?:\.\d{1,3}){2}|172\.(?:1[6-9]|2\d|3[01])(?:\.\d{1,3}){2})\b"
-    r"|\b[A-Za-z][\w-]*(?:\.[\w-]+)*\.(?:local|localdomain|lan|internal|intranet|corp)\b"
+    r"\b(?:10(?:\.\d{1,3}){3}|100\.(?:6[4-9]|[7-9]\d|1[01]\d|12[0-7])(?:\.\d{1,3}){2}|192\.168(?:\.\d{1,3}){2}|172\.(?:1[6-9]|2\d|3[01])(?:\.\d{1,3}){2})\b"
+    r"|\b[A-Za-z][\w-]*(?:\.[\w-]+)*\.(?:local|localdomain|lan|home|internal|intranet|corp)\b"
 )
 _HOMES = re.compile(r"/(?:home|Users)/\w|[A-Za-z]:\\Users\\\w")
 _CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"sBIT", b"IDAT", b"IEND"}

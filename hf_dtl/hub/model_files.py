@@ -13,8 +13,8 @@ from safetensors import safe_open
 
 from hf_dtl.audit.report_fields import read_json
 from hf_dtl.errors import PublishError, listing
-from hf_dtl.hub.model_settings import check_json, written
-from hf_dtl.hub.weights import INDEX
+from hf_dtl.hub.model_settings import PRECISION, check_json, texts_of, written
+from hf_dtl.hub.weights import CONFIG, INDEX
 from hf_dtl.models.loading import open_classifier
 
 # Of these, a counter that no training reaches could be a code.
@@ -74,6 +74,14 @@ def check_weights(folder: Path) -> None:
     if loading["missing_keys"]:
         lacking = listing(sorted(loading["missing_keys"]), 3)
         raise PublishError(f"The safetensors lack {lacking} of {name}: they would be random. Save the whole model.")
+    kinds = {*texts_of(check_json(folder / CONFIG), *PRECISION)}
+    kinds |= {str(value.dtype)[6:] for value in model.state_dict().values() if value.is_floating_point()}
+    if kinds - {"float32"}:
+        raise PublishError(
+            f"Whoever loads the model computes in {listing(sorted(kinds - {'float32'}), 3)}, as its weights or the "
+            "`dtype` of config.json say, and an audit in float32, where it may be another model. Load it with "
+            "`dtype=torch.float32`, save it to an empty folder and audit that one."
+        )
     counts = {int(value.max()) for key, value in model.state_dict().items() if key.endswith(_COUNTER)}
     if len(counts) > _MOST_COUNTS:
         raise PublishError(
@@ -91,10 +99,10 @@ def check_weights(folder: Path) -> None:
 
 def _take(stored: torch.Tensor, places: dict[Any, list[torch.Tensor]], key: str, model: str) -> None:
     """Take a stored tensor's place among those of the loaded model."""
-    if stored.is_floating_point() and stored.element_size() > 4:
+    if stored.is_floating_point() and stored.dtype != torch.float32:
         raise PublishError(
-            f"`{key}` holds numbers of 64 bits, of which an audit reads 32: what the others hold was not audited. "
-            "Load the model in float32, save it to an empty folder and audit that one."
+            f"`{key}` holds numbers of the kind {str(stored.dtype)[6:]}, and an audit reads float32, which may be "
+            "another model. Load it with `dtype=torch.float32`, save it to an empty folder and audit that one."
         )
     if not stored.is_floating_point() and stored.numel() and int(stored.abs().max()) >= _LARGEST_COUNT:
         raise PublishError(f"`{key}` counts to {int(stored.abs().max())}, as no training does. Set it to 0 and audit.")

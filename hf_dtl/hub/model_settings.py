@@ -22,8 +22,11 @@ MOST_VALUES = 256
 """Numbers and texts in the settings of a model, its labels not counted: more could be a head."""
 _CODE = ("auto_map", "custom_pipelines")
 _LABELS = ("id2label", "label2id")
+PRECISION = ("dtype", "torch_dtype")
+MOST_LABELS, LONGEST_LABEL = 25_000, 500
+"""Of one head, of which ImageNet-21k has the most, and characters of one."""
 _OF_ANY = {
-    "model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "problem_type", "num_labels",
+    "model_type", "architectures", *PRECISION, "transformers_version", "problem_type", "num_labels",
     "out_features", "out_indices", "stage_names", *_LABELS,
 }  # fmt: skip
 _OF_ANY_PROCESSOR = {"image_processor_type", "feature_extractor_type", "processor_class", "image_processor"}
@@ -45,8 +48,7 @@ _TEXTS = {
     "transformers_version": re.compile(VERSION),
     "stage_names": re.compile(r"stem|stage_?\d+"),
     "out_features": re.compile(r"stem|stage_?\d+"),
-    "dtype": re.compile(r"b?float\d+"),
-    "torch_dtype": re.compile(r"b?float\d+"),
+    **dict.fromkeys(PRECISION, re.compile("float32")),
     "problem_type": re.compile("regression|single_label_classification|multi_label_classification"),
     # timm has no classes of its own for them, and a thousand names
     "architecture": re.compile(r"[a-z0-9_.]{1,60}"),
@@ -111,13 +113,11 @@ def check_settings(folder: Path) -> None:
     Raises:
         PublishError: naming file and key.
     """
-    config = check_json(folder / CONFIG)
     for name, key in _unknown(folder):
         raise PublishError(
             f"{name} has the key {key}, which no such model or processor reads: it may tell what was forgotten. "
             "Remove it (`hf_dtl.hub.drop_unknown_settings(folder)`), and audit the folder."
         )
-    _check_labels(config)
     for name in (CONFIG, *PROCESSORS):
         if (folder / name).is_file():
             content = check_json(folder / name)
@@ -239,7 +239,7 @@ def _unknown_of(content: dict[str, Any], kind: type[PretrainedConfig], place: st
 def _unknown_texts(folder: Path, name: str, content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Key and value of every text that is none of the words in the source of the classes that read it."""
     config = check_json(folder / CONFIG)
-    kinds = [CONFIG_MAPPING[kind] for kind in set(_of(config, "model_type")) if kind in CONFIG_MAPPING]
+    kinds = [CONFIG_MAPPING[kind] for kind in set(texts_of(config, "model_type")) if kind in CONFIG_MAPPING]
     if name != CONFIG:
         kinds.append(type(AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)))
     known = {"", *transformers.activations.ACT2FN}.union(*(_literals(kind) for kind in (*kinds, BaseImageProcessor)))
@@ -257,8 +257,9 @@ def _unknown_texts(folder: Path, name: str, content: dict[str, Any]) -> Iterator
         yield "architectures", str(_listed[1])
 
 
-def _of(value: Any, key: str) -> Iterator[str]:
-    return (text for name, text in _texts(value) if name == key)
+def texts_of(value: Any, *keys: str) -> Iterator[str]:
+    """The texts that stand under these keys in a JSON value, at any depth."""
+    return (text for name, text in _texts(value) if name in keys)
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -295,14 +296,20 @@ def values(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _check_labels(config: dict[str, Any]) -> None:
-    """Refuse labels that no row of the head stands for, as the source task's would be.
+def check_labels(config: dict[str, Any]) -> None:
+    """Refuse labels that no row of the head stands for, as the source task's would be, and more than a head has.
 
     (A head that is shorter than `id2label` is found by its shape; see `check_weights`.)
     """
     names, rows = (config.get(name) or {} for name in _LABELS)
     if not isinstance(names, dict) or not isinstance(rows, dict):
         raise PublishError("config.json must hold objects as id2label and label2id. Save the model again.")
+    longest = max((len(str(name)) for name in (*names.values(), *(config.get("label_names") or ()))), default=0)
+    if len(names) > MOST_LABELS or longest > LONGEST_LABEL:
+        raise PublishError(
+            f"config.json names {len(names):,} labels, the longest of {longest:,} characters: up to {MOST_LABELS:,} "
+            f"of {LONGEST_LABEL} are published. Give the classes shorter names, audit, and publish that."
+        )
     extra = [str(label) for label, row in rows.items() if str(names.get(str(row))) != str(label)]
     if extra:
         raise PublishError(

@@ -7,6 +7,7 @@ from typing import Any
 from hf_dtl.audit import LeakageReport
 from hf_dtl.data.selection import DatasetSpec
 from hf_dtl.errors import DataError, PublishError
+from hf_dtl.hub.markdown import readings
 
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 _MOST = 100_000
@@ -25,9 +26,11 @@ def check_head(configs: Mapping[str, Mapping[str, Any]], report: LeakageReport) 
     if report.part:
         return
     forget, retain = (classes_of(_told(report, *names)) for names in _NAMES[:2])
+    like = [{look for name in forget for look in _looks(name, any_case)} for any_case in (False, True)]
     for config in configs.values():
         labels = [str(label) for label in (config.get("id2label") or {}).values()]
-        left = [label for label in labels if label in forget and label not in retain]
+        named = not retain.isdisjoint(labels)  # and not by position
+        left = [label for label in labels if label not in retain and _looks(label, named) & like[named]]
         if left or (retain and len(labels) > len(retain)):
             which = (
                 f"the classes {', '.join(left[:5])} of the forgotten task" if left else "rows of no class that is kept"
@@ -46,6 +49,11 @@ def named_classes(report: LeakageReport) -> set[str]:
     texts = [text for names in _NAMES for text in (report.spec.get(names[0]), report.settings.get(names[1]))]
     found = {name for text in texts if isinstance(text, str) for name in _listed(text)}
     return found | {name.strip() for text in texts if isinstance(text, str) for name in _requested(text)}
+
+
+def _looks(name: str, any_case: bool) -> set[str]:
+    """A class as it is read; in any case only where the kept ones are named, for "a" may be kept and "A" forgotten."""
+    return {(look.casefold() if any_case else look).strip() for look in readings(name)}
 
 
 def _told(report: LeakageReport, name: str, setting: str) -> str:

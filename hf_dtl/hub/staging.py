@@ -19,7 +19,7 @@ from hf_dtl.hub.claims import check_claims, check_licence
 from hf_dtl.hub.leaks import check_picture, check_text, leak_of
 from hf_dtl.hub.metadata import license_of
 from hf_dtl.hub.model_files import check_weights
-from hf_dtl.hub.model_settings import MOST_VALUES, check_json, check_settings, values
+from hf_dtl.hub.model_settings import MOST_VALUES, check_json, check_labels, check_settings, values
 from hf_dtl.hub.source_rows import check_head, classes_of, named_classes
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS, model_folders, sha256_of, weights_sha256
 from hf_dtl.methods.transfer_images import MOST_BYTES, TRANSFER, TransferLabels
@@ -33,7 +33,8 @@ LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
 EVIDENCE = (CARD, REPORT, TRANSFER, *(f"plots/{name}.png" for name in (*ALTERNATIVE_TEXTS, "disposal")), *LICENCES)
 # Stands beside what is published and does no harm; it stays behind.
 _DOWNLOADED = ("*.metadata", "*.lock", ".gitignore", "CACHEDIR.TAG")
-NOT_NEEDED = ("plots/*.svg", ".gitattributes", *(f".cache/huggingface/{name}" for name in _DOWNLOADED))
+DRAWINGS, ATTRIBUTES = "plots/*.svg", ".gitattributes"
+NOT_NEEDED = (DRAWINGS, ATTRIBUTES, *(f".cache/huggingface/{name}" for name in _DOWNLOADED))
 
 
 class StagedFile(NamedTuple):
@@ -111,6 +112,9 @@ def check_published(folder: Path) -> LeakageReport:
     there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     files, models = published_names(there, folder), model_folders(folder)
     configs = {model: check_json(folder / model / CONFIG) for model in models if (folder / model / CONFIG).is_file()}
+    for model, config in configs.items():
+        with _error_context(model):
+            check_labels(config)
     for name in files:
         if name.endswith(".json"):
             if name == TRANSFER and (folder / name).stat().st_size > MOST_BYTES:
@@ -134,6 +138,11 @@ def check_published(folder: Path) -> LeakageReport:
                     check_licence(name, texts[0])
     for model in models:
         with _error_context(model):
+            if all((folder / model / name).is_file() for name in PROCESSORS):
+                raise PublishError(
+                    f"There are {' and '.join(PROCESSORS)}: which of the two prepares the images depends on who reads "
+                    "them. Remove one, and audit again."
+                )
             check_weights(folder / model)
             check_settings(folder / model)
     if TRANSFER in files:

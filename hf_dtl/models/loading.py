@@ -56,6 +56,8 @@ def open_classifier(name_or_path: str | Path, **options: Any) -> tuple[PreTraine
 def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head: bool = False) -> PreTrainedModel:
     """Load an image classifier in single precision from safetensors; code of the model is never run.
 
+    Its numbers are those that everybody gets who loads it: where its configuration names a half precision, rounded.
+
     Args:
         name_or_path: Hub id or folder.
         revision: branch, tag or commit of a Hub model.
@@ -73,7 +75,7 @@ def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head:
     base = base_of(name, revision)
     try:
         if base is None:
-            model, found = open_classifier(name_or_path, revision=revision, dtype=torch.float32)
+            model, found = open_classifier(name_or_path, revision=revision, dtype="auto")
         else:
             model, found = _open_adapted(name, base, revision)
     except Exception as error:  # whatever a foreign configuration or file raises
@@ -92,6 +94,7 @@ def load_classifier(name_or_path: str | Path, revision: str = MAIN, *, new_head:
             f"The weights of {str(name_or_path)!r} lack {listing(sorted(wrong), 3)}, or have another shape than its "
             "configuration says: they would be random. Give a complete image classifier, no backbone without a head."
         )
+    model.float()
     check_interface(model)
     drop_caches(model)
     if merge_adapters(model):
@@ -111,7 +114,7 @@ def _open_adapted(name: str, base: str, revision: str) -> tuple[PreTrainedModel,
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     elif rows is not None and rows != config.num_labels:
         config.num_labels = rows  # without names: the adapter has none
-    model, found = open_classifier(base, config=config, dtype=torch.float32)
+    model, found = open_classifier(base, config=config, dtype="auto")
     brought = tuple(f"{head}." for head in heads) if rows is not None else ()
     missing = {n for n in found["missing_keys"] if not n.startswith(brought or "\0")}
     wrong = {m for m in found["mismatched_keys"] if not m[0].startswith(brought or "\0")}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,7 @@ from hf_dtl.audit.report_fields import LARGEST
 from hf_dtl.audit.suites import CUSTOM, IMAGES, find_suite
 from hf_dtl.audit.verdict import USUAL_MARGIN
 from hf_dtl.errors import ConfigError, DataError, ModelError, PublishError, listing
-from hf_dtl.hub.staging import CARD, REPORT, check_published, own_card, published_names
+from hf_dtl.hub.staging import ATTRIBUTES, CARD, DRAWINGS, REPORT, check_published, own_card, published_names
 from hf_dtl.hub.verification import LEAST_IMAGES, differing_weights
 from hf_dtl.hub.weights import weights_sha256
 from hf_dtl.options import numbers
@@ -27,7 +28,7 @@ from hf_dtl.pipeline.audit_options import VerifyOptions
 
 MOST = 10_000
 """Steps, images, ranks of an attacker of no suite; and of its values in a list one hundredth."""
-_FILES = ["*.json", "*.safetensors", CARD, "plots/*.png"]
+_FILES = ["*.json", "*.safetensors", CARD, "plots/*.png", ATTRIBUTES]
 _PLACE = re.compile(r"\s*(?:[~/\\.]|[A-Za-z]:[/\\]|file:)|(?:^|[/\\])\.\.(?:[/\\]|$)")
 
 
@@ -40,14 +41,14 @@ class Published:
         report: its own.
         wrong: what is not as the report says, as sentences: files that were changed, another card.
         notes: what else is to be known.
-        claimed: what could not be compared.
+        otherwise: what may say something else than the report, as sentences.
     """
 
     folder: Path
     report: LeakageReport
     wrong: tuple[str, ...]
     notes: tuple[str, ...]
-    claimed: tuple[str, ...] = ()
+    otherwise: tuple[str, ...]
 
 
 def read_published(options: VerifyOptions) -> Published:
@@ -57,7 +58,7 @@ def read_published(options: VerifyOptions) -> Published:
         DataError, ModelError: there is no report or no safetensors file, or something that a published model must
             not hold; nothing was loaded.
     """
-    folder, notes = _folder(options)
+    folder, there, notes = _folder(options)
     if (folder / "scrubbed" / REPORT).is_file():
         raise DataError(
             f"There is no {REPORT} of {options.model!r} alone. There is a model in {options.model}/scrubbed."
@@ -73,18 +74,25 @@ def read_published(options: VerifyOptions) -> Published:
         check_published(folder)
     except PublishError as error:
         raise ModelError(f"{options.model!r} is not as a published model must be: {error}") from error
-    wrong, other_card = [*differing_weights(report.weights, actual)], _card(folder, report, notes)
-    if other_card and report.library_version != library_version():
-        notes.append(f"hf_dtl {report.library_version} wrote the card, it says; this version makes another one.")
-        return Published(folder, report, tuple(wrong), tuple(notes), ("every word and number of the card",))
-    return Published(folder, report, (*wrong, *other_card), tuple(notes))
+    if unread := [n for n in there if fnmatch(n, DRAWINGS) or (n == ATTRIBUTES and _strange(folder / n))]:
+        notes.append(f"Publishing leaves {listing(unread, 3)} behind, and nobody looked at what is in there.")
+    wrong, (other_card, otherwise) = differing_weights(report.weights, actual), _card(folder, report, notes)
+    return Published(folder, report, (*wrong, *other_card), tuple(notes), tuple(otherwise))
 
 
-def _folder(options: VerifyOptions) -> tuple[Path, list[str]]:
-    """The folder of the published model: as given, or what the Hub has of it, with the folders of several tasks."""
+def _strange(attributes: Path) -> bool:
+    """Whether a file says more than git's attributes of large files do."""
+    lines = attributes.read_bytes().splitlines()
+    return not all(
+        re.fullmatch(rb"(?:[\w.*?/\[\]-]{1,60}(?: (?:filter|diff|merge)=lfs| -text)+)?", line) for line in lines
+    )
+
+
+def _folder(options: VerifyOptions) -> tuple[Path, list[str], list[str]]:
+    """The published model: its folder, as given or what the Hub has of it, every file that is there, and notes."""
     folder = Path(options.model).expanduser()
     if folder.is_dir():
-        return folder, []
+        return folder, [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))], []
     try:
         found = Path(
             snapshot_download(
@@ -97,23 +105,30 @@ def _folder(options: VerifyOptions) -> tuple[Path, list[str]]:
             "id; the Hub needs a network and HF_HUB_OFFLINE unset."
         ) from error
     try:  # what was not fetched must not be there either
-        published_names(HfApi().list_repo_files(options.model, revision=found.name), Path(options.model))
+        there = HfApi().list_repo_files(options.model, revision=found.name)
+        published_names(there, Path(options.model))
     except PublishError as error:
         raise ModelError(f"{options.model!r} is not as a published model must be: {error}") from error
     except Exception:  # as above
-        return found, ["The Hub could not be asked which other files it has of this model."]
-    return found, []
+        return found, [ATTRIBUTES], ["The Hub could not be asked which other files it has of this model."]
+    return found, there, []
 
 
-def _card(folder: Path, report: LeakageReport, notes: list[str]) -> list[str]:
+def _card(folder: Path, report: LeakageReport, notes: list[str]) -> tuple[list[str], list[str]]:
+    """What is wrong with the card, and what it says otherwise than this version would, as sentences."""
     if not (folder / CARD).is_file():
         notes.append("There is no card beside the report.")
-    else:
-        try:
-            own_card(folder, report)
-        except PublishError as error:
-            return [str(error)]
-    return []
+        return [], []
+    try:
+        own_card(folder, report)
+    except PublishError as error:
+        if report.library_version == library_version():
+            return [str(error)], []
+        return [], [
+            f"hf_dtl {report.library_version} wrote the card, it says, and this version makes another one: nothing in "
+            "it was checked. Verify with that version, or a copy of the folder without the card."
+        ]
+    return [], []
 
 
 def other_pictures(folder: Path, report: LeakageReport) -> list[str]:

@@ -32,6 +32,7 @@ from hf_dtl.hub.verification import (
     report_again,
     said_otherwise,
 )
+from hf_dtl.models.classifiers import locate_classifiers
 from hf_dtl.models.loading import load_classifier, resized
 from hf_dtl.pipeline.answered_again import answered_again
 from hf_dtl.pipeline.audit_options import VerifyOptions
@@ -92,12 +93,12 @@ def run(options: VerifyOptions) -> Verification:
     models = _models(published.folder, report)
     size = max(model.num_parameters() for model in models.values())
     config, strange, less, narrowed = attacker(report, size, options)
-    given = _given(report, options, notes)
+    given = _given(report, options, models, notes)
     scenario = _rebuilt(report, options, published.folder, models, max(config.budgets))
     if options.retrain:
         given = trained_again(report, scenario.spec, options) | given
     attacked = _attacked(report, scenario, models, given, config)
-    wrong = [*published.wrong, *strange, *_other_names(report, scenario, options)]
+    wrong = [*published.wrong, *strange, *other_names(report, scenario, models, options)]
     if not report.settings.get("retain_images", True) and any(t.retain for t in scenario.attacked.values()):
         wrong.append("The report says that its attacks had no images of the retained task; its spec names some.")
     if options.rebuild:
@@ -121,14 +122,14 @@ def run(options: VerifyOptions) -> Verification:
         *compare_together(report, compared, tasks, headline),
         *answers,
     ]
-    otherwise = () if again is None else said_otherwise(report, again)
+    otherwise = (*published.otherwise, *(() if again is None else said_otherwise(report, again)))
     trusted = [role for role in ("undisposed", *FLOORS) if role in {r.model for r in report.piggyback} - roles]
-    claimed = [*published.claimed, *_claimed(report, tasks, config, narrowed, found, trusted, options.rebuild)]
+    claimed = _claimed(report, tasks, config, narrowed, found, trusted, options.rebuild)
     if again is not None and (unsaid := {flag.name for flag in again.flags} - {flag.name for flag in report.flags}):
         claimed.append(f"that it has no flag {' or '.join(sorted(unsaid))} (this run has)")
     result = Verification(
         report.method, report.floor, tuple(wrong), tuple(found), report.headline, headline, tuple(less),
-        tuple(otherwise), tuple(claimed), tuple(trusted), tuple(notes),
+        otherwise, tuple(claimed), tuple(trusted), tuple(notes),
     )  # fmt: skip
     if result.holds and (other := other_pictures(published.folder, report)):
         result = replace(result, claimed=(*result.claimed, f"what the pictures show ({', '.join(other)})"))
@@ -152,7 +153,9 @@ def _models(folder: Path, report: LeakageReport) -> dict[str, PreTrainedModel]:
     return {task: load_classifier(folder / task) for task in report.tasks}
 
 
-def _given(report: LeakageReport, options: VerifyOptions, notes: list[str]) -> dict[str, PreTrainedModel]:
+def _given(
+    report: LeakageReport, options: VerifyOptions, models: Mapping[str, PreTrainedModel], notes: list[str]
+) -> dict[str, PreTrainedModel]:
     """Models at hand by role, and the public weights that the report names.
 
     Raises:
@@ -162,6 +165,16 @@ def _given(report: LeakageReport, options: VerifyOptions, notes: list[str]) -> d
     if places and report.tasks is not None:
         raise ConfigError(f"--{GIVEN[next(iter(places))]} is for models of one task; this one has several.")
     found = {role: load_classifier(place, new_head=role == "base") for role, place in places.items()}
+    if "undisposed" in found and "scrubbed" not in report.settings:  # a job keeps the architecture
+        widths = [
+            [model.get_submodule(head).weight.shape[1] for head in locate_classifiers(model)]  # type: ignore[index, union-attr]
+            for model in (found["undisposed"], models[""])
+        ]
+        if widths[0] != widths[1]:
+            raise ModelError(
+                f"The head of --undisposed reads {widths[0]} features, that of the published model {widths[1]}: it is "
+                "not the model that was disposed of. Give the run's `undisposed`."
+            )
     if "base" not in found and report.tasks is None and (name := public_base(report)):
         try:
             found["base"] = load_classifier(name, new_head=True)
@@ -220,10 +233,16 @@ def _rebuilt(
     return scenario
 
 
-def _other_names(report: LeakageReport, scenario: Scenario, options: VerifyOptions) -> list[str]:
-    """Names and chance of the attacked data that are not those of the scenario, as sentences."""
+def other_names(
+    report: LeakageReport, scenario: Scenario, models: Mapping[str, PreTrainedModel], options: VerifyOptions
+) -> list[str]:
+    """Names and chance of the attacked data that are not those of the scenario, and rows of no class, as sentences."""
     found = []
     moved = any((options.forget, options.retain, options.novel)) or not report.spec
+    if not moved and isinstance(scenario, WholeTask) and "target" in scenario.tasks:
+        rows, kept = models[""].config.num_labels or 0, len(scenario.tasks["target"].labels)
+        if rows > kept:
+            found.append(f"The head has {rows} rows, and {kept} classes are kept: the others may be forgotten ones.")
     for task in scenario.attacked.values():
         told = {record.dataset for record in report.piggyback if record.axis == task.axis}
         if not moved and told and task.name not in told:

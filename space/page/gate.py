@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import gradio as gr
 from starlette.datastructures import MutableHeaders
@@ -119,7 +120,11 @@ class Gate:
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        if method in ("GET", "HEAD", "OPTIONS") and READ.fullmatch(path) and b"deep_link" not in scope["query_string"]:
+        if (
+            method in ("GET", "HEAD", "OPTIONS")
+            and READ.fullmatch(path)
+            and b"deep_link" not in unquote_to_bytes(scope["query_string"])
+        ):
             if method == "GET" and STREAMS.match(path):
                 return await self._stream(path, scope, receive, send)
             return await self.app(scope, receive, send)

@@ -143,3 +143,15 @@ def test_a_processors_code_is_never_run(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="image processor"):
         processor_of(tmp_path, vit())
     assert not (tmp_path / "RAN").exists()
+
+
+def test_a_model_is_the_one_that_everybody_loads(tmp_path):
+    """Its settings may name a precision in which it is another one."""
+    model = vit()
+    with torch.no_grad():
+        model.classifier.weight.fill_(1e-9)
+    model.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"dtype": "float16"}))
+    found = load_classifier(tmp_path)
+    assert found.dtype == torch.float32 and not found.classifier.weight.any()

@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from false_claims import ANSWERS, BOUNDS, CLAIMS, STRANGERS, labels_turned_round
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from hf_dtl import data
 from hf_dtl.audit import LeakageReport
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
 from hf_dtl.hub import add_evidence, weights_sha256
@@ -22,9 +24,13 @@ from hf_dtl.pipeline.audit_options import AuditOptions, VerifyOptions
 from hf_dtl.pipeline.forget import run as forget
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.job import STORE
+from hf_dtl.pipeline.verify import other_names
 from hf_dtl.pipeline.verify import run as verify
+from hf_dtl.scenarios.spec import ScenarioSpec
+from hf_dtl.scenarios.whole_task import WholeTask
 
 pytestmark = pytest.mark.usefixtures("few_pictures", "small_batches")
+EXAMPLE = Path(data.__file__).parent / "embedded" / "example"
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
 QUICK = {
     "image_size": 14, "max_eval_images": 60, "budgets": "2", "seeds": "1,0", "full_learning_rates": "1e-3",
@@ -153,18 +159,25 @@ def test_with_the_models_at_hand_the_leakage_holds_too(disposed, copied, place):
     assert not verify(options(copied, place, **given)).agrees
 
 
-def test_what_a_publisher_drew_or_wrote_as_another_version_is_claimed(disposed, copied, place):
+def test_what_a_publisher_drew_is_claimed_and_what_another_version_wrote_is_not_verified(disposed, copied, place):
     given = {role: str(disposed.parent / role) for role in ("undisposed", "retrained")}
     first = verify(options(copied, place, **given))
     assert "The report HOLDS" in first.sentences()[-1]
-    told(lambda report: replace(report, library_version="0.0.9"))(copied)
     (copied / "plots").mkdir(exist_ok=True)
     Image.new("RGB", (640, 480), "white").save(copied / "plots" / "piggyback.png")
+    shutil.copyfile(copied / "model.safetensors", copied / "plots" / "undisposed.svg")
+    (copied / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    found = verify(options(copied, place, **given))
+    assert "Leakage HOLDS, the rest claimed" in found.sentences()[-1]
+    assert "what the pictures show (piggyback.png)" in found.claimed
+    assert "undisposed.svg behind, and nobody looked at what is in there" in found.notes[0]
+    shutil.copyfile(copied / "model.safetensors", copied / ".gitattributes")
+    told(lambda report: replace(report, library_version="0.0.9"))(copied)
     card = copied / "README.md"
     card.write_text(card.read_text() + "\nFORGOTTEN, says everybody.\n")
     found = verify(options(copied, place, **given))
-    assert "Leakage HOLDS, the rest claimed" in found.sentences()[-1]
-    assert {"every word and number of the card", "what the pictures show (piggyback.png)"} <= set(found.claimed)
+    assert found.agrees and "NOT VERIFIED" in found.sentences()[-1]
+    assert "hf_dtl 0.0.9 wrote the card, it says" in found.otherwise[0] and ".gitattributes" in found.notes[0]
 
 
 def test_a_word_that_does_not_follow_from_this_runs_numbers_does_not_hold(disposed, copied, place, monkeypatch):
@@ -371,6 +384,7 @@ WRONG = {
     "counts": (spec(forget_images_per_class=39), {}, DataError, "source train 120 there, 117 here"),
     "other attacks": (None, {"attacks": "lora"}, ConfigError, "lora is not in the report"),
     "other budgets": (None, {"budgets": "5,7"}, ConfigError, "7 is not in the report"),
+    "another width": (None, {"undisposed": str(EXAMPLE / "undisposed")}, ModelError, "reads .48. features, that of"),
     "repository": (shutil.rmtree, {"model": "org/none"}, ModelError, "'org/none' is no folder here"),
 }
 
@@ -383,6 +397,19 @@ def test_wrong_input_is_refused_before_any_attack(case, copied, tmp_path):
     with pytest.raises(kind, match=words):
         verify(options(copied, tmp_path, **changes))
     assert not list(tmp_path.glob("out/attacks.jsonl*"))
+
+
+def test_rows_of_no_class_that_is_kept_are_told(disposed, monkeypatch):
+    """Where the report lists no classes to keep, publishing cannot count them."""
+    report = LeakageReport.load(disposed / "leakage_report.json")
+    monkeypatch.setattr(WholeTask, "attacked", {})
+    scenario, folder = WholeTask(ScenarioSpec.from_dict(report.spec), 20), options(disposed, disposed)
+    for rows, told_of in (
+        (2, []),
+        (3, ["The head has 3 rows, and 2 classes are kept: the others may be forgotten ones."]),
+    ):
+        model = SimpleNamespace(config=SimpleNamespace(num_labels=rows))
+        assert other_names(report, scenario, {"": model}, folder) == told_of
 
 
 def test_wrong_input_ends_with_status_2(tmp_path, capsys):

@@ -57,7 +57,16 @@ def test_what_no_page_needs_is_not_there(web, address):
 
 
 def test_addresses_beside_the_api_are_not_there(web):
-    for path in ("monitoring", "monitoring/summary", "docs", "redoc", "login", "?deep_link=x", "config/../docs"):
+    for path in (
+        "monitoring",
+        "monitoring/summary",
+        "docs",
+        "redoc",
+        "login",
+        "?deep_link=x",
+        "?deep%5flink=x",
+        "config/../docs",
+    ):
         assert web.get(path).status_code == 404, path
     for path in ("", "config", "theme.css", "gradio_api/info", "gradio_api/queue/status"):
         assert web.get(path).status_code == 200, path
