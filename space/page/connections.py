@@ -25,16 +25,17 @@ class Connection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.address = str((transport.get_extra_info("peername") or ("",))[0])
-        self.open[self.address] += 1
         self.seen: object = None
         self.timer: asyncio.TimerHandle | None = None
-        own = not BEHIND and self.open[self.address] > OWN_CONNECTIONS
-        if own or self.open.total() > MOST_CONNECTIONS:
+        own = not BEHIND and self.open[self.address] >= OWN_CONNECTIONS
+        self.counted = not own and self.open.total() < MOST_CONNECTIONS
+        if not self.counted:  # a crowd that is sent away takes no room from those who come with it
             return transport.abort()
+        self.open[self.address] += 1
         self.timer = asyncio.get_running_loop().call_later(SILENT, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.open[self.address] -= 1
+        self.open[self.address] -= self.counted
         self.open += Counter()  # what is at zero goes
         if self.timer is not None:
             self.timer.cancel()
