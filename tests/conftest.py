@@ -97,6 +97,21 @@ def small_batches():
 
 
 @pytest.fixture(scope="module")
+def small_suite():
+    """Of `quick-1` the attacks without weights and the quickest with them, where which ones it has is not the point."""
+    from dataclasses import replace
+
+    from hf_dtl.audit.suites import LARGE, SMALL, SUITES
+
+    quick = SUITES["quick-1"]
+    with pytest.MonkeyPatch.context() as patch:
+        small = replace(quick, attacks=("ridge", "class_means", "ridge_affine_8", "committee"))
+        hashes = tuple(small.config(size).hash() for size in (SMALL, LARGE))
+        patch.setitem(SUITES, "quick-1", replace(small, hashes=hashes))
+        yield
+
+
+@pytest.fixture(scope="module")
 def few_pictures():
     """Reports of a kind are drawn once."""
     from drawing import draw_once
