@@ -98,7 +98,7 @@ def small_batches():
 
 @pytest.fixture(scope="module")
 def small_suite():
-    """Of `quick-1` the attacks without weights and the quickest with them, where which ones it has is not the point."""
+    """Of `quick-1` the quickest attacks, where which ones it has is not the point."""
     from dataclasses import replace
 
     from hf_dtl.audit.suites import LARGE, SMALL, SUITES
