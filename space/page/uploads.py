@@ -11,6 +11,8 @@ from hf_dtl.data.decoding import bits_of, to_channels, with_alpha
 from hf_dtl.errors import DataError
 
 MOST_BYTES, MOST_PIXELS, MOST_ASPECT, SIDE = 5_000_000, 16_000_000, 8, 512
+MOST_SCANS = 200
+"""Of a JPEG, which may ask for all of its pixels again in 40 bytes; real ones have a dozen."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -27,6 +29,8 @@ def read_image(path: str | Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
             image = Image.open(path, formats=FORMATS)
+        if image.format in ("JPEG", "TIFF") and path.read_bytes().count(b"\xff\xda") > MOST_SCANS:
+            raise DataError(f"The image comes in more than {MOST_SCANS} passes. Save it again and upload that.")
         width, height = image.size
         if width * height > MOST_PIXELS:
             raise DataError(

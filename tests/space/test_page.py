@@ -225,6 +225,17 @@ def test_files_that_are_refused(tmp_path, content, message):
         uploads.read_image(path)
 
 
+def test_a_picture_that_is_drawn_a_thousand_times_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    Image.effect_noise((64, 64), 50).save(path := tmp_path / "a.jpg", progressive=True)
+    assert uploads.read_image(path).size == (64, 64)
+    content = path.read_bytes()
+    last = content.rindex(b"\xff\xda")
+    path.write_bytes(content[:-2] + content[last:-2] * 1000 + content[-2:])
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(DataError, match="comes in more than 200 passes"):
+        uploads.read_image(path)
+
+
 @pytest.mark.parametrize("mode", ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"))
 def test_images_of_every_mode(tmp_path, mode):
     path = tmp_path / ("image.tiff" if mode in ("CMYK", "I;16") else "image.png")
