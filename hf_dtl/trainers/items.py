@@ -20,8 +20,8 @@ from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ConfigError, DataError, listing
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.models.labels import rows_by_name, unnamed
-from hf_dtl.trainers.head_rows import RENAME, check_rows, counted, rows_by_class, rows_of_the_head
+from hf_dtl.models.labels import counted, rows_by_name, unnamed
+from hf_dtl.trainers.head_rows import RENAME, check_rows, rows_by_class, rows_of_the_head
 
 KEEP_ONE = "Leave one: dataset.remove_columns(the others), or dataset.cast_column(its name, datasets.Image())."
 AS_NUMBERS = "Images that map() made numbers are given as hf_dtl.data.ImageTensors, or with_transform instead of map."
