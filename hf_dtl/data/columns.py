@@ -71,12 +71,16 @@ def find_label_column(
                 f"{where}: the label column cannot be told ({found}). {remedy} Columns there: {', '.join(features)}."
             )
     feature = features[column]
-    if kind_of(feature) not in ("ClassLabel", "string", "int"):
-        several = " Images with several labels are not taken, also by a head of sigmoids: make a column of one label."
-        lists = isinstance(feature, (list, datasets.List, datasets.LargeList))
+    if (kind := kind_of(feature)) not in ("ClassLabel", "string", "int"):
+        hint = ""
+        if isinstance(feature, (list, datasets.List, datasets.LargeList)):
+            hint = " Images with several labels are not taken, also by a head of sigmoids: make a column of one label."
+        elif kind.startswith("float") or kind == "bool":
+            hint = " Write classes as whole numbers, 1 and not 1.0, an unknown one as an empty field (pandas: "
+            hint += "astype('Int64')), or as texts; true and false as 0 and 1, or as texts."
         raise DataError(
             f"{where}: the column '{column}' holds {feature}; a label is one ClassLabel, string or integer an image."
-            f"{several if lists else ''}"
+            f"{hint}"
         )
     return column
 

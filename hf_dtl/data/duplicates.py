@@ -216,7 +216,10 @@ def digests(
                     try:
                         content = Path(path).read_bytes()
                     except OSError as error:
-                        raise DataError(f"{where}: the image of row {row} cannot be read: {error}.") from error
+                        raise DataError(
+                            f"{where}: the image of row {row} cannot be read: {error}. A name in a table begins in "
+                            "the table's own folder."
+                        ) from error
                 if content.startswith(LFS_POINTER):
                     pointers.append(path or f"row {row}")
                 yield _pixels(content, background, bits)

@@ -9,6 +9,7 @@ import numpy as np
 from hf_dtl.data.columns import class_feature, class_ids, find_image_column, find_label_column, images_beside
 from hf_dtl.data.decoding import WHITE
 from hf_dtl.data.duplicates import Copies, Part
+from hf_dtl.data.file_names import with_whole_paths
 from hf_dtl.data.selection import DatasetSpec, select_classes
 from hf_dtl.data.sources import column_of, open_splits, places
 from hf_dtl.data.splits import Named, check_enough, dataset_fields, draw_by_class, hold_out, require_columns
@@ -121,7 +122,7 @@ def load_task(
             told = "%s: %d of %d images of the split '%s' have no label (empty or -1) and are left out."
             logger.warning(told, where, missing, len(own), name)
     whole = {}
-    for name, split in named.splits.items():
+    for name, split in with_whole_paths(named.splits, image_column, spec).items():
         kept = keep_column if keep_column in split.features else None
         whole[name] = images_beside(split, image_column, {"label": new[name]}, class_feature(labels), kept)
     parts = named.parts(whole, new)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from hf_dtl.data.columns import Splits, class_ids, find_image_column, find_label_column, images_beside, raw_column
 from hf_dtl.data.decoding import WHITE
 from hf_dtl.data.duplicates import Copies, Part
+from hf_dtl.data.file_names import with_whole_paths
 from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.data.selection import GLYPHS, DatasetSpec
 from hf_dtl.data.sources import open_splits, places, rendered
@@ -131,7 +132,8 @@ def load_multitask(
 
     tasks, labels = _labels(named, columns, where)
     features = {t: datasets.ClassLabel(names=list(n)) if n else datasets.Value("float32") for t, n in tasks.items()}
-    whole = {s: images_beside(split, image_column, labels[s], features) for s, split in named.splits.items()}
+    found = with_whole_paths(named.splits, image_column, spec)
+    whole = {s: images_beside(split, image_column, labels[s], features) for s, split in found.items()}
     # nothing is drawn by class here: all images are of one
     parts = named.parts(whole, {name: np.zeros(len(split), dtype=np.int64) for name, split in whole.items()})
     for role, part in parts.items():

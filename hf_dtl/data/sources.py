@@ -204,7 +204,7 @@ def _open_tables(path: Path) -> datasets.Dataset | datasets.DatasetDict:
         raise DataError(
             f"'{path}': the name of {listing(twice, 3)} has words of several splits. Name it after one, such as train."
         )
-    _refuse_other_classes(path, [file for file in tables if file.suffix == ".parquet"])
+    _refuse_unlike(path, [file for file in tables if file.suffix == ".parquet"])
     taken = {os.path.realpath(file) for file in tables}
     left = [file for kind in reversed(walk(path)[:4]) for file in kind if os.path.realpath(path / file) not in taken]
     splits = ", ".join(map(str, builder.config.data_files or ()))
@@ -224,19 +224,33 @@ def _by_name(files: Sequence[Path]) -> dict[str, list[str]]:
     return {role: some for role, some in own.items() if some}
 
 
-def _refuse_other_classes(root: Path, files: Sequence[Path]) -> None:
-    """Refuse parquet files that number classes in other ways: `datasets` takes the names of the first for all."""
+def _refuse_unlike(root: Path, files: Sequence[Path]) -> None:
+    """Refuse parquet files that differ where it counts: `datasets` takes columns and names of the first for all."""
     first: dict[str, tuple[Path, object]] = {}
     for file in files:
-        for column, feature in datasets.Features.from_arrow_schema(pq.read_schema(file)).items():
+        here, columns = os.path.relpath(file, root), datasets.Features.from_arrow_schema(pq.read_schema(file))
+        if first and (more := [column for column in columns if column not in first]):
+            there = os.path.relpath(files[0], root)
+            raise DataError(
+                f"'{root}': '{here}' has the columns {listing(more, 5)}, which '{there}' lacks. Give all files the "
+                "same columns: add them there, empty where nothing is known, or leave them out here."
+            )
+        for column, feature in columns.items():
             other, known = first.setdefault(column, (file, feature))
             pair = (getattr(known, "names", None), getattr(feature, "names", None))  # of a ClassLabel alone
             kinds = [_family(one) for one in (known, feature)]
             if None not in kinds and kinds[0] != kinds[1]:
                 raise DataError(
                     f"'{root}': the column '{column}' holds {known} in '{os.path.relpath(other, root)}', and "
-                    f"{feature} in '{os.path.relpath(file, root)}', so 7 and 007 would be one. Write it alike in all."
+                    f"{feature} in '{here}', so 7 and 007, or 1 and true, would be one. Write it alike in all."
                 )
+            if kind_of(known) == "int" and kind_of(feature).startswith("float"):
+                values = pq.read_table(file, columns=[column])[column].to_pylist()
+                if broken := [value for value in values if value is not None and value % 1]:  # also for nan
+                    raise DataError(
+                        f"'{root}': the column '{column}' holds whole numbers in '{os.path.relpath(other, root)}', "
+                        f"and {broken[0]} in '{here}'. Write it alike in all, what is missing as an empty field."
+                    )
             if pair[0] == pair[1]:
                 continue
             one, two = (dict(enumerate(names or ())) for names in pair)
@@ -244,23 +258,28 @@ def _refuse_other_classes(root: Path, files: Sequence[Path]) -> None:
             says = [repr(names[at]) if at in names else "no named class" for names in (one, two)]
             raise DataError(
                 f"'{root}': the files do not number the classes of the column '{column}' alike: {at} is {says[0]} in "
-                f"'{os.path.relpath(other, root)}', but {says[1]} in '{os.path.relpath(file, root)}'. "
+                f"'{os.path.relpath(other, root)}', but {says[1]} in '{here}'. "
                 "Write them with the same class names in the same order (`align_labels_with_mapping` of `datasets`)."
             )
 
 
 def _family(feature: object) -> str | None:
-    """Whether a column holds text or numbers, None for anything else."""
+    """Whether a column holds text, numbers, or true and false; None for anything else."""
     kind = kind_of(feature)
-    return "text" if kind == "string" else "numbers" if kind.startswith(("int", "float")) else None
+    families = {"string": "text", "bool": "bool"}
+    return families.get(kind) or ("numbers" if kind.startswith(("int", "float")) else None)
 
 
 def _unreadable(spec: DatasetSpec, path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:400] or type(error).__name__
+    cause: BaseException = error
+    while path.exists() and cause.__cause__ is not None:  # `datasets` says what was wrong in the first alone
+        cause = cause.__cause__
+    reason = " ".join(str(cause).split())[:400] or type(cause).__name__
     if path.exists():
         return DataError(
             f"'{spec.name}' cannot be read as a data set: {reason}. It must be a parquet file, a folder of parquet "
-            "files or of images in one subfolder a class, or a folder written by save_to_disk."
+            "files or of images in one subfolder a class, or a folder written by save_to_disk; files that make one "
+            "split have the same columns, of the same types."
         )
     if path.suffix in (".txt", ".csv"):
         return DataError(f"There is no file {spec.name!r} of row numbers here ({path.absolute().parent}).")

@@ -9,6 +9,7 @@ import numpy as np
 from hf_dtl.data.columns import class_ids, find_image_column, find_label_column, images_beside
 from hf_dtl.data.decoding import WHITE, read_as
 from hf_dtl.data.duplicates import pictures
+from hf_dtl.data.file_names import with_whole_paths
 from hf_dtl.data.selection import DatasetSpec, select_classes
 from hf_dtl.data.sources import column_of, open_splits, places, source_key
 from hf_dtl.data.splits import Named, draw
@@ -64,7 +65,8 @@ def load_transfer(
             "would teach what it is to lose. Name other classes, NAME[CLASS,...]."
         )
     image_column = find_image_column(named.features, image_column, where)
-    splits = {name: images_beside(named.splits[name].select(own), image_column, {}, {}) for name, own in rows.items()}
+    there = with_whole_paths(named.splits, image_column, spec)
+    splits = {name: images_beside(there[name].select(own), image_column, {}, {}) for name, own in rows.items()}
     images = datasets.concatenate_datasets([split for split in splits.values() if len(split)] or [*splits.values()])
     images, inside = images.select_columns(["image"]), places(spec)
     own = pictures(images, where, inside, background)

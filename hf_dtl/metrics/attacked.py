@@ -67,6 +67,7 @@ def attacked_task(
         held_out = validation_rows(_labels(parts["train"]), most_budget, names)
         parts["validation"] = _select(parts["train"], held_out)
         parts["train"] = _select(parts["train"], ~held_out)
+    _check_judged(_labels(parts["train"]), _labels(parts["test"]), names)
     if isinstance(parts["train"], datasets.Dataset):
         parts["train"] = _select(parts["train"], _draw(_labels(parts["train"]), lambda count: POOL * most_budget))
         prepare, options = processor(), dict[str, Any](num_channels=num_channels, memory_limit_gib=float("inf"))
@@ -74,6 +75,16 @@ def attacked_task(
     if not isinstance(train_dataset, str):
         _check_apart(parts, given)
     return AttackedTask(name=name, axis=axis, labels=names, **parts)
+
+
+def _check_judged(train: Tensor, test: Tensor, names: Sequence[str]) -> None:
+    """Refuse test labels without some classes that are learned: an accuracy would speak of the others alone."""
+    seen, judged = {*train.tolist()}, {*test.tolist()}
+    if lacking := [names[label] for label in sorted(seen - judged)]:
+        raise DataError(
+            f"The test images have none of the classes {listing(lacking, 5)}, which the attacker learns: "
+            f"{len(lacking)} of {len(seen)}. Give test images of every class, or train images of the others alone."
+        )
 
 
 def _check_apart(parts: Mapping[str, LabelledImages], given: Iterable[str]) -> None:

@@ -1,6 +1,6 @@
 """Names of classes against the rows of a head."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -24,6 +24,11 @@ def head_names(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(names[row] for row in range(len(names)))
 
 
+def counted(names: Sequence[str]) -> bool:
+    """Whether the names of a head's rows are whole numbers: an integer is then a name, and no row."""
+    return bool(names) and all(name.lstrip("-").isdecimal() for name in names)
+
+
 def unnamed(names: Iterable[str]) -> bool:
     """Whether a head has no names of its own (LABEL_0, LABEL_1, ...)."""
     return all(name.casefold() == f"label_{row}" for row, name in enumerate(names))
@@ -39,10 +44,19 @@ def check_named(model: PreTrainedModel, labels: Iterable[str], by_position: bool
         role: of the model, for the message.
 
     Raises:
-        ModelError: the head has as many rows as there are classes, and neither has the names of the other.
+        ModelError: the head has as many rows as there are classes, and neither has the names of the other; or
+            `by_position` is to bring numbers and names together.
     """
-    labels = [str(label) for label in labels]
-    if by_position or not unnamed(head_names(model)) or model.config.num_labels != len(labels):
+    labels, names = [str(label) for label in labels], head_names(model)
+    if model.config.num_labels != len(labels):
+        return
+    if by_position and not unnamed(names) and counted(names) != counted(labels):
+        raise ModelError(
+            f"--head_by_position is for a head without names (LABEL_0, ...), and that of the {role and f'{role} '}"
+            f"model names {listing(names, 12)}, while the classes of the data are {listing(labels, 12)}. Write the "
+            "same names in both: into the label column, or into id2label of the model's config.json."
+        )
+    if by_position or not unnamed(names):
         return
     numbers = [label.casefold().removeprefix("label_") for label in labels]
     if not all(n.isdecimal() for n in numbers) or {int(n) for n in numbers} != set(range(len(numbers))):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hf_dtl.audit import LeakageReport
@@ -10,6 +11,7 @@ from hf_dtl.audit.report import machine, without_folders
 from hf_dtl.audit.suites import CUSTOM
 from hf_dtl.errors import ConfigError
 from hf_dtl.hub.staging import REPORT
+from hf_dtl.hub.weights import weights_sha256
 from hf_dtl.methods.by_name import MethodChoice
 from hf_dtl.models.adapters import base_of
 from hf_dtl.models.loading import quiet
@@ -94,16 +96,29 @@ class ForgetResult:
         """Publish the output folder of the first method with its report; see `hf_dtl.hub.publish.publish`.
 
         Raises:
-            PublishError: the report is not the one that stands in the folder, or the folder would leak something.
+            PublishError: the report is not the one that stands in the folder, the model was changed since the audit,
+                or the folder would leak something.
         """
         from hf_dtl.errors import PublishError
         from hf_dtl.hub.publish import publish
+        from hf_dtl.hub.verification import differing_weights
 
         written = LeakageReport.load(self.folder / REPORT)
         if replace(report, weights=written.weights).to_dict() != written.to_dict():
             raise PublishError(f"The report is not that of {self.folder.name}: give what result.audit(...) returned.")
-        main = self.job.state.is_main_process
-        return together(lambda: publish(self.folder, repo_id, **options) if main else None)
+
+        def checked() -> Any:
+            with TemporaryDirectory(prefix="hf_dtl_model_") as now:
+                self.job.save(self.model, Path(now))
+                if changed := [*differing_weights(written.weights, weights_sha256(now))]:
+                    raise PublishError(
+                        f"The model in memory is not the one that was audited, and what {self.folder.name} holds "
+                        f"would be published: {changed[0]} Audit what you changed, result.audit(...), or take the "
+                        "change back."
+                    )
+            return publish(self.folder, repo_id, **options)
+
+        return together(lambda: checked() if self.job.state.is_main_process else None)
 
 
 def forget(model: str | None = None, **options: Any) -> ForgetResult:

@@ -218,6 +218,7 @@ class ForgetOptions(Options):
         **dict.fromkeys(("forget_images_per_class", "adapt_epochs", "adapt_learning_rate"), ("task",)),
         **dict.fromkeys(("goal", "retrained", "retain_label_column", "retain_images_per_class"), ("task", "part")),
         **dict.fromkeys(TRANSFER, ("task", "part")),
+        "head_by_position": ("part",),
     }
     """Options that say nothing for other kinds of request."""
 
@@ -230,7 +231,7 @@ class ForgetOptions(Options):
         kind = self.kind
         for name, kinds in self._ONLY.items():
             value = getattr(self, name)
-            if value is not None and kind not in kinds:
+            if value is not None and value is not False and kind not in kinds:
                 raise ConfigError(_misplaced(name, value, kinds, self))
         small = kind == "task" and self.model is None
         if small:

@@ -14,7 +14,7 @@ from hf_dtl.data.multitask_images import MultiTaskImages
 from hf_dtl.data.names import match_names
 from hf_dtl.errors import DataError, listing
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.models.labels import rows_by_name, unnamed
+from hf_dtl.models.labels import counted, rows_by_name, unnamed
 
 RENAME = "Call it 'label': dataset.rename_column(its name, 'label')."
 
@@ -62,11 +62,6 @@ def task_rows(images: Any, model: MultiHeadClassifier, where: str) -> Any:
             rows = rows_by_class(known, labels[task].numpy(), True, names, f"{where}, task {task!r},")
             labels[task] = check_rows(rows, len(names), f"{where}, task {task!r}")
     return MultiTaskImages(images.pixel_values, labels)
-
-
-def counted(names: tuple[str, ...]) -> bool:
-    """Whether the names of a head's rows are whole numbers: an integer is then a name, and no row."""
-    return bool(names) and all(name.lstrip("-").isdecimal() for name in names)
 
 
 def check_rows(ids: np.ndarray, classes: int, where: str, first: int = 0) -> Tensor:

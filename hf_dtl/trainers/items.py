@@ -20,8 +20,8 @@ from hf_dtl.data.processors import channels_of
 from hf_dtl.errors import ConfigError, DataError, listing
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.models.heads import MultiHeadClassifier
-from hf_dtl.models.labels import rows_by_name, unnamed
-from hf_dtl.trainers.head_rows import RENAME, check_rows, counted, rows_by_class, rows_of_the_head
+from hf_dtl.models.labels import counted, rows_by_name, unnamed
+from hf_dtl.trainers.head_rows import RENAME, check_rows, rows_by_class, rows_of_the_head
 
 KEEP_ONE = "Leave one: dataset.remove_columns(the others), or dataset.cast_column(its name, datasets.Image())."
 AS_NUMBERS = "Images that map() made numbers are given as hf_dtl.data.ImageTensors, or with_transform instead of map."
@@ -107,7 +107,7 @@ def labelled_items(
             items = numbered(items, model.labels[task], f"The {name} data set")
             items = _given(items, name, model, task, processing_class)
         found.append(items)
-    _check_order(parts, model)
+    check_order(parts, model)
     same_head = "retain" in parts and parts["retain"][1] == parts["forget"][1]
     if same_head and (trained or parts["retain"][0] is not parts["forget"][0]):
         _tell_copies(dict(zip(parts, found, strict=True)), tables)
@@ -160,12 +160,19 @@ def _rows_of_classes(items: Any, names: tuple[str, ...], where: str) -> list[int
     return rows
 
 
-def _check_order(parts: Mapping[str, tuple[Any, str]], model: MultiHeadClassifier) -> None:
-    """Refuse data that put a class into two rows of a head without names, whose rows are the order of the classes."""
+def check_order(parts: Mapping[str, tuple[Any, str]], model: MultiHeadClassifier) -> None:
+    """Refuse data that put a class into two rows of a head without names, whose rows are the order of the classes.
+
+    Args: as of `labelled_items`.
+
+    Raises:
+        DataError: naming the class and the two data sets.
+    """
     orders = dict[str, tuple[str, dict[str, int]]]()
     for name, (part, task) in parts.items():
         if not unnamed(model.labels[task]):
             continue
+        part = _unwrapped(part, name)
         if isinstance(part, datasets.Dataset):
             feature = part.features[find_label_column(part.features, None, f"The {name} data set", RENAME)]
             known = getattr(feature, "names", ())

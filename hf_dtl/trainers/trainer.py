@@ -22,7 +22,8 @@ from hf_dtl.models.adapters import add_adapters
 from hf_dtl.models.heads import MultiHeadClassifier, single_precision
 from hf_dtl.trainers.chunks import Chunk, Disposal
 from hf_dtl.trainers.config import UnlearningConfig
-from hf_dtl.trainers.items import labelled_items
+from hf_dtl.trainers.hooks import Corrections, refuse_uncalled
+from hf_dtl.trainers.items import check_order, labelled_items
 from hf_dtl.trainers.readiness import check_fits, freeze_unused, with_one_head
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.saving import PublishingTrainer
@@ -84,6 +85,7 @@ class UnlearningTrainer(PublishingTrainer):
         eval_dataset: Dataset | None = None,
         **kwargs: Any,
     ):
+        refuse_uncalled(type(self))
         self.forget_task, self.retain_task = args.forget_task, args.retain_task
         if not isinstance(model, MultiHeadClassifier):
             model = with_one_head(model, args)
@@ -92,11 +94,13 @@ class UnlearningTrainer(PublishingTrainer):
         self.refuse_unused(kwargs, "train_dataset", "data_collator")
         self.check_tasks(model, args)
         given = {"forget": (forget_dataset, self.forget_task), "retain": (retain_dataset, self.retain_task)}
+        self._given = dict(given)
         given |= {} if eval_dataset is None else {"evaluation": (eval_dataset, self.retain_task)}
         forget, retain, *held_out = labelled_items(given, model, processing_class, trained=args.retains)
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
         kwargs |= {"train_dataset": args.streams(forget, retain), "processing_class": processing_class}
         super().__init__(model=model, args=args, eval_dataset=held_out[0] if held_out else None, **kwargs)
+        self.add_callback(Corrections(self))
         self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.prepare()
         if args.lora_rank is not None:
@@ -260,16 +264,6 @@ class UnlearningTrainer(PublishingTrainer):
                 total = total + self.args.forget_weight * self._dispose()
         return total
 
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """The optimizer of `transformers.Trainer`, or the given one, between `adjust_gradients` and `constrain`."""
-        optimizer = super().create_optimizer(*args, **kwargs)
-        stepped: Any = getattr(optimizer, "optimizer", optimizer)  # a second train() finds it wrapped by accelerate
-        if not getattr(stepped, "_is_constrained", False):
-            stepped.register_step_pre_hook(lambda *_: self.adjust_gradients())
-            stepped.register_step_post_hook(lambda *_: self.constrain())
-            stepped._is_constrained = True
-        return optimizer
-
     def train_mode(self, model: nn.Module) -> None:
         """Training mode, but for batch normalisation."""
         model.train()
@@ -391,7 +385,9 @@ class UnlearningTrainer(PublishingTrainer):
 
     def _held_out(self, data: Any, name: str) -> Any:
         given = {} if data is None else {name: (data, self.retain_task)}
-        return next(iter(labelled_items(given, self.teacher, self.processing_class)), None)
+        found = next(iter(labelled_items(given, self.teacher, self.processing_class)), None)
+        check_order(self._given | given, self.teacher)
+        return found
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """Cross-entropy of the retained task; only evaluation calls it."""

@@ -124,6 +124,19 @@ def test_which_row_of_a_head_without_names_is_which_class_is_not_guessed(names, 
         check_named(model, labels, False, "scrubbed")
 
 
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [(("cat", "dog"), ("0", "1")), (("0", "1"), ("cat", "dog")), (("3", "7"), ("LABEL_0", "LABEL_1"))],
+)
+def test_the_position_is_refused_where_the_head_has_names_that_the_data_do_not(names, labels):
+    """The option would change nothing, and its user would not know."""
+    model = named(vit(len(names)), names)
+    with pytest.raises(ModelError, match="is for a head without names .* scrubbed model names .* in both"):
+        check_named(model, labels, True, "scrubbed")
+    check_named(model, labels, False)
+    check_named(model, (*labels, "more"), True)  # of another task
+
+
 def test_a_whole_task_asks_which_head_is_meant():
     models = {role: named(vit(2), ("LABEL_0", "LABEL_1")) for role in ("undisposed", "scrubbed")}
     kept = {"source": ("cat", "dog"), "target": ("0", "1")}

@@ -220,7 +220,7 @@ def test_columns_found_or_named(tmp_path):
     paths.to_parquet(tmp_path / "paths.parquet")
     by_path = load_task(f"{tmp_path}/paths.parquet", image_column="path", label_column="kind")
     assert contents(by_path.test) == contents(task.test), "file names are taken for images where they are asked for"
-    with pytest.raises(DataError, match="the image of row 0 is a path outside the data set .a., which is not opened"):
+    with pytest.raises(DataError, match="the image of row 0 cannot be read: .*No such file.*table's own folder"):
         load_task(f"{tmp_path}/paths.parquet", image_column="kind", label_column="kind")
 
 
@@ -270,7 +270,7 @@ def test_unusable_files(tmp_path):
     data.cast_column("label", datasets.Value("string")).remove_columns("label").add_column(
         "label", [0.5] * 18
     ).to_parquet(tmp_path / "regression.parquet")
-    with pytest.raises(DataError, match="'label' holds .*float64"):
+    with pytest.raises(DataError, match=r"'label' holds .*float64.*1 and not 1\.0.*astype\('Int64'\)"):
         load_task(f"{tmp_path}/regression.parquet")
     with pytest.raises(DataError, match="test split is empty after selection"):
         load_task(saved(tmp_path, train=table({"a": 9, "b": 9, "c": 9}), test=table({"c": 2}, 100)) + "[a,b]")

@@ -64,6 +64,17 @@ def test_given_validation_images_are_used_as_they_are():
         assert torch.equal(own.pixel_values, given.pixel_values)
 
 
+def test_classes_that_no_test_image_judges_are_named():
+    """An accuracy over the rest would be taken for that of all."""
+    train, test = split(5, seed=0), split(4, seed=1)
+    fewer = test.subset([row for row, label in enumerate(test.labels.tolist()) if label == 1])
+    with pytest.raises(DataError, match="none of the classes a, c, which the attacker learns: 2 of 3. Give test"):
+        prepared(train, fewer, most_budget=1, labels=NAMES)
+    only = train.subset([row for row, label in enumerate(train.labels.tolist()) if label != 2])
+    other = test.subset([row for row, label in enumerate(test.labels.tolist()) if label != 2])
+    assert len(prepared(only, other, most_budget=1, labels=NAMES).test) == 8, "what nobody learns need not be judged"
+
+
 def test_large_data_sets_are_not_decoded_whole(tmp_path):
     """Of a data set the attacker's pool is cut before decoding: the images beyond it are never opened."""
     import datasets

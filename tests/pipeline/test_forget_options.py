@@ -49,6 +49,13 @@ def test_defaults_follow_the_data(given, meant):
     assert {name: getattr(options, name) for name in meant} == meant
 
 
+@pytest.mark.parametrize("given", [DIGITS, {"forget": "random=5%", "method": "multitask"}])
+def test_the_position_of_rows_is_for_requests_that_ask_the_given_head(given):
+    assert ForgetOptions(forget="class=3", retain="mnist", head_by_position=True).head_by_position
+    with pytest.raises(ConfigError, match="--head_by_position True is for .*, and this is .*leave it out"):
+        ForgetOptions(**given, head_by_position=True)
+
+
 def test_a_malformed_name_of_data_is_refused_at_once():
     with pytest.raises(DataError, match="the name is empty or has"):
         ForgetOptions(forget="glyphs]A[B]")

@@ -104,6 +104,19 @@ def test_a_classifier_forgets_some_of_its_classes(photos, tmp_path, monkeypatch)
     assert not (tmp_path / "out" / "stages" / "adapt").exists(), "it knew both tasks"
     published = result.push_to_hub("user/scrubbed", report=report, dry_run=True)
     assert "model.safetensors" in {file.name for file in published.files}
+    weight = next(result.model.parameters()).data
+    weight[0] += 1
+    with pytest.raises(PublishError, match=r"in memory is not the one that was audited.*model.safetensors was"):
+        result.push_to_hub("user/scrubbed", report=report, dry_run=True)
+    result.models = result.models | {"scrub": AutoModelForImageClassification.from_pretrained("classifier")}
+    with pytest.raises(PublishError, match=r"config.json was changed.*result.audit"):
+        result.push_to_hub("user/scrubbed", report=report, dry_run=True)
+    again = hf_dtl.forget(
+        "./classifier", forget="./photos[cat,dog]", retain="./photos[car,ship]", method="scrub", steps=6,
+        retrain_epochs=2, output_dir=str(tmp_path / "out"), **QUICK,
+    )  # fmt: skip
+    assert again.push_to_hub("user/scrubbed", report=report, dry_run=True).files, "it reads what was kept"
+    result.models = again.models
     other = result.audit(budgets=[2])  # of the suite that was chosen before
     assert {record.budget for record in other.piggyback} == {2} and result.job.options.suite == "custom"
     with pytest.raises(PublishError, match="give what result.audit"):

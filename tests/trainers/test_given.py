@@ -131,6 +131,17 @@ def test_two_orders_of_classes_are_refused_where_rows_have_no_names():
         labelled_items(given, model(UNNAMED), PROCESSOR)
 
 
+def test_data_to_evaluate_on_have_the_order_of_those_to_train_on_where_rows_have_no_names(tmp_path):
+    """The head has no names, but the trainer was told which class each of its rows is."""
+    t = trainer(tmp_path, model(UNNAMED).export("own"))
+    other = table([0, 1, 2], datasets.ClassLabel(names=[*NAMES[::-1]]))
+    for look in (t.evaluate, t.predict):
+        for data in (other, Subset(other, [0, 1])):
+            with pytest.raises(DataError, match="'fox' has the number 2 in the forget data set, 0 in the (eval|test)"):
+                look(data)
+    assert t.evaluate(table([0, 1, 2]))["eval_loss"] > 0
+
+
 def trainer(tmp_path, given=None, processor=PROCESSOR, **arguments):
     args = hf_dtl.FineTuneConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
     data = {"forget_dataset": table([0, 1]), "retain_dataset": table([1, 2])}
