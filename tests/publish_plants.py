@@ -421,6 +421,21 @@ HIDDEN = {
     "somebody's card": (own_report(machine={"device": "NVIDIA H100 ann"}), "says machine.device"),
     "a home by its variable": (words("see $HOME/private/photos"), "local folder: .HOME"),
     "a home of Windows": (words("see %USERPROFILE%\\private"), "local folder: %USER"),
+    **{
+        f"a picture from elsewhere, {text}": (words(f"Look: {text}"), "in the publisher's own words")
+        for text in ("![x](//a.example/p.png)", "![x](&#x68;ttps://a.example/p.png)", "![x](https\\://a.example/p.png)",
+                     "![[x]](https://a.example/p.png)", "![x\\]y](https://a.example/p.png)", "![x](../other.png)",
+                     "![`]`](https://a.example/p.png)", "[x](&#106;avascript:alert(1))")
+    },
+    "a box of the Hub's": (words("[!IMPORTANT]\nIt was checked by us."), "in the publisher's own words"),
+    "a model in words": (words("abcd efgh " * 2500), "has 24,999 letters, more than 20,000"),
+    "a model in a licence": (write("LICENSE", "abcd efgh " * 6000), "60,000 letters, more than any"),
+    "a model in notes": (settings(notes=["abcd efgh " * 150] * 40), "letters, more than .*: they could be a head"),
+    "a model in a list": (settings(augmentation=[f"{i:04x}" for i in range(300)]), "numbers and texts in its settings"),
+    "a text for a shard": (
+        lambda folder: (folder / WEIGHTS).rename(folder / "model-LEAKS-of-NONE!.safetensors"),
+        "is not part of a published model",
+    ),
     "a home without a root": (words("see home/ann/private"), "local folder: home"),
     "a home of Windows with a stroke": (words("`\\Users\\ann\\Desktop\\photos`"), "local folder: .Users"),
     "a cluster's folder": (words("see $SCRATCH/ann/run7"), "local folder: .SCRATCH"),
@@ -604,6 +619,9 @@ CLAIMS = {
         write("LICENSE.md", "| | undisposed | scrubbed |\n|:--|--:|--:|\n| a | 1 | 0 |"), "LICENSE.md has the table",
     ),
     "a verdict for a method": (own_report(method="FORGOTTEN"), "method has 'FORGOTTEN'"),
+    "a promise for an option": (settings(disposal={"nothing_left": True}), "'nothing' in it is a claim, no setting"),
+    "a word of the report for an option": (settings(disposal={"certified_forgotten": 1}), "disposal.* has '"),
+    "a word of the report for images": (settings(images={"source": {"verified_forgotten": 1}}), "images.* has '"),
     "a promise for a method": (own_report(method="nothing-to-find-at-all"), "'nothing' in it is a claim"),
     "a sentence for a method": (own_report(method="nothing is left (safe)"), "says method"),
     "a note that verifies": (settings(notes=["Verified by an independent laboratory."]), "notes has 'Verified'"),

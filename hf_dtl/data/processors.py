@@ -18,6 +18,8 @@ from hf_dtl.errors import ModelError
 
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
+LEAST_SHARE = 0.1
+"""Of a picture's side, that a processor cuts out."""
 CONTRAST = (1e-3, 1e4)
 """Least and largest step from black to white that a processor may make; usual are 1 to 255."""
 
@@ -94,8 +96,16 @@ def check_contrast(processor: BaseImageProcessor, config: PretrainedConfig, name
         name: of that model, for the message.
 
     Raises:
-        ModelError: white is nowhere brighter than black, is darker somewhere, or further away than `CONTRAST`.
+        ModelError: white is nowhere brighter than black, is darker somewhere, or further away than `CONTRAST`; or the
+            part that it cuts out is so small that the picture before it fills the memory.
     """
+    timm = getattr(config, "pretrained_cfg", None)
+    for share in (getattr(processor, "crop_pct", None), timm.get("crop_pct") if isinstance(timm, dict) else None):
+        if share is not None and not (isinstance(share, (int, float)) and LEAST_SHARE <= share <= 1):
+            raise ModelError(
+                f"The image processor of '{name}' enlarges pictures until crop_pct {share!r} of a side is what the "
+                f"model sees. Set it to between {LEAST_SHARE} and 1."
+            )
     if (channels := channels_of(config)) not in (1, 3):
         return
     images = [Image.new("L" if channels == 1 else "RGB", (56, 56), colour) for colour in ("black", "white")]

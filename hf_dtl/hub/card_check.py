@@ -1,5 +1,6 @@
 """A published card against the one that follows from its report: only the publisher's own part may differ."""
 
+import html
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -16,12 +17,15 @@ from hf_dtl.hub.claims import check_form, check_words
 from hf_dtl.hub.metadata import LICENSE
 
 REPORT = "leakage_report.json"
+MOST_WORDS = 20_000
+"""Letters of a publisher's own words."""
 _METADATA = re.compile(r"\s*---\r?\n(.*?)\n---\r?\n", re.DOTALL)
 # Markup could hide or restate what was measured; a picture from elsewhere tells its owner who reads the card.
 _MARKUP = re.compile(
-    r"<(?!https?:|mailto:)[A-Za-z!/?][^>]*|\]\(\s*<?(?:javascript|data|vbscript|file):|!\[[^\]]*\]\(\s*<?\w+:"
+    r"<(?!https?:|mailto:)[A-Za-z!/?][^>]*|\]\(\s*<?(?:javascript|data|vbscript|file):"
+    r"|!\[(?![^\[\]\\]*\]\(plots/[\w-]+\.png\)).{0,40}|^[\s>]*\[!\w+\]"
     r"|\$\$|\\\\[(\[]|\\(?:math|text|char|color|rm|bf|operatorname|mbox|begin)\w*\s*[{\"]",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
 )
 _FORMS = {
     "license": LICENSE, "license_name": re.compile(r"[\w. +-]{1,60}"),
@@ -80,6 +84,11 @@ def own_part(text: str) -> OwnPart:
     lines = words.splitlines()
     if all(line.startswith(">") for line in lines):  # as the card quotes them
         words = "\n".join(line[1:].removeprefix(" ") for line in lines)
+    if len(words) > MOST_WORDS:
+        raise PublishError(
+            f"The publisher's part of README.md has {len(words):,} letters, more than {MOST_WORDS:,}: they could be "
+            "weights. Write less, and link to the rest."
+        )
     check_words("The publisher's part of README.md", words)
     check_form("The publisher's part of README.md", words)
     for key in OWN:
@@ -91,10 +100,11 @@ def own_part(text: str) -> OwnPart:
             f"README.md defines the reference {definition.group().strip()[:40]!r} in the publisher's own words, which "
             "nobody sees. Write the address where it belongs."
         )
-    if markup := _MARKUP.search(words):
+    as_read = html.unescape(re.sub(r"\\(?=[:/.])", "", words))
+    if markup := _MARKUP.search(words) or _MARKUP.search(re.sub(r"<(?=[A-Za-z!/?])", "", as_read)):
         raise PublishError(
             f"README.md holds {markup.group()[:40]!r} in the publisher's own words. Write them in plain Markdown, "
-            "without HTML, scripts, formulas and pictures from elsewhere."
+            "without HTML, scripts, formulas, boxes, and pictures but those of plots/."
         )
     return OwnPart({key: told[key] for key in OWN if key in told}, words)
 

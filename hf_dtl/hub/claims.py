@@ -106,6 +106,8 @@ _COMMAND = re.compile(
 _OF_ANY_METHOD = {"learning_rate", "lr_scheduler_type", "warmup_steps", "max_steps", "optim"}
 _NUMBER = re.compile(r"(?!(?:19|20)\d\d\b)\W*\d[\d.]*(?:e[-+]?\d+)?\W*", re.IGNORECASE)
 """That is no year."""
+LONGEST_LICENCE = 50_000
+"""Letters; the GPL has 35,000."""
 _AGAIN = "Audit again, or take it out and write the card anew (`hf_dtl.hub.add_evidence(folder, report)`)."
 
 
@@ -126,6 +128,10 @@ def check_claims(report: LeakageReport, labels: Collection[str]) -> None:
         form = _form(place)
         if form is None:
             raise PublishError(f"The report has {place} = {text[:60]!r}, which no run writes. {_AGAIN}")
+        inner = place.split(".", 2)[2:]  # options of foreign methods, which have names of their own
+        check_words(f"The report's {place}", " ".join(inner))
+        if promise := _PROMISE.search(" ".join(inner).replace("_", " ")):
+            raise PublishError(f"The report has {place}, and {promise[0]!r} in it is a claim, no setting. {_AGAIN}")
         if not form.fullmatch(text) or (text.isdecimal() and len(text) > 10):
             raise PublishError(f"The report says {place} = {text[:80]!r}, in no form that a run writes. {_AGAIN}")
         if form is _COMMAND and (odd := next(_odd_options(text), None)):
@@ -179,6 +185,11 @@ def check_licence(name: str, text: str) -> None:
     check_words(name, re.sub(law, "", text))
     check_form(name, text)
     digits, letters = (len(re.findall(kind, text)) for kind in (r"\d", r"[^\W\d_]"))
+    if len(text) > LONGEST_LICENCE:
+        raise PublishError(
+            f"{name} has {len(text):,} letters, more than any licence ({LONGEST_LICENCE:,}): they could be weights. "
+            "Put the licence's text there."
+        )
     runs = itertools.groupby(bool(_NUMBER.fullmatch(word)) for word in re.split(r"[\s,;|]+", text))
     if digits > max(200, letters / 2) or any(found and len([*run]) >= 20 for found, run in runs):
         raise PublishError(

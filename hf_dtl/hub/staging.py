@@ -24,10 +24,13 @@ from hf_dtl.hub.source_rows import check_head, classes_of, named_classes
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS, model_folders, sha256_of, weights_sha256
 from hf_dtl.methods.transfer_images import MOST_BYTES, TRANSFER, TransferLabels
 
+MOST_LETTERS = 50_000
+"""Of the texts in a report's settings."""
 MOST_RATES = 32
 """Different ones that attackers of a report chose."""
 CARD, PLOTS = "README.md", "plots/*.png"
-MODEL = (CONFIG, *PROCESSORS, "model.safetensors", "model-?????-of-?????.safetensors", INDEX)
+_FIVE = "[0-9]" * 5
+MODEL = (CONFIG, *PROCESSORS, "model.safetensors", f"model-{_FIVE}-of-{_FIVE}.safetensors", INDEX)
 """What a model's folder may hold; a model of several tasks has one such folder a task."""
 LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
 EVIDENCE = (CARD, REPORT, TRANSFER, *(f"plots/{name}.png" for name in (*ALTERNATIVE_TEXTS, "disposal")), *LICENCES)
@@ -256,7 +259,7 @@ def published_names(names: Iterable[str], where: Path) -> list[str]:
             head = ", and may be a head of the forgotten task" if path.suffix == ".safetensors" else ""
             raise PublishError(
                 f"{where / name} is not part of a published model{head}. Move it out of the folder; published are "
-                f"{', '.join((*MODEL, *EVIDENCE))}."
+                f"{', '.join((*MODEL, *EVIDENCE)).replace(_FIVE, '?????')}."
             )
         chosen.append(name)
     return chosen
@@ -349,11 +352,12 @@ def _check_report(new: Path, report: LeakageReport) -> None:
         raise PublishError(
             f"{REPORT} has {count} learning rates, more than {MOST_RATES}: they could be a head. Audit with fewer."
         )
-    parts = report.settings, report.spec, report.machine
-    if (count := sum(isinstance(value, (int, float)) for value in values(list(parts)))) > MOST_VALUES:
+    parts = [*values([report.settings, report.spec, report.machine])]
+    length = sum(len(part) for part in parts if isinstance(part, str))
+    if len(parts) > MOST_VALUES or length > MOST_LETTERS:
         raise PublishError(
-            f"{REPORT} holds {count} numbers in its settings, more than {MOST_VALUES}: they could be a head. Audit "
-            "again."
+            f"{REPORT} holds {len(parts)} numbers and texts in its settings, of {length:,} letters, more than "
+            f"{MOST_VALUES} of {MOST_LETTERS:,}: they could be a head. Audit again, with fewer notes and classes."
         )
 
 

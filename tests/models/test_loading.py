@@ -155,3 +155,9 @@ def test_a_model_is_the_one_that_everybody_loads(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(settings | {"dtype": "float16"}))
     found = load_classifier(tmp_path)
     assert found.dtype == torch.float32 and not found.classifier.weight.any()
+
+
+def test_a_processor_that_enlarges_without_end_is_refused_before_it_does(tmp_path):
+    ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=1e-4).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="enlarges pictures until crop_pct 0.0001 of a side"):
+        processor_of(tmp_path, vit())
