@@ -431,7 +431,7 @@ HIDDEN = {
     "a model in words": (words("abcd efgh " * 2500), "has 24,999 letters, more than 20,000"),
     "a model in a licence": (write("LICENSE", "abcd efgh " * 6000), "60,000 letters, more than any"),
     "a model in notes": (settings(notes=["abcd efgh " * 150] * 40), "letters, more than .*: they could be a head"),
-    "a model in a list": (settings(augmentation=[f"{i:04x}" for i in range(300)]), "numbers and texts in its settings"),
+    "a model in a list": (settings(augmentation=[f"{i:04x}" for i in range(300)]), "numbers and texts in its"),
     "a text for a shard": (
         lambda folder: (folder / WEIGHTS).rename(folder / "model-LEAKS-of-NONE!.safetensors"),
         "is not part of a published model",
