@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.membership import MembershipResult
 from hf_dtl.audit.transfer_bound import TransferBound
+from hf_dtl.audit.unlearning import Unlearning
 from hf_dtl.hub.card import MARKER
 from hf_dtl.methods.transfer_images import TRANSFER, TransferLabels
 
@@ -105,6 +106,14 @@ def nine_rows(*further):
     return signed(plant)
 
 
+def nine_rows_of_a_part(folder):
+    """Of a part rows may stay, so the report has the part of one."""
+    nine_rows(*"012345")(folder)
+    accuracy = {split: dict.fromkeys(("undisposed", "scrubbed"), 0.5) for split in ("forget", "retain", "test")}
+    spec = {"kind": "task", "forget": "mnist[0-5]", "retain": "mnist[6-9]", "seed": 0}
+    own_report(unlearning=Unlearning("class=3", {"forget": 9, "retain": 9}, accuracy, {}), spec=spec)(folder)
+
+
 def changed_report(change):
     """The report, written again by hand."""
 
@@ -129,6 +138,16 @@ def settings(**changes):
     def plant(folder):
         found = LeakageReport.load(folder / REPORT)
         sign(folder, replace(found, settings=found.settings | changes))
+
+    return plant
+
+
+def foreign(options):
+    """A method of another package, with these options."""
+
+    def plant(folder):
+        settings(disposal=options)(folder)
+        own_report(method="theirs")(folder)
 
     return plant
 
@@ -427,6 +446,9 @@ HIDDEN = {
                      "![[x]](https://a.example/p.png)", "![x\\]y](https://a.example/p.png)", "![x](../other.png)",
                      "![`]`](https://a.example/p.png)", "[x](&#106;avascript:alert(1))")
     },
+    "rows of the source task under a report of another kind": (
+        nine_rows_of_a_part, "has the parts of one of the kind 'part'|the forgotten task",
+    ),
     "a box of the Hub's": (words("[!IMPORTANT]\nIt was checked by us."), "in the publisher's own words"),
     "a model in words": (words("abcd efgh " * 2500), "has 24,999 letters, more than 20,000"),
     "a model in a licence": (write("LICENSE", "abcd efgh " * 6000), "60,000 letters, more than any"),
@@ -619,9 +641,11 @@ CLAIMS = {
         write("LICENSE.md", "| | undisposed | scrubbed |\n|:--|--:|--:|\n| a | 1 | 0 |"), "LICENSE.md has the table",
     ),
     "a verdict for a method": (own_report(method="FORGOTTEN"), "method has 'FORGOTTEN'"),
-    "a promise for an option": (settings(disposal={"nothing_left": True}), "'nothing' in it is a claim, no setting"),
-    "a word of the report for an option": (settings(disposal={"certified_forgotten": 1}), "disposal.* has '"),
+    "a promise for an option": (foreign({"nothing_left": True}), "'nothing' in it is a claim, no setting"),
+    "a word of the report for an option": (foreign({"certified_forgotten": 1}), "disposal.* has '"),
+    "smaller images than the model takes": (settings(image_size=4), "images of 4 pixels, and the processor beside"),
     "a word of the report for images": (settings(images={"source": {"verified_forgotten": 1}}), "images.* has '"),
+    "a licence with markup": (write("LICENSE.md", "MIT\n\n<div>x</div>"), "LICENSE.md holds '<div"),
     "a promise for a method": (own_report(method="nothing-to-find-at-all"), "'nothing' in it is a claim"),
     "a sentence for a method": (own_report(method="nothing is left (safe)"), "says method"),
     "a note that verifies": (settings(notes=["Verified by an independent laboratory."]), "notes has 'Verified'"),
@@ -681,6 +705,7 @@ INNOCENT = {
     "a paper and a table of their own": words(
         "## Citation\n\nSee [it](https://a.example).\n\n| split | n |\n|--|--|\n| a | 5 |"
     ),
+    "images as a run counts them": settings(images={"forgotten_validation": 5, "forget": {"train": 3}}),
     "a method of another package": own_report(method="their_zero_shot_eraser:strength=2"),
     "a commit in their words": words(
         "Made at 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b of our code; ask ann@example.org."

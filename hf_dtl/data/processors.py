@@ -18,7 +18,7 @@ from hf_dtl.errors import ModelError
 
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
-LEAST_SHARE = 0.1
+LEAST_SHARE = 0.5
 """Of a picture's side, that a processor cuts out."""
 CONTRAST = (1e-3, 1e4)
 """Least and largest step from black to white that a processor may make; usual are 1 to 255."""

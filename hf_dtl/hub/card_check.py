@@ -28,11 +28,11 @@ _MARKUP = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _FORMS = {
-    "license": LICENSE, "license_name": re.compile(r"[\w. +-]{1,60}"),
+    "license": LICENSE, "license_name": re.compile(r"(?!.*\b(?:proven|zero|leak))[\w. +-]{1,60}", re.IGNORECASE),
     "license_link": re.compile(r"LICENSE\S{0,4}|https?://\S{1,200}"),
     "language": re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,4})?"),
     "base_model": re.compile(r"[\w./-]{1,120}"), "base_model_relation": re.compile(r"[a-z]{1,20}"),
-    "authors": re.compile(r"[^\n]{1,120}"),
+    "authors": re.compile(r"[^\n<>]{1,120}|[^\n<>]{1,80}<[^\s<>=]{1,80}>"),
 }  # fmt: skip
 # What a reference stands for may be far from it, and turn the report's own brackets into links.
 _DEFINITION = re.compile(r"^[ \t>]*\[[^\]\n]+\]:.*", re.MULTILINE)
@@ -95,18 +95,27 @@ def own_part(text: str) -> OwnPart:
         check_words(f"README.md's {key}", " ".join(strings(told.get(key))))
         if odd := [text for text in strings(told.get(key)) if not _FORMS[key].fullmatch(text)]:
             raise PublishError(f"README.md says {key}: {odd[0][:60]!r} in its metadata, which is none. Correct it.")
+    check_markup("README.md", words)
+    return OwnPart({key: told[key] for key in OWN if key in told}, words)
+
+
+def check_markup(name: str, words: str) -> None:
+    """Refuse in a publisher's Markdown what hides or restates something, or comes from elsewhere when it is read.
+
+    Raises:
+        PublishError: naming it.
+    """
     if definition := _DEFINITION.search(words):
         raise PublishError(
-            f"README.md defines the reference {definition.group().strip()[:40]!r} in the publisher's own words, which "
+            f"{name} defines the reference {definition.group().strip()[:40]!r} in the publisher's own words, which "
             "nobody sees. Write the address where it belongs."
         )
-    as_read = html.unescape(re.sub(r"\\(?=[:/.])", "", words))
-    if markup := _MARKUP.search(words) or _MARKUP.search(re.sub(r"<(?=[A-Za-z!/?])", "", as_read)):
+    as_read = re.sub(r"<(?=[A-Za-z!/?])", "", html.unescape(re.sub(r"\\(?=[:/.])", "", words)))
+    if markup := _MARKUP.search(words) or _MARKUP.search(as_read):
         raise PublishError(
-            f"README.md holds {markup.group()[:40]!r} in the publisher's own words. Write them in plain Markdown, "
+            f"{name} holds {markup.group()[:40]!r} in the publisher's own words. Write them in plain Markdown, "
             "without HTML, scripts, formulas, boxes, and pictures but those of plots/."
         )
-    return OwnPart({key: told[key] for key in OWN if key in told}, words)
 
 
 def card_of(

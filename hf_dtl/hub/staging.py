@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import ModelCard
+from transformers import AutoConfig
 
 from hf_dtl.audit import LeakageReport
 from hf_dtl.audit.report_fields import strings
+from hf_dtl.data import load_processor
 from hf_dtl.errors import DataError, OutputError, PublishError
 from hf_dtl.hub.apart import check_apart
 from hf_dtl.hub.card import ALTERNATIVE_TEXTS
-from hf_dtl.hub.card_check import REPORT, OwnPart, card_of, check_card, metadata_of, own_part
+from hf_dtl.hub.card_check import REPORT, OwnPart, card_of, check_card, check_markup, metadata_of, own_part
 from hf_dtl.hub.claims import check_claims, check_licence
 from hf_dtl.hub.leaks import check_picture, check_text, leak_of
 from hf_dtl.hub.metadata import license_of
@@ -23,11 +25,10 @@ from hf_dtl.hub.model_settings import MOST_VALUES, check_json, check_labels, che
 from hf_dtl.hub.source_rows import check_head, classes_of, named_classes
 from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS, model_folders, sha256_of, weights_sha256
 from hf_dtl.methods.transfer_images import MOST_BYTES, TRANSFER, TransferLabels
+from hf_dtl.models.loading import image_size_of
 
-MOST_LETTERS = 50_000
-"""Of the texts in a report's settings."""
-MOST_RATES = 32
-"""Different ones that attackers of a report chose."""
+MOST_LETTERS, MOST_RATES = 50_000, 32
+"""Of the texts in a report's settings, and different learning rates that its attackers chose."""
 CARD, PLOTS = "README.md", "plots/*.png"
 _FIVE = "[0-9]" * 5
 MODEL = (CONFIG, *PROCESSORS, "model.safetensors", f"model-{_FIVE}-of-{_FIVE}.safetensors", INDEX)
@@ -139,6 +140,8 @@ def check_published(folder: Path) -> LeakageReport:
                 check_text(name, texts := [*_texts_of(folder / name)], labels)
                 if name in LICENCES:
                     check_licence(name, texts[0])
+                    if name.endswith(".md"):
+                        check_markup(name, texts[0])
     for model in models:
         with _error_context(model):
             if all((folder / model / name).is_file() for name in PROCESSORS):
@@ -148,12 +151,24 @@ def check_published(folder: Path) -> LeakageReport:
                 )
             check_weights(folder / model)
             check_settings(folder / model)
+            check_size(folder / model, report)
     if TRANSFER in files:
         _check_transfer(folder / TRANSFER, report, labels)
     _check_tasks(folder, report, models)
     check_head(configs, report)
     check_claims(report, labels)
     return report
+
+
+def check_size(folder: Path, report: LeakageReport) -> None:
+    """Refuse a report of images of another size than the published processor makes: there the model is another one."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    size, made = report.settings.get("image_size"), image_size_of(load_processor(folder, config), config)
+    if size and (size, size) != made:
+        raise PublishError(
+            f"{REPORT} speaks of attacks with images of {size} pixels, and the processor beside the model makes "
+            f"{made}. Audit it as it is published, without --image_size."
+        )
 
 
 def _check_transfer(file: Path, report: LeakageReport, labels: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     BaseImageProcessor,
+    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import cached_file
@@ -48,7 +50,12 @@ def open_classifier(name_or_path: str | Path, **options: Any) -> tuple[PreTraine
     options |= {"use_safetensors": True, "trust_remote_code": False, "ignore_mismatched_sizes": True}
     places = {name: options[name] for name in ("revision", "local_files_only") if name in options}
     config = options.get("config") or AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **places)
-    if (getattr(config, "model_args", None) or {}).pop("num_classes", None) is not None:
+    arguments = getattr(config, "model_args", None) or {}
+    if elsewhere := [name for name in arguments if name.startswith(("pretrained", "checkpoint", "cache"))]:
+        raise ModelError(f"Its configuration asks timm for weights of another place ({', '.join(elsewhere)}).")
+    if re.search(r"[^\w.-]", getattr(config, "architecture", None) or ""):
+        raise ModelError(f"Its architecture {config.architecture!r:.60} is none of timm's own.")
+    if arguments.pop("num_classes", None) is not None:
         options["config"] = config  # timm 1.0.31 writes it, and transformers gives it too
     return AutoModelForImageClassification.from_pretrained(name_or_path, output_loading_info=True, **options)
 
@@ -164,7 +171,7 @@ def resized(processor: BaseImageProcessor, model: PreTrainedModel, size: int) ->
         ModelError: it does not make such images.
     """
     kind, channels, said = type(processor).__name__, channels_of(model.config), processor.to_dict()
-    made = _prepared("given", processor, channels).shape[1:]
+    made = image_size_of(processor, model.config)
     if len(set(made)) == 1:
         factor = size / made[0]
         changed: dict[str, Any] = {key: _scaled(said[key], factor) for key in ("size", "crop_size") if said.get(key)}
@@ -184,6 +191,11 @@ def resized(processor: BaseImageProcessor, model: PreTrainedModel, size: int) ->
         f"The image processor {kind} cannot be set to {size} pixels: {reason}. Leave out --image_size, or write the "
         "size into the model's preprocessor_config.json (of timm into pretrained_cfg of its config.json)."
     )
+
+
+def image_size_of(processor: BaseImageProcessor, config: PretrainedConfig) -> tuple[int, ...]:
+    """Height and width of what a processor makes of an image."""
+    return tuple(_prepared("given", processor, channels_of(config)).shape[1:])
 
 
 def _scaled(pixels: Any, factor: float) -> Any:

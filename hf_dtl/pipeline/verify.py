@@ -1,6 +1,5 @@
 """Verify a published model: are these the weights that its report speaks of, and do our attacks give its numbers?"""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +21,6 @@ from hf_dtl.audit import (
 from hf_dtl.audit.axis_leakage import FLOORS
 from hf_dtl.data import load_processor
 from hf_dtl.errors import ConfigError, DataError, DTLError, ModelError
-from hf_dtl.hub.model_settings import LARGEST_IMAGE
 from hf_dtl.hub.verification import (
     UNMEASURED,
     Number,
@@ -33,7 +31,7 @@ from hf_dtl.hub.verification import (
     said_otherwise,
 )
 from hf_dtl.models.classifiers import locate_classifiers
-from hf_dtl.models.loading import load_classifier, resized
+from hf_dtl.models.loading import load_classifier
 from hf_dtl.pipeline.answered_again import answered_again
 from hf_dtl.pipeline.audit_options import VerifyOptions
 from hf_dtl.pipeline.job import STORE
@@ -207,16 +205,6 @@ def _rebuilt(
         scenario = SCENARIOS[spec.kind](spec, most_budget)
         name, model = next(iter(models.items()))
         processor = load_processor(folder / name, model.config)
-        size = report.settings.get("image_size")
-        told = json.loads(processor.to_json_string())
-        if isinstance(size, int) and size > LARGEST_IMAGE:
-            raise ModelError(f"Its images are {size} pixels wide; up to {LARGEST_IMAGE} are attacked here.")
-        if size and "scrubbed" in report.settings:
-            processor = resized(processor, model, size)
-        elif size and size not in (
-            told["size"].values() if isinstance(told.get("size"), dict) else [told.get("size")]
-        ):
-            raise DataError(f"The report says image_size {size!r}, and the published processor {told.get('size')}.")
         if isinstance(scenario, WholeTask):
             scenario.read_heads({"undisposed": model, "scrubbed": model})
         scenario.load(processor, model)
@@ -239,7 +227,7 @@ def other_names(
     """Names and chance of the attacked data that are not those of the scenario, and rows of no class, as sentences."""
     found = []
     moved = any((options.forget, options.retain, options.novel)) or not report.spec
-    if not moved and isinstance(scenario, WholeTask) and "target" in scenario.tasks:
+    if not options.retain and isinstance(scenario, WholeTask) and "target" in scenario.tasks:
         rows, kept = models[""].config.num_labels or 0, len(scenario.tasks["target"].labels)
         if rows > kept:
             found.append(f"The head has {rows} rows, and {kept} classes are kept: the others may be forgotten ones.")

@@ -94,7 +94,7 @@ class UnlearningTrainer(PublishingTrainer):
         self.refuse_unused(kwargs, "train_dataset", "data_collator")
         self.check_tasks(model, args)
         given = {"forget": (forget_dataset, self.forget_task), "retain": (retain_dataset, self.retain_task)}
-        self._given = dict(given)
+        self._data = dict(given)
         given |= {} if eval_dataset is None else {"evaluation": (eval_dataset, self.retain_task)}
         forget, retain, *held_out = labelled_items(given, model, processing_class, trained=args.retains)
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs in one process would be DataParallel: use accelerate launch
@@ -386,7 +386,7 @@ class UnlearningTrainer(PublishingTrainer):
     def _held_out(self, data: Any, name: str) -> Any:
         given = {} if data is None else {name: (data, self.retain_task)}
         found = next(iter(labelled_items(given, self.teacher, self.processing_class)), None)
-        check_order(self._given | given, self.teacher)
+        check_order(self._data | given, self.teacher)
         return found
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):

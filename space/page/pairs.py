@@ -20,7 +20,8 @@ from hf_dtl.errors import ConfigError, DTLError, ModelError
 from hf_dtl.hub import weights_sha256
 from hf_dtl.hub.claims import check_claims
 from hf_dtl.hub.source_rows import named_classes
-from hf_dtl.hub.staging import REPORT
+from hf_dtl.hub.staging import REPORT, check_size
+from hf_dtl.models.labels import head_names
 from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of
 from page.hub import fetched
 from page.means import ClassMeans
@@ -177,13 +178,14 @@ def _load(name: str, scrubbed: Path, undisposed: Path | None) -> Pair:
     folders = {"scrubbed": scrubbed, **({} if undisposed is None else {"undisposed": undisposed})}
     try:
         report = LeakageReport.load(scrubbed / REPORT)
-        check_claims(report, named_classes(report))
         if report.tasks:
             raise ModelError(
                 f"{name} has the tasks {', '.join(report.tasks)[:100]}; this page takes models of one task."
             )
         models = {which: load_classifier(folder) for which, folder in folders.items()}
         processors = {which: processor_of(folder, models[which]) for which, folder in folders.items()}
+        check_claims(report, named_classes(report) | {name for m in models.values() for name in head_names(m)})
+        check_size(scrubbed, report)
         for which, model in models.items():
             check_finite(model, f"the {which} model")
         channels = channels_of(models["scrubbed"].config)

@@ -11,8 +11,10 @@ from hf_dtl.data.decoding import bits_of, to_channels, with_alpha
 from hf_dtl.errors import DataError
 
 MOST_BYTES, MOST_PIXELS, MOST_ASPECT, SIDE = 5_000_000, 16_000_000, 8, 512
-MOST_SCANS = 200
-"""Of a JPEG, which may ask for all of its pixels again in 40 bytes; real ones have a dozen."""
+MOST_SCANS, MOST_TILES = 200, 10_000
+"""Of a JPEG, which may ask for all of its pixels again in 40 bytes, where real ones have a dozen; and of a TIFF."""
+_PLACES = (273, 324)
+"""Tags of a TIFF that say where its strips or tiles are."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -31,6 +33,8 @@ def read_image(path: str | Path) -> Image.Image:
             image = Image.open(path, formats=FORMATS)
         if image.format in ("JPEG", "TIFF") and path.read_bytes().count(b"\xff\xda") > MOST_SCANS:
             raise DataError(f"The image comes in more than {MOST_SCANS} passes. Save it again and upload that.")
+        if max((len(image.tag_v2.get(tag, ())) for tag in _PLACES if image.format == "TIFF"), default=0) > MOST_TILES:  # type: ignore[attr-defined]
+            raise DataError(f"The image is cut into more than {MOST_TILES:,} parts. Save it again and upload that.")
         width, height = image.size
         if width * height > MOST_PIXELS:
             raise DataError(

@@ -61,7 +61,9 @@ def headline(pair: Pair) -> str:
         for name, value, words in tiles
     )
     return (
-        f'<section class="headline" aria-label="What the report says"><p class="verdict">{escape(report.verdict)}</p>'
+        f'<section class="headline" aria-label="What the report says">'
+        '<p class="small">Its publisher’s report says, and this page did not verify:</p>'
+        f'<p class="verdict">{escape(report.verdict)}</p>'
         f'<dl class="tiles">{shown}</dl>{_flags(report)}<p class="small">{_origin(pair)}</p></section>'
     )
 

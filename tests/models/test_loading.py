@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from transformers import (
 
 from hf_dtl.data import embedded_processor
 from hf_dtl.errors import ModelError
-from hf_dtl.models.loading import check_same_processors, load_classifier, processor_of, resized
+from hf_dtl.models.loading import check_same_processors, load_classifier, open_classifier, processor_of, resized
 
 REMEDY = "Choose one for all models."
 COMMITS = {"main": "a" * 40, "dev": "d" * 40}
@@ -161,3 +162,13 @@ def test_a_processor_that_enlarges_without_end_is_refused_before_it_does(tmp_pat
     ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=1e-4).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="enlarges pictures until crop_pct 0.0001 of a side"):
         processor_of(tmp_path, vit())
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [({"model_args": {"checkpoint_path": "/etc/x"}}, "weights of another place .checkpoint_path"),
+     ({"architecture": "hf-hub:ann/private"}, "none of timm's own"), ({"architecture": "local-dir:/x"}, "timm's own")],
+)  # fmt: skip
+def test_timm_is_asked_for_no_weights_of_another_place(asked, told, tmp_path):
+    with pytest.raises(ModelError, match=told):
+        open_classifier(tmp_path, config=SimpleNamespace(**asked))

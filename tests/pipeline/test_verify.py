@@ -380,7 +380,7 @@ WRONG = {
     "home": (spec(forget="~[0,1,2]"), {}, DataError, "folders are not opened"),
     "local data": (spec(forget="photos/[0,1,2]"), {}, DataError, "--forget"),
     "spec": (spec(max_eval_images="x"), {}, DataError, "`max_eval_images` in the spec of the report"),
-    "size": (settings(image_size=4), {}, DataError, "report says image_size 4"),
+    "size": (settings(image_size=4), {}, ModelError, "attacks with images of 4 pixels, and the processor beside"),
     "counts": (spec(forget_images_per_class=39), {}, DataError, "source train 120 there, 117 here"),
     "other attacks": (None, {"attacks": "lora"}, ConfigError, "lora is not in the report"),
     "other budgets": (None, {"budgets": "5,7"}, ConfigError, "7 is not in the report"),

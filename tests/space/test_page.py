@@ -236,6 +236,15 @@ def test_a_picture_that_is_drawn_a_thousand_times_is_refused_before_it_is_decode
         uploads.read_image(path)
 
 
+def test_a_picture_of_a_thousand_tiles_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    Image.effect_noise((64, 400), 50).save(path := tmp_path / "a.tif", tiffinfo={278: 1})
+    assert uploads.read_image(path).size == (64, 400)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    monkeypatch.setattr(uploads, "MOST_TILES", 300)
+    with pytest.raises(DataError, match="cut into more than 300 parts"):
+        uploads.read_image(path)
+
+
 @pytest.mark.parametrize("mode", ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"))
 def test_images_of_every_mode(tmp_path, mode):
     path = tmp_path / ("image.tiff" if mode in ("CMYK", "I;16") else "image.png")
