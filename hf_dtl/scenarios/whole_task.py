@@ -129,8 +129,9 @@ class WholeTask(Scenario):
             self._tell_shared(*(DatasetSpec.parse(text).name for text in (self.spec.forget, self.spec.retain)))
 
     def _tell_shared(self, forget: str, retain: str) -> None:
-        """Say which pictures two data sets share; one data set under two columns is meant to share them."""
-        if forget == retain:
+        """Say which pictures two tasks share; one data set under two columns, of the same rows, is meant to."""
+        rows = [self.tasks[name].train_rows for name in ("source", "target")]
+        if forget == retain and np.isin(rows[0], rows[1]).any():
             return
         seen = [
             {hash(image.numpy().tobytes()) for split in own.values() if isinstance(split, ImageTensors)

@@ -1,10 +1,14 @@
 """Scenarios as data: built again from their spec, and turned to validation images for tuning."""
 
 import json
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModelForImageClassification, ViTConfig
 
 from hf_dtl.data import embedded_processor, load_task, sources
@@ -102,6 +106,23 @@ def test_tuning_takes_validation_images_in_the_place_of_test(name):
         assert torch.equal(tuning.split("test").labels["case"], scenario.images["validation"].labels["case"])
     if name == "class":
         assert len(tuning._split("forgotten_test")) == len(scenario.images["forgotten_validation"])
+
+
+def test_copies_under_classes_to_forget_and_to_keep_are_told(tmp_path, caplog):
+    """In one folder as in two; of one data set under two columns the same images are meant."""
+    draw = np.random.default_rng(0)
+    for name in ("cat", "ox", "dog", "emu"):
+        for split in ("train", "test"):
+            (folder := tmp_path / split / name).mkdir(parents=True)
+            for i in range(8):
+                Image.fromarray(draw.integers(0, 256, (14, 14, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    for i in range(3):
+        shutil.copy(tmp_path / "train" / "cat" / f"{i}.png", tmp_path / "train" / "dog" / f"copy{i}.png")
+    loaded(ScenarioSpec(kind="task", forget=f"{tmp_path}[cat,ox]", retain=f"{tmp_path}[dog,emu]"))
+    assert f"3 pictures of {tmp_path.name}[cat,ox] are in {tmp_path.name}[dog,emu] too" in caplog.text
+    caplog.clear()
+    loaded(replace(SPECS["glyphs"], retain="glyphs[upper,lower]"))
+    assert "are in" not in caplog.text
 
 
 def test_a_list_of_all_images_of_a_class_is_answered_with_the_class(tmp_path):
