@@ -58,9 +58,12 @@ def draw_images(labels: Tensor, num_classes: int, budget: int, seed: int) -> Ten
     counts = torch.bincount(labels, minlength=num_classes).tolist()
     short = [f"class {label} has {count}" for label, count in enumerate(counts) if count < budget]
     if short:
+        remedy = (
+            f"Use budgets up to {min(counts)}, or give" if min(counts) else "Take out classes without images, or give"
+        )
         raise DataError(
-            f"A budget of {budget} images a class cannot be drawn: {', '.join(short)} training images. "
-            f"Use budgets up to {min(counts)}, or give more training images."
+            f"A budget of {budget} images a class cannot be drawn: {', '.join(short)} training images. {remedy} more "
+            "training images."
         )
     return _draw(labels, range(num_classes), budget, 1_000_003 * seed + budget)
 

@@ -51,6 +51,8 @@ GROUPS = {
 
 Tasks = dict[str, tuple[str, ...]]
 
+MOST_SPREAD = 10.0
+"""Deviation of numbers above which the squared error of a guess is far above any loss of classes."""
 logger = logging.getLogger(__name__)
 
 
@@ -223,6 +225,13 @@ def _labels(named: Named, columns: Mapping[str, str], where: str) -> tuple[Tasks
                     raise DataError(f"{where}: the column '{column}' has another type in the split '{name}'.")
                 values = pc.cast(raw_column(split, column), pa.float32()).fill_null(float("nan"))
                 labels[name][task] = values.to_numpy()
+            if (spread := max(np.nanstd(own[task]) for own in labels.values())) > MOST_SPREAD and len(columns) > 1:
+                told = (
+                    "%s: the numbers in '%s' have a deviation of %.3g, so that their loss drowns the other tasks' in "
+                )
+                logger.warning(
+                    told + "training. Scale them to one of about 1 if that is not meant.", where, column, spread
+                )
             continue
         if dtype != "bool":
             find_label_column(named.features, column, where)

@@ -320,6 +320,17 @@ def test_regression_alone_and_a_broken_image(tmp_path, monkeypatch):
             load_multitask_images(split, embedded_processor(8), num_channels=3)
 
 
+def test_numbers_that_drown_the_classes_are_told(tmp_path, caplog):
+    ages = [float(10 * age) for age in range(20)]
+    given = saved(tmp_path, train=table(20, age=ages))
+    load_multitask(given, task_columns=["shape", "age"])
+    assert "the numbers in 'age' have a deviation of" in caplog.text and "drowns the other tasks'" in caplog.text
+    caplog.clear()
+    load_multitask(given, task_columns=["age"])
+    load_multitask(saved(tmp_path / "near", train=table(20)), task_columns=["shape", "age"])
+    assert "deviation" not in caplog.text
+
+
 def test_tensors_that_do_not_fit_together():
     with pytest.raises(DataError, match="no label for any task"):
         MultiTaskImages(torch.zeros(2, 1, 2, 2), {})
