@@ -79,6 +79,7 @@ def _next(options: ForgetOptions, folder: Path) -> dict[str, str]:
     found["see what would be published"] = f"hf-dtl publish {place} USER/NAME --dry_run"
     if (folder / LAYER_INPUTS).exists():
         found["a later request on the scrubbed model, without retain images"] = (
-            f"hf-dtl forget {place}/scrubbed --method projected_gradient:subspace_file={place}/{LAYER_INPUTS}"
+            f"hf-dtl forget {place}/scrubbed --retain {quote(str(options.retain))} --forget REQUEST "
+            f"--method projected_gradient:subspace_file={place}/{LAYER_INPUTS}"
         )
     return found

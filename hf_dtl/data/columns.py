@@ -214,7 +214,8 @@ def labels_of(split: datasets.Dataset) -> np.ndarray:
 def require_column(features: datasets.Features, column: str, where: str, kind: str = "column") -> None:
     """Raise DataError where there is no such column."""
     if column not in features:
-        raise DataError(f"{where} has no {kind} '{column}'. Columns there: {', '.join(features)}.")
+        own = "" if {*features} - {"image", "label"} else " A folder takes others from a metadata.csv (file_name,...)."
+        raise DataError(f"{where} has no {kind} '{column}'. Columns there: {', '.join(features)}.{own}")
 
 
 def kind_of(feature: object) -> str:

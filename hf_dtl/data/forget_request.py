@@ -164,7 +164,11 @@ class ForgetRequest:
                 continue
             match = _LISTED.fullmatch(entry)
             if match is None:
-                raise DataError(f"--forget {self}, line {number}: {entry[:40]!r} is not a row number from 0 on.")
+                raise DataError(
+                    f"--forget {self}, line {number}: {entry[:40]!r} is not a row number from 0 on, of images in the "
+                    "order of their paths. Images that you know by name: give a column to a metadata.csv beside them "
+                    "(file_name,pick), write yes there, and give --forget pick=yes."
+                )
             row, label = int(match[1]), (match[2] or "").strip().strip('"')
             if labels.setdefault(row, label) != label:
                 raise DataError(

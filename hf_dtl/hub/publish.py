@@ -1,5 +1,6 @@
 """Publish a scrubbed model on the Hub, together with its leakage card and report."""
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from hf_dtl.hub.weights import CONFIG, INDEX, ONE, PROCESSORS
 from hf_dtl.methods.transfer_images import TRANSFER
 
 MAIN = "main"
+logger = logging.getLogger(__name__)
 MESSAGE = "Publish the scrubbed model with its leakage report"
 # Of these, an earlier publication leaves nothing behind: a card never stands beside other weights than its own.
 _REPLACED = [
@@ -106,6 +108,7 @@ def publish(
             )  # fmt: skip
     with TemporaryDirectory(prefix="hf_dtl_publish_") as new:
         files = stage(folder, new, license)
+        _tell_named(LeakageReport.load(Path(new) / REPORT))
         if dry_run:
             return Publication(files)
         if not (token or get_token()):
@@ -195,6 +198,13 @@ def _model_info(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo | N
         return api.model_info(repo_id, revision=revision)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         return None
+
+
+def _tell_named(report: LeakageReport) -> None:
+    """Say that a request by value stands in the card: somebody who is forgotten may not want to be named there."""
+    request = "" if report.unlearning is None else report.unlearning.request
+    if "=" in request and not request.startswith(("class=", "random=")):
+        logger.warning("Card and report say what was forgotten: %s. List rows in a file where none may know.", request)
 
 
 def _explanation(error: Exception, repo_id: str) -> str:

@@ -92,7 +92,7 @@ class ForgetResult:
         self.job.scenario.most_budget = max(self.job.attacks.budgets)
         self.job.scenario.__dict__.pop("attacked", None)
 
-    def push_to_hub(self, repo_id: str, *, report: LeakageReport, **options: Any) -> Any:
+    def push_to_hub(self, repo_id: str, *, report: LeakageReport | None = None, **options: Any) -> Any:
         """Publish the output folder of the first method with its report; see `hf_dtl.hub.publish.publish`.
 
         Raises:
@@ -103,6 +103,11 @@ class ForgetResult:
         from hf_dtl.hub.publish import publish
         from hf_dtl.hub.verification import differing_weights
 
+        if report is None:
+            raise PublishError(
+                "push_to_hub needs the report: a scrubbed model without evidence is a claim. "
+                "result.push_to_hub(repo_id, report=result.audit(...))"
+            )
         written = LeakageReport.load(self.folder / REPORT)
         if replace(report, weights=written.weights).to_dict() != written.to_dict():
             raise PublishError(f"The report is not that of {self.folder.name}: give what result.audit(...) returned.")

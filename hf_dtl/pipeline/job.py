@@ -3,6 +3,8 @@
 import copy
 import hashlib
 import json
+import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,9 +19,10 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
 from hf_dtl.audit import AttackConfig, AttackedTask, PiggybackRecord, no_model, run_audit, scratch_models
 from hf_dtl.data import check_forward, embedded_processor
-from hf_dtl.errors import ConfigError
+from hf_dtl.errors import ConfigError, PublishError
 from hf_dtl.functional import Augmentation
 from hf_dtl.hub import save_plain
+from hf_dtl.hub.claims import check_words
 from hf_dtl.methods.by_name import MethodChoice, own_fields, parse_methods, with_goal
 from hf_dtl.models.built_in import WIDTHS, built_in_model
 from hf_dtl.models.loading import load_classifier, processor_of
@@ -35,6 +38,7 @@ from hf_dtl.trainers.learning_rates import TRAIN, passes, rate
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import fine_tune, last_checkpoint, run_trainer, stage_arguments
 
+logger = logging.getLogger(__name__)
 STORE = "attacks.jsonl"
 PASSES = 16
 """Over the data in training, by default."""
@@ -92,6 +96,11 @@ class Job(ABC):
         self._check()
         check_transfer(self)
         self.run = Run(options.output_dir, options.settings(), self.state)
+        for name, text in self.scenario.public_spec().items():
+            try:  # classes are called as they are called
+                check_words(f"--{name}", re.sub(r"\[[^]]*\]|class=.*", "", str(text)))
+            except PublishError as error:  # better now than after the attacks
+                logger.warning("What is made here cannot be published: %s", error)
 
     # Checks and loading ---------------------------------------------------------------------------------------
 

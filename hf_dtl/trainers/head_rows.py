@@ -1,6 +1,7 @@
 """Labels of data as rows of a head: matched by name, and none is guessed."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -38,6 +39,8 @@ def rows_of_the_head(part: datasets.Dataset, model: MultiHeadClassifier, task: s
     numbers = isinstance(feature, datasets.Value) and "int" in feature.dtype
     if numbers and not counted(names):
         ids = raw_column(part, column).fill_null(-1).to_numpy().astype(np.int64)
+        if not unnamed(names):
+            tell_rows(where, names)
     else:
         known, found = class_ids({"": part}, column, where, quiet=True)  # the head's names tell which is which
         ids = rows_by_class(known, found[""], isinstance(feature, datasets.ClassLabel), names, where)
@@ -45,6 +48,12 @@ def rows_of_the_head(part: datasets.Dataset, model: MultiHeadClassifier, task: s
             logger.warning("%s: its labels are numbers, and so are the names of the head's rows (%s): a label is "
                            "the row of that name.", where, listing(names, 5))  # fmt: skip
     return check_rows(ids, model.heads[task].out_features, where)
+
+
+def tell_rows(where: str, names: Sequence[str]) -> None:
+    """Say that integers are rows of a head, whatever its names are."""
+    told = "%s: its labels are rows of the head, which are named %s: 0 is %r, and so on."
+    logger.warning(told, where, listing(names, 5), names[0])
 
 
 def task_rows(images: Any, model: MultiHeadClassifier, where: str) -> Any:

@@ -21,7 +21,7 @@ from hf_dtl.errors import ConfigError, DataError, listing
 from hf_dtl.fingerprint import fingerprint
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.models.labels import counted, rows_by_name, unnamed
-from hf_dtl.trainers.head_rows import RENAME, check_rows, rows_by_class, rows_of_the_head
+from hf_dtl.trainers.head_rows import RENAME, check_rows, rows_by_class, rows_of_the_head, tell_rows
 
 KEEP_ONE = "Leave one: dataset.remove_columns(the others), or dataset.cast_column(its name, datasets.Image())."
 AS_NUMBERS = "Images that map() made numbers are given as hf_dtl.data.ImageTensors, or with_transform instead of map."
@@ -135,8 +135,7 @@ def _given(items: Any, name: str, model: MultiHeadClassifier, task: str, process
         numbers = _rows_of_classes(items, model.labels[task], f"The {name} data set")
         items = GivenItems(items, f"The {name} data set", classes, channels_of(model.backbone.config), numbers)
         if (names := model.labels[task]) and counted(names) and any(str(row) != n for row, n in enumerate(names)):
-            told = "The %s data set: its labels are rows of the head, which are named %s: 0 is %r, and so on."
-            logger.warning(told, name, listing(names, 5), names[0])
+            tell_rows(f"The {name} data set", names)
     else:
         return items
     scaled = getattr(processing_class, "do_rescale", True) or getattr(processing_class, "do_normalize", True)

@@ -1,6 +1,7 @@
 """The audit is tested as it tests others: on models of which it is known what they leak."""
 
 import copy
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -12,8 +13,11 @@ from hf_dtl.models.built_in import WIDTHS
 from hf_dtl.pipeline.forget_options import ForgetOptions
 from hf_dtl.pipeline.whole_task_job import WholeTaskJob
 
-FORGOTTEN = {"resnet": "glyphs[sans,mono,serif,stix]", "vit": "glyphs[upper,lower]"}
+FORGOTTEN = {"resnet": {"forget": "glyphs[sans,mono,serif,stix]"},
+             "vit": {"forget": "glyphs[upper,lower]", "train_epochs": 48.0}}  # fmt: skip
 """A task of which the weights of such a network matter; a small ViT does not learn families of fonts."""
+DRAWS = {"resnet": {}, "vit": {"budgets": (2, 5), "seeds": tuple(range(8))}}
+"""Of two classes that 20 images teach as well as the weights do."""
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("setting", FORGOTTEN, indirect=True)]
 RETRAINED = 6
 """Models that never saw the source; each is audited as if it were scrubbed, beside each other one as the floor."""
@@ -23,9 +27,9 @@ class Setting:
     """An architecture with its models and records of attacks; attacks are kept in one store."""
 
     def __init__(self, name, folder):
-        self.store = folder / "attacks.jsonl"
+        self.name, self.store = name, folder / "attacks.jsonl"
         options = ForgetOptions(
-            architecture=name, forget=FORGOTTEN[name], novel="none", method="fine_tune", use_cpu=True,
+            architecture=name, **FORGOTTEN[name], novel="none", method="fine_tune", use_cpu=True,
             output_dir=str(folder / "run"), save_steps=100_000,
         )  # fmt: skip
         job = WholeTaskJob(options)
@@ -38,7 +42,7 @@ class Setting:
     def leakage(self, scrubbed, retrained=None):
         """The headline of quick-1."""
         models = {"scrubbed": scrubbed, "undisposed": self.undisposed, "retrained": retrained or self.retrained[0]}
-        config = SUITES["quick-1"].config(0)
+        config = replace(SUITES["quick-1"].config(0), **DRAWS[self.name])
         records = run_audit(models | self.floors, {"source": self.task}, config, store=self.store, progress=False)
         return leakage(records).headline
 

@@ -20,6 +20,7 @@ from publish_twins import levels, little_left
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_dtl.audit import LeakageReport, run_audit
+from hf_dtl.audit.unlearning import Unlearning
 from hf_dtl.errors import PublishError
 from hf_dtl.hub.publish import publish, publish_model
 
@@ -111,6 +112,16 @@ def test_the_undisposed_model_with_a_little_noise_is_not_scrubbed_and_a_light_di
             publish(own, "ann/model", dry_run=True)
     else:
         assert publish(own, "ann/model", dry_run=True).files
+
+
+def test_a_person_who_is_named_as_forgotten_is_told(run, tmp_path, caplog):
+    own = shutil.copytree(run, tmp_path / "run")
+    accuracy = {split: dict.fromkeys(("undisposed", "scrubbed"), 0.5) for split in ("forget", "retain", "test")}
+    for request in ("person=ann", "class=3"):
+        part = Unlearning(request, {"forget": 9, "retain": 9}, accuracy, {})
+        sign(own / "scrubbed", report(unlearning=part))
+        publish(own, "ann/model", dry_run=True)
+    assert "Card and report say what was forgotten: person=ann." in caplog.text and "class=3." not in caplog.text
 
 
 def test_the_undisposed_model_in_other_weights_is_not_scrubbed(run, tmp_path):

@@ -217,6 +217,14 @@ def test_training_images_whose_copies_judge_are_told(tagger, tmp_path, caplog):
     assert "4 of its training images are also test or validation images, and are not forgotten" in caplog.text
 
 
+def test_words_that_publishing_refuses_are_told_before_anything_is_trained(tagger, tmp_path, caplog):
+    rows = PartJob(tagger).scenario.task.train_rows[:2]
+    assert "cannot be published" not in caplog.text
+    (tmp_path / "forgotten.txt").write_text("".join(f"{row}\n" for row in rows))
+    PartJob(replace(tagger, forget=str(tmp_path / "forgotten.txt"), output_dir=str(tmp_path / "out")))
+    assert "What is made here cannot be published: --forget has 'forgotten'" in caplog.text
+
+
 def test_what_is_held_out_of_a_request_to_a_given_model_is_told(tagger, people, caplog):
     job = PartJob(replace(tagger, forget="person=ann", retain=people, retain_images_per_class=None))
     task, forgotten = job.scenario.task, len(job.scenario.division.forget)

@@ -120,6 +120,8 @@ def test_numbers_are_names_where_the_rows_are_named_by_numbers(caplog):
     caplog.clear()
     assert items(table([0, 1, 2], datasets.Value("int64")), ("0", "1", "2")).labels.tolist() == [0, 1, 2]
     assert not caplog.text
+    assert items(table([2, 0], datasets.Value("int64")), ("cat", "dog", "fox")).labels.tolist() == [2, 0]
+    assert "its labels are rows of the head, which are named cat, dog, fox: 0 is 'cat'" in caplog.text
     assert items(Own([0, 1]), DIGITS)[1]["labels"] == 1
     assert "its labels are rows of the head, which are named 2, 0, 1: 0 is '2'" in caplog.text
 
