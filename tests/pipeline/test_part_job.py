@@ -221,7 +221,7 @@ def test_words_that_publishing_refuses_are_told_before_anything_is_trained(tagge
     rows = PartJob(tagger).scenario.task.train_rows[:2]
     assert "cannot be published" not in caplog.text
     (tmp_path / "forgotten.txt").write_text("".join(f"{row}\n" for row in rows))
-    PartJob(replace(tagger, forget=str(tmp_path / "forgotten.txt"), output_dir=str(tmp_path / "out")))
+    PartJob(replace(tagger, forget=str(tmp_path / "forgotten.txt"), output_dir=str(tmp_path / "named")))
     assert "What is made here cannot be published: --forget has 'forgotten'" in caplog.text
 
 
