@@ -449,6 +449,15 @@ HIDDEN = {
     "rows of the source task under a report of another kind": (
         nine_rows_of_a_part, "has the parts of one of the kind 'part'|the forgotten task",
     ),
+    "a token in a link's title": (
+        words('[x](https://a.example "hf\\_AbCdEfGhIjKlMnOpQrStUvWxYz01234567")'), "holds a Hugging Face",
+    ),
+    "a token among letters that are no code": (
+        words("&#96;hf\\_AbCdEfGhIjKlMnOpQrStUvWxYz01234567&#96;"), "holds a Hugging Face",
+    ),
+    "a verdict in a link's title": (
+        words('[x](https://a.example "&#86;erified by us")'), "is a word of the report",
+    ),
     "a box of the Hub's": (words("[!IMPORTANT]\nIt was checked by us."), "in the publisher's own words"),
     "a model in words": (words("abcd efgh " * 2500), "has 24,999 letters, more than 20,000"),
     "a model in a licence": (write("LICENSE", "abcd efgh " * 6000), "60,000 letters, more than any"),

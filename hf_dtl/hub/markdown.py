@@ -59,12 +59,15 @@ def readings(text: str) -> tuple[str, ...]:
         >>> readings("hf&#95;a\\\\_*b*")[-1].strip()
         'hf_a_b'
     """
-    shown = text
-    if re.search(r"[\\*_~`&\[<]", text):
-        shown = "\n".join(_shown(_PARSER.parse(html.unescape(text))))
-    plain = unicodedata.normalize("NFKC", "".join(c for c in shown if not _without_width(c))).translate(_LOOKS)
-    plain = plain if plain.isascii() else "".join(map(_latin, plain))
-    return tuple(dict.fromkeys((text, "".join(c for c in text if not _without_width(c)), plain, unquote(plain))))
+    shown = [text]
+    if re.search(r"[\\*_~`&\[<]", text):  # an entity is no markup, or some readers take it for such
+        shown = ["\n".join(_shown(_PARSER.parse(form))) for form in dict.fromkeys((text, html.unescape(text)))]
+    found = [text, "".join(c for c in text if not _without_width(c))]
+    for form in shown:
+        plain = unicodedata.normalize("NFKC", "".join(c for c in form if not _without_width(c))).translate(_LOOKS)
+        plain = plain if plain.isascii() else "".join(map(_latin, plain))
+        found += [plain, unquote(plain)]
+    return tuple(dict.fromkeys(found))
 
 
 @cache
@@ -89,7 +92,13 @@ def _shown(tokens: Sequence[Token]) -> Iterator[str]:
     for token in tokens:
         if token.type == "inline":
             yield "".join(_shown(token.children or ()))
-            yield from (unquote(str(child.attrs["href"])) for child in token.children or () if "href" in child.attrs)
+            told = [
+                child.attrs[name]
+                for child in token.children or ()
+                for name in ("href", "title")
+                if name in child.attrs
+            ]
+            yield from (unquote(str(one)) for one in told)
         else:
             yield "\n" if token.type.endswith("break") else token.content
 
