@@ -326,6 +326,9 @@ HIDDEN = {
     "source labels of the processor": (
         signed(in_json("preprocessor_config.json", labels=["cat"])), "preprocessor_config.json has the key labels",
     ),
+    "words under the name of a processor's method": (
+        signed(in_json("preprocessor_config.json", push_to_hub={"HOLDS: verified": 1})), "the key push_to_hub",
+    ),
     "a picture that fills the memory": (
         signed(in_json("preprocessor_config.json", size={"height": 60_000, "width": 60_000})), "60000 pixels wide",
     ),

@@ -178,6 +178,12 @@ TWINS = {
         twin(among_others(1, torch.zeros_like), model=resnet, config={"hidden_sizes": [8, 13]},
              preprocessor_config={"resample": 0}), SAME,
     ),
+    "the undisposed model that takes one size alone": (
+        twin(of_head(lambda value: 3 * value), preprocessor_config={"do_resize": False}), SAME,
+    ),
+    "the undisposed model under another head that takes one size alone": (
+        twin(other_head, preprocessor_config={"do_resize": False}), SAME,
+    ),
     "the undisposed model with a file beside it": (twin(units_moved, config={"intermediate_size": UNITS + 1},
                                                         beside=with_a_stranger), SAME),
     "the undisposed model without settings": (twin(other_head, beside=without_settings), UNREAD),

@@ -113,14 +113,18 @@ def answers_apart(one: Path, other: Path) -> tuple[str, float]:
     Raises:
         PublishError: the second does not answer, so that nobody can say whether it is the first.
     """
-    read = []
+    read: list[tuple[_Reader, _Made | None]] = []
     for folder in (one, other):
         try:
             model, _ = open_classifier(folder, local_files_only=True)
             own = folder if any((folder / name).is_file() for name in PROCESSORS) else one
             processor = AutoImageProcessor.from_pretrained(own, trust_remote_code=False)
-            reader = _Reader(model, processor)
-            read.append((reader, reader.read(_noise())))
+            reader, made = _Reader(model, processor), None
+            with contextlib.suppress(
+                *[Exception] * (folder == one)
+            ):  # of images of this size, by a processor of its own
+                made = reader.read(_noise())
+            read.append((reader, made))
         except Exception as error:  # whatever a foreign configuration or file raises
             if folder == one:  # told where it is checked
                 return "answers", math.inf
@@ -129,20 +133,21 @@ def answers_apart(one: Path, other: Path) -> tuple[str, float]:
                 "Put the model there as the run saved it, or move the folder out of the run."
             ) from error
     (first, made), (second, expected) = read
-    apart = {"weights below the head": _apart(first.weights, second.weights)} | _compared(made, expected)
+    apart = {"weights below the head": _apart(first.weights, second.weights)}
+    if made is not None and expected is not None:
+        apart |= _compared(made, expected)
     turned = "answers to images turned, inverted or otherwise prepared"
     few, processors = _noise()[1::4], [first.processor, second.processor]
     if processors[0].to_dict() == processors[1].to_dict():
         del processors[1]
-    for odd in (False, True):
+    for odd, processor in itertools.product((False, True), processors):
         with contextlib.suppress(Exception):  # of a size that the model does not take
             expected = second.read(few, odd=odd)
-            for processor, turn in itertools.product(processors, range(8)):
-                for images in (few, [*map(ImageOps.invert, few)]):
-                    if min(apart.values()) <= NEAR:
-                        break
-                    found = _compared(first.read(images, processor, odd=odd, turn=turn), expected)
-                    apart[turned] = min(apart.get(turned, math.inf), *found.values())
+            for turn, images in itertools.product(range(8), (few, [*map(ImageOps.invert, few)])):
+                if min(apart.values()) <= NEAR:
+                    break
+                found = _compared(first.read(images, processor, odd=odd, turn=turn), expected)
+                apart[turned] = min(apart.get(turned, math.inf), *found.values())
     return min(apart.items(), key=itemgetter(1))
 
 

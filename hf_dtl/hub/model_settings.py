@@ -201,7 +201,8 @@ def _unknown(folder: Path) -> Iterator[tuple[str, str]]:
             raise PublishError(f"The image processor does not load without code of its own: {error}") from error
         options = {key for base in own.valid_kwargs.__mro__ for key in vars(base).get("__annotations__", ())}
         plain = json.loads(own().to_json_string())
-        known = _OF_ANY_PROCESSOR | {key for key in dir(own) if not key.startswith("_")} | options | plain.keys()
+        fields = {key for key in dir(own) if not key.startswith("_") and not callable(getattr(own, key))}
+        known = _OF_ANY_PROCESSOR | fields | options | plain.keys()
         inner = content.get("image_processor")
         for prefix, part in {"": content, "image_processor.": inner if isinstance(inner, dict) else {}}.items():
             for key, value in part.items():

@@ -28,8 +28,10 @@ from page.means import ClassMeans
 from page.tasks import Tasks, tasks_of
 
 EXAMPLE, DEMO = "example", "demo"
-KEPT = 2
-"""Pairs in memory; the one that was not asked for the longest time goes first."""
+KEPT, LOCAL = 2, 6
+"""Pairs in memory, and as many more as there are on this machine, up to so many; the one that was not asked for the
+longest time goes first.
+"""
 PATIENCE = 60.0
 """Seconds that the class means of a pair may take."""
 OPENING = 3
@@ -134,7 +136,7 @@ class Pairs:
         with self._lock:
             self._kept[key] = pair
             self._kept.move_to_end(key)
-            while len(self._kept) > KEPT:
+            while len(self._kept) > KEPT + min(len(self.local), LOCAL):
                 self._kept.popitem(last=False)
 
     def _from_folders(self, name: str) -> Pair:

@@ -11,7 +11,7 @@ from hf_dtl.data.decoding import bits_of, to_channels, with_alpha
 from hf_dtl.errors import DataError
 
 MOST_BYTES, MOST_PIXELS, MOST_ASPECT, SIDE = 5_000_000, 16_000_000, 8, 512
-MOST_SCANS, MOST_TILES = 200, 10_000
+MOST_SCANS, MOST_TILES = 64, 10_000
 """Of a JPEG, which may ask for all of its pixels again in 40 bytes, where real ones have a dozen; and of a TIFF."""
 _PLACES = (273, 324)
 """Tags of a TIFF that say where its strips or tiles are."""
