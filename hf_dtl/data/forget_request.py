@@ -11,7 +11,7 @@ from typing import Literal
 import datasets
 import numpy as np
 
-from hf_dtl.data.columns import labels_of, numbered, raw_column
+from hf_dtl.data.columns import kind_of, labels_of, numbered, raw_column
 from hf_dtl.data.loading import TaskData
 from hf_dtl.data.multitask import MultiTaskData
 from hf_dtl.data.names import folded, match_names
@@ -242,6 +242,11 @@ class ForgetRequest:
         if isinstance(feature, datasets.ClassLabel):
             ids = numbered(raw_column(images, self.name), feature, self.name, f"--forget {self}")
             return np.array([*feature.names, ""])[ids]
+        if not isinstance(feature, datasets.Value):
+            raise DataError(
+                f"--forget {self}: the column '{self.name}' holds no single values ({kind_of(feature)}). Write a "
+                "column that says yes or no for what you mean, and forget that."
+            )
         column = images.select_columns([self.name]).with_format(None)[:][self.name]
         # nothing is also not a number, as pandas writes it, and blanks alone
         return np.array(["" if v is None or v != v or not str(v).strip() else str(v) for v in column])

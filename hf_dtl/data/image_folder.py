@@ -225,7 +225,7 @@ def _with_metadata(
     names = dict.fromkeys(name for file in found for name in file.row)
     columns: dict[str, list[Any]] = {name: [file.row.get(name) for file in found] for name in names}
     if all(path.suffix == ".csv" for path in metadata):
-        columns = {name: list(numbers_in(values)) for name, values in columns.items()}
+        columns = {name: list(numbers_in(values, name)) for name, values in columns.items()}
     return found, columns
 
 

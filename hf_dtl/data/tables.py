@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from hf_dtl.errors import DataError
 
+logger = logging.getLogger(__name__)
 _WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|nan", re.IGNORECASE)
 
@@ -62,8 +64,12 @@ def check_different(names: Sequence[str], where: str) -> None:
         raise DataError(f"{where} has several columns called '{twice[0]}'. Rename all but one.")
 
 
-def numbers_in(texts: Sequence[str | None]) -> list[str | None] | list[int | None] | list[float | None]:
+def numbers_in(
+    texts: Sequence[str | None], name: str = ""
+) -> list[str | None] | list[int | None] | list[float | None]:
     """A column of text as numbers, where each of them is written as only a number is: `007` stays what it is.
+
+    So do numbers that stand there in two ways, as versions do: `1.1` and `1.10`. A line tells it.
 
     Example:
         >>> numbers_in(["1", None, "10"]), numbers_in(["01", "10"]), numbers_in(["None", "1"])
@@ -74,6 +80,12 @@ def numbers_in(texts: Sequence[str | None]) -> list[str | None] | list[int | Non
         return [None if text is None else int(text) for text in texts]
     if all(map(_NUMBER.fullmatch, there)):
         values = [math.nan if text is None else float(text) for text in texts]
+        ways: dict[float, str] = {}
+        for text, value in zip(texts, values, strict=True):
+            if text is not None and not math.isnan(value) and ways.setdefault(value, text) != text:
+                told = "The column '%s' has %s and %s: its values are texts, told apart as they are written."
+                logger.warning(told, name, ways[value], text)
+                return list(texts)
         return [None if math.isnan(value) else value for value in values]
     return list(texts)
 

@@ -34,19 +34,21 @@ def outlook(job: Job) -> str:
     once: dict[str, float] = {}
     left = {name: images for name, images in stages.items() if images and not (finished / name).is_dir()}
     models = 2 + len(job.choices) + ("retrained" in stages or job.given_retrained is not None) + job.has_base
-    if left or not (job.run.folder / "leakage_report.json").is_file():
+    if job.scenario.attacked and (left or not (job.run.folder / "leakage_report.json").is_file()):
         work = _attacked_images(job)
         once = {name: work.pop(name) for name in list(work) if find_attack(name).ignores_model}
         left[f"attacks on {models} models"] = models * sum(work.values()) / job.workers
     if not left:
         return "Everything is done, unless the data have changed: what lies in the folder is read again."
+    names = ", ".join(name.removeprefix("dispose/").rpartition("-")[0] or name for name in left)
+    if not job.scenario.attacked:
+        return f"To do: {names}. Nothing is attacked: what is forgotten has no classes."
     model, images = _model_and_images(job)
     seconds = sum(left.values()) * _seconds_an_image(lambda x: model(pixel_values=x).logits, model, images)
     for name, number in once.items():
         attack: Any = find_attack(name)
         network = attack.network(images.shape[1], 2)
         seconds += number / job.workers * _seconds_an_image(network, network, attack.standard(images.float()))
-    names = ", ".join(name.removeprefix("dispose/").rpartition("-")[0] or name for name in left)
     return f"To do: {names}; {about(seconds)}. Ctrl-C stops it, and the same command goes on."
 
 

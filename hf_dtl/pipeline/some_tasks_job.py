@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import logging
 import math
 import tempfile
 from collections.abc import Mapping
@@ -14,11 +15,12 @@ from transformers import Trainer
 
 from hf_dtl.audit import PiggybackRecord, scratch_models
 from hf_dtl.data import MultiTaskImages, check_forward
-from hf_dtl.errors import ConfigError, ModelError
+from hf_dtl.errors import ConfigError, ModelError, listing
 from hf_dtl.hub import save_plain
 from hf_dtl.methods.by_name import MethodChoice, parse_method
 from hf_dtl.methods.task_pairs import PairSet, TaskRequest, forget_table, partial_task, read_labels
 from hf_dtl.models.heads import MultiHeadClassifier
+from hf_dtl.models.labels import head_names, unnamed
 from hf_dtl.models.loading import processor_of
 from hf_dtl.pipeline.job import PASSES, Job
 from hf_dtl.pipeline.stages import fresh_folder, made_from, replace_folder
@@ -28,6 +30,8 @@ from hf_dtl.trainers.learning_rates import TRAIN
 from hf_dtl.trainers.multitask_training import MultiTaskTrainer, MultiTaskTrainingConfig, with_task_heads
 from hf_dtl.trainers.request import Request
 from hf_dtl.trainers.training import stage_arguments
+
+logger = logging.getLogger(__name__)
 
 TASKS_FILE = "tasks.json"
 """Marks a folder that `MultiHeadClassifier.save` wrote."""
@@ -50,6 +54,9 @@ class SomeTasksJob(Job):
             if not self.epochs:
                 raise ConfigError("--train_epochs 0 leaves the new heads of the tasks random; train at least one.")
             plain = self.small_model(scenario.labels) if o.model is None else self.given_model(new_head=True)
+            if o.model is not None and not unnamed(names := head_names(plain)):
+                told = "The head of '%s' (%s) is not kept: each task gets a new one, trained on %s."
+                logger.warning(told, o.model, listing(names, 5), scenario.data.name)
             torch.manual_seed(o.seed)
             return with_task_heads(plain, scenario.tasks)
         assert o.model is not None

@@ -329,3 +329,15 @@ def test_images_of_a_folder_are_counted_as_the_documentation_says(tmp_path):
     after = {file: (number + 1) % 6 for file, number in numbers.items()}
     own = rows()
     assert own == {file: after[file] for file in own} and len(own) == 4
+
+
+def test_a_column_of_lists_is_no_column_of_values(tmp_path):
+    people = [["ann"], ["ann", "bob"]] * 20
+    rows = {"image": [Image.new("L", (8, 8), 5 * i) for i in range(40)], "label": [i % 2 for i in range(40)]}
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"]),
+         "people": datasets.List(datasets.Value("string"))}
+    )  # fmt: skip
+    datasets.Dataset.from_dict(rows | {"people": people}, features=features).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match="'people' holds no single values .List.. Write a column that says yes or no"):
+        ForgetRequest.parse("people=['ann']").divide(load_task(str(tmp_path / "saved"), keep_column="people"))

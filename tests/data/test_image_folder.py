@@ -12,6 +12,7 @@ from PIL import Image
 
 from hf_dtl.data import load_task
 from hf_dtl.data.image_folder import read_image_folder
+from hf_dtl.data.tables import numbers_in
 from hf_dtl.errors import DataError
 
 
@@ -260,3 +261,9 @@ def test_a_clone_without_git_lfs_is_told(tmp_path):
         (tmp_path / "cat" / f"{i:02d}.png").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{i}\n")
     with pytest.raises(DataError, match="3 of 24 images are pointers of git-lfs.*git lfs pull"):
         load_task(str(tmp_path))
+
+
+def test_numbers_that_are_written_in_two_ways_are_told_apart(caplog):
+    assert numbers_in(["1.10", "1.1", None, "2.0"], "version") == ["1.10", "1.1", None, "2.0"]
+    assert "The column 'version' has 1.10 and 1.1: its values are texts" in caplog.text
+    assert numbers_in(["0.5", None, "0.5", "1e3"]) == [0.5, None, 0.5, 1000.0]

@@ -13,6 +13,7 @@ from hf_dtl.data.glyphs import render_glyphs
 from hf_dtl.errors import DTLError
 from hf_dtl.models.heads import MultiHeadClassifier
 from hf_dtl.pipeline.forget_options import ForgetOptions
+from hf_dtl.pipeline.outlook import outlook
 from hf_dtl.pipeline.some_tasks_job import SomeTasksJob
 from hf_dtl.scenarios.some_tasks import SomeTasks
 from hf_dtl.scenarios.spec import ScenarioSpec
@@ -138,6 +139,17 @@ def test_a_model_with_its_heads_is_taken_as_it_is(options, tmp_path):
     plain.save_pretrained(tmp_path / "plain")
     job = SomeTasksJob(options(model=str(tmp_path / "plain"), output_dir=str(tmp_path / "third")))
     assert {t: job.model.heads[t].out_features for t in TASKS} == {"case": 2, "weight": 2, "rotation": 1}
+
+
+def test_a_number_alone_is_forgotten_without_an_attack_and_a_head_that_is_not_kept_is_told(options, tmp_path, caplog):
+    config = CONFIGS["vit"]()
+    config.image_size, config.patch_size = 14, 7
+    config.id2label, config.label2id = {0: "cat", 1: "dog"}, {"cat": 0, "dog": 1}
+    AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path / "plain")
+    embedded_processor(14).save_pretrained(tmp_path / "plain")
+    job = SomeTasksJob(options(forget_tasks="rotation", model=str(tmp_path / "plain")))
+    assert outlook(job).endswith("Nothing is attacked: what is forgotten has no classes.")
+    assert "The head of" in caplog.text and "(cat, dog) is not kept: each task gets a new one" in caplog.text
 
 
 def test_a_draw_of_images_spares_what_a_given_model_is_to_forget(options, tmp_path):
