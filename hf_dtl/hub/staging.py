@@ -207,8 +207,7 @@ def own_card(folder: Path, report: LeakageReport, license: str | None = None) ->
     labels = {model: _names_of_head(check_json(folder / model / CONFIG)) for model in model_folders(folder)}
     plots = [f"plots/{path.name}" for path in folder.glob(PLOTS) if f"](plots/{path.name})" in text]
     parts = report, labels.get(ONE, labels), plots, own_part(text)
-    card = card_of(*parts)
-    check_card(text, str(card))
+    check_card(text, str(card := card_of(*parts)))
     return card_of(*parts, license) if license else card
 
 
