@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hf_dtl.methods.registry import find_method, method_summaries
 from hf_dtl.pipeline.audit import audit
 from study.tables import Average, number
 from study.tables.removal import gate_line, removal_rows
+from study.tables.suites import suite_table
 from study.tuning import without_option
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -114,6 +116,12 @@ def main_job_suites() -> str:
     )
     columns = ("model", "images/class", *(title for suite in suites for title in (suite, "by")))
     return TextTable("", columns, rows, ("PL accuracy, and the attack that validation chose.",)).markdown()
+
+
+def choice_of_suites() -> str:
+    """What the largest suite finds beyond the smaller ones."""
+    found = json.loads((RESULTS / "suites" / "choice.json").read_text(encoding="utf-8"))
+    return replace(suite_table(found), title="").markdown()
 
 
 def main_job_verdicts() -> str:
@@ -372,6 +380,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "main_job": main_job,
     "main_job_suites": main_job_suites,
     "main_job_verdicts": main_job_verdicts,
+    "choice_of_suites": choice_of_suites,
     **({"removal": removal} if (RESULTS / "removal").is_dir() else {}),
     "mnist": mnist,
     "mnist_by_regression": mnist_by_regression,
