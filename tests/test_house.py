@@ -65,7 +65,7 @@ def test_the_root_holds_rooms_and_no_more_than_eight_files():
     }
 
 
-OUTSIDE = 27_368
+OUTSIDE = 27_370
 """The package without its methods and attacks: as reached. It is to go down to 14,500, with them to 19,000. It grew by
 980 for suites, floors, words, flags and efforts.
 """

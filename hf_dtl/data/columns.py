@@ -76,11 +76,11 @@ def find_label_column(
         if isinstance(feature, (list, datasets.List, datasets.LargeList)):
             hint = " Images with several labels are not taken, also by a head of sigmoids: make a column of one label."
         elif kind.startswith("float") or kind == "bool":
-            hint = " Write classes as whole numbers, 1 and not 1.0, an unknown one as an empty field (pandas: "
-            hint += (
+            hint = (
+                " Write classes as whole numbers, 1 and not 1.0, an unknown one as an empty field (pandas: "
                 "astype('Int64')), or as texts (beside images in metadata.jsonl, in quotes); true and false as 0 and "
+                "1, or as texts."
             )
-            hint += "1, or as texts."
         raise DataError(
             f"{where}: the column '{column}' holds {feature}; a label is one ClassLabel, string or integer an image."
             f"{hint}"

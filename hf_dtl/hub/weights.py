@@ -3,10 +3,11 @@
 import hashlib
 from pathlib import Path
 
+from hf_dtl.data.processors import PROCESSOR_FILES as PROCESSORS
+
 ONE = "."
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
-PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 AUDITED = (CONFIG, *PROCESSORS, INDEX, "*.safetensors")
 """What an audit reads of a model; the order of its labels is in its `config.json`."""
 
